@@ -1,0 +1,1 @@
+//! cutpoint engine

@@ -1,0 +1,277 @@
+//! Items of a response's output and of a request's input.
+
+use serde_json::{Map, Value, json};
+
+use crate::event::{EventError, json_type};
+pub use crate::item_table::ItemKind;
+
+/// One item, kept verbatim.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item(Map<String, Value>);
+
+/// The kinds of call that the agent itself must answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallKind {
+    /// `function_call`, answered by `function_call_output`.
+    Function,
+    /// `custom_tool_call`, answered by `custom_tool_call_output`.
+    Custom,
+    /// `local_shell_call`, answered by `local_shell_call_output` or `function_call_output`.
+    LocalShell,
+}
+
+impl CallKind {
+    /// How the API's error messages name it.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Function => "function call",
+            Self::Custom => "custom tool call",
+            Self::LocalShell => "local shell call",
+        }
+    }
+}
+
+/// The kinds of item that answer a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutputKind {
+    /// `function_call_output`
+    Function,
+    /// `custom_tool_call_output`
+    Custom,
+    /// `local_shell_call_output`
+    LocalShell,
+}
+
+impl OutputKind {
+    /// Whether an output of this kind answers a call of that kind.
+    ///
+    /// A local shell call has an output item of its own, but clients (Codex among them) answer it
+    /// with a function call output, which the API takes too.
+    pub const fn answers(self, call: CallKind) -> bool {
+        matches!(
+            (self, call),
+            (Self::Function, CallKind::Function | CallKind::LocalShell)
+                | (Self::Custom, CallKind::Custom)
+                | (Self::LocalShell, CallKind::LocalShell)
+        )
+    }
+
+    /// How the API's error messages name it.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Function => "function call output",
+            Self::Custom => "custom tool call output",
+            Self::LocalShell => "local shell call output",
+        }
+    }
+}
+
+impl Item {
+    /// Takes a JSON value as an item. A message may leave its `type` out, as the API allows.
+    ///
+    /// # Errors
+    /// If it is no JSON object, or has neither `type` nor `role`.
+    pub fn from_value(value: Value) -> Result<Self, EventError> {
+        match value {
+            Value::Object(map)
+                if map
+                    .get("type")
+                    .map_or(map.contains_key("role"), Value::is_string) =>
+            {
+                Ok(Self(map))
+            }
+            Value::Object(_) => Err(EventError::NoType),
+            other => Err(EventError::NotAnObject(json_type(&other))),
+        }
+    }
+
+    /// A user message of one text, as a client sends it.
+    pub fn user_text(text: &str) -> Self {
+        let content = json!([{"type": "input_text", "text": text}]);
+        Self(object(
+            json!({"type": "message", "role": "user", "content": content}),
+        ))
+    }
+
+    /// The answer to a call of that kind.
+    pub fn output(kind: CallKind, call_id: &str, output: &str) -> Self {
+        let name = match kind {
+            CallKind::Custom => "custom_tool_call_output",
+            CallKind::Function | CallKind::LocalShell => "function_call_output",
+        };
+        Self(object(
+            json!({"type": name, "call_id": call_id, "output": output}),
+        ))
+    }
+
+    /// The item's type as it stands; `message` where a message leaves it out.
+    pub fn type_name(&self) -> &str {
+        self.text("type").unwrap_or("message")
+    }
+
+    /// The item's type, if it is one of the known ones.
+    pub fn kind(&self) -> Option<ItemKind> {
+        ItemKind::from_name(self.type_name())
+    }
+
+    /// A string field.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+
+    /// Any field.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// The item's own id.
+    pub fn id(&self) -> Option<&str> {
+        self.text("id")
+    }
+
+    /// A message's role.
+    pub fn role(&self) -> Option<&str> {
+        self.text("role")
+    }
+
+    /// What kind of call the item is, if the agent must answer it.
+    pub fn call_kind(&self) -> Option<CallKind> {
+        match self.kind()? {
+            ItemKind::FunctionCall => Some(CallKind::Function),
+            ItemKind::CustomToolCall => Some(CallKind::Custom),
+            ItemKind::LocalShellCall => Some(CallKind::LocalShell),
+            _ => None,
+        }
+    }
+
+    /// What kind of answer the item is, if it answers a call.
+    pub fn output_kind(&self) -> Option<OutputKind> {
+        match self.kind()? {
+            ItemKind::FunctionCallOutput => Some(OutputKind::Function),
+            ItemKind::CustomToolCallOutput => Some(OutputKind::Custom),
+            ItemKind::LocalShellCallOutput => Some(OutputKind::LocalShell),
+            _ => None,
+        }
+    }
+
+    /// The id that pairs a call with its output.
+    ///
+    /// A local shell output has only `id` in the API's schema, which is the id of its call.
+    pub fn call_id(&self) -> Option<&str> {
+        self.text("call_id").or_else(|| match self.output_kind() {
+            Some(OutputKind::LocalShell) => self.id(),
+            _ => None,
+        })
+    }
+
+    /// All the text a reader of the item sees: message parts, an output, arguments, a summary.
+    pub fn all_text(&self) -> String {
+        let mut text = String::new();
+        for name in [
+            "content",
+            "summary",
+            "output",
+            "arguments",
+            "input",
+            "action",
+        ] {
+            if let Some(value) = self.0.get(name) {
+                collect_text(value, &mut text);
+            }
+        }
+        text
+    }
+
+    /// What an output item of this type must have and this one does not, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let Some(kind) = self.kind() else {
+            return Vec::new();
+        };
+        kind.required()
+            .iter()
+            .filter(|name| !self.0.contains_key(**name))
+            .map(|name| format!("item `{}` lacks `{name}`", kind.as_str()))
+            .collect()
+    }
+
+    /// The item as a JSON object.
+    pub fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The item as a JSON value.
+    pub fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+
+    /// The item as a JSON value, copied.
+    pub fn to_value(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Gathers every string below `text`-like keys; plain strings count as text themselves.
+fn collect_text(value: &Value, into: &mut String) {
+    match value {
+        Value::String(text) => {
+            if !into.is_empty() {
+                into.push('\n');
+            }
+            into.push_str(text);
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_text(value, into)),
+        Value::Object(map) => {
+            for (name, value) in map {
+                if !matches!(name.as_str(), "type" | "id" | "annotations" | "logprobs") {
+                    collect_text(value, into);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_may_leave_its_type_out() {
+        let item = Item::from_value(json!({"role": "user", "content": "hi"})).unwrap();
+        assert_eq!(item.kind(), Some(ItemKind::Message));
+        assert_eq!(item.all_text(), "hi");
+    }
+
+    #[test]
+    fn an_unknown_item_is_kept() {
+        let value = json!({"type": "teleport_call", "call_id": "c", "where": ["x"]});
+        let item = Item::from_value(value.clone()).unwrap();
+        assert_eq!((item.kind(), item.call_kind()), (None, None));
+        assert_eq!(item.into_value(), value);
+    }
+
+    #[test]
+    fn outputs_answer_calls_of_their_kind() {
+        assert!(OutputKind::Function.answers(CallKind::LocalShell));
+        assert!(!OutputKind::Function.answers(CallKind::Custom));
+        assert!(!OutputKind::Custom.answers(CallKind::Function));
+        let item =
+            Item::from_value(json!({"type": "local_shell_call_output", "id": "c1", "output": ""}))
+                .unwrap();
+        assert_eq!(item.call_id(), Some("c1"));
+    }
+
+    #[test]
+    fn names_and_kinds_agree() {
+        for kind in ItemKind::ALL {
+            assert_eq!(ItemKind::from_name(kind.as_str()), Some(*kind));
+        }
+    }
+}

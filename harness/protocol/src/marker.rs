@@ -1,0 +1,34 @@
+//! The model-visible note that a turn was aborted.
+
+use crate::item::Item;
+
+/// The marker's opening tag.
+pub const OPEN: &str = "<turn_aborted>";
+/// The marker's closing tag.
+pub const CLOSE: &str = "</turn_aborted>";
+
+/// Whether the item is a marker: a user message whose text is one `<turn_aborted>` element.
+///
+/// A user who merely quotes the tag in a longer message has not written a marker, so the element
+/// must be the whole text.
+pub fn is_marker(item: &Item) -> bool {
+    if item.role() != Some("user") {
+        return false;
+    }
+    let text = item.all_text();
+    let text = text.trim();
+    text.starts_with(OPEN) && text.ends_with(CLOSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_the_whole_text() {
+        let whole = Item::user_text("<turn_aborted>\nstopped\n</turn_aborted>");
+        let quoted = Item::user_text("why do I see <turn_aborted>x</turn_aborted>?");
+        assert!(is_marker(&whole));
+        assert!(!is_marker(&quoted));
+    }
+}

@@ -1,0 +1,158 @@
+//! Requests to the Responses API.
+
+use serde_json::{Map, Value, json};
+
+use crate::item::Item;
+
+/// A request's body, kept verbatim, with its input read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResponsesRequest {
+    /// The whole body.
+    pub body: Map<String, Value>,
+    /// The items of `input`; a plain string is one user message.
+    pub input: Vec<Item>,
+}
+
+/// The tool through which the model runs a command, as the request advertises it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShellTool {
+    /// A function (`shell`, `container.exec`) that takes `command` as a list of words.
+    Words(&'static str),
+    /// A function (`shell_command`) that takes `command` as one line.
+    Line,
+    /// A function (`exec_command`) that takes `cmd` as one line.
+    Exec,
+    /// The built-in `local_shell` tool.
+    LocalShell,
+}
+
+impl ShellTool {
+    /// The arguments with which this tool runs a command line; `None` for the built-in tool, whose
+    /// calls are items of their own kind.
+    pub fn call(self, command: &str) -> Option<(&'static str, String)> {
+        let (name, arguments) = match self {
+            Self::Words(name) => (name, json!({"command": ["bash", "-c", command]})),
+            Self::Line => ("shell_command", json!({"command": command})),
+            Self::Exec => ("exec_command", json!({"cmd": command})),
+            Self::LocalShell => return None,
+        };
+        Some((name, arguments.to_string()))
+    }
+}
+
+impl ResponsesRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// One sentence on what makes it no request.
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| {
+            format!("We could not parse the JSON body of your request: {error}")
+        })?;
+        let Value::Object(body) = value else {
+            return Err("The request's body is not a JSON object.".to_owned());
+        };
+        let input = match body.get("input") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(text)) => vec![Item::user_text(text)],
+            Some(Value::Array(values)) => read_items(values)?,
+            Some(_) => {
+                return Err("Invalid type for 'input': expected a string or an array.".to_owned());
+            }
+        };
+        Ok(Self { body, input })
+    }
+
+    /// Whether the answer is to be streamed.
+    pub fn stream(&self) -> bool {
+        self.body
+            .get("stream")
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
+    }
+
+    /// The response that this request continues.
+    pub fn previous_response_id(&self) -> Option<&str> {
+        self.body
+            .get("previous_response_id")
+            .and_then(Value::as_str)
+    }
+
+    /// The model asked for.
+    pub fn model(&self) -> &str {
+        self.body
+            .get("model")
+            .and_then(Value::as_str)
+            .unwrap_or("unknown-model")
+    }
+
+    /// The tool with which the model can run a command, in the order of preference of the field.
+    pub fn shell_tool(&self) -> Option<ShellTool> {
+        let tools = self.body.get("tools")?.as_array()?;
+        let has = |wanted: &str| {
+            tools
+                .iter()
+                .any(|tool| tool.get("name").and_then(Value::as_str) == Some(wanted))
+        };
+        let built_in = |wanted: &str| {
+            tools
+                .iter()
+                .any(|tool| tool.get("type").and_then(Value::as_str) == Some(wanted))
+        };
+        if has("exec_command") {
+            Some(ShellTool::Exec)
+        } else if has("shell_command") {
+            Some(ShellTool::Line)
+        } else if has("shell") {
+            Some(ShellTool::Words("shell"))
+        } else if has("container.exec") {
+            Some(ShellTool::Words("container.exec"))
+        } else {
+            built_in("local_shell").then_some(ShellTool::LocalShell)
+        }
+    }
+}
+
+fn read_items(values: &[Value]) -> Result<Vec<Item>, String> {
+    let read = |(at, value): (usize, &Value)| {
+        Item::from_value(value.clone()).map_err(|error| format!("Invalid 'input[{at}]': {error}."))
+    };
+    values.iter().enumerate().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_one_user_message() {
+        let request = ResponsesRequest::parse(br#"{"input":"hi","stream":true}"#).unwrap();
+        assert_eq!(request.input, [Item::user_text("hi")]);
+        assert!(request.stream());
+    }
+
+    #[test]
+    fn the_advertised_shell_tool_is_found() {
+        let with = |tools: Value| {
+            let body = json!({"tools": tools}).to_string();
+            ResponsesRequest::parse(body.as_bytes())
+                .unwrap()
+                .shell_tool()
+        };
+        let function = |name: &str| json!([{"type": "function", "name": name}]);
+        assert_eq!(with(function("shell")), Some(ShellTool::Words("shell")));
+        assert_eq!(with(function("exec_command")), Some(ShellTool::Exec));
+        assert_eq!(
+            with(json!([{"type": "local_shell"}])),
+            Some(ShellTool::LocalShell)
+        );
+        assert_eq!(with(function("web")), None);
+    }
+
+    #[test]
+    fn what_is_no_request_says_why() {
+        for body in ["", "[]", r#"{"input":3}"#, r#"{"input":[{"x":1}]}"#] {
+            assert!(ResponsesRequest::parse(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

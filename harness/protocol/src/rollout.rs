@@ -1,0 +1,179 @@
+//! Lines of a rollout file: JSON objects `{timestamp, ordinal?, type, payload}`, one per line.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::item::Item;
+
+/// One line of a rollout, kept verbatim.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutLine {
+    /// When it was written, RFC 3339.
+    pub timestamp: String,
+    /// The line's number, counted from 0, in the forms that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<u64>,
+    /// What kind of line it is, as it stands.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The line's content.
+    pub payload: Map<String, Value>,
+    /// Members that this form of the line has besides.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// What a line says about its session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// `session_meta`: the session's id, directory and agent.
+    SessionMeta,
+    /// `turn_context`: settings of a turn.
+    TurnContext,
+    /// `response_item`: an item of the history.
+    Item(Item),
+    /// `event_msg` that starts a turn, with the turn's id.
+    TurnStarted(Option<String>),
+    /// `event_msg` that ends a turn, with its id and how it ended.
+    TurnEnded(Option<String>, TurnEnd),
+    /// Any other `event_msg`, with its type.
+    Event(String),
+    /// `compacted`: the history was replaced by a summary.
+    Compacted,
+    /// A line type that this version does not know.
+    Unknown,
+}
+
+/// How a turn ended, as a rollout tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnEnd {
+    /// The turn ran to its end.
+    Complete,
+    /// The turn was aborted.
+    Aborted,
+    /// The turn failed.
+    Failed,
+}
+
+/// Why a line is no rollout line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// No JSON.
+    #[error("not valid JSON: {0}")]
+    Json(String),
+    /// JSON of another form.
+    #[error("not of the form {{timestamp, type, payload}}: {0}")]
+    Form(String),
+}
+
+impl RolloutLine {
+    /// Reads one line, without its line ending.
+    ///
+    /// # Errors
+    /// If it is no JSON, or not of the form `{timestamp, type, payload}`. A line type that is not
+    /// known is no error.
+    pub fn parse(line: &str) -> Result<Self, LineError> {
+        serde_json::from_str(line).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => LineError::Form(error.to_string()),
+            _ => LineError::Json(error.to_string()),
+        })
+    }
+
+    /// What the line says.
+    pub fn content(&self) -> Content {
+        match self.kind.as_str() {
+            "session_meta" => Content::SessionMeta,
+            "turn_context" => Content::TurnContext,
+            "compacted" => Content::Compacted,
+            "response_item" => Item::from_value(Value::Object(self.payload.clone()))
+                .map_or(Content::Unknown, Content::Item),
+            "event_msg" => self.event(),
+            _ => Content::Unknown,
+        }
+    }
+
+    fn event(&self) -> Content {
+        let name = self
+            .payload
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let turn = self
+            .payload
+            .get("turn_id")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        match name {
+            "task_started" | "turn_started" => Content::TurnStarted(turn),
+            "task_complete" | "turn_complete" => Content::TurnEnded(turn, TurnEnd::Complete),
+            "turn_aborted" => Content::TurnEnded(turn, TurnEnd::Aborted),
+            "turn_failed" => Content::TurnEnded(turn, TurnEnd::Failed),
+            other => Content::Event(other.to_owned()),
+        }
+    }
+
+    /// The line as JSON text, without a line ending.
+    pub fn to_json(&self) -> String {
+        // A struct of strings, numbers and JSON maps always serialises.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Splits a file's text into its whole lines and the unterminated rest, if there is one.
+pub fn split(text: &str) -> (Vec<&str>, Option<&str>) {
+    let mut lines: Vec<&str> = text.split('\n').collect();
+    let tail = lines.pop().filter(|tail| !tail.is_empty());
+    (lines, tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_lines_and_members_are_kept() {
+        let text = r#"{"timestamp":"t","ordinal":4,"type":"world_state","payload":{"a":[1]},"metadata":{"b":2}}"#;
+        let line = RolloutLine::parse(text).unwrap();
+        assert_eq!(line.content(), Content::Unknown);
+        assert_eq!(line.to_json(), text);
+    }
+
+    #[test]
+    fn turns_are_bracketed_in_both_spellings() {
+        let line = |event: &str| {
+            let text = format!(
+                r#"{{"timestamp":"t","type":"event_msg","payload":{{"type":"{event}","turn_id":"7"}}}}"#
+            );
+            RolloutLine::parse(&text).unwrap().content()
+        };
+        let turn = Some("7".to_owned());
+        assert_eq!(line("task_started"), Content::TurnStarted(turn.clone()));
+        assert_eq!(
+            line("turn_complete"),
+            Content::TurnEnded(turn.clone(), TurnEnd::Complete)
+        );
+        assert_eq!(
+            line("turn_aborted"),
+            Content::TurnEnded(turn, TurnEnd::Aborted)
+        );
+        assert_eq!(
+            line("token_count"),
+            Content::Event("token_count".to_owned())
+        );
+    }
+
+    #[test]
+    fn torn_and_foreign_lines_are_told_apart() {
+        assert!(matches!(
+            RolloutLine::parse(r#"{"timestamp":"t","ty"#),
+            Err(LineError::Json(_))
+        ));
+        assert!(matches!(
+            RolloutLine::parse(r#"{"record_type":"state"}"#),
+            Err(LineError::Form(_))
+        ));
+        assert_eq!(split("a\nb\nto"), (vec!["a", "b"], Some("to")));
+        assert_eq!(split("a\n"), (vec!["a"], None));
+        assert_eq!(split(""), (vec![], None));
+    }
+}

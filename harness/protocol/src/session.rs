@@ -1,0 +1,294 @@
+//! The submission queue and the event queue between a client and an agent.
+//!
+//! As JSON lines: `{"id", "op"}` towards the agent, `{"id", "msg"}` back, where an event's id is
+//! the submission that caused it. Ops and events that are not known are kept verbatim.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Submission {
+    /// Chosen by the client, unique in the session.
+    pub id: String,
+    /// What is asked for.
+    pub op: Op,
+}
+
+/// A piece of user input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum InputItem {
+    /// A text.
+    Text {
+        /// The text.
+        text: String,
+    },
+}
+
+/// What a client can ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Op {
+    /// Input that joins the running turn, or starts one.
+    UserInput {
+        /// The input.
+        items: Vec<InputItem>,
+    },
+    /// Input that starts a turn and replaces a running one.
+    UserTurn {
+        /// The input.
+        items: Vec<InputItem>,
+    },
+    /// Abort whatever runs.
+    Interrupt,
+    /// The user's answer to an approval request for a command.
+    ExecApproval {
+        /// The call that waits.
+        call_id: String,
+        /// The answer.
+        decision: Decision,
+    },
+    /// End the session.
+    Shutdown,
+    /// An op that this version does not know, verbatim.
+    #[serde(untagged)]
+    Unknown(Value),
+}
+
+/// The user's answer to an approval request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Run it.
+    Approved,
+    /// Run it, and don't ask again in this session.
+    ApprovedForSession,
+    /// Don't run it; the model is told.
+    Denied,
+    /// Don't run it and stop the turn: an interrupt.
+    Abort,
+}
+
+/// What an agent sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// The submission that the event belongs to.
+    pub id: String,
+    /// What happened.
+    pub msg: EventMsg,
+}
+
+/// Why a turn was aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AbortReason {
+    /// The user stopped it.
+    Interrupted,
+    /// A new turn took its place.
+    Replaced,
+}
+
+impl AbortReason {
+    /// The reason's name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventMsg {
+    /// The session is ready.
+    SessionConfigured {
+        /// The session's id.
+        session_id: String,
+        /// Where its rollout is written.
+        rollout_path: String,
+    },
+    /// A turn has started.
+    TurnStarted {
+        /// The turn's id.
+        turn_id: String,
+    },
+    /// A turn ran to its end.
+    TurnComplete {
+        /// The turn's id.
+        turn_id: String,
+        /// The last message the model wrote in it.
+        last_agent_message: Option<String>,
+    },
+    /// A turn was aborted.
+    TurnAborted {
+        /// The turn's id.
+        turn_id: String,
+        /// Why.
+        reason: AbortReason,
+    },
+    /// A turn ended with an error.
+    TurnFailed {
+        /// The turn's id.
+        turn_id: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// A piece of the model's message.
+    AgentMessageDelta {
+        /// The turn's id.
+        turn_id: String,
+        /// The piece.
+        delta: String,
+    },
+    /// A whole message of the model.
+    AgentMessage {
+        /// The turn's id.
+        turn_id: String,
+        /// The message.
+        message: String,
+    },
+    /// A piece of the model's reasoning summary.
+    AgentReasoningDelta {
+        /// The turn's id.
+        turn_id: String,
+        /// The piece.
+        delta: String,
+    },
+    /// A tool has been started.
+    ExecCommandBegin {
+        /// The turn's id.
+        turn_id: String,
+        /// The call.
+        call_id: String,
+        /// The command's words.
+        command: Vec<String>,
+        /// The process id, which is also the id of its process group.
+        pid: Option<u32>,
+    },
+    /// A piece of a tool's output.
+    ExecCommandOutputDelta {
+        /// The turn's id.
+        turn_id: String,
+        /// The call.
+        call_id: String,
+        /// The piece.
+        chunk: String,
+    },
+    /// A tool has ended.
+    ExecCommandEnd {
+        /// The turn's id.
+        turn_id: String,
+        /// The call.
+        call_id: String,
+        /// Its exit code; absent if it was killed.
+        exit_code: Option<i32>,
+        /// What it printed.
+        output: String,
+    },
+    /// A command waits for the user's approval.
+    ExecApprovalRequest {
+        /// The turn's id.
+        turn_id: String,
+        /// The call.
+        call_id: String,
+        /// The command's words.
+        command: Vec<String>,
+    },
+    /// Something that the user may want to know of.
+    BackgroundEvent {
+        /// The text.
+        message: String,
+    },
+    /// The stream to the model broke and is tried again.
+    StreamError {
+        /// The turn's id.
+        turn_id: String,
+        /// The text.
+        message: String,
+    },
+    /// Tokens used by a turn so far.
+    TokenCount {
+        /// The turn's id.
+        turn_id: String,
+        /// Tokens read by the model.
+        input_tokens: u64,
+        /// Tokens written by the model.
+        output_tokens: u64,
+    },
+    /// An op could not be carried out, or something broke outside a turn.
+    Error {
+        /// The text.
+        message: String,
+    },
+    /// The session has ended; nothing follows.
+    ShutdownComplete,
+    /// An event that this version does not know, verbatim.
+    #[serde(untagged)]
+    Unknown(Value),
+}
+
+impl EventMsg {
+    /// The turn that the event belongs to.
+    pub fn turn_id(&self) -> Option<&str> {
+        match self {
+            Self::TurnStarted { turn_id }
+            | Self::TurnComplete { turn_id, .. }
+            | Self::TurnAborted { turn_id, .. }
+            | Self::TurnFailed { turn_id, .. }
+            | Self::AgentMessageDelta { turn_id, .. }
+            | Self::AgentMessage { turn_id, .. }
+            | Self::AgentReasoningDelta { turn_id, .. }
+            | Self::ExecCommandBegin { turn_id, .. }
+            | Self::ExecCommandOutputDelta { turn_id, .. }
+            | Self::ExecCommandEnd { turn_id, .. }
+            | Self::ExecApprovalRequest { turn_id, .. }
+            | Self::StreamError { turn_id, .. }
+            | Self::TokenCount { turn_id, .. } => Some(turn_id),
+            Self::SessionConfigured { .. }
+            | Self::BackgroundEvent { .. }
+            | Self::Error { .. }
+            | Self::ShutdownComplete
+            | Self::Unknown(_) => None,
+        }
+    }
+
+    /// Whether a turn ends with this event.
+    pub fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::TurnComplete { .. } | Self::TurnAborted { .. } | Self::TurnFailed { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ops_and_events_go_both_ways() {
+        let text = r#"{"id":"1","op":{"type":"user_input","items":[{"type":"text","text":"hi"}]}}"#;
+        let submission: Submission = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&submission).unwrap(), text);
+        let text =
+            r#"{"id":"1","msg":{"type":"turn_aborted","turn_id":"t","reason":"interrupted"}}"#;
+        let event: Event = serde_json::from_str(text).unwrap();
+        assert!(event.msg.is_terminal());
+        assert_eq!(serde_json::to_string(&event).unwrap(), text);
+    }
+
+    #[test]
+    fn unknown_ops_and_events_are_kept() {
+        let text = r#"{"id":"1","op":{"type":"levitate","height_m":2}}"#;
+        let submission: Submission = serde_json::from_str(text).unwrap();
+        assert!(matches!(submission.op, Op::Unknown(_)));
+        assert_eq!(serde_json::to_string(&submission).unwrap(), text);
+        let text = r#"{"id":"1","msg":{"type":"sparkle","n":[1]}}"#;
+        let event: Event = serde_json::from_str(text).unwrap();
+        assert_eq!(event.msg.turn_id(), None);
+        assert_eq!(serde_json::to_string(&event).unwrap(), text);
+    }
+}

@@ -1,0 +1,3 @@
+//! cutpoint's scenario language.
+
+pub mod ast;

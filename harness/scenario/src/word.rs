@@ -1,0 +1,298 @@
+//! Bare words: which ones are names, numbers or keywords, and which are mistakes.
+
+use std::ops::Range;
+
+use crate::diagnostic::Diagnostic;
+
+/// Where a word stands; the same mistake needs different advice in different places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A node's name.
+    Name,
+    /// A property's name.
+    Key,
+    /// An argument, or a property's value.
+    Value,
+}
+
+/// More digits than this are no number that a scenario needs, nor one that the library can hold.
+const NUMBER_LIMIT_CHARS: usize = 30;
+
+const KEYWORDS: [&str; 6] = ["#true", "#false", "#null", "#nan", "#inf", "#-inf"];
+
+/// Words that KDL reserves, so that nobody takes them for the keywords.
+pub(crate) const RESERVED: [&str; 6] = ["true", "false", "null", "nan", "inf", "-inf"];
+
+/// Reports what is wrong with a bare word, if anything.
+pub(crate) fn check(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
+    let whole = at..at + word.len();
+    quotes(word, at)
+        .or_else(|| punctuation(word, at, place))
+        .or_else(|| hash(word, &whole, place))
+        .or_else(|| {
+            if looks_like_number(word) {
+                number(word, &whole, place)
+            } else {
+                None
+            }
+        })
+        .or_else(|| reserved(word, &whole, place))
+        .or_else(|| other_characters(word, at))
+}
+
+/// Whether KDL takes a word for a number, by its first characters.
+pub(crate) fn looks_like_number(word: &str) -> bool {
+    let unsigned = word.strip_prefix(['-', '+']).unwrap_or(word);
+    let after_dot = unsigned.strip_prefix('.').unwrap_or(unsigned);
+    after_dot.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Quotes of other languages.
+fn quotes(word: &str, at: usize) -> Option<Diagnostic> {
+    let first = word.chars().next()?;
+    let name = match first {
+        '\'' => "single quotes do not make a string",
+        '`' => "backticks do not make a string",
+        '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{2018}' | '\u{2019}' | '\u{ab}' | '\u{bb}' => {
+            "typographic quotes do not make a string"
+        }
+        _ => return None,
+    };
+    Some(
+        Diagnostic::new(
+            "wrong-quotes",
+            at..at + first.len_utf8(),
+            name,
+            "this is taken for a letter",
+        )
+        .help("write strings in straight double quotes: `\"…\"`"),
+    )
+}
+
+/// Commas and colons, which KDL takes for letters and other languages do not.
+fn punctuation(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
+    if let Some(comma) = word.find(',') {
+        return Some(
+            Diagnostic::new(
+                "comma",
+                at + comma..at + comma + 1,
+                "KDL has no commas",
+                "this is taken for a letter",
+            )
+            .help(
+                "separate arguments and properties by blanks, nodes by `;` or a new line; \
+                 a text with a comma is quoted",
+            ),
+        );
+    }
+    let colon = word.find(':')?;
+    let (before, after) = (&word[..colon], &word[colon + 1..]);
+    let help = match (place, after.is_empty()) {
+        (Place::Name, true) if !before.is_empty() => {
+            format!("remove the colon: a node is its name and then its arguments, `{before} …`")
+        }
+        (Place::Name | Place::Key, _) => {
+            "remove the colon: names are written without one".to_owned()
+        }
+        (Place::Value, true) if !before.is_empty() => {
+            format!("a property is written `{before}=value`, a text is quoted")
+        }
+        (Place::Value, false) if !before.is_empty() => format!(
+            "a property is written `{before}={after}`, a text is quoted: `\"{before}:{after}\"`"
+        ),
+        (Place::Value, _) => "remove the colon, or quote the text".to_owned(),
+    };
+    Some(
+        Diagnostic::new(
+            "colon",
+            at + colon..at + colon + 1,
+            "KDL has no colons",
+            "this is taken for a letter",
+        )
+        .help(help),
+    )
+}
+
+/// Words that begin with `#`.
+fn hash(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
+    let rest = word.strip_prefix('#')?;
+    if place == Place::Value && KEYWORDS.contains(&word) {
+        return None;
+    }
+    let help = if looks_like_number(rest) {
+        format!("a number is written without `#`: `{rest}`")
+    } else if place != Place::Value {
+        "names have no `#`; a comment begins with `//`".to_owned()
+    } else if let Some(keyword) = crate::suggest::nearest(&word.to_lowercase(), &KEYWORDS) {
+        format!("did you mean `{keyword}`?")
+    } else {
+        "only `#true`, `#false` and `#null` begin with `#`; a comment begins with `//`, \
+         and a text is quoted"
+            .to_owned()
+    };
+    Some(
+        Diagnostic::new(
+            "bad-keyword",
+            whole.clone(),
+            format!("`{word}` is no keyword"),
+            "`#` begins a keyword",
+        )
+        .help(help),
+    )
+}
+
+fn number(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
+    if place != Place::Value {
+        return Some(
+            Diagnostic::new(
+                "bad-name",
+                whole.clone(),
+                format!("a name cannot begin like a number: `{word}`"),
+                "a name should stand here",
+            )
+            .help("a node begins with its name, then come its arguments"),
+        );
+    }
+    if is_number(word) {
+        return (word.len() > NUMBER_LIMIT_CHARS).then(|| {
+            Diagnostic::new(
+                "bad-number",
+                whole.clone(),
+                "this number is too long",
+                format!("more than {NUMBER_LIMIT_CHARS} characters"),
+            )
+            .help("no count, size or index in a scenario is that large")
+        });
+    }
+    let (message, help) = if humantime::parse_duration(word).is_ok() {
+        (
+            format!("a duration is a string: `{word}`"),
+            format!("put it into quotes: `\"{word}\"`"),
+        )
+    } else if word.starts_with(['.', '-', '+']) && word.trim_start_matches(['-', '+']).starts_with('.')
+    {
+        (
+            format!("`{word}` is no number"),
+            "write a digit before the point".to_owned(),
+        )
+    } else {
+        (
+            format!("`{word}` is no number"),
+            format!("if it is a name or a text, put it into quotes: `\"{word}\"`"),
+        )
+    };
+    Some(
+        Diagnostic::new(
+            "bad-number",
+            whole.clone(),
+            message,
+            "begins like a number, but is none",
+        )
+        .help(help),
+    )
+}
+
+/// Whether the word is a number as KDL writes it.
+fn is_number(word: &str) -> bool {
+    let unsigned = word.strip_prefix(['-', '+']).unwrap_or(word);
+    let radix = match unsigned.get(..2) {
+        Some("0x") => 16,
+        Some("0o") => 8,
+        Some("0b") => 2,
+        _ => 10,
+    };
+    if radix != 10 {
+        return is_digits(&unsigned[2..], radix);
+    }
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (unsigned, None),
+    };
+    let (integer, fraction) = match mantissa.split_once('.') {
+        Some((integer, fraction)) => (integer, Some(fraction)),
+        None => (mantissa, None),
+    };
+    is_digits(integer, 10)
+        && fraction.is_none_or(|digits| is_digits(digits, 10))
+        && exponent.is_none_or(|e| is_digits(e.strip_prefix(['-', '+']).unwrap_or(e), 10))
+}
+
+fn is_digits(digits: &str, radix: u32) -> bool {
+    digits.starts_with(|c: char| c.is_digit(radix))
+        && digits.chars().all(|c| c.is_digit(radix) || c == '_')
+}
+
+fn reserved(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
+    if !RESERVED.contains(&word) {
+        return None;
+    }
+    let help = if place == Place::Value {
+        format!("write `#{word}`, or `\"{word}\"` if it is meant as text")
+    } else {
+        "choose another name".to_owned()
+    };
+    Some(
+        Diagnostic::new(
+            "bad-keyword",
+            whole.clone(),
+            format!("`{word}` without `#` is reserved"),
+            "keywords begin with `#`",
+        )
+        .help(help),
+    )
+}
+
+/// Characters that no bare word may have.
+fn other_characters(word: &str, at: usize) -> Option<Diagnostic> {
+    let (offset, c) = word
+        .char_indices()
+        .find(|(_, c)| matches!(c, '/' | '[' | ']' | '#'))?;
+    Some(
+        Diagnostic::new(
+            "bad-character",
+            at + offset..at + offset + 1,
+            format!("a bare word cannot contain `{c}`"),
+            "not allowed outside of quotes",
+        )
+        .help(format!("put the word into quotes: `\"{word}\"`")),
+    )
+}
+
+/// Whether a text can be written as a bare word.
+pub(crate) fn is_bare(text: &str) -> bool {
+    !text.is_empty()
+        && text.chars().all(|c| {
+            !crate::lex::is_space(c)
+                && !crate::lex::is_newline(c)
+                && !crate::lex::is_disallowed(c)
+                && !matches!(c, '{' | '}' | '(' | ')' | '=' | ';' | '\\' | '"')
+        })
+        && check(text, 0, Place::Value).is_none()
+        && !text.starts_with('#')
+        && !looks_like_number(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_told_from_durations_and_names() {
+        for good in ["0", "-1", "+1_000", "1.5e-3", "0x1f", "0b1_0", "0o17"] {
+            assert!(is_number(good), "{good}");
+        }
+        for bad in ["50ms", "1.", "0x", "1e", "1__a", "_1", ".5", "0xg"] {
+            assert!(!is_number(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn call_ids_are_bare_unless_they_look_like_something_else() {
+        for bare in ["call_1", "a-b", "-", "-a", "_", "truely"] {
+            assert!(is_bare(bare), "{bare}");
+        }
+        for quoted in ["", "1", "-1", "true", "-inf", "a b", "a,b", "a:b", "#x", "x/y"] {
+            assert!(!is_bare(quoted), "{quoted}");
+        }
+    }
+}
