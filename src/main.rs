@@ -1,1 +1,101 @@
-fn main() {}
+//! The command line of cutpoint.
+
+mod agent_spec;
+mod cmd;
+mod exit_code;
+mod files;
+mod interrupt;
+
+use std::process;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit_code::ExitCode;
+
+/// Cuts a coding agent's turn at any point and proves that nothing was lost.
+///
+/// cutpoint replays a model's streams from a mock Responses API server, drives an agent, interrupts
+/// it at exact points, and checks a rule book over the trace of what happened.
+///
+/// Start with `cutpoint run`: it runs every scenario below ./scenarios on the embedded reference
+/// agent. Then `cutpoint run --agent codex@0.169.0`, and `cutpoint rules` for what is checked.
+#[derive(Parser)]
+#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  everything conforms
+  1  a rule was broken or an expectation not met
+  2  the command line, a scenario or a recording is not as it must be
+  3  an agent could not be run, or not to the end
+  4  trouble in the harness itself: nothing can be said of the agent";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run scenarios on agents and check the rule book.
+    Run(cmd::run::Arguments),
+    /// Serve a recording as a stand-alone mock of the Responses API.
+    Serve(cmd::serve::Arguments),
+    /// Show the rule book, or one rule in full.
+    Rules(cmd::rules::Arguments),
+    /// Lay out scenario files in the canonical form.
+    Fmt(cmd::fmt::Arguments),
+    /// Show the agents that can be run here, and the planted defects of the reference agent.
+    Agents(cmd::agents::Arguments),
+    /// Run the reference agent on stdin and stdout, as JSON lines.
+    Agent(cmd::agent::Arguments),
+    /// Print a completion script for a shell.
+    Completions(cmd::completions::Arguments),
+}
+
+fn main() -> process::ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Run(arguments) => cmd::run::run(&arguments),
+        Command::Serve(arguments) => cmd::serve::run(&arguments),
+        Command::Rules(arguments) => cmd::rules::run(&arguments),
+        Command::Fmt(arguments) => cmd::fmt::run(&arguments),
+        Command::Agents(arguments) => cmd::agents::run(&arguments),
+        Command::Agent(arguments) => cmd::agent::run(&arguments),
+        Command::Completions(arguments) => cmd::completions::run::<Arguments>(&arguments),
+    };
+    let code = result.unwrap_or_else(|failure| {
+        anstream::eprintln!("error: {}", failure.message);
+        failure.code
+    });
+    code.into()
+}
+
+/// Why a command could not do what it was asked to.
+struct Failure {
+    code: ExitCode,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Usage, message: message.into() }
+    }
+
+    fn agent(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::AgentFailed, message: message.into() }
+    }
+
+    fn trouble(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Trouble, message: message.into() }
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Everything async runs on this thread: agents are spawned from it, so that the kernel ends them
+/// when it goes, and nothing is reordered between cores that need not be.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::trouble(format!("no async runtime: {error}")))
+}

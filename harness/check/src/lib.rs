@@ -1,1 +1,19 @@
-//! cutpoint check
+//! cutpoint's rule book: the trace of a run, the rules checked over it, their verdicts.
+//!
+//! Everything here is a pure function of the trace, so a stored trace can be checked again later.
+
+pub mod invariant;
+pub mod judge;
+pub mod outcome;
+pub mod rules;
+pub mod trace;
+pub mod verdict;
+pub mod view;
+
+#[cfg(test)]
+mod testing;
+
+pub use invariant::{Findings, Invariant};
+pub use judge::judge;
+pub use rules::{rule, rules};
+pub use view::View;

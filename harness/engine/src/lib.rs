@@ -1,1 +1,15 @@
-//! cutpoint engine
+//! cutpoint's engine: the replay server, the drivers of agents, the watchers, the runner.
+//!
+//! Floor 2, and the only crate that touches processes and sockets.
+
+pub mod driver;
+pub mod expect;
+pub mod needs;
+pub mod observe;
+pub mod process;
+pub mod rollout;
+pub mod runner;
+pub mod script;
+pub mod server;
+pub mod steps;
+pub mod tracer;

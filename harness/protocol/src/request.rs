@@ -28,14 +28,19 @@ pub enum ShellTool {
 
 impl ShellTool {
     /// The arguments with which this tool runs a command line; `None` for the built-in tool, whose
-    /// calls are items of their own kind.
-    pub fn call(self, command: &str) -> Option<(&'static str, String)> {
-        let (name, arguments) = match self {
+    /// calls are items of their own kind. With `asks_approval` the model asks for more than the
+    /// sandbox allows, which makes Codex ask its user (`sandbox_permissions`, seen in 0.169).
+    pub fn call(self, command: &str, asks_approval: bool) -> Option<(&'static str, String)> {
+        let (name, mut arguments) = match self {
             Self::Words(name) => (name, json!({"command": ["bash", "-c", command]})),
             Self::Line => ("shell_command", json!({"command": command})),
             Self::Exec => ("exec_command", json!({"cmd": command})),
             Self::LocalShell => return None,
         };
+        if asks_approval {
+            arguments["sandbox_permissions"] = json!("require_escalated");
+            arguments["justification"] = json!("The command needs more than the sandbox allows.");
+        }
         Some((name, arguments.to_string()))
     }
 }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{
+    AnnotationKind, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
+};
 
 /// How many diagnostics `render` shows in full; a file of noise must not fill a screen for hours.
 const RENDER_LIMIT: usize = 20;

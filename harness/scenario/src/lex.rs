@@ -8,6 +8,9 @@ use std::ops::Range;
 
 use crate::diagnostic::Diagnostic;
 
+/// A text with more mistakes than this is no scenario, and looking for more would take long.
+const PROBLEM_LIMIT: usize = 100;
+
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -99,7 +102,7 @@ pub(crate) fn lex(source: &str, problems: &mut Vec<Diagnostic>) -> Vec<Token> {
         problems,
         glued: None,
     };
-    while lexer.at < source.len() {
+    while lexer.at < source.len() && lexer.problems.len() < PROBLEM_LIMIT {
         lexer.token();
     }
     lexer.tokens
@@ -242,7 +245,10 @@ impl Lexer<'_> {
             self.at += 1;
             self.single_line(start);
         }
-        self.forbidden(start, "inside a quoted string it can be written as an escape: ");
+        self.forbidden(
+            start,
+            "inside a quoted string it can be written as an escape: ",
+        );
         self.push(Kind::Text, start);
     }
 
@@ -463,7 +469,10 @@ impl Lexer<'_> {
                 }
             }
         }
-        self.forbidden(start, "a raw string has no escapes; in a quoted string it is ");
+        self.forbidden(
+            start,
+            "a raw string has no escapes; in a quoted string it is ",
+        );
         self.push(Kind::Text, start);
     }
 

@@ -20,11 +20,7 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .iter()
         .find(|name| name.to_lowercase().replace('_', "-") == lower)
         .copied()
-        .or_else(|| {
-            get_close_matches(word, known, 1, CUTOFF)
-                .into_iter()
-                .next()
-        })
+        .or_else(|| get_close_matches(word, known, 1, CUTOFF).into_iter().next())
 }
 
 /// A help text: the nearest word, or else all of them.

@@ -136,14 +136,11 @@ struct Indent {
 }
 
 fn indent(source: &str, at: usize) -> Indent {
-    let start = source[..at]
-        .rfind(lex::is_newline)
-        .map_or(0, |at| at + source[at..].chars().next().map_or(1, char::len_utf8));
+    let start = source[..at].rfind(lex::is_newline).map_or(0, |at| {
+        at + source[at..].chars().next().map_or(1, char::len_utf8)
+    });
     let before = &source[start..at];
-    let width = before
-        .chars()
-        .take_while(|c| lex::is_space(*c))
-        .count();
+    let width = before.chars().take_while(|c| lex::is_space(*c)).count();
     Indent {
         width,
         alone: before.chars().all(lex::is_space),
@@ -236,6 +233,10 @@ impl<'a> Grammar<'a> {
                     let start = self.span().start;
                     self.at += 1;
                     self.after_slashdash();
+                    if matches!(self.peek(), None | Some(Kind::Close)) {
+                        self.lonely_slashdash(start, "node");
+                        return;
+                    }
                     self.node();
                     // The terminator goes with its node: the library takes none without a node.
                     if self.peek() == Some(Kind::Semicolon) {
@@ -256,6 +257,18 @@ impl<'a> Grammar<'a> {
         while matches!(self.peek(), Some(Kind::Newline | Kind::Backslash)) {
             self.at += 1;
         }
+    }
+
+    fn lonely_slashdash(&mut self, start: usize, what: &str) {
+        self.problems.push(
+            Diagnostic::new(
+                "slashdash",
+                start..start + 2,
+                format!("`/-` comments out the {what} after it, but there is none"),
+                "nothing follows it",
+            )
+            .help("remove it; a comment to the end of the line begins with `//`"),
+        );
     }
 
     /// One node without its terminator.
@@ -300,30 +313,22 @@ impl<'a> Grammar<'a> {
                 );
                 return self.recover();
             }
-            Some(Kind::Backslash | Kind::Newline | Kind::Close) | None => {
-                self.problem(
-                    "slashdash",
-                    "`/-` comments out the node after it, but there is none",
-                    "a node should stand here",
-                    "remove the `/-`",
-                );
-                return;
-            }
-            Some(_) => return self.recover(),
+            Some(_) | None => return self.recover(),
         }
         let name = self.span();
         self.at += 1;
         if self.peek() == Some(Kind::Equals) {
             let named = self.source[name.clone()].to_owned();
+            let equals = self.span();
             self.problems.push(
                 Diagnostic::new(
                     "bad-property",
-                    name,
-                    "a property stands here without a node",
-                    "a node's name should stand here",
+                    name.start..equals.end,
+                    "a node begins with its name, not with a property",
+                    format!("the `=` makes `{named}` a property's name"),
                 )
                 .help(format!(
-                    "if `{named}` is the node's name, write `{named} value` without `=`"
+                    "write `{named} value` without `=`, or the missing name: `{named} name=value`"
                 )),
             );
             return self.recover();
@@ -346,12 +351,7 @@ impl<'a> Grammar<'a> {
                         Some(Kind::Open) => self.block(),
                         Some(Kind::Word | Kind::Text) => self.entry(),
                         _ => {
-                            self.problem(
-                                "slashdash",
-                                "`/-` comments out what follows it, but nothing does",
-                                "an argument, a property or a block should stand here",
-                                "remove the `/-`",
-                            );
+                            self.lonely_slashdash(start, "argument, property or block");
                             return self.recover();
                         }
                     }
@@ -363,10 +363,14 @@ impl<'a> Grammar<'a> {
                 }
                 Some(Kind::Word | Kind::Text) => {
                     let before = self.previous_end();
-                    if before == self.span().start {
-                        self.glued();
-                    }
+                    let glued = before == self.span().start;
+                    let known = self.problems.len();
+                    let at = self.at;
                     self.entry();
+                    // A comma after a string is glued to it, but the comma is the mistake.
+                    if glued && self.problems.len() == known {
+                        self.glued(at);
+                    }
                 }
                 Some(Kind::Equals) => {
                     self.problem(
@@ -418,12 +422,18 @@ impl<'a> Grammar<'a> {
         }
     }
 
-    fn glued(&mut self) {
-        self.problem(
-            "missing-blank",
-            "a blank is missing before this",
-            "it follows the text before it without a blank",
-            "separate arguments by blanks; a quote inside a string is written `\\\"`",
+    fn glued(&mut self, index: usize) {
+        let Some(token) = self.tokens.get(index) else {
+            return;
+        };
+        self.problems.push(
+            Diagnostic::new(
+                "missing-blank",
+                token.span.clone(),
+                "a blank is missing before this",
+                "it follows the text before it without a blank",
+            )
+            .help("separate arguments by blanks; a quote inside a string is written `\\\"`"),
         );
     }
 

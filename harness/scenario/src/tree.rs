@@ -145,7 +145,10 @@ fn translate(diagnostic: &KdlDiagnostic, checked: &Checked) -> Diagnostic {
         "kdl",
         span,
         message,
-        diagnostic.label.clone().unwrap_or_else(|| "here".to_owned()),
+        diagnostic
+            .label
+            .clone()
+            .unwrap_or_else(|| "here".to_owned()),
     )
     .maybe_help(diagnostic.help.clone())
 }
@@ -170,9 +173,7 @@ fn locate(checked: &Checked) -> Range<usize> {
         let prefix = &checked.blanked[..*end];
         KdlDocument::parse_v2(&format!("{prefix}\n{}", "}\n".repeat(*depth))).is_ok()
     });
-    let end = ends
-        .get(bad)
-        .map_or(checked.blanked.len(), |(end, _)| *end);
+    let end = ends.get(bad).map_or(checked.blanked.len(), |(end, _)| *end);
     let start = bad
         .checked_sub(1)
         .and_then(|before| ends.get(before))
@@ -259,8 +260,7 @@ fn content(written: &str, text: &str) -> Option<usize> {
     let hashes = written.len() - written.trim_start_matches('#').len();
     let quoted = written[hashes..].starts_with('"');
     let at = hashes + usize::from(quoted);
-    (written.get(at..at + text.len()) == Some(text)
-        && written.len() == text.len() + 2 * at)
+    (written.get(at..at + text.len()) == Some(text) && written.len() == text.len() + 2 * at)
         .then_some(at)
 }
 

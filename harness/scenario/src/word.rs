@@ -25,6 +25,9 @@ pub(crate) const RESERVED: [&str; 6] = ["true", "false", "null", "nan", "inf", "
 
 /// Reports what is wrong with a bare word, if anything.
 pub(crate) fn check(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
+    if place == Place::Value && KEYWORDS.contains(&word) {
+        return None;
+    }
     let whole = at..at + word.len();
     quotes(word, at)
         .or_else(|| punctuation(word, at, place))
@@ -116,9 +119,6 @@ fn punctuation(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
 /// Words that begin with `#`.
 fn hash(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
     let rest = word.strip_prefix('#')?;
-    if place == Place::Value && KEYWORDS.contains(&word) {
-        return None;
-    }
     let help = if looks_like_number(rest) {
         format!("a number is written without `#`: `{rest}`")
     } else if place != Place::Value {
@@ -169,7 +169,8 @@ fn number(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> 
             format!("a duration is a string: `{word}`"),
             format!("put it into quotes: `\"{word}\"`"),
         )
-    } else if word.starts_with(['.', '-', '+']) && word.trim_start_matches(['-', '+']).starts_with('.')
+    } else if word.starts_with(['.', '-', '+'])
+        && word.trim_start_matches(['-', '+']).starts_with('.')
     {
         (
             format!("`{word}` is no number"),
@@ -291,7 +292,9 @@ mod tests {
         for bare in ["call_1", "a-b", "-", "-a", "_", "truely"] {
             assert!(is_bare(bare), "{bare}");
         }
-        for quoted in ["", "1", "-1", "true", "-inf", "a b", "a,b", "a:b", "#x", "x/y"] {
+        for quoted in [
+            "", "1", "-1", "true", "-inf", "a b", "a,b", "a:b", "#x", "x/y",
+        ] {
             assert!(!is_bare(quoted), "{quoted}");
         }
     }

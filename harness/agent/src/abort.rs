@@ -1,0 +1,186 @@
+//! Aborting the running turn, step by step in the order that the client and the model rely on.
+
+use std::sync::Arc;
+
+use cutpoint_protocol::session::{AbortReason, EventMsg};
+
+use crate::defect::Defect;
+use crate::dispatch::Dispatcher;
+use crate::history;
+use crate::lock;
+use crate::model::{ModelRequest, request};
+use crate::rollout::{Draft, Quirks, WriteFault};
+use crate::shared::Turn;
+use crate::turn;
+
+impl Dispatcher {
+    /// An interrupt aborts what runs. When nothing does, nothing happens.
+    pub(crate) async fn interrupt(&mut self) {
+        let core = Arc::clone(&self.core);
+        if core.has(Defect::InterruptLostAtStart) {
+            let active = lock(&core.state)
+                .active
+                .as_ref()
+                .map(|active| Arc::clone(&active.turn));
+            if active.is_some_and(|turn| !turn.was_requested()) {
+                return;
+            }
+        }
+        let was_interrupted = std::mem::take(&mut self.just_interrupted);
+        if self.abort(AbortReason::Interrupted).await {
+            self.just_interrupted = true;
+            return;
+        }
+        if core.has(Defect::MarkerOnIdle) {
+            let left = self.leave_marker().await;
+            core.report("", left).await;
+        }
+        if core.has(Defect::IdleInterruptAborts)
+            || (core.has(Defect::AbortTwice) && was_interrupted)
+        {
+            if let Some(turn) = self.last.clone() {
+                self.tell(&turn, AbortReason::Interrupted).await;
+            }
+        }
+    }
+
+    /// Aborts the running turn. Returns whether there was one.
+    pub(crate) async fn abort(&mut self, reason: AbortReason) -> bool {
+        let core = Arc::clone(&self.core);
+        core.hooks.point("abort.take").await;
+        let active = {
+            let mut state = lock(&core.state);
+            let active = state.active.take();
+            if let Some(active) = &active {
+                active.turn.token.cancel();
+            }
+            active
+        };
+        let Some(active) = active else {
+            return false;
+        };
+        core.hooks.point("abort.taken").await;
+        self.stop_task().await;
+        let turn = Arc::clone(&active.turn);
+        let wound_down = core
+            .record(|state| turn::wind_down(&core, state, active))
+            .await;
+        core.report(&turn.submission, wound_down).await;
+        let early = core.has(Defect::MarkerAfterEvent);
+        if early {
+            self.tell(&turn, reason).await;
+        }
+        let recorded = self.record_abort(&turn, reason).await;
+        core.report(&turn.submission, recorded).await;
+        if !early {
+            self.tell(&turn, reason).await;
+        }
+        if core.has(Defect::RequestAfterAbort) {
+            self.stray_request().await;
+        }
+        true
+    }
+
+    /// Lets the turn's task end by itself for the grace period, then stops it hard.
+    async fn stop_task(&mut self) {
+        let core = Arc::clone(&self.core);
+        let graceful = async {
+            core.hooks.point("abort.grace").await;
+            while self.task.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(core.config.grace, graceful)
+            .await
+            .is_err()
+        {
+            core.hooks.point("abort.hard").await;
+            self.task.abort_all();
+            while self.task.join_next().await.is_some() {}
+        }
+    }
+
+    /// The marker (for an interrupt) and the turn's last line, and the barrier behind them.
+    async fn record_abort(&self, turn: &Turn, reason: AbortReason) -> Result<(), WriteFault> {
+        let core = &self.core;
+        let marked = reason == AbortReason::Interrupted || core.has(Defect::MarkerOnReplace);
+        let quirks = Quirks {
+            torn: core.has(Defect::TornLine),
+            skip: core.has(Defect::OrdinalSkips),
+            rewrite: core.has(Defect::RewritesRollout),
+        };
+        core.hooks.point("marker.append").await;
+        core.record_with(quirks, |state| {
+            let mut drafts = Vec::new();
+            let copies = if core.has(Defect::MarkerTwice) { 2 } else { 1 };
+            for _ in 0..if marked { copies } else { 0 } {
+                let marker = history::marker();
+                drafts.push(Draft::item(&marker));
+                if core.has(Defect::MarkerBehindInput) {
+                    state.late_marker = Some(marker);
+                } else if !core.has(Defect::MarkerMissing) {
+                    state.history.push(marker);
+                }
+            }
+            if !core.has(Defect::TerminalLineMissing) {
+                drafts.push(Draft::turn_aborted(&turn.id, reason));
+            }
+            drafts
+        })
+        .await?;
+        core.hooks.point("marker.flush").await;
+        core.recorder.flush().await
+    }
+
+    /// Tells the client that the turn was aborted.
+    async fn tell(&self, turn: &Turn, reason: AbortReason) {
+        let core = &self.core;
+        if reason == AbortReason::Replaced && core.has(Defect::ReplacedSilently) {
+            return;
+        }
+        let turn_id = if core.has(Defect::WrongTurnId) {
+            core.chance.id()
+        } else {
+            turn.id.clone()
+        };
+        let times = if core.has(Defect::TerminalTwice) {
+            2
+        } else {
+            1
+        };
+        for _ in 0..times {
+            let turn_id = turn_id.clone();
+            let msg = EventMsg::TurnAborted { turn_id, reason };
+            core.events.emit(&turn.submission, msg).await;
+        }
+        if core.has(Defect::LateDelta) {
+            let (turn_id, delta) = (turn.id.clone(), "…".to_owned());
+            let msg = EventMsg::AgentMessageDelta { turn_id, delta };
+            core.events.emit(&turn.submission, msg).await;
+        }
+    }
+
+    /// For a planted defect: a marker for nothing.
+    async fn leave_marker(&self) -> Result<(), WriteFault> {
+        let record = |state: &mut crate::shared::State| {
+            let marker = history::marker();
+            let draft = Draft::item(&marker);
+            state.history.push(marker);
+            vec![draft]
+        };
+        self.core.record(record).await?;
+        self.core.recorder.flush().await
+    }
+
+    /// For planted defects: a request that nobody asked for.
+    pub(crate) async fn stray_request(&self) {
+        let core = &self.core;
+        let input = lock(&core.state).history.input();
+        let body = request::body(
+            &core.config.model,
+            &input,
+            core.config.history,
+            &core.session_id,
+        );
+        let headers = Vec::new();
+        let _ = core.model.open(ModelRequest { body, headers }).await;
+    }
+}

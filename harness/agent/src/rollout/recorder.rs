@@ -1,0 +1,241 @@
+//! The one task that writes a rollout, and the handle through which the session reaches it.
+
+use std::io;
+
+use cutpoint_protocol::rollout::RolloutLine;
+use serde_json::Map;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Draft, RolloutFile};
+use crate::clock::Clock;
+use crate::defect::{Defect, DefectSet};
+use crate::probe::Hooks;
+
+/// How many commands wait for the writer at most.
+const QUEUE: usize = 64;
+/// How many bytes a disk that refuses writes may leave waiting.
+const BACKLOG_LIMIT_BYTES: usize = 32 << 20;
+
+/// The rollout could not be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the rollout could not be written: {0}")]
+pub(crate) struct WriteFault(String);
+
+/// What planted defects do to the lines of one append.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Quirks {
+    /// Leave out the line break behind the first line.
+    pub(crate) torn: bool,
+    /// Skip an ordinal in front of the last line.
+    pub(crate) skip: bool,
+    /// Write the whole file anew afterwards.
+    pub(crate) rewrite: bool,
+}
+
+enum Command {
+    Append {
+        drafts: Vec<Draft>,
+        quirks: Quirks,
+        ack: oneshot::Sender<Result<(), WriteFault>>,
+    },
+    Flush {
+        ack: oneshot::Sender<Result<(), WriteFault>>,
+    },
+}
+
+/// Says when one append or one flush is done.
+pub(crate) struct Ack(oneshot::Receiver<Result<(), WriteFault>>);
+
+impl Ack {
+    pub(crate) async fn done(self) -> Result<(), WriteFault> {
+        self.0.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+fn stopped() -> WriteFault {
+    WriteFault("its writer has stopped".to_owned())
+}
+
+/// The session's handle on the writer.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    commands: mpsc::Sender<Command>,
+}
+
+/// Room for one command. What is given to it is written in the order in which it was given, so the
+/// session can change its history and queue the lines for it in one step under its lock.
+pub(crate) struct Slot<'a>(mpsc::Permit<'a, Command>);
+
+impl Slot<'_> {
+    pub(crate) fn append(self, drafts: Vec<Draft>, quirks: Quirks) -> Ack {
+        let (ack, done) = oneshot::channel();
+        self.0.send(Command::Append {
+            drafts,
+            quirks,
+            ack,
+        });
+        Ack(done)
+    }
+}
+
+impl Recorder {
+    pub(crate) async fn slot(&self) -> Result<Slot<'_>, WriteFault> {
+        self.commands
+            .reserve()
+            .await
+            .map(Slot)
+            .map_err(|_| stopped())
+    }
+
+    /// A barrier: returns when everything appended before it is written and synced.
+    pub(crate) async fn flush(&self) -> Result<(), WriteFault> {
+        let slot = self.slot().await?;
+        let (ack, done) = oneshot::channel();
+        slot.0.send(Command::Flush { ack });
+        Ack(done).done().await
+    }
+}
+
+/// How the writer starts.
+pub(crate) struct Start {
+    pub(crate) file: Box<dyn RolloutFile>,
+    /// The ordinal of the next line.
+    pub(crate) ordinal: u64,
+    /// What must be written in front of the next line: a line break that a crash cut off.
+    pub(crate) repair: &'static [u8],
+    pub(crate) clock: Clock,
+    pub(crate) hooks: Hooks,
+    pub(crate) defects: DefectSet,
+    /// What the file holds, for the defect that writes it anew.
+    pub(crate) content: Vec<u8>,
+}
+
+/// The writer's side.
+pub(crate) struct Writer {
+    start: Start,
+    commands: mpsc::Receiver<Command>,
+    /// Bytes that the file has not taken yet. After a failed write its rest stays here, so that
+    /// the next write completes the torn line instead of starting another behind it.
+    backlog: Vec<u8>,
+    dirty: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(start: Start) -> (Recorder, Self) {
+        let (sender, commands) = mpsc::channel(QUEUE);
+        let writer = Self {
+            backlog: start.repair.to_vec(),
+            start,
+            commands,
+            dirty: false,
+        };
+        (Recorder { commands: sender }, writer)
+    }
+
+    /// Works until every handle is gone.
+    pub(crate) async fn run(mut self) {
+        while let Some(command) = self.commands.recv().await {
+            match command {
+                Command::Append {
+                    drafts,
+                    quirks,
+                    ack,
+                } => {
+                    let result = self.append(drafts, quirks).await;
+                    let _ = ack.send(result);
+                }
+                Command::Flush { ack } => {
+                    let result = self.flush().await;
+                    let _ = ack.send(result.map_err(|error| WriteFault(error.to_string())));
+                }
+            }
+        }
+    }
+
+    async fn append(&mut self, drafts: Vec<Draft>, quirks: Quirks) -> Result<(), WriteFault> {
+        if self.backlog.len() > BACKLOG_LIMIT_BYTES {
+            return Err(WriteFault(
+                "the disk refuses writes, and too much waits for it already".to_owned(),
+            ));
+        }
+        let last = drafts.len().saturating_sub(1);
+        for (at, draft) in drafts.into_iter().enumerate() {
+            if quirks.skip && at == last {
+                self.start.ordinal += 1;
+            }
+            let line = self.line(draft);
+            self.backlog.extend_from_slice(line.as_bytes());
+            if !(quirks.torn && at == 0) {
+                self.backlog.push(b'\n');
+            }
+        }
+        let mut result = self.drain().await;
+        if quirks.rewrite && result.is_ok() {
+            result = self.rewrite().await;
+        }
+        result.map_err(|error| WriteFault(error.to_string()))
+    }
+
+    fn line(&mut self, draft: Draft) -> String {
+        let ordinal = self.start.ordinal;
+        self.start.ordinal += 1;
+        let line = RolloutLine {
+            timestamp: self.start.clock.timestamp(),
+            ordinal: Some(ordinal),
+            kind: draft.kind.to_owned(),
+            payload: draft.payload,
+            rest: Map::new(),
+        };
+        line.to_json()
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.drain().await?;
+        if self.dirty {
+            self.start.hooks.point("rollout.sync").await;
+            if !self.start.defects.contains(Defect::NoSync) {
+                self.start.file.sync().await?;
+            }
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self) -> io::Result<()> {
+        while !self.backlog.is_empty() {
+            self.start.hooks.point("rollout.write").await;
+            let written = self.start.file.write(&self.backlog).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.dirty = true;
+            if self.start.defects.contains(Defect::RewritesRollout) {
+                self.start
+                    .content
+                    .extend_from_slice(&self.backlog[..written]);
+            }
+            self.backlog.drain(..written.min(self.backlog.len()));
+        }
+        Ok(())
+    }
+
+    /// The planted defect: the same lines with other timestamps, in the same file.
+    async fn rewrite(&mut self) -> io::Result<()> {
+        let text = String::from_utf8_lossy(&self.start.content).into_owned();
+        let anew = text.lines().map(|line| match RolloutLine::parse(line) {
+            Ok(line) => {
+                RolloutLine {
+                    timestamp: "1970-01-01T00:00:00.000Z".to_owned(),
+                    ..line
+                }
+                .to_json()
+                    + "\n"
+            }
+            Err(_) => line.to_owned() + "\n",
+        });
+        self.backlog = anew.collect::<String>().into_bytes();
+        self.start.content.clear();
+        self.start.file.truncate(0).await?;
+        self.drain().await
+    }
+}

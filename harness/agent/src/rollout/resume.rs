@@ -1,0 +1,78 @@
+//! Reading a session back from its rollout, whatever a crash left of it.
+
+use cutpoint_protocol::Item;
+use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
+
+use crate::history;
+
+/// What a rollout tells of its session.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Restored {
+    /// The session's id, if its line was written.
+    pub(crate) session_id: Option<String>,
+    /// The items, each output behind its call and in front of any later user message.
+    pub(crate) items: Vec<Item>,
+    /// The turn that was started and not ended.
+    pub(crate) open_turn: Option<String>,
+    /// The ordinal of the next line.
+    pub(crate) next_ordinal: u64,
+    /// How many bytes of the file are good.
+    pub(crate) keep_bytes: usize,
+    /// The last good line lacks its line break only.
+    pub(crate) lacks_newline: bool,
+}
+
+/// Reads a rollout. The last line may be torn: it is kept if nothing but its line break is missing,
+/// and dropped otherwise. A whole line that can't be read is passed over, never a reason to lose
+/// the others.
+pub(crate) fn restore(content: &[u8]) -> Restored {
+    let mut restored = Restored::default();
+    let whole = content
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    restored.keep_bytes = whole;
+    for line in content[..whole].split(|byte| *byte == b'\n') {
+        read_line(line)
+            .into_iter()
+            .for_each(|line| restored.take(&line));
+    }
+    if let Some(line) = read_line(&content[whole..]) {
+        restored.take(&line);
+        restored.keep_bytes = content.len();
+        restored.lacks_newline = true;
+    }
+    restored.items = history::paired(std::mem::take(&mut restored.items));
+    restored
+}
+
+fn read_line(line: &[u8]) -> Option<RolloutLine> {
+    RolloutLine::parse(std::str::from_utf8(line).ok()?).ok()
+}
+
+impl Restored {
+    fn take(&mut self, line: &RolloutLine) {
+        self.next_ordinal = line.ordinal.unwrap_or(self.next_ordinal) + 1;
+        match line.content() {
+            Content::SessionMeta => {
+                let id = line.payload.get("id").and_then(|id| id.as_str());
+                self.session_id = self.session_id.take().or(id.map(str::to_owned));
+            }
+            Content::Item(item) => self.items.push(item),
+            Content::TurnStarted(turn_id) => self.open_turn = turn_id,
+            Content::TurnEnded(_, TurnEnd::Complete | TurnEnd::Aborted | TurnEnd::Failed) => {
+                self.open_turn = None;
+            }
+            Content::TurnContext | Content::Event(_) | Content::Compacted | Content::Unknown => {}
+        }
+    }
+
+    /// The markers in the history.
+    #[cfg(test)]
+    pub(crate) fn markers(&self) -> usize {
+        self.items
+            .iter()
+            .filter(|item| cutpoint_protocol::marker::is_marker(item))
+            .count()
+    }
+}

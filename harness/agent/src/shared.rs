@@ -1,0 +1,188 @@
+//! What all parts of a session share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cutpoint_protocol::Item;
+use cutpoint_protocol::item::CallKind;
+use cutpoint_protocol::session::EventMsg;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Chance;
+use crate::config::Config;
+use crate::defect::Defect;
+use crate::events::Events;
+use crate::history::History;
+use crate::lock;
+use crate::model::ModelClient;
+use crate::probe::Hooks;
+use crate::rollout::{Draft, Quirks, Recorder, WriteFault};
+use crate::tools::ToolRunner;
+use crate::tools::capture::Capture;
+
+/// What all parts of a session share.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) session_id: String,
+    pub(crate) hooks: Hooks,
+    pub(crate) events: Events,
+    pub(crate) recorder: Recorder,
+    pub(crate) model: Arc<dyn ModelClient>,
+    pub(crate) tools: Arc<dyn ToolRunner>,
+    pub(crate) chance: Chance,
+    /// Ends every task of the session at once.
+    pub(crate) life: CancellationToken,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What changes. It is behind one lock, never held across an await.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) history: History,
+    /// The running turn. Whoever takes it out ends it: so finish and abort can't both do so.
+    pub(crate) active: Option<Active>,
+    /// For a planted defect: a marker that waits for the next user message.
+    pub(crate) late_marker: Option<Item>,
+    /// For a planted defect: a routing header that outlived its turn.
+    pub(crate) stale_header: Option<String>,
+}
+
+/// The running turn, with what was said to it while it ran.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) turn: Arc<Turn>,
+    /// Input that joins the turn's next request.
+    pub(crate) input: Vec<Item>,
+}
+
+/// One turn.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// The submission that started it.
+    pub(crate) submission: String,
+    pub(crate) id: String,
+    pub(crate) token: CancellationToken,
+    /// Whether a request was sent.
+    pub(crate) requested: AtomicBool,
+    /// How long the history was when the turn began.
+    pub(crate) history_start: usize,
+    pub(crate) live: Mutex<Live>,
+}
+
+/// What a turn has in hand. It outlives the turn's task, so that an abort finds it however hard
+/// the task was stopped.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    /// Messages that have begun and not ended: their item ids and the texts so far.
+    pub(crate) texts: Vec<(String, String)>,
+    /// Calls whose outputs are not in the history yet, in the order of the calls.
+    pub(crate) calls: Vec<LiveCall>,
+    /// For a planted defect: the call that is being written, and its text so far.
+    pub(crate) half_call: Option<(Item, String)>,
+    pub(crate) last_message: Option<String>,
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    /// What the server wants to be sent with every request of this turn. It ends with the turn as
+    /// it is kept nowhere else.
+    pub(crate) routing: Option<String>,
+}
+
+/// A call in hand.
+#[derive(Debug)]
+pub(crate) struct LiveCall {
+    pub(crate) call_id: String,
+    pub(crate) kind: CallKind,
+    pub(crate) started: bool,
+    pub(crate) printed: Capture,
+    /// The output, once there is one.
+    pub(crate) output: Option<String>,
+}
+
+impl Turn {
+    pub(crate) fn new(submission: &str, id: String, history_start: usize) -> Self {
+        Self {
+            submission: submission.to_owned(),
+            id,
+            token: CancellationToken::new(),
+            requested: AtomicBool::new(false),
+            history_start,
+            live: Mutex::new(Live::default()),
+        }
+    }
+
+    pub(crate) fn was_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+
+    /// Changes a call in hand.
+    pub(crate) fn with_call(&self, call_id: &str, change: impl FnOnce(&mut LiveCall)) {
+        let mut live = lock(&self.live);
+        if let Some(call) = live.calls.iter_mut().find(|call| call.call_id == call_id) {
+            change(call);
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn has(&self, defect: Defect) -> bool {
+        self.config.defects.contains(defect)
+    }
+
+    /// Changes the state and writes the lines that tell of it, as one step: the history and the
+    /// rollout have the same order whoever else records at the same time. Returns when the lines
+    /// are written.
+    pub(crate) async fn record(
+        &self,
+        change: impl FnOnce(&mut State) -> Vec<Draft>,
+    ) -> Result<(), WriteFault> {
+        self.record_with(Quirks::default(), change).await
+    }
+
+    pub(crate) async fn record_with(
+        &self,
+        quirks: Quirks,
+        change: impl FnOnce(&mut State) -> Vec<Draft>,
+    ) -> Result<(), WriteFault> {
+        self.hooks.point("rollout.append").await;
+        let slot = self.recorder.slot().await?;
+        self.hooks.point("state.lock").await;
+        let ack = {
+            let mut state = lock(&self.state);
+            let drafts = change(&mut state);
+            (!drafts.is_empty()).then(|| slot.append(drafts, quirks))
+        };
+        match ack {
+            Some(ack) => ack.done().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the client when something that must not be lost could not be written.
+    pub(crate) async fn report(&self, id: &str, result: Result<(), WriteFault>) {
+        if let Err(fault) = result {
+            let message = fault.to_string();
+            self.events.emit(id, EventMsg::Error { message }).await;
+        }
+    }
+
+    /// Takes the turn out of the session, unless an abort was quicker.
+    pub(crate) fn take(&self, turn: &Turn) -> Option<Active> {
+        let mut state = lock(&self.state);
+        state.active.take_if(|active| active.turn.id == turn.id)
+    }
+
+    /// Runs a future until it ends or the session is killed. Once the session is killed, the future
+    /// is not polled again.
+    pub(crate) fn until_killed(
+        life: CancellationToken,
+        work: impl Future<Output = ()> + Send,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            tokio::select! {
+                biased;
+                () = life.cancelled() => {}
+                () = work => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The agent on a pair of pipes: JSON lines `{"id","op"}` in, `{"id","msg"}` out.
+
+use std::io;
+
+use cutpoint_protocol::session::{Event, EventMsg, Op, Submission};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::parts::Parts;
+use crate::session::{Session, StartError};
+
+/// The longest line that is read.
+const LINE_LIMIT_BYTES: usize = 4 << 20;
+/// How many complaints about lines wait at most.
+const COMPLAINTS: usize = 16;
+
+/// Why the agent stopped serving.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The session did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A pipe broke.
+    #[error("the client can't be reached: {0}")]
+    Pipe(#[from] io::Error),
+}
+
+/// Serves one session with real parts until its client shuts it down or closes its end.
+///
+/// # Errors
+/// If the session can't start, or the output can't be written.
+pub async fn serve_stdio<R, W>(config: Config, stdin: R, stdout: W) -> Result<(), ServeError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let parts = Parts::real(&config)?;
+    serve_with(config, parts, stdin, stdout).await
+}
+
+/// The same with other parts.
+///
+/// # Errors
+/// If the session can't start, or the output can't be written.
+pub async fn serve_with<R, W>(
+    config: Config,
+    parts: Parts,
+    stdin: R,
+    stdout: W,
+) -> Result<(), ServeError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let (session, events) = Session::start(config, parts).await?;
+    let (complain, complaints) = mpsc::channel(COMPLAINTS);
+    let input = read(stdin, session, complain);
+    let output = write(stdout, events, complaints);
+    let mut input = std::pin::pin!(input);
+    let mut output = std::pin::pin!(output);
+    // The input side owns the session, so it is awaited only for the session to be dropped last.
+    tokio::select! {
+        result = &mut output => Ok(result?),
+        never = &mut input => match never {},
+    }
+}
+
+/// Hands lines to the session, and a shutdown at their end; never returns, as the session must live
+/// until its last event is written.
+async fn read<R: AsyncRead + Unpin>(
+    stdin: R,
+    session: Session,
+    complain: mpsc::Sender<Event>,
+) -> std::convert::Infallible {
+    let mut lines = Lines::new(stdin);
+    while let Some(line) = lines.next().await {
+        let submission = match line {
+            Ok(line) if line.trim_ascii().is_empty() => continue,
+            Ok(line) => parse(&line),
+            Err(TooLong) => Err(error("", "the line is longer than the agent reads")),
+        };
+        match submission {
+            Ok(submission) => {
+                if session.submit(submission).await.is_err() {
+                    break;
+                }
+            }
+            Err(event) => {
+                if complain.send(event).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    let shutdown = Submission {
+        id: String::new(),
+        op: Op::Shutdown,
+    };
+    // A session that is over already needs no telling.
+    let _ = session.submit(shutdown).await;
+    std::future::pending().await
+}
+
+fn parse(line: &[u8]) -> Result<Submission, Event> {
+    serde_json::from_slice(line).map_err(|fault| {
+        let value: Value = serde_json::from_slice(line).unwrap_or_default();
+        let id = value["id"].as_str().unwrap_or_default();
+        error(id, &format!("the line is no submission: {fault}"))
+    })
+}
+
+fn error(id: &str, message: &str) -> Event {
+    Event {
+        id: id.to_owned(),
+        msg: EventMsg::Error {
+            message: message.to_owned(),
+        },
+    }
+}
+
+/// Writes events until the session's last one.
+async fn write<W: AsyncWrite + Unpin>(
+    mut stdout: W,
+    mut events: mpsc::Receiver<Event>,
+    mut complaints: mpsc::Receiver<Event>,
+) -> io::Result<()> {
+    loop {
+        // The session's events come first, so that the very first line is its greeting.
+        let event = tokio::select! {
+            biased;
+            event = events.recv() => event,
+            Some(event) = complaints.recv() => Some(event),
+        };
+        let Some(event) = event.or_else(|| complaints.try_recv().ok()) else {
+            return Ok(());
+        };
+        let mut line = serde_json::to_vec(&event)?;
+        line.push(b'\n');
+        stdout.write_all(&line).await?;
+        stdout.flush().await?;
+    }
+}
+
+struct TooLong;
+
+/// Lines of bounded length.
+struct Lines<R> {
+    input: R,
+    buffer: Vec<u8>,
+    /// How much of the buffer has no line break in it.
+    searched: usize,
+    /// A line that is too long is being passed over.
+    skipping: bool,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(input: R) -> Self {
+        Self {
+            input,
+            buffer: Vec::new(),
+            searched: 0,
+            skipping: false,
+            ended: false,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
+        loop {
+            let fresh = &self.buffer[self.searched..];
+            if let Some(at) = fresh.iter().position(|byte| *byte == b'\n') {
+                let end = self.searched + at;
+                let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
+                self.searched = 0;
+                line.pop();
+                if std::mem::take(&mut self.skipping) {
+                    continue;
+                }
+                return Some(Ok(line));
+            }
+            self.searched = self.buffer.len();
+            if self.skipping || self.searched > LINE_LIMIT_BYTES {
+                self.buffer.clear();
+                self.searched = 0;
+                if !std::mem::replace(&mut self.skipping, true) {
+                    return Some(Err(TooLong));
+                }
+            }
+            if self.ended {
+                // The last line may lack its line break; half a line is no JSON and is refused.
+                let rest = std::mem::take(&mut self.buffer);
+                self.searched = 0;
+                return (!rest.is_empty()).then_some(Ok(rest));
+            }
+            let mut piece = [0; 8 << 10];
+            match self.input.read(&mut piece).await {
+                Ok(0) | Err(_) => self.ended = true,
+                Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests with scripted parts: a model, tools and a store that do what the test says.
+
+mod calls;
+mod defects;
+mod http;
+mod interrupts;
+mod process;
+mod retries;
+mod rollouts;
+mod server_history;
+mod stdio;
+mod support;
+mod turns;

@@ -1,0 +1,58 @@
+//! Tools: what runs them, what the model asks for, what it is told.
+
+pub(crate) mod capture;
+pub(crate) mod parse;
+mod process;
+mod stray;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use process::ProcessTools;
+
+/// A command to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCommand {
+    /// The program and its arguments; never empty.
+    pub argv: Vec<String>,
+    /// Where it runs.
+    pub cwd: PathBuf,
+    /// Variables besides those of the agent's own environment.
+    pub env: Vec<(String, String)>,
+    /// When it is ended at the latest.
+    pub timeout: Option<Duration>,
+}
+
+/// What a running tool does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToolEvent {
+    /// It printed something.
+    Output(Bytes),
+    /// It is gone; the code is absent if a signal ended it. Nothing follows.
+    Exited(Option<i32>),
+}
+
+/// Runs tools.
+#[async_trait]
+pub trait ToolRunner: Send + Sync {
+    /// Starts a command in a process group of its own.
+    async fn spawn(&self, command: ToolCommand) -> io::Result<Box<dyn RunningTool>>;
+}
+
+/// A tool that runs. Dropping it kills it.
+#[async_trait]
+pub trait RunningTool: Send {
+    /// The process id, which is also the id of the process group.
+    fn pid(&self) -> Option<u32>;
+
+    /// What happens next. Nothing is lost if the future is dropped.
+    async fn next(&mut self) -> ToolEvent;
+
+    /// Kills the tool with all its children, waits until they are gone, and returns what it had
+    /// printed besides.
+    async fn kill(&mut self) -> Bytes;
+}

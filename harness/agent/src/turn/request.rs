@@ -1,0 +1,175 @@
+//! Sending a request: the debt is settled first, refusals are tried again as far as that helps.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cutpoint_protocol::Item;
+use cutpoint_protocol::item::CallKind;
+use cutpoint_protocol::session::EventMsg;
+
+use super::{Failure, Worker};
+use crate::defect::Defect;
+use crate::lock;
+use crate::model::{ModelError, ModelRequest, ModelStream, refusal, request};
+use crate::rollout::Draft;
+
+/// The longest pause that a server can ask for.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(120);
+
+/// An answer that has begun, and the input of its request.
+pub(super) struct Answer {
+    pub(super) stream: Box<dyn ModelStream>,
+    pub(super) input: Vec<Item>,
+}
+
+impl Worker {
+    /// Sends the next request, again and again while that is worth it.
+    pub(super) async fn open(&mut self) -> Result<Answer, Failure> {
+        let mut attempt = 0;
+        loop {
+            let (request, input) = self.prepare().await?;
+            self.core.hooks.point("request.send").await;
+            self.turn.requested.store(true, Ordering::Release);
+            let open = self.core.model.open(request);
+            let error = match tokio::time::timeout(self.core.config.stream_idle, open).await {
+                Ok(Ok(stream)) => {
+                    if let Some(routing) = stream.turn_state() {
+                        lock(&self.turn.live).routing = Some(routing.to_owned());
+                    }
+                    return Ok(Answer { stream, input });
+                }
+                Ok(Err(error)) => error,
+                Err(_) => ModelError::Unreachable("it did not answer in time".to_owned()),
+            };
+            if self.core.has(Defect::DebtSettledOnSend) {
+                lock(&self.core.state).history.drop_undelivered();
+            }
+            if self.recover(&error).await {
+                continue;
+            }
+            let Some(asked) = worth_retrying(&error) else {
+                return Err(Failure(describe(&error)));
+            };
+            attempt += 1;
+            let limit = self.core.config.request_retries;
+            if attempt > limit {
+                return Err(Failure(format!(
+                    "{}; gave up after {limit} retries",
+                    describe(&error)
+                )));
+            }
+            let backoff = self
+                .core
+                .chance
+                .backoff(self.core.config.backoff_base, attempt);
+            let delay = asked.map_or(backoff, |asked| asked.min(RETRY_AFTER_LIMIT));
+            let message = format!(
+                "{}; retrying {attempt}/{limit} in {delay:.1?}",
+                describe(&error)
+            );
+            self.emit(EventMsg::BackgroundEvent { message }).await;
+            self.core.hooks.point("request.backoff").await;
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// The next request: what was said in the meantime joins it, and the debt is settled.
+    async fn prepare(&self) -> Result<(ModelRequest, Vec<Item>), Failure> {
+        let (core, turn) = (&self.core, &self.turn);
+        core.hooks.point("request.build").await;
+        let mut built = None;
+        core.record(|state| {
+            let settled = state.history.settle();
+            let mut drafts: Vec<_> = settled.iter().map(Draft::item).collect();
+            let ours = state
+                .active
+                .as_mut()
+                .filter(|active| active.turn.id == turn.id);
+            for item in ours
+                .map(|active| std::mem::take(&mut active.input))
+                .into_iter()
+                .flatten()
+            {
+                drafts.extend(Draft::user_input(&turn.id, &item));
+                state.history.push(item);
+            }
+            let input = state.history.input();
+            let stale = state.stale_header.clone();
+            built = Some((input, stale));
+            drafts
+        })
+        .await?;
+        let (input, stale) = built.ok_or_else(|| Failure("the session has ended".to_owned()))?;
+        let mut headers = vec![
+            ("x-cutpoint-session-id", core.session_id.clone()),
+            ("x-cutpoint-turn-id", turn.id.clone()),
+        ];
+        let routing = lock(&turn.live).routing.clone();
+        headers.extend(
+            routing
+                .or(stale)
+                .map(|routing| (crate::model::TURN_STATE, routing)),
+        );
+        let body = request::body(
+            &core.config.model,
+            &input,
+            core.config.history,
+            &core.session_id,
+        );
+        Ok((ModelRequest { body, headers }, input.items))
+    }
+
+    /// Whether the refusal has a cause that the next request does not have any more: then it is
+    /// sent at once and costs no retry.
+    async fn recover(&mut self, error: &ModelError) -> bool {
+        let ModelError::Status {
+            status: 400, body, ..
+        } = error
+        else {
+            return false;
+        };
+        if let Some((call_id, kind)) = refusal::named_call(body) {
+            if self.core.has(Defect::NoRecovery) || !self.recovered.insert(call_id.clone()) {
+                return false;
+            }
+            self.owe(&call_id, kind).await;
+            return true;
+        }
+        if refusal::forgets_response(body) && lock(&self.core.state).history.server_forgot() {
+            let message = "the server no longer has the conversation; sending all of it".to_owned();
+            self.emit(EventMsg::BackgroundEvent { message }).await;
+            return true;
+        }
+        false
+    }
+
+    async fn owe(&self, call_id: &str, kind: CallKind) {
+        self.core.hooks.point("request.recover").await;
+        lock(&self.core.state).history.owe_by_id(call_id, kind);
+        let message =
+            format!("the server misses the output of call {call_id}; sending it as aborted");
+        self.emit(EventMsg::BackgroundEvent { message }).await;
+    }
+}
+
+/// Whether another try may help, and when the server wants it.
+fn worth_retrying(error: &ModelError) -> Option<Option<Duration>> {
+    match error {
+        ModelError::Status {
+            status: 429 | 500..=599,
+            retry_after,
+            ..
+        } => Some(*retry_after),
+        ModelError::Status { .. } => None,
+        ModelError::Unreachable(_) => Some(None),
+    }
+}
+
+fn describe(error: &ModelError) -> String {
+    match error {
+        ModelError::Status { status, body, .. } => {
+            format!("the server answered {status}: {}", refusal::message(body))
+        }
+        ModelError::Unreachable(_) => error.to_string(),
+    }
+}

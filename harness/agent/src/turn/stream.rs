@@ -1,0 +1,254 @@
+//! Reading a stream: deltas go to the client, finished items into the history, calls to work.
+
+use std::ops::ControlFlow;
+
+use cutpoint_protocol::session::EventMsg;
+use cutpoint_protocol::{EventKind, Item, ItemKind, StreamEvent};
+use serde_json::Value;
+
+use super::request::Answer;
+use super::{Failure, Worker};
+use crate::history;
+use crate::lock;
+use crate::model::refusal;
+use crate::rollout::Draft;
+
+/// Why a stream did not come to its end.
+enum Break {
+    /// It is worth another try.
+    Broken(String),
+    /// It is not.
+    Fatal(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Break {
+    fn from(failure: E) -> Self {
+        Self::Fatal(failure.into())
+    }
+}
+
+impl Worker {
+    /// One response, asked for again while its stream breaks. Returns whether it called tools.
+    pub(super) async fn respond(&mut self) -> Result<bool, Failure> {
+        let mut attempt = 0;
+        let mut called = false;
+        loop {
+            let answer = self.open().await?;
+            let fault = match self.read(answer, &mut called).await {
+                Ok(()) => return Ok(called),
+                Err(Break::Fatal(failure)) => return Err(failure),
+                Err(Break::Broken(fault)) => fault,
+            };
+            attempt += 1;
+            let limit = self.core.config.stream_retries;
+            if attempt > limit {
+                return Err(Failure(format!(
+                    "stream error: {fault}; gave up after {limit} retries"
+                )));
+            }
+            let delay = self
+                .core
+                .chance
+                .backoff(self.core.config.backoff_base, attempt);
+            let message =
+                format!("stream error: {fault}; retrying {attempt}/{limit} in {delay:.1?}");
+            let turn_id = self.turn.id.clone();
+            self.emit(EventMsg::StreamError { turn_id, message }).await;
+            self.core.hooks.point("stream.backoff").await;
+            tokio::time::sleep(delay).await;
+            self.keep_what_was_shown().await?;
+            // The tools of the broken response have run: the model must hear of it now, or it
+            // would have them run once more.
+            self.finish_calls().await?;
+        }
+    }
+
+    async fn keep_what_was_shown(&self) -> Result<(), Failure> {
+        self.core
+            .record(|state| {
+                let texts = std::mem::take(&mut lock(&self.turn.live).texts);
+                let items = texts
+                    .iter()
+                    .filter_map(|(_, text)| history::assistant_text(text));
+                items
+                    .map(|item| {
+                        let draft = Draft::item(&item);
+                        state.history.push(item);
+                        draft
+                    })
+                    .collect()
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn read(&mut self, mut answer: Answer, called: &mut bool) -> Result<(), Break> {
+        loop {
+            let next = answer.stream.next();
+            let event = match tokio::time::timeout(self.core.config.stream_idle, next).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(Some(Err(fault))) => return Err(Break::Broken(fault.to_string())),
+                Ok(None) => {
+                    return Err(Break::Broken(
+                        "it ended before response.completed".to_owned(),
+                    ));
+                }
+                Err(_) => return Err(Break::Broken("it was silent for too long".to_owned())),
+            };
+            self.core.hooks.point("stream.event").await;
+            if self.take(&event, &answer.input, called).await?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take(
+        &mut self,
+        event: &StreamEvent,
+        input: &[Item],
+        called: &mut bool,
+    ) -> Result<ControlFlow<()>, Break> {
+        match event.kind() {
+            Some(EventKind::Created) => lock(&self.core.state).history.created(input),
+            Some(EventKind::OutputTextDelta | EventKind::RefusalDelta) => self.text(event).await,
+            Some(EventKind::ReasoningSummaryTextDelta | EventKind::ReasoningTextDelta) => {
+                let turn_id = self.turn.id.clone();
+                let delta = event.text("delta").unwrap_or_default().to_owned();
+                self.emit(EventMsg::AgentReasoningDelta { turn_id, delta })
+                    .await;
+            }
+            Some(EventKind::OutputItemAdded) => {
+                let call = event.item().filter(|item| item.call_kind().is_some());
+                lock(&self.turn.live).half_call = call.map(|call| (call, String::new()));
+            }
+            Some(EventKind::FunctionCallArgumentsDelta | EventKind::CustomToolCallInputDelta) => {
+                if let Some((_, text)) = &mut lock(&self.turn.live).half_call {
+                    text.push_str(event.text("delta").unwrap_or_default());
+                }
+            }
+            Some(EventKind::OutputItemDone) => {
+                if let Some(item) = event.item() {
+                    *called |= self.item(event.item_id().unwrap_or_default(), item).await?;
+                }
+            }
+            Some(EventKind::Completed) => {
+                self.completed(event).await;
+                return Ok(ControlFlow::Break(()));
+            }
+            Some(EventKind::Incomplete) => {
+                let reason = event
+                    .response()
+                    .map(|it| &it["incomplete_details"]["reason"]);
+                let reason = reason.and_then(Value::as_str).unwrap_or("unknown reason");
+                let failure = Failure(format!("the response is incomplete: {reason}"));
+                return Err(Break::Fatal(failure));
+            }
+            Some(EventKind::Failed) => {
+                let response = event.response().cloned().unwrap_or_default();
+                return Err(failed(&response["error"]));
+            }
+            Some(EventKind::Error) => {
+                let whole = Value::Object(event.as_map().clone());
+                let nested = Some(&whole["error"]).filter(|error| error.is_object());
+                return Err(failed(nested.unwrap_or(&whole)));
+            }
+            _ => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn text(&self, event: &StreamEvent) {
+        let delta = event.text("delta").unwrap_or_default();
+        let item_id = event.item_id().unwrap_or_default();
+        {
+            // Kept before it is shown: what the user saw must not be lost.
+            let texts = &mut lock(&self.turn.live).texts;
+            match texts.iter_mut().find(|(id, _)| id == item_id) {
+                Some((_, text)) => text.push_str(delta),
+                None => texts.push((item_id.to_owned(), delta.to_owned())),
+            }
+        }
+        let turn_id = self.turn.id.clone();
+        let delta = delta.to_owned();
+        self.emit(EventMsg::AgentMessageDelta { turn_id, delta })
+            .await;
+    }
+
+    /// Takes a finished item. Returns whether it is a call.
+    async fn item(&mut self, item_id: &str, item: Item) -> Result<bool, Failure> {
+        if let Some(kind) = item.call_kind() {
+            return self.call(item, kind).await;
+        }
+        let message = (item.kind() == Some(ItemKind::Message)).then(|| message_text(&item));
+        // The API takes an empty message in its answer, but refuses it in a history.
+        let keep = message.as_ref().is_none_or(|message| !message.is_empty());
+        let turn_id = &self.turn.id;
+        self.core
+            .record(|state| {
+                let mut live = lock(&self.turn.live);
+                live.texts
+                    .retain(|(id, _)| message.is_none() || id != item_id);
+                let mut drafts = Vec::new();
+                if keep {
+                    drafts.push(Draft::item(&item));
+                    state.history.push(item);
+                }
+                if let Some(message) = message.as_ref().filter(|message| !message.is_empty()) {
+                    live.last_message = Some(message.clone());
+                    drafts.push(Draft::agent_message(turn_id, message));
+                }
+                drafts
+            })
+            .await?;
+        if let Some(message) = message {
+            let turn_id = turn_id.clone();
+            self.emit(EventMsg::AgentMessage { turn_id, message }).await;
+        }
+        Ok(false)
+    }
+
+    async fn completed(&self, event: &StreamEvent) {
+        let response = event.response().cloned().unwrap_or_default();
+        let count = |name: &str| response["usage"][name].as_u64().unwrap_or(0);
+        let mode = self.core.config.history;
+        lock(&self.core.state)
+            .history
+            .completed(event.response_id(), mode);
+        let used = {
+            let mut live = lock(&self.turn.live);
+            live.texts.clear();
+            live.half_call = None;
+            live.input_tokens = live.input_tokens.saturating_add(count("input_tokens"));
+            live.output_tokens = live.output_tokens.saturating_add(count("output_tokens"));
+            (live.input_tokens, live.output_tokens)
+        };
+        let msg = EventMsg::TokenCount {
+            turn_id: self.turn.id.clone(),
+            input_tokens: used.0,
+            output_tokens: used.1,
+        };
+        self.emit(msg).await;
+    }
+}
+
+/// What a `response.failed` or an `error` event means.
+fn failed(error: &Value) -> Break {
+    let code = error["code"].as_str().unwrap_or_default();
+    let message = error["message"].as_str().unwrap_or("the response failed");
+    if refusal::is_final(code) {
+        Break::Fatal(Failure(format!("{message} ({code})")))
+    } else {
+        Break::Broken(message.to_owned())
+    }
+}
+
+/// The text of a message's parts.
+fn message_text(item: &Item) -> String {
+    let parts = item
+        .get("content")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let texts = parts.filter_map(|part| part["text"].as_str().or_else(|| part["refusal"].as_str()));
+    texts.collect()
+}

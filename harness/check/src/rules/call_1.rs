@@ -1,0 +1,128 @@
+//! CALL-1: every call has an output.
+
+use std::collections::HashSet;
+
+use cutpoint_protocol::pairing::Fault;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{Role, View};
+
+pub(super) struct EveryCallIsAnswered;
+
+impl Invariant for EveryCallIsAnswered {
+    fn id(&self) -> &'static str {
+        "CALL-1"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Each call in a request's history has exactly one output with its call_id, of the kind that \
+         answers it."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #1387: calls left pending by an interrupt get a synthetic aborted output"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request carries a call"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        // A fault stays in the history; it is told once, of the first request that has it.
+        let mut told = HashSet::new();
+        for exchange in &view.exchanges {
+            let has_call = exchange
+                .roles
+                .iter()
+                .any(|role| matches!(role, Role::Call(..)));
+            findings.exercised += usize::from(has_call);
+            for fault in &exchange.faults {
+                let number = exchange.number;
+                let (call_id, message) = match fault {
+                    Fault::Unanswered { call_id, kind, .. } => {
+                        let kind = kind.in_words();
+                        let message = format!("request {number} has no output for {kind} {call_id}");
+                        (call_id, message)
+                    }
+                    Fault::WrongKind {
+                        call_id,
+                        call,
+                        output,
+                        ..
+                    } => {
+                        let (call, output) = (call.in_words(), output.in_words());
+                        let message = format!(
+                            "request {number} answers {call} {call_id} with a {output}, which is \
+                             for another kind of call"
+                        );
+                        (call_id, message)
+                    }
+                    _ => continue,
+                };
+                if told.insert((exchange.conversation, call_id)) {
+                    findings.breach(view, message, &[exchange.at]);
+                }
+            }
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
+
+    #[test]
+    fn answered_calls_pass() {
+        keeps("CALL-1", &interrupted_tool(), 1);
+        let mut t = Tracer::new();
+        is_idle("CALL-1", t.request(1, &[user("hi")]));
+    }
+
+    #[test]
+    fn a_call_without_output_is_told_once() {
+        let mut t = Tracer::new();
+        t.request(1, &[user("hi"), call("c1")]);
+        t.request(2, &[user("hi"), call("c1"), user("again")]);
+        let breach = breaks("CALL-1", &t);
+        assert_eq!(
+            breach.message,
+            "request 1 has no output for function call c1"
+        );
+        assert_eq!(breach.evidence, [1]);
+    }
+
+    #[test]
+    fn an_output_of_the_wrong_kind_is_a_breach() {
+        let output = json!({"type": "custom_tool_call_output", "call_id": "c1", "output": ""});
+        let mut t = Tracer::new();
+        t.request(1, &[call("c1"), output]);
+        assert!(breaks("CALL-1", &t).message.contains("another kind"));
+    }
+
+    #[test]
+    fn a_rebuilt_history_counts_as_the_whole() {
+        let mut t = Tracer::new();
+        t.push(crate::trace::What::Request {
+            exchange: 1,
+            conversation: 0,
+            path: "/responses".into(),
+            body: json!({"previous_response_id": "r", "input": [output("c1", "")]}),
+            history: Some(vec![call("c1"), output("c1", "")]),
+        });
+        keeps("CALL-1", &t, 1);
+    }
+}

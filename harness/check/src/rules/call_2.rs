@@ -1,0 +1,102 @@
+//! CALL-2: every output has its call, and is the only one.
+
+use std::collections::HashSet;
+
+use cutpoint_protocol::pairing::Fault;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::View;
+
+pub(super) struct EveryOutputHasItsCall;
+
+impl Invariant for EveryOutputHasItsCall {
+    fn id(&self) -> &'static str {
+        "CALL-2"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "An output follows the call that it answers, no call has a second output or stands there \
+         twice, and no call_id is empty."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #1387 (synthetic outputs must not double real ones) and #1019 (an output \
+         without its call)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request carries an output"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        // A fault stays in the history; it is told once, of the first request that has it.
+        let mut told = HashSet::new();
+        for exchange in &view.exchanges {
+            findings.exercised += usize::from(exchange.outputs().next().is_some());
+            for fault in &exchange.faults {
+                let Some((what, call_id)) = in_words(fault) else {
+                    continue;
+                };
+                if told.insert((exchange.conversation, what, call_id)) {
+                    let message = format!("request {} has {what} {call_id}", exchange.number);
+                    let message = message.trim_end();
+                    findings.breach(view, message, &[exchange.at]);
+                }
+            }
+        }
+        findings
+    }
+}
+
+/// The fault, if it is this rule's, and the call id that it is about.
+fn in_words(fault: &Fault) -> Option<(&'static str, &str)> {
+    match fault {
+        Fault::Orphan { call_id, .. } => Some(("an output without a call before it:", call_id)),
+        Fault::Duplicate { call_id, .. } => Some(("a second output for call", call_id)),
+        Fault::RepeatedCall { call_id, .. } => Some(("a second call with the id", call_id)),
+        Fault::EmptyCallId { .. } => Some(("a call or an output without a call_id", "")),
+        Fault::Unanswered { .. } | Fault::WrongKind { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, interrupted_tool, keeps, output, user};
+
+    #[test]
+    fn paired_outputs_pass() {
+        keeps("CALL-2", &interrupted_tool(), 1);
+    }
+
+    #[test]
+    fn an_orphan_is_a_breach() {
+        let mut t = Tracer::new();
+        t.request(1, &[user("hi"), output("c1", "")]);
+        t.request(2, &[user("hi"), output("c1", "")]);
+        assert!(breaks("CALL-2", &t).message.contains("without a call"));
+    }
+
+    #[test]
+    fn seconds_and_empty_ids_are_breaches() {
+        let mut t = Tracer::new();
+        t.request(1, &[call("c1"), output("c1", ""), output("c1", "")]);
+        assert!(breaks("CALL-2", &t).message.contains("second output"));
+        let mut t = Tracer::new();
+        t.request(1, &[call("c1"), output("c1", ""), call("c1")]);
+        assert!(breaks("CALL-2", &t).message.contains("second call"));
+        let mut t = Tracer::new();
+        t.request(1, &[output("", "")]);
+        assert!(breaks("CALL-2", &t).message.ends_with("without a call_id"));
+    }
+}

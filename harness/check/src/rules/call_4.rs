@@ -1,0 +1,174 @@
+//! CALL-4: a call that was executed stays in the history.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Call, Exchange, Role, View};
+
+pub(super) struct BegunCallsStay;
+
+impl Invariant for BegunCallsStay {
+    fn id(&self) -> &'static str {
+        "CALL-4"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A call that the agent began to execute is in the history of every later request of its \
+         conversation."
+    }
+
+    fn source(&self) -> &'static str {
+        "observed in released agents: executed calls lost from the history on a cut; openai/codex \
+         #5134, #28641"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::CallEvents]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A request that arrives before the event that the tool began need not carry the call: \
+             it was built before.",
+            "A call may be gone once the history was compacted: a summary stands for it.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request follows the begin of a call in its conversation"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut begun: Vec<(At, &Call<'_>)> = view
+            .calls
+            .iter()
+            // A command that the user ran has a begin, but is no call of the model's.
+            .filter(|call| !call.emitted.is_empty())
+            .filter_map(|call| call.begun.map(|begun| (begun, call)))
+            .collect();
+        begun.sort_by_key(|(at, _)| *at);
+        let mut begun = begun.into_iter().peekable();
+        let mut due: HashMap<usize, Vec<(At, &Call<'_>)>> = HashMap::new();
+        for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
+            while let Some(call) = begun.next_if(|(at, _)| *at < exchange.at) {
+                let conversation = call.1.conversation.unwrap_or(exchange.conversation);
+                due.entry(conversation).or_default().push(call);
+            }
+            let Some(due) = due.get_mut(&exchange.conversation) else {
+                continue;
+            };
+            check_one(view, exchange, due, &mut findings);
+        }
+        findings
+    }
+}
+
+/// Checks a request; what is lost or compacted is due no longer.
+fn check_one(
+    view: &View<'_>,
+    exchange: &Exchange<'_>,
+    due: &mut Vec<(At, &Call<'_>)>,
+    findings: &mut Findings,
+) {
+    let fresh = fresh_session(view, exchange);
+    let carried: HashSet<&str> = exchange
+        .roles
+        .iter()
+        .filter_map(|role| match role {
+            Role::Call(id, _) => Some(*id),
+            _ => None,
+        })
+        .collect();
+    // The file is read behind the request, so a compaction right before one is seen right after.
+    let until = exchange.over().unwrap_or(exchange.at + 2) + 1;
+    due.retain(|(begun, call)| {
+        if *begun < fresh {
+            return false;
+        }
+        let here = carried.contains(call.id);
+        if !here && (exchange.has_compaction() || view.compacted_between(*begun, until)) {
+            return false;
+        }
+        findings.exercised += 1;
+        if !here {
+            let (number, id) = (exchange.number, call.id);
+            let message = format!("request {number} lacks call {id}, which had begun to run");
+            let emitted = call.emitted.first().map_or(*begun, |emitted| emitted.at);
+            findings.breach(view, message, &[emitted, *begun, exchange.at]);
+        }
+        here
+    });
+}
+
+/// Where the newest session began that continues no other.
+fn fresh_session(view: &View<'_>, exchange: &Exchange<'_>) -> At {
+    view.starts
+        .iter()
+        .rev()
+        .find(|start| start.at < exchange.at && !start.resumed)
+        .map_or(0, |start| start.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Tracer, breaks, call, interrupted_tool, keeps, output, user};
+    use crate::trace::{ReadTrigger, StreamEnd};
+
+    fn begun() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1")).begin("t1", "c1");
+        t
+    }
+
+    #[test]
+    fn a_call_that_stays_passes() {
+        keeps("CALL-4", &interrupted_tool(), 1);
+    }
+
+    #[test]
+    fn a_call_that_an_interrupt_takes_away_is_a_breach() {
+        let mut t = begun();
+        t.finish(1).interrupted("t1").start("t2", "next");
+        t.request(2, &[user("run"), user("next")]);
+        t.request(3, &[user("run"), user("next")]);
+        assert_eq!(
+            breaks("CALL-4", &t).message,
+            "request 2 lacks call c1, which had begun to run"
+        );
+    }
+
+    #[test]
+    fn a_retry_that_forgets_the_call_is_a_breach() {
+        let mut t = begun();
+        t.stream_end(1, StreamEnd::Reset).request(2, &[user("run")]);
+        breaks("CALL-4", &t);
+    }
+
+    #[test]
+    fn another_conversation_owes_nothing() {
+        let mut t = begun();
+        t.request_of(1, 2, &[user("sub-task")]);
+        t.request(3, &[user("run"), call("c1"), output("c1", "done")]);
+        keeps("CALL-4", &t, 1);
+    }
+
+    #[test]
+    fn a_compacted_history_owes_nothing() {
+        let mut t = begun();
+        t.finish(1).interrupted("t1");
+        t.wrote_line("compacted", &json!({"message": "x"}));
+        t.start("t2", "next").request(2, &[user("next")]);
+        t.read(ReadTrigger::Request { exchange: 2 });
+        crate::testing::is_idle("CALL-4", &t);
+    }
+}

@@ -1,0 +1,263 @@
+//! MARK-1: the marker is in the rollout before the client hears of the abort.
+
+use std::collections::HashMap;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{Feature, ReadTrigger, What};
+use crate::verdict::Level;
+use crate::view::{At, Ending, RolloutFile, Turn, View};
+
+pub(super) struct MarkerBeforeAbort;
+
+impl Invariant for MarkerBeforeAbort {
+    fn id(&self) -> &'static str {
+        "MARK-1"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "When the client receives the abort of an interrupted turn, the turn's marker stands in the \
+         rollout file, whole and readable by another process."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's task lifecycle: the marker is recorded and flushed before the abort is emitted"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Rollout, Feature::Marker]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A marker that was written behind the event, but before the harness read the file, \
+             passes: the read cannot tell.",
+            "A turn that was cut by a kill and closed after a resume is not judged: nobody \
+             interrupted it.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "the rollout is read right behind the abort of an interrupted turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let index = Index::new(view);
+        let mut interrupted: Vec<(Ending<'_>, &Turn<'_>)> = view
+            .turns
+            .iter()
+            .filter(|turn| turn.killed.is_none())
+            .filter_map(|turn| turn.ending().map(|ending| (ending, turn)))
+            .filter(|(ending, _)| ending.interrupted())
+            .collect();
+        interrupted.sort_by_key(|(ending, _)| ending.at);
+        let ends: Vec<(At, usize)> = interrupted
+            .iter()
+            .map(|(ending, turn)| (ending.at, turn.lineage))
+            .collect();
+        for (ending, turn) in interrupted {
+            let Some(read) = index.read_behind(ending.at, turn.id) else {
+                continue;
+            };
+            findings.exercised += 1;
+            if let Err(why) = index.judge(view, turn, read, ending.at, &ends) {
+                let message = format!("turn {} was aborted, and {why}", turn.id);
+                findings.breach(view, message, &[ending.at, read]);
+            }
+        }
+        findings
+    }
+}
+
+/// Where the rollout was read because a turn had ended.
+struct Index<'v, 'a> {
+    files: HashMap<&'a str, &'v RolloutFile<'a>>,
+    reads: HashMap<Option<&'a str>, Vec<At>>,
+}
+
+impl<'v, 'a> Index<'v, 'a> {
+    fn new(view: &'v View<'a>) -> Self {
+        let mut reads: HashMap<Option<&str>, Vec<At>> = HashMap::new();
+        let read = view.rollouts.iter().flat_map(|file| &file.reads);
+        let read = read.map(|read| (read.at, read.trigger));
+        let unreadable = view.unreadable.iter().map(|read| (read.at, read.trigger));
+        for (at, trigger) in read.chain(unreadable) {
+            if let ReadTrigger::TurnEnded { turn_id } = trigger {
+                reads.entry(turn_id.as_deref()).or_default().push(at);
+            }
+        }
+        reads.values_mut().for_each(|reads| reads.sort_unstable());
+        let files = view.rollouts.iter().map(|file| (file.path, file));
+        Self {
+            files: files.collect(),
+            reads,
+        }
+    }
+
+    /// The first read behind the end of a turn that was made because of it.
+    fn read_behind(&self, at: At, id: &str) -> Option<At> {
+        let first = |id: Option<&str>| {
+            let reads = self.reads.get(&id)?;
+            reads.get(reads.partition_point(|read| *read < at)).copied()
+        };
+        first(Some(id)).into_iter().chain(first(None)).min()
+    }
+
+    /// Looks for the marker in the files that were read together from there on.
+    fn judge(
+        &self,
+        view: &View<'_>,
+        turn: &Turn<'_>,
+        from: At,
+        ended: At,
+        ends: &[(At, usize)],
+    ) -> Result<(), String> {
+        let mut why = "its rollout was not read".to_owned();
+        for (at, entry) in view.trace.entries.iter().enumerate().skip(from) {
+            match &entry.what {
+                What::Rollout {
+                    trigger: ReadTrigger::TurnEnded { .. },
+                    path,
+                    ..
+                } => {
+                    let Some(file) = self.files.get(path.as_str()) else {
+                        continue;
+                    };
+                    match judge_file(view, file, turn, at, ended, ends) {
+                        Ok(()) => return Ok(()),
+                        Err(found) => why = found,
+                    }
+                }
+                What::RolloutUnreadable {
+                    trigger: ReadTrigger::TurnEnded { .. },
+                    error,
+                    ..
+                } => why = format!("its rollout could not be read: {error}"),
+                _ => break,
+            }
+        }
+        Err(why)
+    }
+}
+
+fn judge_file(
+    view: &View<'_>,
+    file: &RolloutFile<'_>,
+    turn: &Turn<'_>,
+    at: At,
+    ended: At,
+    ends: &[(At, usize)],
+) -> Result<(), String> {
+    let count_at = |next: usize| match next.checked_sub(1).and_then(|last| file.reads.get(last)) {
+        Some(read) => read.markers,
+        None => 0,
+    };
+    let found = count_at(file.reads.partition_point(|read| read.at <= at));
+    let before = count_at(file.reads.partition_point(|read| read.at < turn.begun));
+    let since = known_since(view, file, at);
+    let wanted = ends
+        .iter()
+        .take_while(|(end, _)| *end <= ended)
+        .filter(|(end, lineage)| *end >= since && *lineage == turn.lineage)
+        .count();
+    if found < wanted {
+        return Err(format!(
+            "its rollout then had {found} of {wanted} whole markers"
+        ));
+    }
+    // A marker too many from before must not stand in for the one that is missing.
+    if found <= before {
+        return Err("its rollout then had no marker that was not there before".to_owned());
+    }
+    Ok(())
+}
+
+/// From where on a file owes markers: a session that goes on in a file of its own need not repeat
+/// what the earlier file has.
+fn known_since(view: &View<'_>, file: &RolloutFile<'_>, at: At) -> At {
+    let first = file.reads.first().map_or(0, |read| read.at);
+    let resumed = view
+        .starts
+        .iter()
+        .rev()
+        .find(|start| start.resumed && start.at < at);
+    let Some(resumed) = resumed.filter(|start| start.at < first) else {
+        return 0;
+    };
+    let earlier = |other: &RolloutFile<'_>| {
+        let read = other.reads.first();
+        read.is_some_and(|read| read.at < resumed.at)
+    };
+    match view.rollouts.iter().any(earlier) {
+        true => resumed.at,
+        false => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{
+        ROLLOUT, Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, marker,
+    };
+    use crate::trace::{ReadTrigger, What};
+
+    fn interrupting() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").interrupt();
+        t
+    }
+
+    #[test]
+    fn a_marker_before_the_event_passes() {
+        keeps("MARK-1", &interrupted_tool(), 1);
+        keeps("MARK-1", &long_session(), 1);
+        is_idle("MARK-1", interrupting().aborted("t1"));
+    }
+
+    #[test]
+    fn a_marker_behind_the_event_is_a_breach() {
+        let mut t = interrupting();
+        t.aborted("t1").read_at_end("t1").wrote(&marker());
+        t.read(ReadTrigger::End);
+        let breach = breaks("MARK-1", &t);
+        assert!(breach.message.contains("0 of 1"));
+        assert_eq!(breach.evidence, [5, 6]);
+    }
+
+    #[test]
+    fn half_a_marker_is_a_breach() {
+        let mut t = interrupting();
+        t.wrote(&marker());
+        let torn = t.file().trim_end().to_owned();
+        t.set_file(&torn).event(crate::trace::AgentEvent::TurnEnded {
+            turn_id: Some("t1".into()),
+            end: crate::trace::TurnEnd::Aborted { reason: None },
+        });
+        breaks("MARK-1", t.read_at_end("t1"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_breach() {
+        let mut t = interrupting();
+        let turn_id = Some("t1".to_owned());
+        t.aborted("t1").push(What::RolloutUnreadable {
+            trigger: ReadTrigger::TurnEnded { turn_id },
+            path: ROLLOUT.into(),
+            error: "no such file".into(),
+        });
+        assert!(breaks("MARK-1", &t).message.contains("no such file"));
+    }
+
+    #[test]
+    fn an_older_marker_does_not_stand_in() {
+        let mut t = Tracer::new();
+        t.wrote(&marker()).read(ReadTrigger::End);
+        t.start("t1", "hi").interrupt().aborted("t1");
+        let breach = breaks("MARK-1", t.read_at_end("t1"));
+        assert!(breach.message.contains("not there before"));
+    }
+}

@@ -1,0 +1,196 @@
+//! MARK-3: the model is told of an interrupted turn once, in the right place.
+
+use std::collections::HashSet;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Exchange, Region, View};
+
+pub(super) struct OneMarkerInItsPlace;
+
+impl Invariant for OneMarkerInItsPlace {
+    fn id(&self) -> &'static str {
+        "MARK-3"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Requests that follow an interrupted turn carry exactly one marker for it, behind the turn's \
+         items and before the next user message."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's task lifecycle and openai/codex #9042 (without a marker the model repeats what was \
+         aborted)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Marker]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A turn that was cut by a kill of the agent may have a marker or none: nobody \
+             interrupted it.",
+            "A marker may be gone once the history was compacted.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request follows an interrupted turn, counted for each such turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut told = HashSet::new();
+        for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
+            for region in view.regions(exchange) {
+                findings.exercised += region.interrupted.len();
+                let Some(fault) = fault(view, &region) else {
+                    continue;
+                };
+                let key = (exchange.conversation, region.turn, region.lost.len(), fault.0);
+                if told.insert(key) {
+                    tell(view, exchange, &region, &fault.1, &mut findings);
+                }
+            }
+        }
+        findings
+    }
+}
+
+fn fault(view: &View<'_>, region: &Region) -> Option<(u8, String)> {
+    let count = region.markers.len();
+    if count < region.min {
+        let what = match (count, region.min) {
+            (0, 1) => format!("no marker for interrupted {}", names(view, region)),
+            (count, min) => format!("{count} of {min} markers for {}", names(view, region)),
+        };
+        return Some((0, what));
+    }
+    if count > region.max && !region.interrupted.is_empty() {
+        let names = names(view, region);
+        return Some((1, format!("{count} markers for interrupted {names}")));
+    }
+    // Where several turns share a region there is no telling whose items are whose.
+    let marker = region.markers.first().filter(|_| region.lost.is_empty());
+    let behind = marker.zip(region.last_item).is_some_and(|(marker, last)| *marker < last);
+    (behind && !region.interrupted.is_empty()).then(|| {
+        let names = names(view, region);
+        (2, format!("the marker of {names} before the last of its items"))
+    })
+}
+
+fn names(view: &View<'_>, region: &Region) -> String {
+    let turns: Vec<&str> = region
+        .turn
+        .iter()
+        .chain(&region.lost)
+        .map(|turn| &view.turns[*turn])
+        .filter(|turn| turn.ending().is_some_and(|ending| ending.interrupted()))
+        .map(|turn| turn.id)
+        .collect();
+    match turns.len() {
+        1 => format!("turn {}", turns.concat()),
+        _ => format!("turns {}", turns.join(", ")),
+    }
+}
+
+fn tell(
+    view: &View<'_>,
+    exchange: &Exchange<'_>,
+    region: &Region,
+    fault: &str,
+    findings: &mut Findings,
+) {
+    let message = format!("request {} has {fault}", exchange.number);
+    let shown_by: Vec<At> = region.interrupted.iter().copied().chain([exchange.at]).collect();
+    findings.breach(view, message, &shown_by);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::testing::{
+        Tracer, assistant, breaks, call, interrupted_tool, is_idle, keeps, long_session, marker,
+        output, user,
+    };
+    use crate::trace::{InputMode, ReadTrigger};
+
+    /// An interrupted turn, and the request of the next one with this in between.
+    fn between(items: &[Value]) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "one").request(1, &[user("one")]);
+        t.interrupted("t1").start("t2", "two");
+        let history = [&[user("env"), user("one")], items, &[user("two")]].concat();
+        t.request(2, &history);
+        t
+    }
+
+    #[test]
+    fn one_marker_in_its_place_passes() {
+        keeps("MARK-3", &interrupted_tool(), 1);
+        keeps("MARK-3", &long_session(), 6);
+        let items = [assistant("x"), call("c"), output("c", "aborted"), marker()];
+        keeps("MARK-3", &between(&items), 1);
+    }
+
+    #[test]
+    fn none_or_two_are_breaches() {
+        let none = breaks("MARK-3", &between(&[]));
+        assert_eq!(none.message, "request 2 has no marker for interrupted turn t1");
+        let two = breaks("MARK-3", &between(&[marker(), marker()]));
+        assert!(two.message.contains("2 markers"));
+    }
+
+    #[test]
+    fn a_marker_in_the_wrong_place_is_a_breach() {
+        let items = [call("c"), marker(), output("c", "aborted")];
+        let early = breaks("MARK-3", &between(&items));
+        assert!(early.message.contains("before the last of its items"));
+        let mut t = between(&[marker()]);
+        t.request(3, &[user("one"), user("two"), marker()]);
+        assert!(breaks("MARK-3", &t).message.contains("request 3 has no marker"));
+    }
+
+    #[test]
+    fn a_lost_prompt_leaves_its_marker_to_the_turn_before() {
+        let lost = |markers: usize| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
+            t.start("t2", "two").interrupted("t2").start("t3", "three");
+            let mut history = vec![user("one")];
+            history.extend(vec![marker(); markers]);
+            history.push(user("three"));
+            t.request(2, &history);
+            t
+        };
+        keeps("MARK-3", &lost(2), 2);
+        assert!(breaks("MARK-3", &lost(1)).message.contains("1 of 2 markers"));
+        breaks("MARK-3", &lost(3));
+    }
+
+    #[test]
+    fn steered_input_belongs_to_its_turn() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("more", InputMode::Steer).reply(Some("t1"));
+        t.interrupted("t1").start("t2", "two");
+        let history = [user("one"), call("c"), output("c", "x"), user("more"), marker(), user("two")];
+        keeps("MARK-3", t.request(1, &history), 1);
+    }
+
+    #[test]
+    fn other_conversations_and_compacted_histories_owe_nothing() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
+        t.request_of(1, 2, &[user("sub-task")]);
+        is_idle("MARK-3", &t);
+        t.wrote_line("compacted", &json!({})).read(ReadTrigger::End);
+        is_idle("MARK-3", t.start("t2", "two").request(3, &[user("two")]));
+    }
+}

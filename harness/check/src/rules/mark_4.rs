@@ -1,0 +1,166 @@
+//! MARK-4: no marker where nothing was interrupted.
+
+use std::collections::HashSet;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Region, View};
+
+pub(super) struct NoMarkerWithoutInterrupt;
+
+impl Invariant for NoMarkerWithoutInterrupt {
+    fn id(&self) -> &'static str {
+        "MARK-4"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "No request carries a marker for a turn that completed, failed, was replaced or still runs, \
+         nor for an interrupt that aborted nothing."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's task lifecycle: only an abort as interrupted records the marker"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Marker]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "The marker of a turn whose abort is received just behind the request may already be in \
+             it: requests and events come by different ways.",
+            "A turn that was cut by a kill of the agent may have a marker or none.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request follows a turn that was not interrupted, or an interrupt that met no turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut told = HashSet::new();
+        for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
+            let regions = view.regions(exchange);
+            let tests = |region: &Region| !region.unmarked.is_empty() || !region.idle.is_empty();
+            findings.exercised += usize::from(regions.iter().any(tests));
+            for region in regions {
+                let Some((cause, shown_by)) = fault(view, &region) else {
+                    continue;
+                };
+                let key = (exchange.conversation, region.turn, region.is_first);
+                if told.insert(key) {
+                    let message = format!("request {} has a marker {cause}", exchange.number);
+                    let shown_by: Vec<At> = shown_by.into_iter().chain([exchange.at]).collect();
+                    findings.breach(view, message, &shown_by);
+                }
+            }
+        }
+        findings
+    }
+}
+
+fn fault(view: &View<'_>, region: &Region) -> Option<(String, Vec<At>)> {
+    if region.markers.len() <= region.max {
+        return None;
+    }
+    if !region.idle.is_empty() {
+        let cause = "too many, and an interrupt met no turn".to_owned();
+        return Some((cause, region.idle.clone()));
+    }
+    if region.max > 0 {
+        // One too many for a turn that was interrupted is MARK-3's.
+        return None;
+    }
+    if region.is_first {
+        // What stood there before the run was not observed.
+        let cause = "before any input of the user".to_owned();
+        return (!view.inherited).then_some((cause, Vec::new()));
+    }
+    let turn = &view.turns[region.turn?];
+    let how = match region.unmarked.is_empty() {
+        true => "still running",
+        false => turn.ending().map_or("over", |ending| ending.in_words()),
+    };
+    let mut shown_by = vec![turn.begun];
+    shown_by.extend(&region.unmarked);
+    Some((format!("for turn {}, which is {how}", turn.id), shown_by))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::testing::{
+        Tracer, assistant, breaks, interrupted_tool, is_idle, keeps, long_session, marker, user,
+    };
+    use crate::trace::InputMode;
+
+    fn completed(idle: bool, history: &[Value]) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "one").request(1, &[user("one")]).finish(1);
+        t.completed("t1");
+        if idle {
+            t.interrupt().reply(None);
+        }
+        t.start("t2", "two").request(2, history);
+        t
+    }
+
+    #[test]
+    fn turns_that_were_not_interrupted_have_no_marker() {
+        is_idle("MARK-4", &interrupted_tool());
+        keeps("MARK-4", &long_session(), 5);
+        let history = [user("one"), assistant("x"), user("two")];
+        keeps("MARK-4", &completed(false, &history), 1);
+        keeps("MARK-4", &completed(true, &history), 1);
+    }
+
+    #[test]
+    fn a_marker_of_a_completed_turn_is_a_breach() {
+        let history = [user("one"), assistant("x"), marker(), user("two")];
+        let breach = breaks("MARK-4", &completed(false, &history));
+        assert!(breach.message.ends_with("turn t1, which is complete"));
+    }
+
+    #[test]
+    fn a_marker_of_an_idle_interrupt_is_a_breach() {
+        let history = [user("one"), marker(), user("two")];
+        let breach = breaks("MARK-4", &completed(true, &history));
+        assert!(breach.message.contains("met no turn"));
+    }
+
+    #[test]
+    fn a_marker_of_the_running_turn_or_of_none_is_a_breach() {
+        let history = [user("one"), user("two"), marker()];
+        let running = breaks("MARK-4", &completed(false, &history));
+        assert!(running.message.contains("still running"));
+        let history = [marker(), user("one"), user("two")];
+        let first = breaks("MARK-4", &completed(false, &history));
+        assert!(first.message.contains("before any input"));
+    }
+
+    #[test]
+    fn a_marker_of_a_replaced_turn_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Replace);
+        t.reply(Some("t2")).replaced("t1").started("t2");
+        t.request(1, &[user("one"), marker(), user("two")]);
+        assert!(breaks("MARK-4", &t).message.contains("replaced"));
+    }
+
+    #[test]
+    fn a_request_may_overtake_the_abort_event() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").interrupt().input("two", InputMode::Start);
+        t.request(1, &[user("one"), marker(), user("two")]);
+        t.aborted("t1").started("t2");
+        is_idle("MARK-4", &t);
+    }
+}

@@ -1,0 +1,226 @@
+//! REQ-2: every model request has a cause.
+
+use std::collections::HashSet;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Exchange, Role, View};
+
+pub(super) struct RequestsHaveCauses;
+
+/// How soon behind the abort a request may arrive that was already on its way.
+const ON_ITS_WAY_NS: u64 = 10_000_000;
+
+impl Invariant for RequestsHaveCauses {
+    fn id(&self) -> &'static str {
+        "REQ-2"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Each model request is caused by user input, by new tool outputs or by the failure of the \
+         request before it; none is sent behind an abort or a resume before the user speaks again."
+    }
+
+    fn source(&self) -> &'static str {
+        "observed in released agents: requests while loading a session; openai/codex #13874 (one \
+         more request behind the interrupt)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A request may arrive behind the interrupt and before the abort: the agent had not \
+             finished the abort, and only then must it be silent.",
+            "A request may arrive within 10 ms behind the abort if the client closes its connection \
+             without reading it to the end: it was already on its way.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a model request arrives"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut ends: Vec<(At, bool)> = view
+            .turns
+            .iter()
+            .filter_map(|turn| turn.ending())
+            .map(|ending| (ending.at, ending.aborted()))
+            .collect();
+        ends.sort_unstable();
+        for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
+            findings.exercised += 1;
+            let number = exchange.number;
+            if let Some(abort) = behind_abort(view, exchange, &ends) {
+                let message = format!("request {number} was sent behind an abort, without new input");
+                findings.breach(view, message, &[abort, exchange.at]);
+            } else if let Some(start) = while_resuming(view, exchange) {
+                let message = format!("request {number} was sent on resume, before any new input");
+                findings.breach(view, message, &[start, exchange.at]);
+            } else if !has_cause(view, exchange) {
+                let message = format!(
+                    "request {number} has no cause: no new input, no new output, and the request \
+                     before it did not fail"
+                );
+                let previous = exchange.previous.map(|index| view.exchanges[index].at);
+                findings.breach(view, message, &[previous.unwrap_or(exchange.at), exchange.at]);
+            }
+        }
+        findings
+    }
+}
+
+/// The abort that should have silenced the agent.
+fn behind_abort(view: &View<'_>, exchange: &Exchange<'_>, ends: &[(At, bool)]) -> Option<At> {
+    if exchange.turn.is_some() || exchange.in_flight {
+        return None;
+    }
+    let last = ends.partition_point(|(at, _)| *at < exchange.at);
+    let (abort, aborted) = *ends.get(last.checked_sub(1)?)?;
+    if !aborted || new_input_in_history(view, exchange, true) {
+        return None;
+    }
+    let unread = exchange
+        .disconnected
+        .is_some_and(|closed| exchange.end.is_none_or(|(end, _)| closed < end));
+    let on_its_way = unread && view.between_ns(abort, exchange.at) <= ON_ITS_WAY_NS;
+    (!on_its_way).then_some(abort)
+}
+
+/// The resume since which the user has said nothing.
+fn while_resuming(view: &View<'_>, exchange: &Exchange<'_>) -> Option<At> {
+    let last = view.starts.partition_point(|start| start.at < exchange.at);
+    let start = view.starts.get(last.checked_sub(1)?)?;
+    let spoken = || {
+        let inputs = view.inputs[..exchange.inputs_before].iter().rev();
+        let mut inputs = inputs.take_while(|input| input.at > start.at);
+        inputs.any(|input| !input.refused())
+    };
+    (start.resumed && !spoken()).then_some(start.at)
+}
+
+fn has_cause(view: &View<'_>, exchange: &Exchange<'_>) -> bool {
+    let previous = exchange.previous.map(|index| &view.exchanges[index]);
+    let heard = previous.map_or(0, |previous| previous.inputs_before);
+    let new = view.inputs.get(heard..exchange.inputs_before);
+    if new.is_some_and(|inputs| inputs.iter().any(|input| !input.refused())) {
+        return true;
+    }
+    let Some(previous) = previous else {
+        // A conversation beside the user's (of a sub-agent) begins within a turn.
+        return exchange.turn.is_some();
+    };
+    previous.failed_before(exchange.at)
+        || new_output(previous, exchange)
+        || new_input_in_history(view, exchange, false)
+        || view.compacted_between(previous.at, exchange.over().unwrap_or(exchange.at + 2) + 1)
+}
+
+fn new_output(previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
+    let known: HashSet<&str> = previous.outputs().collect();
+    exchange.outputs().any(|id| !known.contains(id))
+}
+
+/// Whether the history has an input that the conversation's request before it lacks: one that was
+/// accepted while that was on its way. Input of a turn that is over causes nothing if `live`.
+fn new_input_in_history(view: &View<'_>, exchange: &Exchange<'_>, live: bool) -> bool {
+    let carried = |exchange: &Exchange<'_>| -> Option<usize> {
+        let inputs = exchange.roles.iter().filter_map(|role| match role {
+            Role::User(input) => *input,
+            _ => None,
+        });
+        inputs.last()
+    };
+    let Some(newest) = carried(exchange) else {
+        return false;
+    };
+    let before = exchange.previous.map(|index| &view.exchanges[index]);
+    if before.and_then(carried).is_some_and(|before| before >= newest) {
+        return false;
+    }
+    let over = |turn: usize| view.turns[turn].ending_before(exchange.at).is_some();
+    !live || !view.inputs[newest].turn.is_some_and(over)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, interrupted_tool, keeps, long_session, output, user};
+    use crate::trace::{InputMode, StreamEnd};
+
+    fn stopped() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1")).finish(1).begin("t1", "c1").interrupt();
+        t
+    }
+
+    fn answered() -> Vec<serde_json::Value> {
+        vec![user("run"), call("c1"), output("c1", "aborted")]
+    }
+
+    #[test]
+    fn input_outputs_and_retries_are_causes() {
+        keeps("REQ-2", &interrupted_tool(), 2);
+        keeps("REQ-2", &long_session(), 7);
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.input("more", InputMode::Steer).reply(Some("t1"));
+        keeps("REQ-2", t.finish(1).request(2, &[user("run"), user("more")]), 2);
+    }
+
+    #[test]
+    fn a_request_behind_an_abort_is_a_breach() {
+        let mut t = stopped();
+        t.aborted("t1").request(2, &answered());
+        assert!(breaks("REQ-2", &t).message.contains("behind an abort"));
+        t.disconnected(2);
+        keeps("REQ-2", &t, 2);
+        let mut t = stopped();
+        t.aborted("t1").wait_ms(20).request(2, &answered()).disconnected(2);
+        breaks("REQ-2", &t);
+    }
+
+    #[test]
+    fn a_request_before_the_abort_is_a_race() {
+        let mut t = stopped();
+        keeps("REQ-2", t.request(2, &answered()).disconnected(2).aborted("t1"), 2);
+    }
+
+    #[test]
+    fn a_late_first_request_of_an_aborted_turn_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").interrupt().aborted("t1");
+        breaks("REQ-2", t.wait_ms(50).request(1, &[user("run")]));
+    }
+
+    #[test]
+    fn a_request_while_resuming_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]).kill().resume();
+        t.request(2, &[user("run")]);
+        assert!(breaks("REQ-2", &t).message.contains("on resume"));
+    }
+
+    #[test]
+    fn a_request_without_a_cause_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]).finish(1);
+        assert!(breaks("REQ-2", t.request(2, &[user("run")])).message.contains("no cause"));
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        breaks("REQ-2", t.request(2, &[user("run")]));
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        keeps("REQ-2", t.stream_end(1, StreamEnd::Cut).request(2, &[user("run")]), 2);
+        breaks("REQ-2", Tracer::new().request(1, &[user("hello")]));
+    }
+}

@@ -1,0 +1,87 @@
+//! ROLL-1: each whole line of a rollout can be read.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{LineKind, View};
+
+pub(super) struct WholeLinesAreReadable;
+
+impl Invariant for WholeLinesAreReadable {
+    fn id(&self) -> &'static str {
+        "ROLL-1"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Whenever a rollout is read, each of its lines is whole JSON of the rollout's form; a last \
+         line without its line feed is exempt."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #24425, #45150, #38341: torn lines in rollouts"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Rollout]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a rollout with at least one whole line is read"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for file in &view.rollouts {
+            findings.exercised += file.reads.iter().filter(|read| read.lines > 0).count();
+            for (number, line) in &file.bad {
+                if let LineKind::Bad(why) = &line.kind {
+                    let message = format!("line {number} of {} is {why}", file.path);
+                    findings.breach(view, message, &[line.read_at]);
+                }
+            }
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps, long_session};
+    use crate::trace::ReadTrigger;
+
+    #[test]
+    fn readable_lines_pass() {
+        keeps("ROLL-1", &interrupted_tool(), 2);
+        keeps("ROLL-1", &long_session(), 6);
+    }
+
+    #[test]
+    fn a_last_line_may_be_torn() {
+        let mut t = interrupted_tool();
+        t.wrote_raw("{\"timestamp\":\"t\",\"ty").read(ReadTrigger::End);
+        keeps("ROLL-1", &t, 3);
+        t.wrote_raw("pe\":\"x\",\"payload\":{}}\n");
+        keeps("ROLL-1", t.read(ReadTrigger::End), 4);
+        is_idle("ROLL-1", Tracer::new().wrote_raw("{").read(ReadTrigger::End));
+    }
+
+    #[test]
+    fn a_torn_line_in_the_middle_is_told_once() {
+        let mut t = interrupted_tool();
+        t.wrote_raw("{\"timestamp\":\"t\",\"ty").read(ReadTrigger::End);
+        t.wrote_line("x", &serde_json::json!({})).read(ReadTrigger::End);
+        t.read(ReadTrigger::End);
+        assert!(breaks("ROLL-1", &t).message.contains("not valid JSON"));
+    }
+
+    #[test]
+    fn another_form_is_a_breach() {
+        let mut t = Tracer::new();
+        t.wrote_raw("{\"record_type\":\"state\"}\n").read(ReadTrigger::End);
+        assert!(breaks("ROLL-1", &t).message.contains("not of the form"));
+    }
+}

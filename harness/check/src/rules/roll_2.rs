@@ -1,0 +1,127 @@
+//! ROLL-2: a rollout only grows.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{Change, View};
+
+pub(super) struct AppendOnly;
+
+impl Invariant for AppendOnly {
+    fn id(&self) -> &'static str {
+        "ROLL-2"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A rollout is only appended to: what was read of it once begins it at every later read."
+    }
+
+    fn source(&self) -> &'static str {
+        "the rollout as an append-only record in Codex; openai/codex #13946 (compaction overwrites \
+         concurrent writes)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Rollout]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "An agent that starts again may drop or change an unterminated last line, which is the \
+             repair of a torn tail; the whole lines before it must stay.",
+            "A file that changes while no agent runs was changed by something else, as a scenario \
+             does that tears its tail.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a rollout is read a second or later time"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for file in &view.rollouts {
+            for pair in file.reads.windows(2) {
+                let [before, read] = pair else {
+                    continue;
+                };
+                findings.exercised += 1;
+                let path = file.path;
+                let message = match read.change {
+                    Change::Rewritten { kept, known } => format!(
+                        "{path} had {known} bytes, of which only the first {kept} are still there"
+                    ),
+                    Change::Gap { from, known } => {
+                        format!("{path} was read on from byte {from}, but {known} bytes were known")
+                    }
+                    Change::First | Change::Grew | Change::Repaired | Change::Outside => continue,
+                };
+                findings.breach(view, message, &[before.at, read.at]);
+            }
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session};
+    use crate::trace::ReadTrigger::{End, Exit};
+
+    fn torn() -> Tracer {
+        let mut t = Tracer::new();
+        t.wrote_line("x", &json!({})).wrote_raw("{\"timest").read(End);
+        t
+    }
+
+    #[test]
+    fn a_file_that_grows_passes() {
+        keeps("ROLL-2", &interrupted_tool(), 1);
+        keeps("ROLL-2", &long_session(), 5);
+        keeps("ROLL-2", interrupted_tool().read_anew(End), 2);
+    }
+
+    #[test]
+    fn a_rewritten_or_cut_file_is_a_breach() {
+        let mut t = interrupted_tool();
+        let changed = t.file().replacen("run it", "ran it", 1);
+        assert!(breaks("ROLL-2", t.set_file(&changed).read_anew(End)).message.contains("only the first"));
+        let mut t = interrupted_tool();
+        let cut = t.file()[..20].to_owned();
+        breaks("ROLL-2", t.set_file(&cut).read_anew(End));
+        breaks("ROLL-2", interrupted_tool().set_file("").read_anew(End));
+    }
+
+    #[test]
+    fn a_read_that_leaves_a_gap_is_a_breach() {
+        let mut t = interrupted_tool();
+        assert!(breaks("ROLL-2", t.read_as(End, 9_999, "")).message.contains("byte 9999"));
+    }
+
+    #[test]
+    fn a_restarted_agent_may_repair_the_tail() {
+        let mut t = torn();
+        let whole = t.file().replace("{\"timest", "");
+        t.kill().resume().set_file(&whole).wrote_line("x", &json!({}));
+        keeps("ROLL-2", t.read_anew(End), 1);
+        let mut t = torn();
+        t.set_file(&whole);
+        breaks("ROLL-2", t.read_anew(End));
+        let mut t = torn();
+        breaks("ROLL-2", t.kill().resume().set_file("{").read_anew(End));
+    }
+
+    #[test]
+    fn a_file_cut_while_no_agent_runs_is_not_the_agents_doing() {
+        let mut t = interrupted_tool();
+        t.kill().read(Exit);
+        let cut = t.file()[..100].to_owned();
+        keeps("ROLL-2", t.set_file(&cut).read_anew(Exit), 3);
+    }
+}

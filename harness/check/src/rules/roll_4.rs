@@ -1,0 +1,321 @@
+//! ROLL-4: a rollout brackets each turn once, in order.
+
+use std::collections::HashMap;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{Feature, ReadTrigger};
+use crate::verdict::Level;
+use crate::view::{At, Bracket, FileLine, LineKind, Read, RolloutFile, Turn, View};
+
+pub(super) struct TurnsAreBracketed;
+
+impl Invariant for TurnsAreBracketed {
+    fn id(&self) -> &'static str {
+        "ROLL-4"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A rollout has one started line and one terminal line per turn, in order and without \
+         overlap, and ordinals, where its lines have them, grow by one."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #12382 (a resumed session shows an aborted turn as running), #45150 (bad \
+         ordinals)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Rollout, Feature::RolloutTurns]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A turn that was cut by a kill may lack its terminal line until the session is resumed.",
+            "The terminal line of the last turn may be missing from a read that was made when its \
+             terminal event came, or before: the line may follow.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "the last read of a rollout shows a turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut announced: HashMap<&str, Vec<&Turn<'_>>> = HashMap::new();
+        for turn in &view.turns {
+            announced.entry(turn.id).or_default().push(turn);
+        }
+        for file in &view.rollouts {
+            let Some(last) = file.reads.last() else {
+                continue;
+            };
+            check_ordinals(view, file, &mut findings);
+            let mut brackets = Brackets {
+                view,
+                file,
+                last,
+                announced: &announced,
+                open: None,
+                started: HashMap::new(),
+                findings: &mut findings,
+            };
+            brackets.check();
+        }
+        check_missing(view, &mut findings);
+        findings
+    }
+}
+
+fn check_ordinals(view: &View<'_>, file: &RolloutFile<'_>, findings: &mut Findings) {
+    let numbered = file.lines.iter().enumerate();
+    let numbered = numbered.filter_map(|(at, line)| Some((at + 1, line.ordinal?, line.read_at)));
+    let mut previous: Option<u64> = None;
+    for (number, ordinal, read) in numbered {
+        if let Some(before) = previous
+            && before.checked_add(1) != Some(ordinal)
+        {
+            let path = file.path;
+            let message = format!("line {number} of {path} has ordinal {ordinal} behind {before}");
+            findings.breach(view, message, &[read]);
+        }
+        previous = Some(ordinal);
+    }
+}
+
+/// Follows the brackets of one file.
+struct Brackets<'c, 'a> {
+    view: &'c View<'a>,
+    file: &'c RolloutFile<'a>,
+    last: &'c Read<'a>,
+    announced: &'c HashMap<&'a str, Vec<&'c Turn<'a>>>,
+    /// The line that started the turn which is open, with its number.
+    open: Option<(usize, &'c FileLine, &'c Bracket)>,
+    /// How many lines started the turn of each id.
+    started: HashMap<&'c str, usize>,
+    findings: &'c mut Findings,
+}
+
+impl<'c> Brackets<'c, '_> {
+    fn check(&mut self) {
+        let file = self.file;
+        for (at, line) in file.lines.iter().enumerate() {
+            let LineKind::Turn(bracket) = &line.kind else {
+                continue;
+            };
+            match bracket.end {
+                None => self.start(at + 1, line, bracket),
+                Some(_) => self.end(at + 1, line, bracket),
+            }
+        }
+        if let Some((number, line, bracket)) = self.open
+            && !self.may_be_open(bracket.turn_id.as_deref())
+        {
+            let message = format!(
+                "{}, started on line {number}, has no terminal line",
+                name(bracket)
+            );
+            self.breach(&message, &[line.read_at, self.last.at]);
+        }
+    }
+
+    fn start(&mut self, number: usize, line: &'c FileLine, bracket: &'c Bracket) {
+        self.findings.exercised += 1;
+        if let Some((open, _, of)) = self.open.replace((number, line, bracket)) {
+            let message = format!(
+                "{} starts on line {number}, while {} of line {open} has no terminal line",
+                name(bracket),
+                name(of)
+            );
+            self.breach(&message, &[line.read_at]);
+        }
+        let Some(id) = bracket.turn_id.as_deref() else {
+            return;
+        };
+        let count = self.started.entry(id).or_default();
+        *count += 1;
+        // Agents that count their turns from 0 in each session use an id again.
+        let announced = self.announced.get(id).map_or(1, Vec::len);
+        if *count == announced + 1 {
+            let message = format!("{} starts again on line {number}", name(bracket));
+            self.breach(&message, &[line.read_at]);
+        }
+    }
+
+    fn end(&mut self, number: usize, line: &FileLine, bracket: &Bracket) {
+        let name = name(bracket);
+        let Some((_, _, open)) = self.open.take() else {
+            let message = format!("{name} ends on line {number} without being open");
+            self.breach(&message, &[line.read_at]);
+            return;
+        };
+        let differ = open.turn_id.is_some() && bracket.turn_id.is_some();
+        if differ && open.turn_id != bracket.turn_id {
+            let open = self::name(open);
+            let message = format!("{name} ends on line {number}, while {open} is open");
+            self.breach(&message, &[line.read_at]);
+        }
+    }
+
+    /// Whether the turn that the file leaves open may be so.
+    fn may_be_open(&self, id: Option<&str>) -> bool {
+        let (view, read) = (self.view, self.last);
+        let is_final = matches!(read.trigger, ReadTrigger::End | ReadTrigger::Exit);
+        let named = id
+            .and_then(|id| self.announced.get(id))
+            .and_then(|turns| turns.last());
+        let newest = || {
+            let begun = view.turns.partition_point(|turn| turn.begun < read.at);
+            begun.checked_sub(1).and_then(|last| view.turns.get(last))
+        };
+        // A file whose turns have ids that nobody announced is that of a sub-agent.
+        let turn = match id {
+            Some(_) => named.copied(),
+            None => newest(),
+        };
+        let Some(turn) = turn else {
+            let killed = view.kills.iter().rev().find(|kill| **kill < read.at);
+            let cut = killed.is_some_and(|kill| !view.resumed_between(*kill, read.at));
+            return cut || !is_final;
+        };
+        if let Some(killed) = turn.killed {
+            return !view.resumed_between(killed, read.at);
+        }
+        match turn.ending() {
+            Some(ending) => ending.at > read.at || !is_final,
+            None => !is_final,
+        }
+    }
+
+    fn breach(&mut self, message: &str, shown_by: &[At]) {
+        let message = format!("{}: {message}", self.file.path);
+        self.findings.breach(self.view, message, shown_by);
+    }
+}
+
+/// Looks for turns of which no file has a started line, where the lines tell turns by the ids that
+/// the events have.
+fn check_missing(view: &View<'_>, findings: &mut Findings) {
+    let lines = view.rollouts.iter().flat_map(|file| &file.lines);
+    let mut written: HashMap<&str, usize> = HashMap::new();
+    for line in lines {
+        if let LineKind::Turn(Bracket {
+            turn_id: Some(id),
+            end: None,
+        }) = &line.kind
+        {
+            *written.entry(id).or_default() += 1;
+        }
+    }
+    if !view.turns.iter().any(|turn| written.contains_key(turn.id)) {
+        return;
+    }
+    let last = view.rollouts.iter().filter_map(|file| file.reads.last());
+    let last = last.filter(|read| matches!(read.trigger, ReadTrigger::End | ReadTrigger::Exit));
+    let Some(read) = last.map(|read| read.at).max() else {
+        return;
+    };
+    for turn in &view.turns {
+        let over = turn.ending_before(read).filter(|_| turn.started.is_some());
+        if let Some(ending) = over
+            && !written.contains_key(turn.id)
+        {
+            let message = format!("no rollout has a line that starts turn {}", turn.id);
+            findings.breach(view, message, &[turn.begun, ending.at, read]);
+        }
+    }
+}
+
+fn name(bracket: &Bracket) -> String {
+    match &bracket.turn_id {
+        Some(id) => format!("turn {id}"),
+        None => "a turn".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, outcome};
+    use crate::trace::{AgentEvent, ClientOp, ReadTrigger::End, TurnEnd};
+    use crate::verdict::Outcome;
+
+    fn line(t: &mut Tracer, event: &str, id: Option<&str>) {
+        t.wrote_line("event_msg", &json!({"type": event, "turn_id": id}));
+    }
+
+    #[test]
+    fn bracketed_turns_pass() {
+        keeps("ROLL-4", &interrupted_tool(), 2);
+        keeps("ROLL-4", &long_session(), 5);
+        let mut t = Tracer::new();
+        for event in ["task_started", "turn_aborted", "task_started", "task_complete"] {
+            line(&mut t, event, None);
+        }
+        keeps("ROLL-4", t.read(End), 2);
+    }
+
+    #[test]
+    fn a_turn_without_a_terminal_line_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").event(AgentEvent::TurnEnded {
+            turn_id: Some("t1".into()),
+            end: TurnEnd::Complete,
+        });
+        keeps("ROLL-4", t.read_at_end("t1"), 1);
+        assert!(breaks("ROLL-4", t.read(End)).message.contains("no terminal line"));
+    }
+
+    #[test]
+    fn a_killed_turn_may_be_open_until_it_is_resumed() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").kill();
+        keeps("ROLL-4", t.read(End), 1);
+        breaks("ROLL-4", t.resume().read(End));
+    }
+
+    #[test]
+    fn overlaps_and_strays_are_breaches() {
+        let mut t = Tracer::new();
+        line(&mut t, "task_started", Some("a"));
+        line(&mut t, "task_started", Some("b"));
+        line(&mut t, "task_complete", Some("b"));
+        line(&mut t, "task_complete", Some("b"));
+        let Outcome::Fail { breaches, .. } = outcome("ROLL-4", t.read(End)) else {
+            panic!("turns overlap");
+        };
+        assert!(breaches[0].message.contains("while turn a of line 1"));
+        assert!(breaches[1].message.contains("without being open"));
+    }
+
+    #[test]
+    fn a_turn_that_starts_twice_is_a_breach() {
+        let mut t = Tracer::new();
+        for event in ["task_started", "turn_aborted", "task_started", "task_complete"] {
+            line(&mut t, event, Some("a"));
+        }
+        assert!(breaks("ROLL-4", t.read(End)).message.contains("starts again"));
+    }
+
+    #[test]
+    fn a_turn_that_was_never_written_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").completed("t1");
+        t.event(AgentEvent::TurnStarted { turn_id: "t2".into() });
+        t.event(AgentEvent::TurnEnded { turn_id: Some("t2".into()), end: TurnEnd::Complete });
+        t.op(ClientOp::Shutdown).exit();
+        assert!(breaks("ROLL-4", t.read(End)).message.contains("starts turn t2"));
+    }
+
+    #[test]
+    fn ordinals_grow_by_one() {
+        let mut t = interrupted_tool();
+        t.wrote_raw("{\"timestamp\":\"t\",\"ordinal\":99,\"type\":\"x\",\"payload\":{}}\n");
+        assert!(breaks("ROLL-4", t.read(End)).message.contains("ordinal 99"));
+    }
+}

@@ -1,0 +1,140 @@
+//! TURN-3: a replaced turn ends before the new one starts.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{AbortReason, Feature, InputMode, TurnEnd};
+use crate::verdict::Level;
+use crate::view::{At, Ending, Turn, View};
+
+pub(super) struct ReplacedTurnEndsFirst;
+
+impl Invariant for ReplacedTurnEndsFirst {
+    fn id(&self) -> &'static str {
+        "TURN-3"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A turn that a new one replaces ends as replaced before the new turn starts."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's task lifecycle (starting a task aborts the running one first) and openai/codex \
+         #2365 (the reason `replaced`)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Replace]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "The old turn may have completed or failed before the new one starts: it finished as \
+             the new input landed.",
+            "The old turn may end as interrupted if an interrupt was sent before the new turn \
+             started.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "input that replaces the active turn starts a new one"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for input in &view.inputs {
+            let replaces = input.mode == InputMode::Replace && input.begins;
+            let (Some(old), Some(new)) = (input.active, input.turn) else {
+                continue;
+            };
+            let (old, new) = (&view.turns[old], &view.turns[new]);
+            let Some(started) = new.started.filter(|_| replaces) else {
+                continue;
+            };
+            if old.killed.is_some() {
+                continue;
+            }
+            findings.exercised += 1;
+            let Some(ending) = old.ending_before(started) else {
+                let (old_id, new_id) = (old.id, new.id);
+                let message = format!("turn {new_id} started before turn {old_id} had ended");
+                let mut shown_by = vec![old.begun, input.at, started];
+                shown_by.extend(old.ending().map(|ending| ending.at));
+                findings.breach(view, message, &shown_by);
+                continue;
+            };
+            if !legal(view, old, ending, started) {
+                let (old_id, how) = (old.id, ending.in_words());
+                let message =
+                    format!("turn {old_id}, replaced by turn {}, ended as {how}", new.id);
+                findings.breach(view, message, &[input.at, ending.at, started]);
+            }
+        }
+        findings
+    }
+}
+
+fn legal(view: &View<'_>, old: &Turn<'_>, ending: Ending<'_>, started: At) -> bool {
+    match ending.end {
+        TurnEnd::Complete | TurnEnd::Failed { .. } => true,
+        TurnEnd::Aborted { reason } => match reason {
+            None | Some(AbortReason::Replaced) => true,
+            Some(AbortReason::Interrupted) => {
+                let first = old.interrupts.first();
+                first.is_some_and(|first| view.interrupts[*first].at < started)
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, is_idle, keeps, long_session};
+    use crate::trace::InputMode;
+
+    fn replacing() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Replace);
+        t.reply(Some("t2"));
+        t
+    }
+
+    #[test]
+    fn a_turn_replaced_in_order_passes() {
+        keeps("TURN-3", &long_session(), 1);
+        keeps("TURN-3", replacing().replaced("t1").started("t2"), 1);
+        keeps("TURN-3", replacing().completed("t1").started("t2"), 1);
+    }
+
+    #[test]
+    fn a_turn_that_ends_too_late_or_never_is_a_breach() {
+        let late = breaks("TURN-3", replacing().started("t2").replaced("t1"));
+        assert_eq!(late.message, "turn t2 started before turn t1 had ended");
+        breaks("TURN-3", replacing().started("t2"));
+    }
+
+    #[test]
+    fn the_wrong_reason_is_a_breach() {
+        let wrong = breaks("TURN-3", replacing().aborted("t1").started("t2"));
+        assert!(wrong.message.contains("interrupted"));
+        keeps(
+            "TURN-3",
+            Tracer::new()
+                .start("t1", "one")
+                .interrupt()
+                .input("two", InputMode::Replace)
+                .aborted("t1")
+                .started("t2"),
+            1,
+        );
+    }
+
+    #[test]
+    fn input_that_is_refused_replaces_nothing() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Replace);
+        is_idle("TURN-3", t.refuse().completed("t1"));
+    }
+}

@@ -1,0 +1,129 @@
+//! TURN-4: nothing of a turn after its end.
+
+use std::collections::BTreeMap;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{AgentEvent, Feature};
+use crate::verdict::Level;
+use crate::view::{At, View};
+
+pub(super) struct NothingAfterTheEnd;
+
+impl Invariant for NothingAfterTheEnd {
+    fn id(&self) -> &'static str {
+        "TURN-4"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "After a turn's terminal event no event names that turn."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #2365 and Codex's task lifecycle: the terminal event is a turn's last"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::TurnIds]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a turn ends"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let ended = view.turns.iter().filter(|turn| !turn.endings.is_empty());
+        findings.exercised = ended.count();
+        let mut late: BTreeMap<usize, Vec<At>> = BTreeMap::new();
+        for event in &view.late {
+            late.entry(event.turn).or_default().push(event.at);
+        }
+        for (turn, events) in late {
+            let turn = &view.turns[turn];
+            let first = events.first().and_then(|at| view.event(*at));
+            let name = first.map_or("event", name);
+            let more = match events.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            let message = format!("{name} of turn {} behind its terminal event{more}", turn.id);
+            let ending = turn.ending().map(|ending| ending.at);
+            let shown_by: Vec<At> = ending.into_iter().chain(events).collect();
+            findings.breach(view, message, &shown_by);
+        }
+        findings
+    }
+}
+
+fn name(event: &AgentEvent) -> &str {
+    match event {
+        AgentEvent::TurnStarted { .. } => "turn start",
+        AgentEvent::TurnEnded { .. } => "turn end",
+        AgentEvent::TextDelta { .. } => "text delta",
+        AgentEvent::Message { .. } => "message",
+        AgentEvent::CallBegin { .. } => "call begin",
+        AgentEvent::CallOutput { .. } => "call output",
+        AgentEvent::CallEnd { .. } => "call end",
+        AgentEvent::ApprovalRequest { .. } => "approval request",
+        AgentEvent::Background { .. } => "background event",
+        AgentEvent::Error { .. } => "error",
+        AgentEvent::ShutdownComplete => "shutdown",
+        AgentEvent::Other { name, .. } => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, outcome};
+    use crate::trace::{AgentEvent, Feature};
+    use crate::verdict::Outcome;
+
+    fn token_count(turn: Option<&str>) -> AgentEvent {
+        AgentEvent::Other {
+            turn_id: turn.map(str::to_owned),
+            name: "token_count".into(),
+        }
+    }
+
+    #[test]
+    fn silence_after_the_end_passes() {
+        keeps("TURN-4", &interrupted_tool(), 2);
+        keeps("TURN-4", &long_session(), 4);
+        let mut t = Tracer::new();
+        t.start("t1", "hi").completed("t1").event(token_count(None));
+        keeps("TURN-4", &t, 1);
+    }
+
+    #[test]
+    fn a_late_event_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").completed("t1");
+        t.event(token_count(Some("t1"))).end("t1", "c1", None);
+        let breach = breaks("TURN-4", &t);
+        assert_eq!(
+            breach.message,
+            "token_count of turn t1 behind its terminal event (and 1 more)"
+        );
+        assert_eq!(breach.evidence, [4, 5, 6]);
+    }
+
+    #[test]
+    fn a_second_start_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").completed("t1").started("t1");
+        breaks("TURN-4", &t);
+    }
+
+    #[test]
+    fn without_ids_nothing_can_be_said() {
+        let t = Tracer::new().without(Feature::TurnIds);
+        assert!(matches!(
+            outcome("TURN-4", &t),
+            Outcome::NotApplicable { .. }
+        ));
+    }
+}

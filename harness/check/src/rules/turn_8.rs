@@ -1,0 +1,159 @@
+//! TURN-8: one id per turn.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Interrupt, InterruptState, Turn, View};
+
+pub(super) struct OneIdPerTurn;
+
+/// How long behind a refused interrupt its turn may end without the refusal being wrong.
+const RACE_NS: u64 = 100_000_000;
+
+impl Invariant for OneIdPerTurn {
+    fn id(&self) -> &'static str {
+        "TURN-8"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A turn has one id: the one that its start returned, that an interrupt accepts and that its \
+         terminal event carries; every id announced as started is terminated."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #2365, #10821 (a phantom turn id), #22815 (a start whose id no interrupt \
+         accepts)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::TurnIds]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "An id whose turn was cut by the end of the agent need not be terminated.",
+            "An interrupt that names the active turn may be refused if the turn ends within 100 ms \
+             behind the refusal: it was over.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "an id is announced, by a reply, a start or an end"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for turn in &view.turns {
+            findings.exercised += 1;
+            if turn.endings.is_empty() && turn.killed.is_none() && turn.exited.is_none() {
+                let (announced, message) = unterminated(turn);
+                findings.breach(view, message, &[announced]);
+            }
+        }
+        for stray in &view.strays {
+            let Some(id) = stray.turn_id else {
+                continue;
+            };
+            findings.exercised += 1;
+            let message = format!("turn {id} was terminated, but never announced");
+            findings.breach(view, message, &[stray.at]);
+        }
+        for interrupt in &view.interrupts {
+            if let Some((refused, turn)) = wrongly_refused(view, interrupt) {
+                let message = format!("an interrupt that names the active turn {turn} was refused");
+                findings.breach(view, message, &[interrupt.at, refused]);
+            }
+        }
+        findings
+    }
+}
+
+fn unterminated(turn: &Turn<'_>) -> (At, String) {
+    let id = turn.id;
+    match turn.started {
+        Some(started) => (started, format!("turn {id} started and was never terminated")),
+        None => (
+            turn.begun,
+            format!("a reply announced turn {id}, which neither started nor was terminated"),
+        ),
+    }
+}
+
+/// The refusal of an interrupt that names a turn which is active and stays so.
+fn wrongly_refused<'a>(view: &View<'a>, interrupt: &Interrupt<'a>) -> Option<(At, &'a str)> {
+    let InterruptState::Active(turn) = interrupt.state else {
+        return None;
+    };
+    let turn = &view.turns[turn];
+    interrupt.named?;
+    let mut answers = interrupt.answers.iter();
+    let refused = answers.find(|answer| answer.error.is_some())?.at;
+    let over = [turn.ending().map(|ending| ending.at), turn.killed, turn.exited];
+    let over = over.into_iter().flatten().min();
+    let stays = over.is_none_or(|over| view.between_ns(refused, over) > RACE_NS);
+    // A later interrupt may have ended the turn soon after: that is no race of the first.
+    let again = turn.interrupts.iter().map(|other| view.interrupts[*other].at);
+    let again = again.filter(|at| *at > refused).min();
+    let helped = again.zip(over).is_some_and(|(again, over)| again < over);
+    (stays || helped).then_some((refused, turn.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, outcome};
+    use crate::trace::{ClientOp, InputMode};
+    use crate::verdict::Outcome;
+
+    #[test]
+    fn one_id_passes() {
+        keeps("TURN-8", &interrupted_tool(), 2);
+        keeps("TURN-8", &long_session(), 5);
+    }
+
+    #[test]
+    fn a_phantom_id_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Start);
+        t.reply(Some("ghost")).completed("t1");
+        let breach = breaks("TURN-8", &t);
+        assert!(breach.message.contains("announced turn ghost"));
+        keeps("TURN-1", &t, 1);
+    }
+
+    #[test]
+    fn a_reply_of_another_id_is_a_breach() {
+        let mut t = Tracer::new();
+        t.input("one", InputMode::Start).reply(Some("a"));
+        t.started("b").completed("b");
+        breaks("TURN-8", &t);
+        keeps("TURN-1", &t, 1);
+    }
+
+    #[test]
+    fn an_end_of_another_id_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").completed("t9");
+        let Outcome::Fail { breaches, .. } = outcome("TURN-8", &t) else {
+            panic!("t1 has no end, and t9 no start");
+        };
+        assert_eq!(breaches.len(), 2);
+    }
+
+    #[test]
+    fn refusing_the_active_turns_id_is_a_breach() {
+        let named = || {
+            let mut t = Tracer::new();
+            let turn_id = Some("t1".to_owned());
+            t.start("t1", "one").op(ClientOp::Interrupt { turn_id });
+            t.refuse();
+            t
+        };
+        breaks("TURN-8", named().wait_ms(300).completed("t1"));
+        breaks("TURN-8", named().interrupt().aborted("t1"));
+        keeps("TURN-8", named().completed("t1"), 1);
+    }
+}

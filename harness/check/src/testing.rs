@@ -1,0 +1,465 @@
+//! A small language for traces in tests.
+
+use std::collections::BTreeSet;
+
+use cutpoint_protocol::Item;
+use serde_json::{Value, json};
+
+use crate::trace::{
+    AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, InputMode,
+    ReadTrigger, StreamEnd, Trace, TurnEnd, VERSION, What,
+};
+use crate::verdict::{Breach, Outcome};
+use crate::view::View;
+
+/// The time between two entries, unless a test asks for more.
+const STEP_NS: u64 = 1_000_000;
+/// The path of the rollout that [`Tracer::wrote`] and [`Tracer::read`] speak of.
+pub(crate) const ROLLOUT: &str = "sessions/rollout.jsonl";
+
+/// Writes a trace, entry by entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Tracer {
+    trace: Trace,
+    now_ns: u64,
+    file: String,
+    known: usize,
+    ops: usize,
+}
+
+impl Tracer {
+    /// An agent of which everything can be observed.
+    pub(crate) fn new() -> Self {
+        let features = [
+            Feature::Rollout,
+            Feature::RolloutTurns,
+            Feature::Marker,
+            Feature::TurnIds,
+            Feature::OpReplies,
+            Feature::CallEvents,
+            Feature::Replace,
+        ];
+        let agent = AgentInfo {
+            name: "reference".into(),
+            version: "1".into(),
+            driver: "in-process".into(),
+            features: BTreeSet::from(features),
+            defects: vec![],
+        };
+        let header = Header {
+            format: FORMAT.into(),
+            version: VERSION,
+            scenario: "test".into(),
+            file: None,
+            agent,
+            seed: 0,
+            waived: vec![],
+        };
+        let mut tracer = Self {
+            trace: Trace {
+                header,
+                entries: vec![],
+            },
+            now_ns: 0,
+            file: String::new(),
+            known: 0,
+            ops: 0,
+        };
+        tracer.push(What::AgentStarted {
+            pid: None,
+            resumed: false,
+        });
+        tracer
+    }
+
+    pub(crate) fn without(mut self, feature: Feature) -> Self {
+        self.trace.header.agent.features.remove(&feature);
+        self
+    }
+
+    pub(crate) fn push(&mut self, what: What) -> &mut Self {
+        self.now_ns += STEP_NS;
+        let seq = self.trace.entries.len() as u64;
+        let at_ns = self.now_ns;
+        self.trace.entries.push(Entry { seq, at_ns, what });
+        self
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait_ms(&mut self, ms: u64) -> &mut Self {
+        self.now_ns += ms * 1_000_000;
+        self
+    }
+
+    pub(crate) fn trace(&self) -> Trace {
+        self.trace.clone()
+    }
+
+    pub(crate) fn event(&mut self, event: AgentEvent) -> &mut Self {
+        let raw = Value::Null;
+        self.push(What::Event { event, raw })
+    }
+
+    /// An op with a new id; the reply to it is up to [`Tracer::reply`].
+    pub(crate) fn op(&mut self, op: ClientOp) -> &mut Self {
+        self.ops += 1;
+        let id = format!("op{}", self.ops);
+        self.push(What::Op { id, op })
+    }
+
+    pub(crate) fn input(&mut self, text: &str, mode: InputMode) -> &mut Self {
+        let text = text.to_owned();
+        self.op(ClientOp::Input { text, mode })
+    }
+
+    /// The answer to the newest op.
+    pub(crate) fn reply(&mut self, turn: Option<&str>) -> &mut Self {
+        let (id, turn_id) = (format!("op{}", self.ops), turn.map(str::to_owned));
+        self.push(What::OpReply {
+            id,
+            turn_id,
+            error: None,
+        })
+    }
+
+    /// The newest op is refused.
+    pub(crate) fn refuse(&mut self) -> &mut Self {
+        let (id, error) = (format!("op{}", self.ops), Some("no".to_owned()));
+        self.push(What::OpReply {
+            id,
+            turn_id: None,
+            error,
+        })
+    }
+
+    /// Input that starts a turn: the op, its reply, the event, the line in the rollout.
+    pub(crate) fn start(&mut self, turn: &str, text: &str) -> &mut Self {
+        self.input(text, InputMode::Start).reply(Some(turn));
+        self.started(turn)
+    }
+
+    pub(crate) fn started(&mut self, turn: &str) -> &mut Self {
+        self.line(&json!({"type": "task_started", "turn_id": turn}));
+        self.event(AgentEvent::TurnStarted {
+            turn_id: turn.to_owned(),
+        })
+    }
+
+    pub(crate) fn interrupt(&mut self) -> &mut Self {
+        self.op(ClientOp::Interrupt { turn_id: None })
+    }
+
+    /// An interrupt of that turn, its reply, the marker in the rollout, the event, the read.
+    pub(crate) fn interrupted(&mut self, turn: &str) -> &mut Self {
+        self.interrupt().reply(None).wrote(&marker());
+        self.aborted(turn).read_at_end(turn)
+    }
+
+    pub(crate) fn ended(&mut self, turn: Option<&str>, end: TurnEnd) -> &mut Self {
+        let name = match &end {
+            TurnEnd::Complete => "task_complete",
+            TurnEnd::Aborted { .. } => "turn_aborted",
+            TurnEnd::Failed { .. } => "turn_failed",
+        };
+        self.line(&json!({"type": name, "turn_id": turn}));
+        let turn_id = turn.map(str::to_owned);
+        self.event(AgentEvent::TurnEnded { turn_id, end })
+    }
+
+    pub(crate) fn aborted(&mut self, turn: &str) -> &mut Self {
+        let reason = Some(AbortReason::Interrupted);
+        self.ended(Some(turn), TurnEnd::Aborted { reason })
+    }
+
+    pub(crate) fn replaced(&mut self, turn: &str) -> &mut Self {
+        let reason = Some(AbortReason::Replaced);
+        self.ended(Some(turn), TurnEnd::Aborted { reason })
+    }
+
+    pub(crate) fn completed(&mut self, turn: &str) -> &mut Self {
+        self.ended(Some(turn), TurnEnd::Complete)
+    }
+
+    pub(crate) fn begin(&mut self, turn: &str, call_id: &str) -> &mut Self {
+        self.event(AgentEvent::CallBegin {
+            turn_id: Some(turn.to_owned()),
+            call_id: call_id.to_owned(),
+            command: "sleep 60".into(),
+            pid: None,
+        })
+    }
+
+    pub(crate) fn end(&mut self, turn: &str, call_id: &str, exit_code: Option<i32>) -> &mut Self {
+        self.event(AgentEvent::CallEnd {
+            turn_id: Some(turn.to_owned()),
+            call_id: call_id.to_owned(),
+            exit_code,
+            output: String::new(),
+        })
+    }
+
+    pub(crate) fn request(&mut self, exchange: usize, input: &[Value]) -> &mut Self {
+        self.request_of(0, exchange, input)
+    }
+
+    pub(crate) fn request_of(
+        &mut self,
+        conversation: usize,
+        exchange: usize,
+        input: &[Value],
+    ) -> &mut Self {
+        self.push(What::Request {
+            exchange,
+            conversation,
+            path: "/responses".into(),
+            body: json!({"model": "m", "input": input, "stream": true}),
+            history: None,
+        })
+    }
+
+    pub(crate) fn sent(&mut self, exchange: usize, data: Value) -> &mut Self {
+        let index = 1 + self.trace.entries.len();
+        self.push(What::Sent {
+            exchange,
+            index,
+            data,
+        })
+    }
+
+    /// The model emits an item whole.
+    pub(crate) fn emit(&mut self, exchange: usize, item: Value) -> &mut Self {
+        self.add(exchange, item.clone());
+        self.sent(
+            exchange,
+            json!({"type": "response.output_item.done", "item": item}),
+        )
+    }
+
+    /// The model begins an item.
+    pub(crate) fn add(&mut self, exchange: usize, item: Value) -> &mut Self {
+        self.sent(
+            exchange,
+            json!({"type": "response.output_item.added", "item": item}),
+        )
+    }
+
+    /// The response's terminal event and the stream's end.
+    pub(crate) fn finish(&mut self, exchange: usize) -> &mut Self {
+        self.sent(
+            exchange,
+            json!({"type": "response.completed", "response": {"output": []}}),
+        );
+        self.stream_end(exchange, StreamEnd::Complete)
+    }
+
+    pub(crate) fn stream_end(&mut self, exchange: usize, how: StreamEnd) -> &mut Self {
+        self.push(What::StreamEnd { exchange, how })
+    }
+
+    pub(crate) fn disconnected(&mut self, exchange: usize) -> &mut Self {
+        self.push(What::Disconnected { exchange })
+    }
+
+    /// The agent appends an item to its rollout, unobserved.
+    pub(crate) fn wrote(&mut self, item: &Value) -> &mut Self {
+        self.wrote_line("response_item", item)
+    }
+
+    fn line(&mut self, event: &Value) -> &mut Self {
+        self.wrote_line("event_msg", event)
+    }
+
+    pub(crate) fn wrote_line(&mut self, kind: &str, payload: &Value) -> &mut Self {
+        let ordinal = self.file.matches('\n').count();
+        let line = json!({"timestamp": "t", "ordinal": ordinal, "type": kind, "payload": payload});
+        self.wrote_raw(&format!("{line}\n"))
+    }
+
+    pub(crate) fn wrote_raw(&mut self, text: &str) -> &mut Self {
+        self.file.push_str(text);
+        self
+    }
+
+    /// The rollout as it is.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Something other than appending happens to the rollout.
+    pub(crate) fn set_file(&mut self, text: &str) -> &mut Self {
+        text.clone_into(&mut self.file);
+        self
+    }
+
+    /// The harness reads what was appended to the rollout.
+    pub(crate) fn read(&mut self, trigger: ReadTrigger) -> &mut Self {
+        let (from, text) = (self.known as u64, self.file[self.known..].to_owned());
+        self.known = self.file.len();
+        self.read_as(trigger, from, &text)
+    }
+
+    /// The harness finds that the rollout's beginning has changed.
+    pub(crate) fn read_anew(&mut self, trigger: ReadTrigger) -> &mut Self {
+        self.known = 0;
+        self.read(trigger)
+    }
+
+    pub(crate) fn read_as(&mut self, trigger: ReadTrigger, from: u64, text: &str) -> &mut Self {
+        self.push(What::Rollout {
+            trigger,
+            path: ROLLOUT.into(),
+            from,
+            text: text.to_owned(),
+        })
+    }
+
+    pub(crate) fn read_at_end(&mut self, turn: &str) -> &mut Self {
+        let turn_id = Some(turn.to_owned());
+        self.read(ReadTrigger::TurnEnded { turn_id })
+    }
+
+    pub(crate) fn kill(&mut self) -> &mut Self {
+        self.push(What::AgentKilled)
+    }
+
+    pub(crate) fn resume(&mut self) -> &mut Self {
+        self.push(What::AgentStarted {
+            pid: None,
+            resumed: true,
+        })
+    }
+
+    pub(crate) fn reached(&mut self, point: &str) -> &mut Self {
+        let point = point.to_owned();
+        self.push(What::Reached { point })
+    }
+
+    pub(crate) fn released(&mut self, point: &str) -> &mut Self {
+        let point = point.to_owned();
+        self.push(What::Released { point })
+    }
+
+    pub(crate) fn exit(&mut self) -> &mut Self {
+        self.push(What::AgentExited {
+            code: Some(0),
+            expected: true,
+            stderr: String::new(),
+        })
+    }
+}
+
+pub(crate) fn user(text: &str) -> Value {
+    Item::user_text(text).into_value()
+}
+
+pub(crate) fn marker() -> Value {
+    user("<turn_aborted>\nThe user stopped the turn.\n</turn_aborted>")
+}
+
+pub(crate) fn assistant(text: &str) -> Value {
+    let content = json!([{"type": "output_text", "text": text}]);
+    json!({"type": "message", "role": "assistant", "content": content})
+}
+
+pub(crate) fn call(id: &str) -> Value {
+    json!({"type": "function_call", "call_id": id, "name": "shell", "arguments": "{\"cmd\":\"x\"}"})
+}
+
+pub(crate) fn output(id: &str, text: &str) -> Value {
+    json!({"type": "function_call_output", "call_id": id, "output": text})
+}
+
+/// What a rule says of a trace.
+pub(crate) fn outcome(rule: &str, tracer: &Tracer) -> Outcome {
+    let verdicts = crate::judge(&tracer.trace());
+    let verdict = verdicts.into_iter().find(|verdict| verdict.rule == rule);
+    verdict.expect("the rule is in the book").outcome
+}
+
+/// The rule holds and was put to the test that often.
+#[track_caller]
+pub(crate) fn keeps(rule: &str, tracer: &Tracer, exercised: usize) {
+    assert_eq!(outcome(rule, tracer), Outcome::Pass { exercised }, "{rule}");
+}
+
+/// The rule is broken once; the breach is returned.
+#[track_caller]
+pub(crate) fn breaks(rule: &str, tracer: &Tracer) -> Breach {
+    match outcome(rule, tracer) {
+        Outcome::Fail { mut breaches, .. } if breaches.len() == 1 => breaches.remove(0),
+        other => panic!("{rule} should have one breach: {other:?}"),
+    }
+}
+
+/// Nothing puts the rule to the test.
+#[track_caller]
+pub(crate) fn is_idle(rule: &str, tracer: &Tracer) {
+    assert_eq!(outcome(rule, tracer), Outcome::NotExercised, "{rule}");
+}
+
+/// A turn that is interrupted while its tool runs, and the turn after it: everything as it should
+/// be.
+pub(crate) fn interrupted_tool() -> Tracer {
+    let mut t = Tracer::new();
+    t.start("t1", "run it").request(1, &[user("run it")]);
+    t.emit(1, call("c1")).finish(1);
+    t.begin("t1", "c1").wait_ms(20);
+    t.wrote(&user("run it")).wrote(&call("c1"));
+    t.wrote(&output("c1", "aborted by the user"));
+    t.interrupted("t1");
+    t.start("t2", "and now?");
+    let history = [
+        user("run it"),
+        call("c1"),
+        output("c1", "aborted by the user"),
+        marker(),
+        user("and now?"),
+    ];
+    t.request(2, &history).emit(2, assistant("Nothing."));
+    t.finish(2).completed("t2").read_at_end("t2");
+    t
+}
+
+/// A long session with about everything in it, all as it should be.
+pub(crate) fn long_session() -> Tracer {
+    let mut t = interrupted_tool();
+    let mut history = vec![
+        user("run it"),
+        call("c1"),
+        output("c1", "aborted by the user"),
+        marker(),
+        user("and now?"),
+        assistant("Nothing."),
+        user("three"),
+    ];
+    t.interrupt().reply(None);
+    t.start("t3", "three").request(3, &history);
+    t.add(3, call("c2")).input("four", InputMode::Replace);
+    t.reply(Some("t4")).replaced("t3").disconnected(3);
+    t.started("t4").read_at_end("t3");
+    history.push(user("four"));
+    t.request(4, &history).stream_end(4, StreamEnd::Reset);
+    t.request(5, &history).emit(5, call("c3")).finish(5);
+    t.begin("t4", "c3").end("t4", "c3", Some(0));
+    history.extend([call("c3"), output("c3", "Exit code: 0")]);
+    t.request(6, &history).add(6, assistant("")).kill();
+    t.read(ReadTrigger::Exit).resume();
+    t.wrote_line(
+        "event_msg",
+        &json!({"type": "turn_aborted", "turn_id": "t4"}),
+    );
+    history.push(user("five"));
+    t.start("t5", "five").request(7, &history).finish(7);
+    t.interrupt()
+        .interrupt()
+        .completed("t5")
+        .read_at_end("t5")
+        .read(ReadTrigger::End);
+    t
+}
+
+/// The view of a tracer's trace, for tests of the view itself.
+pub(crate) fn with_view<T>(tracer: &Tracer, look: impl FnOnce(&View<'_>) -> T) -> T {
+    let trace = tracer.trace();
+    look(&View::new(&trace))
+}

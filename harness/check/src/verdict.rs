@@ -1,0 +1,67 @@
+//! What a rule says of a trace.
+
+use serde::{Deserialize, Serialize};
+
+/// How much a breach of a rule weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    /// A breach is a failure.
+    Must,
+    /// A breach is reported, and is a failure only where the user asks for strictness.
+    Should,
+}
+
+/// A breach of a rule, with its evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breach {
+    /// What happened, in a sentence.
+    pub message: String,
+    /// The trace entries that show it, by number, in order.
+    pub evidence: Vec<u64>,
+}
+
+/// What a rule says of a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was kept.
+    Pass {
+        /// How often the trace put it to the test; never 0.
+        exercised: usize,
+    },
+    /// It was broken.
+    Fail {
+        /// How often the trace put it to the test.
+        exercised: usize,
+        /// Each breach.
+        breaches: Vec<Breach>,
+    },
+    /// Nothing in the trace put it to the test.
+    NotExercised,
+    /// The agent lacks what the rule is about.
+    NotApplicable {
+        /// What it lacks.
+        why: String,
+    },
+    /// Nothing can be said, because of trouble in the harness.
+    Unknown {
+        /// The trouble.
+        why: String,
+    },
+}
+
+/// A rule's verdict over one trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The rule's id.
+    pub rule: String,
+    /// Its level.
+    pub level: Level,
+    /// What it says.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// The reason, if the scenario sets the rule aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waived: Option<String>,
+}

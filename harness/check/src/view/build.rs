@@ -1,0 +1,69 @@
+//! The one pass over a trace that makes its view.
+
+use super::View;
+use super::calls::Calls;
+use super::exchanges::Exchanges;
+use super::rollouts::{AgentState, Rollouts};
+use super::turns::{OpAnswer, Turns};
+use crate::trace::{Feature, Trace, What};
+
+pub(super) fn build(trace: &Trace) -> View<'_> {
+    let ids = trace.header.agent.features.contains(&Feature::TurnIds);
+    let mut turns = Turns::new(ids);
+    let mut exchanges = Exchanges::default();
+    let mut calls = Calls::default();
+    let mut rollouts = Rollouts::default();
+    for (at, entry) in trace.entries.iter().enumerate() {
+        // Calls look turns up, so a turn's own event comes first.
+        follow_turns(&mut turns, at, &entry.what);
+        calls.entry(at, &entry.what, &mut turns);
+        if let Some(index) = exchanges.entry(at, &entry.what, &turns) {
+            calls.request(index, &exchanges.exchanges[index]);
+        }
+        let agent = AgentState {
+            starts: turns.starts.len(),
+            down: turns.down(),
+        };
+        rollouts.entry(at, &entry.what, agent);
+    }
+    View {
+        trace,
+        inherited: turns.starts.first().is_some_and(|start| start.resumed),
+        inputs: turns.inputs,
+        interrupts: turns.interrupts,
+        turns: turns.turns,
+        strays: turns.strays,
+        late: turns.late,
+        aborts: turns.aborts,
+        exchanges: exchanges.exchanges,
+        calls: calls.calls,
+        call_ids: calls.ids,
+        rollouts: rollouts.files,
+        unreadable: rollouts.unreadable,
+        compactions: rollouts.compactions,
+        starts: turns.starts,
+        kills: turns.kills,
+        stops: turns.stops,
+    }
+}
+
+fn follow_turns<'a>(turns: &mut Turns<'a>, at: usize, what: &'a What) {
+    match what {
+        What::Reached { point } => turns.reached(point),
+        What::Released { point } => turns.released(point),
+        What::Op { id, op } => turns.op(at, id, op),
+        What::OpReply { id, turn_id, error } => {
+            let answer = OpAnswer {
+                at,
+                turn_id: turn_id.as_deref(),
+                error: error.as_deref(),
+            };
+            turns.op_reply(at, id, answer);
+        }
+        What::Event { event, .. } => turns.event(at, event),
+        What::AgentStarted { resumed, .. } => turns.agent_started(at, *resumed),
+        What::AgentKilled => turns.agent_killed(at),
+        What::AgentExited { expected, .. } => turns.agent_exited(at, *expected),
+        _ => {}
+    }
+}

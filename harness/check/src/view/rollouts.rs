@@ -1,0 +1,320 @@
+//! Rollout files: their content after each read, each line parsed once.
+
+use std::collections::HashMap;
+
+use cutpoint_protocol::marker;
+use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
+use serde_json::Value;
+
+use super::At;
+use crate::trace::{ReadTrigger, What};
+
+/// What a whole line of a rollout is to the rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineKind {
+    /// A line that is no rollout line, with the reason.
+    Bad(String),
+    /// A line that starts or ends a turn.
+    Turn(Bracket),
+    /// The marker of an interrupted turn.
+    Marker,
+    /// The note that the history was compacted.
+    Compacted,
+    /// Any other line.
+    Other,
+}
+
+/// A line that starts or ends a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bracket {
+    /// The turn, where the line tells.
+    pub turn_id: Option<String>,
+    /// How the turn ended; absent if the line starts it.
+    pub end: Option<TurnEnd>,
+}
+
+/// A whole line of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLine {
+    /// What it is.
+    pub kind: LineKind,
+    /// Its ordinal, in the forms that have one.
+    pub ordinal: Option<u64>,
+    /// The read that first showed it.
+    pub read_at: At,
+}
+
+/// What a read changed of what was known of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The file was not known, or was known to be empty.
+    First,
+    /// Nothing, or the file only grew.
+    Grew,
+    /// A restarted agent dropped or changed an unterminated last line.
+    Repaired,
+    /// The file was changed while no agent ran.
+    Outside,
+    /// What was known is no longer the file's beginning.
+    Rewritten {
+        /// The length of the unchanged beginning in bytes.
+        kept: usize,
+        /// The length of what was known in bytes.
+        known: usize,
+    },
+    /// The read does not continue where the known content ends.
+    Gap {
+        /// Where it starts, in bytes.
+        from: u64,
+        /// The length of what was known in bytes.
+        known: usize,
+    },
+}
+
+/// A read of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Read<'a> {
+    /// The entry.
+    pub at: At,
+    /// What made the harness read it.
+    pub trigger: &'a ReadTrigger,
+    /// What it changed.
+    pub change: Change,
+    /// How many whole lines the file had.
+    pub lines: usize,
+    /// How many markers stood in them.
+    pub markers: usize,
+}
+
+/// A read that failed.
+#[derive(Debug, Clone, Copy)]
+pub struct Unreadable<'a> {
+    /// The entry.
+    pub at: At,
+    /// What made the harness read the file.
+    pub trigger: &'a ReadTrigger,
+    /// Why it failed.
+    pub error: &'a str,
+}
+
+/// A rollout file.
+#[derive(Debug)]
+pub struct RolloutFile<'a> {
+    /// Its path.
+    pub path: &'a str,
+    /// Each read, in order.
+    pub reads: Vec<Read<'a>>,
+    /// The whole lines that the last read showed.
+    pub lines: Vec<FileLine>,
+    /// Lines that were found bad, with their number in the file, also if they are gone by now.
+    pub bad: Vec<(usize, FileLine)>,
+    content: String,
+    /// The length of the whole lines in bytes.
+    whole: usize,
+    markers: usize,
+    /// How many times the agent had been started before the last read.
+    starts: usize,
+    /// Whether the last read was made while no agent ran.
+    down: bool,
+}
+
+/// Follows rollout files through a trace.
+#[derive(Debug, Default)]
+pub(super) struct Rollouts<'a> {
+    pub(super) files: Vec<RolloutFile<'a>>,
+    pub(super) unreadable: Vec<Unreadable<'a>>,
+    pub(super) compactions: Vec<At>,
+    by_path: HashMap<&'a str, usize>,
+}
+
+/// What a read has to know of the agent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AgentState {
+    /// How many times it was started.
+    pub(super) starts: usize,
+    /// Whether it is not running.
+    pub(super) down: bool,
+}
+
+impl<'a> Rollouts<'a> {
+    pub(super) fn entry(&mut self, at: At, what: &'a What, agent: AgentState) {
+        match what {
+            What::Rollout {
+                trigger,
+                path,
+                from,
+                text,
+            } => {
+                let file = self.file(path);
+                if file.read(at, trigger, *from, text, agent) {
+                    self.compactions.push(at);
+                }
+            }
+            What::RolloutUnreadable { trigger, error, .. } => {
+                self.unreadable.push(Unreadable { at, trigger, error });
+            }
+            _ => {}
+        }
+    }
+
+    fn file(&mut self, path: &'a str) -> &mut RolloutFile<'a> {
+        let files = &mut self.files;
+        let index = *self.by_path.entry(path).or_insert_with(|| {
+            files.push(RolloutFile {
+                path,
+                reads: Vec::new(),
+                lines: Vec::new(),
+                bad: Vec::new(),
+                content: String::new(),
+                whole: 0,
+                markers: 0,
+                starts: 0,
+                down: false,
+            });
+            files.len() - 1
+        });
+        &mut files[index]
+    }
+}
+
+impl<'a> RolloutFile<'a> {
+    /// Takes a read; says whether it showed that the history was compacted.
+    fn read(
+        &mut self,
+        at: At,
+        trigger: &'a ReadTrigger,
+        from: u64,
+        text: &str,
+        agent: AgentState,
+    ) -> bool {
+        let change = self.change(from, text, agent);
+        let parsed = if from == 0 {
+            self.replace(text.to_owned())
+        } else {
+            self.splice(from, text)
+        };
+        self.parse_new(at);
+        self.reads.push(Read {
+            at,
+            trigger,
+            change,
+            lines: self.lines.len(),
+            markers: self.markers,
+        });
+        (self.starts, self.down) = (agent.starts, agent.down);
+        let new = self.lines.get(parsed..).unwrap_or_default();
+        new.iter().any(|line| line.kind == LineKind::Compacted)
+    }
+
+    fn change(&self, from: u64, text: &str, agent: AgentState) -> Change {
+        let known = self.content.len();
+        match from {
+            0 if known == 0 => Change::First,
+            0 => self.rewritten(text, agent),
+            // Bytes that are no UTF-8 were replaced, so that lengths need not agree.
+            _ if from == known as u64 || self.content.contains('\u{fffd}') => Change::Grew,
+            _ => Change::Gap { from, known },
+        }
+    }
+
+    fn rewritten(&self, text: &str, agent: AgentState) -> Change {
+        let known = self.content.len();
+        let kept = common_prefix(&self.content, text);
+        if kept == known {
+            return Change::Grew;
+        }
+        let torn = self.whole < known;
+        if torn && kept >= self.whole && agent.starts > self.starts {
+            return Change::Repaired;
+        }
+        // No agent runs, and either none ran since the last read or the file was just cut.
+        if agent.down && (self.down || kept == text.len()) && agent.starts == self.starts {
+            return Change::Outside;
+        }
+        Change::Rewritten { kept, known }
+    }
+
+    /// Puts a text behind the content, or in the place of its end; returns how many known lines
+    /// that leaves.
+    fn splice(&mut self, from: u64, text: &str) -> usize {
+        let known = usize::try_from(from).ok();
+        match known.and_then(|from| self.content.get(..from)) {
+            Some(kept) if kept.len() < self.content.len() => {
+                let content = format!("{kept}{text}");
+                self.replace(content)
+            }
+            _ => {
+                self.content.push_str(text);
+                self.lines.len()
+            }
+        }
+    }
+
+    /// Puts a text in the place of the content; returns how many known lines that leaves.
+    fn replace(&mut self, text: String) -> usize {
+        let kept = common_prefix(&self.content, &text);
+        self.content = text;
+        if kept < self.whole {
+            self.lines.clear();
+            self.whole = 0;
+            self.markers = 0;
+        }
+        self.lines.len()
+    }
+
+    fn parse_new(&mut self, at: At) {
+        while let Some(length) = self.content[self.whole..].find('\n') {
+            let text = &self.content[self.whole..self.whole + length];
+            let line = read_line(text, at);
+            self.whole += length + 1;
+            self.markers += usize::from(line.kind == LineKind::Marker);
+            if matches!(line.kind, LineKind::Bad(_)) {
+                self.bad.push((self.lines.len() + 1, line.clone()));
+            }
+            self.lines.push(line);
+        }
+    }
+}
+
+fn read_line(text: &str, read_at: At) -> FileLine {
+    match RolloutLine::parse(text) {
+        Ok(line) => FileLine {
+            kind: kind(&line),
+            ordinal: line.ordinal,
+            read_at,
+        },
+        Err(error) => FileLine {
+            kind: LineKind::Bad(error.to_string()),
+            ordinal: None,
+            read_at,
+        },
+    }
+}
+
+fn kind(line: &RolloutLine) -> LineKind {
+    // Most lines are items, and reading one as an item copies it: only a user message can be a
+    // marker.
+    let user = || line.payload.get("role").and_then(Value::as_str) == Some("user");
+    if line.kind == "response_item" && !user() {
+        return LineKind::Other;
+    }
+    match line.content() {
+        Content::Item(item) if marker::is_marker(&item) => LineKind::Marker,
+        Content::TurnStarted(turn_id) => LineKind::Turn(Bracket { turn_id, end: None }),
+        Content::TurnEnded(turn_id, end) => LineKind::Turn(Bracket {
+            turn_id,
+            end: Some(end),
+        }),
+        Content::Compacted => LineKind::Compacted,
+        _ => LineKind::Other,
+    }
+}
+
+/// The length of what two texts begin with alike, in bytes.
+fn common_prefix(one: &str, other: &str) -> usize {
+    if other.starts_with(one) {
+        return one.len();
+    }
+    let pairs = one.bytes().zip(other.bytes());
+    pairs.take_while(|(one, other)| one == other).count()
+}

@@ -1,0 +1,109 @@
+//! Drivers: how an agent is started, spoken to, and observed. One file per kind.
+
+pub mod codex;
+pub mod codex_events;
+pub mod jsonrpc;
+pub mod points;
+pub mod reference;
+pub mod stdio;
+
+mod lines;
+mod queue_events;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutpoint_check::trace::{AgentInfo, ClientOp, Process};
+use cutpoint_scenario::ast::Capability;
+
+use self::points::Points;
+use crate::rollout::RolloutReader;
+use crate::tracer::Tracer;
+
+/// Why an agent could not be driven on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AgentError {
+    /// It could not be started, or did not get ready.
+    #[error("the agent could not be started: {0}")]
+    Start(String),
+    /// It ended without being told to.
+    #[error("the agent ended unexpectedly: {0}")]
+    Died(String),
+    /// It answered what its protocol does not allow, or refused an op that it must take.
+    #[error("the agent broke its protocol: {0}")]
+    Protocol(String),
+    /// It did not answer in time.
+    #[error("the agent did not {what} within {} s", limit.as_secs_f64())]
+    TimedOut {
+        /// What it was to do.
+        what: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// What a session is started with.
+#[derive(Clone)]
+pub struct CaseEnv {
+    /// Where the agent finds the model, without a slash at its end: `http://127.0.0.1:1234/c/7/v1`.
+    pub base_url: String,
+    /// Where observations go.
+    pub tracer: Arc<Tracer>,
+    /// Reads the session's rollout; the driver tells it the path.
+    pub rollout: Arc<RolloutReader>,
+    /// A directory of the case's own.
+    pub dir: PathBuf,
+    /// What the scenario needs of the agent.
+    pub needs: BTreeSet<Capability>,
+    /// The session needs a process of its own, because the scenario ends it.
+    pub private: bool,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Named points of the agent at which it is to be held.
+    pub points: Arc<Points>,
+    /// Upper bound of each single wait.
+    pub limit: Duration,
+}
+
+/// A kind of agent.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Who is driven, and how.
+    fn info(&self) -> AgentInfo;
+
+    /// What scenarios may need of it.
+    fn capabilities(&self) -> BTreeSet<Capability>;
+
+    /// Starts a session. From here on everything that is observed goes to the case's trace.
+    async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError>;
+
+    /// Ends whatever the sessions shared.
+    async fn close(&self) {}
+}
+
+/// One session of an agent.
+#[async_trait]
+pub trait Session: Send {
+    /// Sends an op. Its answer, if the protocol has one, is observed like everything else.
+    async fn submit(&mut self, id: &str, op: &ClientOp) -> Result<(), AgentError>;
+
+    /// Kills the agent as a crash would.
+    async fn kill(&mut self) -> Result<(), AgentError>;
+
+    /// Starts the agent again and continues the session from its rollout.
+    async fn resume(&mut self) -> Result<(), AgentError>;
+
+    /// Ends the session in good order; afterwards nothing more of it is observed.
+    async fn finish(&mut self) -> Result<(), AgentError>;
+
+    /// The processes that work for this session, without the agent itself.
+    fn processes(&self) -> Vec<Process>;
+
+    /// Whether `CallBegin` comes only when the tool's process is there.
+    fn begins_after_spawn(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,68 @@
+//! Events of the submission/event queue protocol, as the trace names them.
+
+use cutpoint_check::trace::{AbortReason, AgentEvent, ReadTrigger, TurnEnd, What};
+use cutpoint_protocol::session::{self, Event, EventMsg};
+use serde_json::Value;
+
+use crate::rollout::RolloutReader;
+use crate::tracer::Tracer;
+
+/// Records an event; one that ends a turn together with the rollout at this very moment.
+pub(super) fn record(event: &Event, tracer: &Tracer, rollout: &RolloutReader) {
+    let meaning = meaning(&event.msg);
+    let raw = serde_json::to_value(event).unwrap_or(Value::Null);
+    let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
+    let turn_id = meaning.turn_id().map(str::to_owned);
+    let what = What::Event { event: meaning, raw };
+    if ended {
+        rollout.record_with(what, ReadTrigger::TurnEnded { turn_id });
+    } else {
+        tracer.record(what);
+    }
+}
+
+fn meaning(msg: &EventMsg) -> AgentEvent {
+    let turn_id = msg.turn_id().map(str::to_owned);
+    match msg.clone() {
+        EventMsg::TurnStarted { turn_id } => AgentEvent::TurnStarted { turn_id },
+        EventMsg::TurnComplete { .. } => AgentEvent::TurnEnded { turn_id, end: TurnEnd::Complete },
+        EventMsg::TurnAborted { reason, .. } => {
+            let reason = match reason {
+                session::AbortReason::Interrupted => AbortReason::Interrupted,
+                session::AbortReason::Replaced => AbortReason::Replaced,
+            };
+            AgentEvent::TurnEnded { turn_id, end: TurnEnd::Aborted { reason: Some(reason) } }
+        }
+        EventMsg::TurnFailed { message, .. } => {
+            AgentEvent::TurnEnded { turn_id, end: TurnEnd::Failed { message } }
+        }
+        EventMsg::AgentMessageDelta { delta, .. } => AgentEvent::TextDelta { turn_id, text: delta },
+        EventMsg::AgentMessage { message, .. } => AgentEvent::Message { turn_id, text: message },
+        EventMsg::ExecCommandBegin { call_id, command, pid, .. } => {
+            AgentEvent::CallBegin { turn_id, call_id, command: command.join(" "), pid }
+        }
+        EventMsg::ExecCommandOutputDelta { call_id, chunk, .. } => {
+            AgentEvent::CallOutput { turn_id, call_id, chunk }
+        }
+        EventMsg::ExecCommandEnd { call_id, exit_code, output, .. } => {
+            AgentEvent::CallEnd { turn_id, call_id, exit_code, output }
+        }
+        EventMsg::ExecApprovalRequest { call_id, .. } => {
+            AgentEvent::ApprovalRequest { turn_id, call_id }
+        }
+        EventMsg::BackgroundEvent { message } => AgentEvent::Background { message },
+        EventMsg::StreamError { message, .. } | EventMsg::Error { message } => {
+            AgentEvent::Error { turn_id, message }
+        }
+        EventMsg::ShutdownComplete => AgentEvent::ShutdownComplete,
+        EventMsg::SessionConfigured { .. }
+        | EventMsg::AgentReasoningDelta { .. }
+        | EventMsg::TokenCount { .. }
+        | EventMsg::Unknown(_) => AgentEvent::Other { turn_id, name: name_of(msg) },
+    }
+}
+
+fn name_of(msg: &EventMsg) -> String {
+    let value = serde_json::to_value(msg).unwrap_or(Value::Null);
+    value["type"].as_str().unwrap_or("unknown").to_owned()
+}

@@ -1,0 +1,73 @@
+//! What a scenario needs of an agent: what it says, and what its steps imply.
+
+use std::collections::BTreeSet;
+
+use cutpoint_scenario::ast::{
+    Action, Await, Capability, CutPoint, Part, ReplyBody, Scenario,
+};
+
+/// Everything that the scenario needs.
+pub fn of(scenario: &Scenario) -> BTreeSet<Capability> {
+    let mut needs: BTreeSet<Capability> = scenario.needs.iter().copied().collect();
+    for reply in &scenario.model.replies {
+        if let ReplyBody::Stream { parts, .. } = &reply.body {
+            needs.extend(parts.iter().filter_map(of_part));
+        }
+    }
+    for step in &scenario.steps {
+        needs.extend(of_action(&step.action));
+        needs.extend(step.at.as_ref().and_then(of_point));
+    }
+    needs
+}
+
+/// Whether the scenario ends the agent's process, so that it can't be shared.
+pub fn own_process(scenario: &Scenario) -> bool {
+    let ends = |action: &Action| matches!(action, Action::Kill | Action::Resume | Action::Shutdown);
+    scenario.steps.iter().any(|step| ends(&step.action))
+}
+
+fn of_part(part: &Part) -> Option<Capability> {
+    match part {
+        Part::Shell { .. } => Some(Capability::Shell),
+        Part::Custom { .. } => Some(Capability::CustomTools),
+        Part::LocalShell { .. } => Some(Capability::LocalShell),
+        _ => None,
+    }
+}
+
+fn of_action(action: &Action) -> Option<Capability> {
+    match action {
+        Action::Steer { .. } => Some(Capability::Steer),
+        Action::Replace { .. } => Some(Capability::Replace),
+        Action::Resume => Some(Capability::Resume),
+        Action::Approve { .. }
+        | Action::Deny { .. }
+        | Action::Abort { .. }
+        | Action::Await(Await::Approval { .. }) => Some(Capability::Approvals),
+        _ => None,
+    }
+}
+
+fn of_point(point: &CutPoint) -> Option<Capability> {
+    match point {
+        CutPoint::Point { .. } | CutPoint::Aborting => Some(Capability::Points),
+        CutPoint::Approval { .. } => Some(Capability::Approvals),
+        _ => None,
+    }
+}
+
+/// The capability's name in the scenario language.
+pub fn name(capability: Capability) -> &'static str {
+    match capability {
+        Capability::Shell => "shell",
+        Capability::CustomTools => "custom-tools",
+        Capability::LocalShell => "local-shell",
+        Capability::Replace => "replace",
+        Capability::Steer => "steer",
+        Capability::Resume => "resume",
+        Capability::Approvals => "approvals",
+        Capability::Points => "points",
+        Capability::ServerHistory => "server-history",
+    }
+}

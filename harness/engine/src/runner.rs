@@ -1,0 +1,290 @@
+//! Runs one scenario on one agent.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cutpoint_check::judge;
+use cutpoint_check::outcome::{Case, Status, Unmet};
+use cutpoint_check::trace::{
+    AgentInfo, FORMAT, Header, ReadTrigger, Trace, VERSION, Waiver, What,
+};
+use cutpoint_scenario::ast::{Capability, CutPoint, Scenario};
+
+use crate::driver::points::Points;
+use crate::driver::{AgentError, CaseEnv, Driver, Session};
+use crate::process::{self, Belongs};
+use crate::rollout::RolloutReader;
+use crate::script;
+use crate::server::ReplayServer;
+use crate::server::body::Pace;
+use crate::server::case::{Case as ServerCase, CaseConfig};
+use crate::server::gate::Verdict as GateVerdict;
+use crate::steps::{Stop, Steps};
+use crate::tracer::Tracer;
+use crate::{expect, needs, observe};
+
+/// Upper bound of each single wait unless told otherwise.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a tool may outlive the turn that it belonged to (rule PROC-1).
+const TOOL_LIMIT: Duration = Duration::from_secs(2);
+
+/// Settings of a run.
+#[derive(Debug, Clone)]
+pub struct RunConfig {
+    /// Upper bound of each single wait; a scenario's own `limit` goes before it.
+    pub limit: Duration,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Where recordings are looked for, besides the scenario's own folder.
+    pub recordings: PathBuf,
+    /// The directory below which every case gets one of its own.
+    pub dir: PathBuf,
+}
+
+/// A scenario with the file it stands in.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Its file, as the user named it.
+    pub file: String,
+}
+
+/// Runs scenarios on one agent, each in a case of its own.
+pub struct Runner {
+    server: Arc<ReplayServer>,
+    driver: Arc<dyn Driver>,
+    config: RunConfig,
+    cases: AtomicUsize,
+}
+
+impl Runner {
+    /// A runner of that agent.
+    pub fn new(server: Arc<ReplayServer>, driver: Arc<dyn Driver>, config: RunConfig) -> Self {
+        Self { server, driver, config, cases: AtomicUsize::new(0) }
+    }
+
+    /// Runs one scenario to a verdict. Whatever goes wrong is part of the result.
+    pub async fn run(&self, planned: &Planned) -> Case {
+        let start = Instant::now();
+        let scenario = &planned.scenario;
+        let needs = needs::of(scenario);
+        let info = self.driver.info();
+        let missing = needs.difference(&self.driver.capabilities()).next().copied();
+        let mut case = empty_case(planned, &info, self.config.seed);
+        if let Some(missing) = missing {
+            case.status = Status::Skipped;
+            case.note = Some(format!("{} cannot do `{}`", info.name, needs::name(missing)));
+            return case;
+        }
+        let tracer = Arc::new(Tracer::default());
+        match self.execute(planned, needs, &tracer).await {
+            Ok(done) => {
+                case.unmet = done.unmet;
+                (case.status, case.note) = done.status;
+            }
+            Err(message) => {
+                case.status = Status::ScenarioError;
+                case.note = Some(message);
+            }
+        }
+        case.trace.entries = tracer.entries();
+        if case.status != Status::ScenarioError {
+            case.verdicts = judge(&case.trace);
+            case.unmet.extend(expect::unmet(scenario, &case.trace.entries));
+        }
+        case.status = final_status(&case);
+        case.duration_ms = start.elapsed().as_secs_f64() * 1000.0;
+        case
+    }
+
+    async fn execute(
+        &self,
+        planned: &Planned,
+        needs: BTreeSet<Capability>,
+        tracer: &Arc<Tracer>,
+    ) -> Result<Done, String> {
+        let scenario = &planned.scenario;
+        let script = script::load(&scenario.model, Path::new(&planned.file), &self.config.recordings)?;
+        let points: Vec<CutPoint> = scenario.steps.iter().filter_map(|step| step.at.clone()).collect();
+        let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
+        let base = format!("/c/{number}/v1");
+        let rollout = RolloutReader::new(tracer.clone());
+        let server_case = self.server.add(
+            &base,
+            CaseConfig {
+                script,
+                gates: points.clone(),
+                tracer: Some(tracer.clone()),
+                on_request: Some(on_request(&rollout)),
+                asks_approval: needs.contains(&Capability::Approvals),
+                timed: false,
+                pace: Pace::Flushed,
+            },
+        );
+        let dir = self.config.dir.join(format!("case-{number}"));
+        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let env = CaseEnv {
+            base_url: self.server.base_url(&base),
+            tracer: tracer.clone(),
+            rollout,
+            dir: process::real_path(&dir),
+            needs,
+            private: needs::own_process(scenario),
+            seed: self.config.seed,
+            points: Arc::new(Points::new(&points, tracer)),
+            limit: scenario.limit.unwrap_or(self.config.limit),
+        };
+        let done = self.drive(scenario, env.clone(), &server_case).await;
+        self.server.remove(&base);
+        // Whatever the agent left behind ends here, so that the next case starts clean.
+        process::kill_all(&Belongs::Case(env.dir.clone()), TOOL_LIMIT).await;
+        // What can't be removed goes with the run's directory.
+        let _ = std::fs::remove_dir_all(&dir);
+        match server_case.scenario_errors().into_iter().next() {
+            Some(message) => Err(message),
+            None => Ok(done),
+        }
+    }
+
+    async fn drive(&self, scenario: &Scenario, env: CaseEnv, server_case: &Arc<ServerCase>) -> Done {
+        let mut session = match self.driver.start(env.clone()).await {
+            Ok(session) => session,
+            Err(error) => return Done::failed(&error),
+        };
+        let mut steps = Steps::new(&env, server_case);
+        let mut unmet = Vec::new();
+        let mut status = (Status::Conforms, None);
+        for (at, step) in scenario.steps.iter().enumerate() {
+            match steps.run(at + 1, step, session.as_mut()).await {
+                Ok(()) => {}
+                Err(Stop::Unmet(found)) => {
+                    unmet.push(found);
+                    break;
+                }
+                Err(Stop::Agent(error)) => {
+                    status = (Status::AgentFailed, Some(error.to_string()));
+                    break;
+                }
+            }
+        }
+        steps.let_go();
+        if status.0 == Status::Conforms && unmet.is_empty() {
+            unmet.extend(steps.settle(scenario).await);
+        }
+        release_all(&env, server_case);
+        let end = wind_up(session.as_mut(), &env).await;
+        if let (Status::Conforms, Err(error)) = (status.0, end) {
+            status = (Status::AgentFailed, Some(error.to_string()));
+        }
+        if let Some(message) = unexpected_exit(&env.tracer) {
+            status = (Status::AgentFailed, Some(message));
+        }
+        Done { unmet, status }
+    }
+}
+
+/// How the steps of a scenario went.
+struct Done {
+    unmet: Vec<Unmet>,
+    status: (Status, Option<String>),
+}
+
+impl Done {
+    fn failed(error: &AgentError) -> Self {
+        Self { unmet: Vec::new(), status: (Status::AgentFailed, Some(error.to_string())) }
+    }
+}
+
+fn on_request(rollout: &Arc<RolloutReader>) -> Arc<dyn Fn(usize) + Send + Sync> {
+    let rollout = rollout.clone();
+    Arc::new(move |exchange| rollout.read(ReadTrigger::Request { exchange }))
+}
+
+fn release_all(env: &CaseEnv, server_case: &ServerCase) {
+    for gate in env.points.gates().chain(server_case.gates()) {
+        gate.decide(GateVerdict::Release);
+    }
+}
+
+/// Looks at what is left running, ends the session, reads the rollout for the last time.
+async fn wind_up(session: &mut dyn Session, env: &CaseEnv) -> Result<(), AgentError> {
+    let deadline = Instant::now() + TOOL_LIMIT;
+    let mut alive = session.processes();
+    while !alive.is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        alive = session.processes();
+    }
+    env.tracer.record(What::Processes { alive, at_end: true });
+    let finished = session.finish().await;
+    env.rollout.read(ReadTrigger::End);
+    finished
+}
+
+fn unexpected_exit(tracer: &Tracer) -> Option<String> {
+    let exit = |what: &What| match what {
+        What::AgentExited { expected: false, code, stderr } => Some((*code, stderr.clone())),
+        _ => None,
+    };
+    let (_, (code, stderr)) = tracer.find(0, exit)?;
+    let code = code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+    let mut message = format!("the agent ended unexpectedly{code}");
+    if !stderr.trim().is_empty() {
+        message.push_str(&format!("; its last words:\n{}", stderr.trim()));
+    }
+    Some(message)
+}
+
+fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
+    let scenario = &planned.scenario;
+    let waiver = |waive: &cutpoint_scenario::ast::Waive| Waiver {
+        rule: waive.rule.clone(),
+        because: waive.because.clone(),
+    };
+    let header = Header {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        scenario: scenario.name.clone(),
+        file: Some(planned.file.clone()),
+        agent: info.clone(),
+        seed,
+        waived: scenario.waive.iter().map(waiver).collect(),
+    };
+    Case {
+        scenario: scenario.name.clone(),
+        file: planned.file.clone(),
+        line: scenario.span.line,
+        about: scenario.about.clone(),
+        agent: info.clone(),
+        verdicts: Vec::new(),
+        unmet: Vec::new(),
+        note: None,
+        status: Status::Conforms,
+        duration_ms: 0.0,
+        replay: String::new(),
+        trace_path: None,
+        trace: Trace { header, entries: Vec::new() },
+    }
+}
+
+/// A breach is a breach also where the agent could not be run to the end; trouble of the harness
+/// goes before everything.
+fn final_status(case: &Case) -> Status {
+    let trouble = |what: &What| matches!(what, What::Trouble { .. });
+    if case.trace.entries.iter().any(|entry| trouble(&entry.what)) {
+        return Status::Trouble;
+    }
+    let breached = case.breaches(false).next().is_some() || !case.unmet.is_empty();
+    match case.status {
+        Status::Conforms if breached => Status::Breach,
+        status => status,
+    }
+}
+
+/// Whether a turn is active, as far as the trace tells.
+pub(crate) fn turn_is_active(tracer: &Tracer) -> bool {
+    tracer.with(0, observe::turn_is_active)
+}

@@ -1,0 +1,55 @@
+//! Turns a scenario's `model` into what the server sends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cutpoint_protocol::api_error;
+use cutpoint_recording::Recording;
+use cutpoint_scenario::ast::{Model, Reply, ReplyBody};
+
+use crate::server::case::{Script, ScriptedBody, ScriptedReply};
+
+/// Loads what the model answers. A recording is looked for beside the scenario's file, then in
+/// `recordings`.
+///
+/// # Errors
+/// If a recording can't be found or read.
+pub fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, String> {
+    if let Some(recording) = &model.recording {
+        return find(&recording.name, file, recordings).map(Script::Recording);
+    }
+    let replies = model.replies.iter().map(|reply| scripted(reply, file, recordings));
+    replies.collect::<Result<_, _>>().map(Script::Replies)
+}
+
+fn scripted(reply: &Reply, file: &Path, recordings: &Path) -> Result<ScriptedReply, String> {
+    let body = match &reply.body {
+        ReplyBody::Stream { parts, end } => {
+            ScriptedBody::Stream { parts: parts.clone(), end: end.clone() }
+        }
+        ReplyBody::Status { status, retry_after_s, headers, body } => {
+            let mut headers = headers.clone();
+            if let Some(seconds) = retry_after_s {
+                headers.push(("retry-after".to_owned(), seconds.to_string()));
+            }
+            let own = || api_error::for_status(*status).body.to_string();
+            let body = body.clone().unwrap_or_else(own);
+            ScriptedBody::Status { status: *status, headers, body }
+        }
+        ReplyBody::Recorded { name, exchange } => ScriptedBody::Recorded {
+            recording: find(name, file, recordings)?,
+            exchange: *exchange,
+        },
+    };
+    Ok(ScriptedReply { body, lenient: reply.lenient, text: reply.to_string() })
+}
+
+fn find(name: &str, file: &Path, recordings: &Path) -> Result<Arc<Recording>, String> {
+    let beside = file.parent().unwrap_or(Path::new("")).join(name);
+    let candidates: [PathBuf; 2] = [beside, recordings.join(name)];
+    let Some(path) = candidates.iter().find(|path| path.exists()) else {
+        let [beside, stored] = candidates.map(|path| path.display().to_string());
+        return Err(format!("there is no recording `{name}`: neither {beside} nor {stored} exists"));
+    };
+    Recording::load(path).map(Arc::new).map_err(|errors| errors.to_string())
+}

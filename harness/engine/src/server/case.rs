@@ -1,0 +1,506 @@
+//! One case on the server: its replies, its conversations, its gates, the responses it remembers.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cutpoint_check::trace::What;
+use cutpoint_protocol::Item;
+use cutpoint_protocol::api_error::{self, ApiError};
+use cutpoint_protocol::pairing;
+use cutpoint_protocol::request::ResponsesRequest;
+use cutpoint_recording::{Match, Matcher, Recording, Response};
+use cutpoint_scenario::ast::{CutPoint, End, Part};
+use serde_json::Value;
+
+use super::body::Pace;
+use super::conversation::Conversations;
+use super::gate::Gate;
+use super::plan::{self, Hold, StreamPlan};
+use crate::tracer::Tracer;
+
+/// How many responses a case remembers for `previous_response_id`.
+pub const RESPONSES_KEPT: usize = 256;
+
+/// Where replies come from.
+#[derive(Debug, Clone)]
+pub enum Script {
+    /// Scripted replies, in order within the main conversation.
+    Replies(Vec<ScriptedReply>),
+    /// A recording, matched by content.
+    Recording(Arc<Recording>),
+}
+
+/// A scripted reply.
+#[derive(Debug, Clone)]
+pub struct ScriptedReply {
+    /// What it sends.
+    pub body: ScriptedBody,
+    /// Whether the request that gets it is let through whatever its history.
+    pub lenient: bool,
+    /// The reply as it is written, for messages.
+    pub text: String,
+}
+
+/// What a scripted reply sends.
+#[derive(Debug, Clone)]
+pub enum ScriptedBody {
+    /// A composed stream.
+    Stream {
+        /// Its parts.
+        parts: Vec<Part>,
+        /// How it ends.
+        end: End,
+    },
+    /// An HTTP answer that is not a stream.
+    Status {
+        /// The status.
+        status: u16,
+        /// Headers besides the content type.
+        headers: Vec<(String, String)>,
+        /// The body.
+        body: String,
+    },
+    /// One exchange of a recording, counted from 1.
+    Recorded {
+        /// The recording.
+        recording: Arc<Recording>,
+        /// The exchange.
+        exchange: usize,
+    },
+}
+
+/// Settings of a case.
+#[derive(Clone)]
+pub struct CaseConfig {
+    /// Where replies come from.
+    pub script: Script,
+    /// Cut points at which responses are to be held.
+    pub gates: Vec<CutPoint>,
+    /// Where observations go, if anybody wants them.
+    pub tracer: Option<Arc<Tracer>>,
+    /// Called when a request has arrived, with its exchange's number, before it is answered.
+    pub on_request: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+    /// Whether portable `shell` calls ask for the user's approval.
+    pub asks_approval: bool,
+    /// Whether recorded streams keep their original timing.
+    pub timed: bool,
+    /// How frames are handed to the connection.
+    pub pace: Pace,
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Case").field("gates", &self.gates).finish_non_exhaustive()
+    }
+}
+
+/// One case on the server.
+pub struct Case {
+    config: CaseConfig,
+    gates: Vec<Arc<Gate>>,
+    /// Finds recorded exchanges by content, where the script is a recording.
+    matcher: Option<Matcher>,
+    exchanges: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    conversations: Conversations,
+    /// Response id → the whole history up to and with that response.
+    responses: HashMap<String, Arc<Vec<Item>>>,
+    /// The ids above, oldest first.
+    order: VecDeque<String>,
+    tally: Tally,
+    scenario_errors: Vec<String>,
+}
+
+/// What became of the requests of a case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests that got a scripted or a recorded reply.
+    pub served: usize,
+    /// Of them, those whose history was exactly the recorded one.
+    pub exact: usize,
+    /// Requests for which no recorded history was the same.
+    pub diverged: usize,
+    /// Requests that were refused as the API would.
+    pub refused: usize,
+    /// Requests that nothing was left for.
+    pub unmatched: usize,
+}
+
+/// What the server sends back.
+#[derive(Debug)]
+pub enum Answer {
+    /// A stream.
+    Stream {
+        /// What it sends.
+        plan: StreamPlan,
+        /// Gates inside it.
+        holds: Vec<Hold>,
+        /// Gate in front of the status line.
+        before: Option<Arc<Gate>>,
+        /// The scripted reply or recorded exchange, counted from 1.
+        reply: usize,
+        /// What `previous_response_id` will find once the stream was sent.
+        remember: Option<(String, Vec<Item>)>,
+    },
+    /// A whole body.
+    Body {
+        /// The status.
+        status: u16,
+        /// Headers.
+        headers: Vec<(String, String)>,
+        /// The body.
+        body: String,
+        /// Gate in front of the status line.
+        before: Option<Arc<Gate>>,
+        /// The scripted reply or recorded exchange, counted from 1.
+        reply: Option<usize>,
+    },
+}
+
+impl Case {
+    /// A case with all its gates closed.
+    pub fn new(config: CaseConfig) -> Self {
+        let gate = |point: &CutPoint| Gate::new(point.clone(), config.tracer.clone());
+        let gates = config.gates.iter().map(gate).collect();
+        let matcher = match &config.script {
+            Script::Recording(recording) => Some(recording.matcher()),
+            Script::Replies(_) => None,
+        };
+        Self { config, gates, matcher, exchanges: AtomicUsize::new(0), state: Mutex::default() }
+    }
+
+    /// The gate at that point.
+    pub fn gate(&self, point: &CutPoint) -> Option<&Arc<Gate>> {
+        self.gates.iter().find(|gate| gate.point == *point)
+    }
+
+    /// All gates.
+    pub fn gates(&self) -> &[Arc<Gate>] {
+        &self.gates
+    }
+
+    /// What became of the requests so far.
+    pub fn tally(&self) -> Tally {
+        self.lock().tally
+    }
+
+    /// Mistakes of the scenario that showed only when a reply was made, one sentence each.
+    pub fn scenario_errors(&self) -> Vec<String> {
+        self.lock().scenario_errors.clone()
+    }
+
+    /// The trace that the case records into.
+    pub fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.config.tracer.as_ref()
+    }
+
+    /// How frames are handed to the connection.
+    pub fn pace(&self) -> Pace {
+        self.config.pace
+    }
+
+    /// Numbers a new exchange, counted from 1.
+    pub fn next_exchange(&self) -> usize {
+        self.exchanges.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Records an observation, if anybody wants it.
+    pub fn record(&self, what: impl FnOnce() -> What) {
+        if let Some(tracer) = &self.config.tracer {
+            tracer.record(what());
+        }
+    }
+
+    /// Finds the answer to a request.
+    pub fn answer(&self, exchange: usize, request: &ResponsesRequest) -> Answer {
+        let mut state = self.lock();
+        let history = match whole_history(&state, request) {
+            Ok(history) => history,
+            Err(error) => {
+                self.record_request(exchange, 0, request, None);
+                return self.refuse(&mut state, exchange, &error);
+            }
+        };
+        let conversation = state.conversations.find(&history);
+        self.record_request(exchange, conversation, request, Some(&history));
+        let lenient = self.next_reply(&state, conversation).is_some_and(|reply| reply.lenient);
+        if !lenient {
+            let error = pairing::faults(&history).iter().find_map(api_error::for_fault);
+            if let Some(error) = error {
+                return self.refuse(&mut state, exchange, &error);
+            }
+        }
+        let answer = match &self.config.script {
+            Script::Replies(replies) => {
+                self.scripted(&mut state, replies, conversation, request, &history)
+            }
+            Script::Recording(recording) => {
+                self.recorded(&mut state, recording, conversation, &history)
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                state.tally.served += 1;
+                answer
+            }
+            Err(message) => {
+                state.tally.unmatched += 1;
+                self.record(|| What::Unscripted { exchange, message: message.clone() });
+                unscripted(&message)
+            }
+        }
+    }
+
+    /// Remembers a response that was sent whole, for `previous_response_id`.
+    pub fn remember(&self, response_id: String, history: Vec<Item>) {
+        let mut state = self.lock();
+        if state.responses.insert(response_id.clone(), Arc::new(history)).is_none() {
+            state.order.push_back(response_id);
+        }
+        if state.order.len() > RESPONSES_KEPT
+            && let Some(oldest) = state.order.pop_front()
+        {
+            state.responses.remove(&oldest);
+        }
+    }
+
+    fn next_reply(&self, state: &State, conversation: usize) -> Option<&ScriptedReply> {
+        match &self.config.script {
+            Script::Replies(replies) if conversation == 0 => {
+                replies.get(state.conversations.served(conversation))
+            }
+            _ => None,
+        }
+    }
+
+    fn scripted(
+        &self,
+        state: &mut State,
+        replies: &[ScriptedReply],
+        conversation: usize,
+        request: &ResponsesRequest,
+        history: &[Item],
+    ) -> Result<Answer, String> {
+        let served = state.conversations.served(conversation);
+        // Replies are written for the main conversation; another one must not eat them.
+        let reply = replies.get(served).filter(|_| conversation == 0);
+        let Some(reply) = reply else {
+            return Err(nothing_left(replies, served, conversation, history));
+        };
+        state.conversations.serve(conversation);
+        let number = served + 1;
+        let before = self.gate(&CutPoint::Request { reply: number }).cloned();
+        match &reply.body {
+            ScriptedBody::Status { status, headers, body } => Ok(Answer::Body {
+                status: *status,
+                headers: headers.clone(),
+                body: body.clone(),
+                before,
+                reply: Some(number),
+            }),
+            ScriptedBody::Stream { parts, end } => {
+                let id = format!("resp_{number}");
+                let plan = plan::compose(parts, end, &id, request, self.config.asks_approval).map_err(|message| {
+                    state.scenario_errors.push(message.clone());
+                    message
+                })?;
+                Ok(self.stream(state, plan, before, number, history))
+            }
+            ScriptedBody::Recorded { recording, exchange } => {
+                self.exchange(state, recording, *exchange, before, number, history)
+            }
+        }
+    }
+
+    fn recorded(
+        &self,
+        state: &mut State,
+        recording: &Recording,
+        conversation: usize,
+        history: &[Item],
+    ) -> Result<Answer, String> {
+        let taken = state.conversations.taken(conversation);
+        let found = self.matcher.as_ref().map_or(Match::None, |matcher| matcher.match_request(history, taken));
+        let number = match found {
+            Match::Exact(number) => {
+                state.tally.exact += 1;
+                number
+            }
+            Match::Diverged { nearest, diff } => {
+                state.tally.diverged += 1;
+                return Err(format!(
+                    "no recorded request has this history; the nearest is exchange {nearest}:\n{diff}"
+                ));
+            }
+            Match::None => return Err("the recording has no exchange left".to_owned()),
+        };
+        state.conversations.take(conversation, number);
+        let before = self.gate(&CutPoint::Request { reply: number }).cloned();
+        self.exchange(state, recording, number, before, number, history)
+    }
+
+    fn exchange(
+        &self,
+        state: &mut State,
+        recording: &Recording,
+        exchange: usize,
+        before: Option<Arc<Gate>>,
+        number: usize,
+        history: &[Item],
+    ) -> Result<Answer, String> {
+        let Some(found) = recording.exchange(exchange) else {
+            let count = recording.exchanges.len();
+            let name = &recording.name;
+            return Err(format!("recording `{name}` has {count} exchanges, so there is no exchange {exchange}"));
+        };
+        match &found.response {
+            Response::Stream(document) => {
+                let plan = plan::recorded(document, self.config.timed);
+                Ok(self.stream(state, plan, before, number, history))
+            }
+            Response::Body { status, headers, body } => Ok(Answer::Body {
+                status: *status,
+                headers: headers.clone().into_iter().collect(),
+                body: match body {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                },
+                before,
+                reply: Some(number),
+            }),
+        }
+    }
+
+    fn stream(
+        &self,
+        state: &mut State,
+        plan: StreamPlan,
+        before: Option<Arc<Gate>>,
+        number: usize,
+        history: &[Item],
+    ) -> Answer {
+        let mut holds = Vec::new();
+        for gate in self.gates.iter().filter(|gate| gate.is_closed()) {
+            match plan.place(&gate.point, number) {
+                Ok(Some(at)) => holds.push(Hold { at, gate: gate.clone() }),
+                Ok(None) => {}
+                Err(message) => {
+                    state.scenario_errors.push(format!("at=\"{}\": {message}", gate.point));
+                }
+            }
+        }
+        let remember = plan.whole_response().and_then(|response| {
+            let done = response["status"] == "completed";
+            let id = response["id"].as_str().filter(|_| done)?.to_owned();
+            Some((id, history.iter().cloned().chain(plan.output()).collect()))
+        });
+        Answer::Stream { plan, holds, before, reply: number, remember }
+    }
+
+    fn refuse(&self, state: &mut State, exchange: usize, error: &ApiError) -> Answer {
+        state.tally.refused += 1;
+        self.record(|| What::Refused {
+            exchange,
+            status: error.status,
+            message: error.message().to_owned(),
+        });
+        Answer::Body {
+            status: error.status,
+            headers: Vec::new(),
+            body: error.body.to_string(),
+            before: None,
+            reply: None,
+        }
+    }
+
+    fn record_request(
+        &self,
+        exchange: usize,
+        conversation: usize,
+        request: &ResponsesRequest,
+        history: Option<&[Item]>,
+    ) {
+        self.record(|| {
+            let rebuilt = history.filter(|_| request.previous_response_id().is_some());
+            What::Request {
+                exchange,
+                conversation,
+                path: "/responses".to_owned(),
+                body: Value::Object(request.body.clone()),
+                history: rebuilt.map(|history| history.iter().map(Item::to_value).collect()),
+            }
+        });
+        if let Some(on_request) = &self.config.on_request {
+            on_request(exchange);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The history that a request stands for: what `previous_response_id` names, then its input.
+fn whole_history(state: &State, request: &ResponsesRequest) -> Result<Vec<Item>, ApiError> {
+    let Some(id) = request.previous_response_id() else {
+        return Ok(request.input.clone());
+    };
+    match state.responses.get(id) {
+        Some(known) => Ok(known.iter().chain(&request.input).cloned().collect()),
+        None => Err(api_error::previous_response_not_found(id)),
+    }
+}
+
+fn unscripted(message: &str) -> Answer {
+    let error = serde_json::json!({
+        "message": format!("cutpoint: {message}"),
+        "type": "cutpoint_unscripted_request", "param": null, "code": "unscripted_request",
+    });
+    Answer::Body {
+        status: 500,
+        headers: Vec::new(),
+        body: serde_json::json!({"error": error}).to_string(),
+        before: None,
+        reply: None,
+    }
+}
+
+/// Says which reply would have been next to nearest, and shows what was asked against it.
+fn nothing_left(
+    replies: &[ScriptedReply],
+    served: usize,
+    conversation: usize,
+    history: &[Item],
+) -> String {
+    let asked: Vec<String> = history.iter().rev().take(3).map(outline).collect();
+    let asked: Vec<&str> = asked.iter().rev().map(String::as_str).collect();
+    if conversation > 0 {
+        return format!(
+            "a request of another conversation than the scenario's, for which no reply is scripted; it ends in:\n+ {}",
+            asked.join("\n+ ")
+        );
+    }
+    let mut message = format!(
+        "request {} of the conversation, but only {} replies are scripted; add a `reply` for it.\n",
+        served + 1,
+        replies.len()
+    );
+    if let Some(last) = replies.last() {
+        message.push_str(&format!("- {}\n", last.text));
+    }
+    message + "+ " + &asked.join("\n+ ")
+}
+
+fn outline(item: &Item) -> String {
+    let text: String = item.all_text().chars().take(120).collect();
+    let who = item.role().unwrap_or(item.type_name());
+    match item.call_id() {
+        Some(call_id) => format!("{who} {call_id} {text:?}"),
+        None => format!("{who} {text:?}"),
+    }
+}

@@ -1,0 +1,95 @@
+//! A connection whose end the server can choose.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What a response can ask of the connection that carries it.
+#[derive(Debug, Default)]
+pub struct Control {
+    reset: AtomicBool,
+}
+
+impl Control {
+    /// When the connection is dropped, the peer gets a RST and not a FIN.
+    pub fn reset_on_drop(&self) {
+        self.reset.store(true, Ordering::Release);
+    }
+}
+
+/// A TCP connection under [`Control`].
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    control: Arc<Control>,
+}
+
+impl Connection {
+    /// Wraps an accepted connection. Small writes go out at once: a gate must not wait for Nagle.
+    ///
+    /// # Errors
+    /// If the socket option can't be set.
+    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, control: Arc::default() })
+    }
+
+    /// The connection's control.
+    pub(super) fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.control.reset.load(Ordering::Acquire) {
+            // If it fails, the peer sees a FIN: still an end without a terminal event.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+}

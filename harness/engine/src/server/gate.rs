@@ -1,0 +1,91 @@
+//! Gates: points of a response at which the server holds until it is told to go on.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use cutpoint_check::trace::What;
+use cutpoint_scenario::ast::{CutPoint, Drop as DropKind};
+
+use crate::tracer::Tracer;
+
+/// What becomes of a response that was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Release,
+    /// Its connection ends here.
+    Drop(DropKind),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reached: bool,
+    verdict: Option<Verdict>,
+    waker: Option<Waker>,
+}
+
+/// One gate. It is armed from the start, so that it can't be missed; it holds once.
+#[derive(Debug)]
+pub struct Gate {
+    /// Where it stands.
+    pub point: CutPoint,
+    name: String,
+    tracer: Option<Arc<Tracer>>,
+    state: Mutex<State>,
+}
+
+impl Gate {
+    /// A closed gate at that point.
+    pub fn new(point: CutPoint, tracer: Option<Arc<Tracer>>) -> Arc<Self> {
+        let name = point.to_string();
+        Arc::new(Self { point, name, tracer, state: Mutex::default() })
+    }
+
+    /// Opens the gate, or ends the connection that is held there. Only the first call counts.
+    pub fn decide(&self, verdict: Verdict) {
+        let mut state = self.lock();
+        if state.verdict.is_some() {
+            return;
+        }
+        state.verdict = Some(verdict);
+        let waker = state.waker.take();
+        let reached = state.reached;
+        drop(state);
+        if reached {
+            self.record(What::Released { point: self.name.clone() });
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Called by the response at the gate, after everything before it was flushed.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Verdict> {
+        let mut state = self.lock();
+        if let Some(verdict) = state.verdict {
+            return Poll::Ready(verdict);
+        }
+        state.waker = Some(context.waker().clone());
+        let first = !std::mem::replace(&mut state.reached, true);
+        drop(state);
+        if first {
+            self.record(What::Reached { point: self.name.clone() });
+        }
+        Poll::Pending
+    }
+
+    /// Whether the gate would hold.
+    pub fn is_closed(&self) -> bool {
+        self.lock().verdict.is_none()
+    }
+
+    fn record(&self, what: What) {
+        if let Some(tracer) = &self.tracer {
+            tracer.record(what);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,386 @@
+//! The replay server: a mock of the Responses API that holds, drops and refuses.
+//!
+//! One server carries many cases, each below a base path of its own. It is written on hyper itself,
+//! because a gate inside an event needs to decide when bytes are flushed, and a TCP reset needs the
+//! socket.
+
+pub mod body;
+pub mod case;
+pub mod conversation;
+pub mod gate;
+pub mod plan;
+
+mod connection;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cutpoint_check::trace::What;
+use cutpoint_protocol::api_error;
+use cutpoint_protocol::request::ResponsesRequest;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::body::GatedBody;
+use self::case::{Answer, Case, CaseConfig};
+use self::connection::{Connection, Control};
+use self::gate::{Gate, Verdict};
+
+/// Largest request body unless told otherwise: 64 MiB, a few times what the API takes.
+pub const REQUEST_LIMIT_BYTES: usize = 64 << 20;
+/// How long a client may take to send a request's headers, or its body.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most connections served at once; more wait in the listener's backlog.
+pub const CONNECTION_LIMIT: usize = 4096;
+
+/// Settings of a server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Whether an address that other machines can reach is allowed.
+    pub beyond_loopback: bool,
+    /// Largest request body, in bytes.
+    pub request_limit_bytes: usize,
+    /// How long a client may take to send a request.
+    pub request_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            beyond_loopback: false,
+            request_limit_bytes: REQUEST_LIMIT_BYTES,
+            request_timeout: REQUEST_TIMEOUT,
+        }
+    }
+}
+
+/// Why a server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address can be reached from other machines.
+    #[error("{0} can be reached from other machines; cutpoint listens on loopback unless told otherwise")]
+    NotLoopback(IpAddr),
+    /// The address can't be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+type Cases = Arc<RwLock<HashMap<String, Arc<Case>>>>;
+type ResponseBody = BoxBody<Bytes, io::Error>;
+
+/// A running server. It ends, with all its connections, when it is dropped.
+#[derive(Debug)]
+pub struct ReplayServer {
+    address: SocketAddr,
+    cases: Cases,
+    stop: CancellationToken,
+}
+
+impl ReplayServer {
+    /// Starts a server on the current runtime.
+    ///
+    /// # Errors
+    /// If the address is not allowed or can't be had.
+    pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let wanted = config.address;
+        if !wanted.ip().is_loopback() && !config.beyond_loopback {
+            return Err(ServerError::NotLoopback(wanted.ip()));
+        }
+        let failed = |source| ServerError::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let server = Self { address, cases: Cases::default(), stop: CancellationToken::new() };
+        tokio::spawn(accept(listener, server.cases.clone(), Arc::new(config), server.stop.clone()));
+        Ok(server)
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Adds a case below `base`, a path without a slash at its end (`""` or `/c/7/v1`).
+    pub fn add(&self, base: &str, config: CaseConfig) -> Arc<Case> {
+        let case = Arc::new(Case::new(config));
+        let mut cases = self.cases.write().unwrap_or_else(PoisonError::into_inner);
+        cases.insert(base.to_owned(), case.clone());
+        case
+    }
+
+    /// Takes a case away. Responses under way go on to their end.
+    pub fn remove(&self, base: &str) {
+        self.cases.write().unwrap_or_else(PoisonError::into_inner).remove(base);
+    }
+
+    /// The base URL of the case below `base`.
+    pub fn base_url(&self, base: &str) -> String {
+        format!("http://{}{base}", self.address)
+    }
+}
+
+impl Drop for ReplayServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    cases: Cases,
+    config: Arc<ServerConfig>,
+    stop: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept(), if connections.len() < CONNECTION_LIMIT => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(serve(stream, cases.clone(), config.clone()));
+            }
+            // Out of file descriptors, or the peer was gone already: the next one may work.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn serve(stream: TcpStream, cases: Cases, config: Arc<ServerConfig>) {
+    let Ok(connection) = Connection::new(stream) else { return };
+    let control = connection.control();
+    let header_timeout = config.request_timeout;
+    let service = service_fn(move |request| {
+        let answered = respond(request, cases.clone(), config.clone(), control.clone());
+        async move { Ok::<_, Infallible>(answered.await) }
+    });
+    // An error here is a client that went away or spoke no HTTP: hyper has answered what it could.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .serve_connection(TokioIo::new(connection), service)
+        .await;
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    cases: Cases,
+    config: Arc<ServerConfig>,
+    control: Arc<Control>,
+) -> Response<ResponseBody> {
+    let path = request.uri().path().to_owned();
+    let (base, resource) = match path.rfind('/') {
+        Some(at) => path.split_at(at),
+        None => ("", path.as_str()),
+    };
+    let found = cases.read().unwrap_or_else(PoisonError::into_inner).get(base).cloned();
+    let Some(case) = found else {
+        let message = format!("Nothing is served at {path}.");
+        return error(StatusCode::NOT_FOUND, &message);
+    };
+    match (request.method(), resource) {
+        (&Method::POST, "/responses") => responses(request, &case, &config, control).await,
+        (&Method::GET, "/models") => json_response(StatusCode::OK, models()),
+        // What the API's hosts without WebSocket answer; clients then use HTTP.
+        (&Method::GET, "/responses") => {
+            error(StatusCode::UPGRADE_REQUIRED, "This server speaks HTTP only.")
+        }
+        (method, resource) => {
+            let message = format!("cutpoint does not serve {method} {resource}.");
+            error(StatusCode::NOT_FOUND, &message)
+        }
+    }
+}
+
+/// An empty list in both shapes that clients ask for: the API's (`data`) and Codex's (`models`).
+fn models() -> String {
+    json!({"object": "list", "data": [], "models": []}).to_string()
+}
+
+async fn responses(
+    request: Request<Incoming>,
+    case: &Arc<Case>,
+    config: &ServerConfig,
+    control: Arc<Control>,
+) -> Response<ResponseBody> {
+    let parsed = match read_request(request, config).await {
+        Ok(parsed) => parsed,
+        Err((status, message)) => return error(status, &message),
+    };
+    let exchange = case.next_exchange();
+    match case.answer(exchange, &parsed) {
+        Answer::Body { status, headers, body, before, reply } => {
+            if let Some(verdict) = pass(before).await {
+                return dropped(verdict, control);
+            }
+            case.record(|| What::ResponseHead { exchange, status, reply });
+            case.record(|| What::ResponseBody {
+                exchange,
+                body: serde_json::from_str(&body).unwrap_or_else(|_| json!(body)),
+            });
+            case.record(|| What::StreamEnd {
+                exchange,
+                how: cutpoint_check::trace::StreamEnd::Complete,
+            });
+            whole(status, &headers, body)
+        }
+        Answer::Stream { plan, holds, before, reply, remember } => {
+            if let Some(verdict) = pass(before).await {
+                return dropped(verdict, control);
+            }
+            if !parsed.stream() {
+                return not_streamed(case, exchange, reply, &plan, remember);
+            }
+            let status = plan.status;
+            case.record(|| What::ResponseHead { exchange, status, reply: Some(reply) });
+            let mut body = GatedBody::new(&plan, holds, control)
+                .pace(case.pace())
+                .traced(exchange, case.tracer().cloned());
+            if let Some((id, history)) = remember {
+                let case = case.clone();
+                body = body.on_sent(Box::new(move || case.remember(id, history)));
+            }
+            stream_response(status, body)
+        }
+    }
+}
+
+async fn read_request(
+    request: Request<Incoming>,
+    config: &ServerConfig,
+) -> Result<ResponsesRequest, (StatusCode, String)> {
+    if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
+        && encoding.as_bytes() != b"identity"
+    {
+        let message = format!("cutpoint does not read requests with content-encoding {encoding:?}.");
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    let limit = config.request_limit_bytes;
+    let body = Limited::new(request.into_body(), limit).collect();
+    let body = match tokio::time::timeout(config.request_timeout, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => {
+            let message = format!("The request's body is larger than {limit} bytes.");
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, message));
+        }
+        Ok(Err(cause)) => {
+            let message = format!("The request's body could not be read: {cause}");
+            return Err((StatusCode::BAD_REQUEST, message));
+        }
+        Err(_) => {
+            let message = "The request's body did not arrive in time.".to_owned();
+            return Err((StatusCode::REQUEST_TIMEOUT, message));
+        }
+    };
+    ResponsesRequest::parse(&body).map_err(|message| (StatusCode::BAD_REQUEST, message))
+}
+
+/// Waits at a gate in front of a response; gives the verdict if it is not to go on.
+async fn pass(gate: Option<Arc<Gate>>) -> Option<Verdict> {
+    let gate = gate?;
+    match poll_fn(|context| gate.poll(context)).await {
+        Verdict::Release => None,
+        dropped @ Verdict::Drop(_) => Some(dropped),
+    }
+}
+
+/// A connection that ends before the response began: the body fails at once, and hyper has sent
+/// nothing yet.
+fn dropped(verdict: Verdict, control: Arc<Control>) -> Response<ResponseBody> {
+    let Verdict::Drop(kind) = verdict else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "released");
+    };
+    let plan = plan::StreamPlan {
+        status: 200,
+        frames: Arc::from([]),
+        ending: plan::Ending::Drop(kind),
+    };
+    stream_response(200, GatedBody::new(&plan, Vec::new(), control))
+}
+
+fn not_streamed(
+    case: &Case,
+    exchange: usize,
+    reply: usize,
+    plan: &plan::StreamPlan,
+    remember: Option<(String, Vec<cutpoint_protocol::Item>)>,
+) -> Response<ResponseBody> {
+    let Some(response) = plan.whole_response() else {
+        return error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "cutpoint: this reply has no terminal event, so it can only be streamed.",
+        );
+    };
+    let body = response.clone();
+    case.record(|| What::ResponseHead { exchange, status: 200, reply: Some(reply) });
+    let text = body.to_string();
+    case.record(|| What::ResponseBody { exchange, body });
+    case.record(|| What::StreamEnd { exchange, how: cutpoint_check::trace::StreamEnd::Complete });
+    if let Some((id, history)) = remember {
+        case.remember(id, history);
+    }
+    json_response(StatusCode::OK, text)
+}
+
+fn stream_response(status: u16, body: GatedBody) -> Response<ResponseBody> {
+    let mut response = Response::new(BoxBody::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+    response
+}
+
+fn whole(status: u16, headers: &[(String, String)], body: String) -> Response<ResponseBody> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json_response(status, body);
+    for (name, value) in headers {
+        // A header that HTTP can't carry was refused when the scenario or recording was read.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
+        {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn json_response(status: StatusCode, body: String) -> Response<ResponseBody> {
+    let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {});
+    let mut response = Response::new(BoxBody::new(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+fn error(status: StatusCode, message: &str) -> Response<ResponseBody> {
+    let body = api_error::invalid_body(message).body;
+    json_response(status, body.to_string())
+}
+

@@ -1,0 +1,422 @@
+//! Runs the steps of a scenario: waits for their cut points, acts, lets go.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cutpoint_check::outcome::Unmet;
+use cutpoint_check::trace::{AgentEvent, ClientOp, Decision, InputMode, ReadTrigger, What};
+use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
+use tokio::task::JoinSet;
+
+use crate::driver::{AgentError, CaseEnv, Session};
+use crate::observe;
+use crate::runner::turn_is_active;
+use crate::server::case::Case as ServerCase;
+use crate::server::gate::{Gate, Verdict};
+
+/// How long a stream stays held behind an interrupt that has no effect. An agent that conforms has
+/// aborted within its grace period of 100 ms; one that waits for the stream first must not be held
+/// for ever.
+const EFFECT_LIMIT: Duration = Duration::from_millis(500);
+/// How long after the report of a tool's start its process is looked for.
+const SPAWN_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why the steps were not run to the end.
+pub enum Stop {
+    /// What a step waits for did not come, or came differently.
+    Unmet(Unmet),
+    /// The agent could not be driven on.
+    Agent(AgentError),
+}
+
+impl From<AgentError> for Stop {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+/// The steps of one case.
+pub struct Steps<'a> {
+    env: &'a CaseEnv,
+    server_case: &'a Arc<ServerCase>,
+    /// Entries before this one were consumed by earlier awaits.
+    cursor: usize,
+    ops: usize,
+    /// Gates that wait for the effect of what was done at them.
+    letting_go: JoinSet<()>,
+}
+
+/// What went wrong in a step, before it is known where the step stands.
+enum Failure {
+    Found(String),
+    Agent(AgentError),
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+impl<'a> Steps<'a> {
+    /// The steps of a case that has just been started.
+    pub fn new(env: &'a CaseEnv, server_case: &'a Arc<ServerCase>) -> Self {
+        Self { env, server_case, cursor: 0, ops: 0, letting_go: JoinSet::new() }
+    }
+
+    /// Runs one step.
+    pub async fn run(
+        &mut self,
+        number: usize,
+        step: &Step,
+        session: &mut dyn Session,
+    ) -> Result<(), Stop> {
+        let text = step.to_string();
+        let line = step.span.line;
+        self.env.tracer.record(What::Step { number, line, text: text.clone() });
+        let gate = match &step.at {
+            Some(point) => self.reach(point, session).await,
+            None => Ok(None),
+        };
+        let done = match gate {
+            Ok(gate) => self.act(&step.action, gate, session).await,
+            Err(failure) => Err(failure),
+        };
+        done.map_err(|failure| match failure {
+            Failure::Agent(error) => Stop::Agent(error),
+            Failure::Found(found) => Stop::Unmet(Unmet { text, line, found, evidence: self.last_entry() }),
+        })
+    }
+
+    /// Lets everything go that is still held.
+    pub fn let_go(&mut self) {
+        self.letting_go.abort_all();
+    }
+
+    /// Waits until no turn is active any more.
+    pub async fn settle(&mut self, scenario: &Scenario) -> Option<Unmet> {
+        if self.idle().await.is_ok() {
+            return None;
+        }
+        let found = format!("a turn is still active after {} s", self.env.limit.as_secs_f64());
+        Some(Unmet {
+            text: "every turn has ended when the scenario ends".to_owned(),
+            line: scenario.span.line,
+            found,
+            evidence: self.last_entry(),
+        })
+    }
+
+    fn last_entry(&self) -> Vec<u64> {
+        self.env.tracer.with(0, |entries| entries.last().map(|entry| entry.seq)).into_iter().collect()
+    }
+
+    /// Waits until the cut point is reached. Gives the gate that holds there, if one does.
+    async fn reach(
+        &mut self,
+        point: &CutPoint,
+        session: &mut dyn Session,
+    ) -> Result<Option<Arc<Gate>>, Failure> {
+        if let Some(gate) = self.env.points.gate(point).or_else(|| self.held_by_server(point)) {
+            let name = point.to_string();
+            let reached = |what: &What| {
+                matches!(what, What::Reached { point } if *point == name).then_some(())
+            };
+            self.wait(0, &format!("the cut point \"{name}\""), reached).await?;
+            return Ok(Some(gate.clone()));
+        }
+        match point {
+            CutPoint::Running { call } => {
+                self.wait(0, &format!("`{call}` to run"), |what| observe::begins(what, call).then_some(())).await?;
+                if !session.begins_after_spawn() {
+                    self.wait_for_process(session).await;
+                }
+            }
+            CutPoint::Exited { call } => {
+                self.wait(0, &format!("`{call}` to end"), |what| observe::ends(what, call).then_some(())).await?;
+            }
+            CutPoint::Approval { call } => {
+                let asked = |what: &What| observe::asks(what, call).then_some(());
+                self.wait(0, &format!("the approval request of `{call}`"), asked).await?;
+            }
+            CutPoint::Idle => self.idle().await?,
+            // A step that starts a turn has waited for the acknowledgement already.
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn held_by_server(&self, point: &CutPoint) -> Option<&Arc<Gate>> {
+        let observed = matches!(
+            point,
+            CutPoint::Running { .. }
+                | CutPoint::Exited { .. }
+                | CutPoint::Approval { .. }
+                | CutPoint::Started
+                | CutPoint::Idle
+        );
+        self.server_case.gate(point).filter(|_| !observed)
+    }
+
+    async fn act(
+        &mut self,
+        action: &Action,
+        gate: Option<Arc<Gate>>,
+        session: &mut dyn Session,
+    ) -> Result<(), Failure> {
+        match action {
+            Action::Interrupt => {
+                let turn_id = self.env.tracer.with(0, observe::last_turn);
+                self.submit(ClientOp::Interrupt { turn_id }, session).await?;
+                self.release_on_effect(gate);
+                return Ok(());
+            }
+            Action::Drop(kind) => {
+                if let Some(gate) = gate {
+                    gate.decide(Verdict::Drop(*kind));
+                }
+                return Ok(());
+            }
+            Action::Kill => {
+                self.env.tracer.record(What::AgentKilled);
+                session.kill().await?;
+                self.env.rollout.read(ReadTrigger::Exit);
+            }
+            Action::Resume => session.resume().await?,
+            Action::Shutdown => {
+                self.submit(ClientOp::Shutdown, session).await?;
+            }
+            Action::Wait { duration } => tokio::time::sleep(*duration).await,
+            Action::Await(wanted) => self.wait_for(wanted).await?,
+            Action::User { text } => self.input(text, InputMode::Start, session).await?,
+            Action::Steer { text } => self.input(text, InputMode::Steer, session).await?,
+            Action::Replace { text } => self.input(text, InputMode::Replace, session).await?,
+            Action::Approve { call } => self.approve(call, Decision::Approve, session).await?,
+            Action::Deny { call } => self.approve(call, Decision::Deny, session).await?,
+            Action::Abort { call } => self.approve(call, Decision::Abort, session).await?,
+            Action::Answer { call, text } => {
+                let op = ClientOp::Answer { call_id: call.clone(), text: text.clone() };
+                self.submit(op, session).await?;
+            }
+        }
+        if let Some(gate) = gate {
+            gate.decide(Verdict::Release);
+        }
+        Ok(())
+    }
+
+    /// Records the op, then sends it: whatever it causes comes later in the trace.
+    async fn submit(&mut self, op: ClientOp, session: &mut dyn Session) -> Result<String, Failure> {
+        self.ops += 1;
+        let id = format!("op-{}", self.ops);
+        self.env.tracer.record(What::Op { id: id.clone(), op: op.clone() });
+        session.submit(&id, &op).await?;
+        Ok(id)
+    }
+
+    async fn approve(
+        &mut self,
+        call: &str,
+        decision: Decision,
+        session: &mut dyn Session,
+    ) -> Result<(), Failure> {
+        // The answer is for a request that was made; without one there is nobody to take it.
+        let asked = |what: &What| observe::asks(what, call).then_some(());
+        self.wait(0, &format!("the approval request of `{call}`"), asked).await?;
+        let op = ClientOp::Approval { call_id: call.to_owned(), decision };
+        self.submit(op, session).await.map(|_| ())
+    }
+
+    /// Sends input and waits until its turn was announced, or the input refused.
+    async fn input(
+        &mut self,
+        text: &str,
+        mode: InputMode,
+        session: &mut dyn Session,
+    ) -> Result<(), Failure> {
+        let seen = self.env.tracer.len();
+        let op = ClientOp::Input { text: text.to_owned(), mode };
+        let id = self.submit(op, session).await?;
+        if mode == InputMode::Steer {
+            return Ok(());
+        }
+        let answered = |what: &What| match what {
+            What::OpReply { id: of, error, .. } if *of == id => Some(error.clone()),
+            What::Event { event: AgentEvent::TurnStarted { .. }, .. } => Some(None),
+            _ => None,
+        };
+        match self.wait(seen, "the acknowledgement of the turn's start", answered).await? {
+            None => Ok(()),
+            Some(error) => Err(Failure::Found(format!("the input was refused: {error}"))),
+        }
+    }
+
+    /// Lets the stream go once the interrupt has taken effect: the turn has ended or the agent has
+    /// closed the stream. Otherwise the rest of the stream would race the interrupt.
+    fn release_on_effect(&mut self, gate: Option<Arc<Gate>>) {
+        let Some(gate) = gate else { return };
+        let tracer = self.env.tracer.clone();
+        let seen = tracer.len();
+        self.letting_go.spawn(async move {
+            let effect = |what: &What| {
+                let closed = matches!(what, What::Disconnected { .. } | What::AgentExited { .. });
+                (closed || observe::turn_end(what).is_some()).then_some(())
+            };
+            let _ = tracer.wait(seen, EFFECT_LIMIT, effect).await;
+            gate.decide(Verdict::Release);
+        });
+    }
+
+    async fn wait_for(&mut self, wanted: &Await) -> Result<(), Failure> {
+        match wanted {
+            Await::TurnStarted => {
+                let started = |what: &What| observe::announced(what).map(|_| ());
+                self.consume("a turn to start", started).await
+            }
+            Await::Request { number } => {
+                let arrived = |what: &What| {
+                    matches!(what, What::Request { exchange, .. } if exchange == number).then_some(())
+                };
+                self.wait(0, &format!("request {number}"), arrived).await
+            }
+            Await::Running { call } => {
+                let begins = |what: &What| observe::begins(what, call).then_some(());
+                self.wait(0, &format!("`{call}` to run"), begins).await
+            }
+            Await::Exited { call } => {
+                let ends = |what: &What| observe::ends(what, call).then_some(());
+                self.wait(0, &format!("`{call}` to end"), ends).await
+            }
+            Await::Approval { call } => {
+                let asks = |what: &What| observe::asks(what, call).then_some(());
+                self.wait(0, &format!("the approval request of `{call}`"), asks).await
+            }
+            Await::Text { containing } => {
+                let mut shown = String::new();
+                let shows = |what: &What| {
+                    match what {
+                        What::Event { event: AgentEvent::TextDelta { text, .. }, .. } => shown.push_str(text),
+                        What::Event { event: AgentEvent::Message { text, .. }, .. } => shown.clone_from(text),
+                        _ => {}
+                    }
+                    shown.contains(containing.as_str()).then_some(())
+                };
+                self.consume(&format!("the text {containing:?}"), shows).await
+            }
+            Await::TurnEnded => self.turn_end("the turn to end", |_| true).await,
+            Await::TurnComplete => {
+                let complete = |end: &_| matches!(end, cutpoint_check::trace::TurnEnd::Complete);
+                self.turn_end("the turn to complete", complete).await
+            }
+            Await::TurnFailed => {
+                let failed = |end: &_| matches!(end, cutpoint_check::trace::TurnEnd::Failed { .. });
+                self.turn_end("the turn to fail", failed).await
+            }
+            Await::TurnAborted { reason } => {
+                let aborted = |end: &_| observe::is_abort(end, *reason);
+                self.turn_end("the turn to be aborted", aborted).await
+            }
+        }
+    }
+
+    /// Waits for the next end of a turn; another end than the wanted one will not become it.
+    async fn turn_end(
+        &mut self,
+        waiting_for: &str,
+        is_wanted: impl Fn(&cutpoint_check::trace::TurnEnd) -> bool,
+    ) -> Result<(), Failure> {
+        let ended = |what: &What| observe::turn_end(what).cloned();
+        let (at, end) = self.wait_at(self.cursor, waiting_for, ended).await?;
+        self.cursor = at + 1;
+        if is_wanted(&end) {
+            return Ok(());
+        }
+        Err(Failure::Found(format!("the turn ended as {}", observe::end_in_words(&end))))
+    }
+
+    async fn consume(
+        &mut self,
+        waiting_for: &str,
+        wanted: impl FnMut(&What) -> Option<()>,
+    ) -> Result<(), Failure> {
+        let (at, ()) = self.wait_at(self.cursor, waiting_for, wanted).await?;
+        self.cursor = at + 1;
+        Ok(())
+    }
+
+    async fn wait<T>(
+        &self,
+        from: usize,
+        waiting_for: &str,
+        wanted: impl FnMut(&What) -> Option<T>,
+    ) -> Result<T, Failure> {
+        self.wait_at(from, waiting_for, wanted).await.map(|(_, found)| found)
+    }
+
+    /// Waits for an entry. An agent that ends in the meantime will not bring it any more.
+    async fn wait_at<T>(
+        &self,
+        from: usize,
+        waiting_for: &str,
+        mut wanted: impl FnMut(&What) -> Option<T>,
+    ) -> Result<(usize, T), Failure> {
+        let limit = self.env.limit;
+        let found = |what: &What| match wanted(what) {
+            Some(found) => Some(Ok(found)),
+            None => match what {
+                What::AgentExited { expected: false, .. } => Some(Err(None)),
+                What::Unscripted { message, .. } => Some(Err(Some(message.clone()))),
+                _ => None,
+            },
+        };
+        match self.env.tracer.wait(from, limit, found).await {
+            Ok((at, Ok(found))) => Ok((at, found)),
+            Ok((_, Err(Some(message)))) => Err(Failure::Found(message)),
+            Ok((_, Err(None))) => {
+                let why = format!("while the scenario waited for {waiting_for}");
+                Err(Failure::Agent(AgentError::Died(why)))
+            }
+            Err(_) => {
+                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                let waiting_for = waiting_for.to_owned();
+                self.env.tracer.record(What::TimedOut { waiting_for: waiting_for.clone(), limit_ms });
+                let seconds = limit.as_secs_f64();
+                Err(Failure::Found(format!("waited {seconds} s for {waiting_for}; it did not come")))
+            }
+        }
+    }
+
+    async fn idle(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.env.limit;
+        while turn_is_active(&self.env.tracer) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let seen = self.env.tracer.len();
+            let changes = |what: &What| {
+                let other = matches!(
+                    what,
+                    What::OpReply { .. } | What::AgentExited { .. } | What::AgentKilled
+                );
+                (other || observe::turn_end(what).is_some()).then_some(())
+            };
+            if !turn_is_active(&self.env.tracer) {
+                break;
+            }
+            if self.env.tracer.wait(seen, left, changes).await.is_err()
+                && turn_is_active(&self.env.tracer)
+            {
+                let seconds = self.env.limit.as_secs_f64();
+                return Err(Failure::Found(format!("a turn is still active after {seconds} s")));
+            }
+        }
+        Ok(())
+    }
+
+    /// An agent may report a tool's start before the tool's process exists; a cut "while it runs"
+    /// waits for the process. A tool that is no process, or has ended already, has none.
+    async fn wait_for_process(&self, session: &mut dyn Session) {
+        let deadline = Instant::now() + SPAWN_LIMIT;
+        while session.processes().is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}

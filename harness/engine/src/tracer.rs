@@ -1,0 +1,155 @@
+//! Collects the trace of one case while it runs, and lets the runner wait for what it waits for.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cutpoint_check::trace::{Entry, What};
+use tokio::sync::watch;
+
+/// Most entries one case may produce. An agent that floods its client would otherwise eat the
+/// machine's memory; real cases stay well below a thousandth of this.
+pub const ENTRY_LIMIT: usize = 1_000_000;
+
+/// The trace of a case in the making. Every observer records into it; the lock decides the order.
+#[derive(Debug)]
+pub struct Tracer {
+    start: Instant,
+    entries: Mutex<Vec<Entry>>,
+    recorded: watch::Sender<usize>,
+}
+
+/// A wait ran into its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimedOut;
+
+impl Default for Tracer {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            entries: Mutex::default(),
+            recorded: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Tracer {
+    /// Adds an observation, made now.
+    pub fn record(&self, what: What) {
+        self.record_many([what]);
+    }
+
+    /// Adds observations that belong together: nothing comes between them.
+    pub fn record_many(&self, observations: impl IntoIterator<Item = What>) {
+        let mut entries = self.lock();
+        for what in observations {
+            let at_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let seq = entries.len() as u64;
+            if entries.len() < ENTRY_LIMIT {
+                entries.push(Entry { seq, at_ns, what });
+            } else if entries.len() == ENTRY_LIMIT {
+                let message = format!("the case produced more than {ENTRY_LIMIT} trace entries");
+                entries.push(Entry { seq, at_ns, what: What::Trouble { message } });
+            }
+        }
+        let count = entries.len();
+        drop(entries);
+        self.recorded.send_replace(count);
+    }
+
+    /// The number of entries so far: where a later search may start.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether nothing was recorded yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at the entries from `from` on.
+    pub fn with<T>(&self, from: usize, look: impl FnOnce(&[Entry]) -> T) -> T {
+        let entries = self.lock();
+        look(entries.get(from..).unwrap_or_default())
+    }
+
+    /// The first entry from `from` on for which `wanted` gives something, with its position.
+    pub fn find<T>(&self, from: usize, mut wanted: impl FnMut(&What) -> Option<T>) -> Option<(usize, T)> {
+        self.with(from, |entries| {
+            entries
+                .iter()
+                .enumerate()
+                .find_map(|(at, entry)| wanted(&entry.what).map(|found| (from + at, found)))
+        })
+    }
+
+    /// Waits until [`Tracer::find`] finds something.
+    ///
+    /// # Errors
+    /// If it does not within the limit.
+    pub async fn wait<T>(
+        &self,
+        from: usize,
+        limit: Duration,
+        mut wanted: impl FnMut(&What) -> Option<T>,
+    ) -> Result<(usize, T), TimedOut> {
+        let mut recorded = self.recorded.subscribe();
+        let search = async {
+            let mut from = from;
+            loop {
+                let seen = *recorded.borrow_and_update();
+                if let Some(found) = self.find(from, &mut wanted) {
+                    return found;
+                }
+                // Entries below `seen` were looked at; they don't change any more.
+                from = from.max(seen);
+                // The sender lives as long as `self`, so this can't fail.
+                let _ = recorded.changed().await;
+            }
+        };
+        tokio::time::timeout(limit, search).await.map_err(|_| TimedOut)
+    }
+
+    /// The entries, copied.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        // A panic while the lock is held leaves whole entries only.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(number: usize) -> What {
+        What::Step { number, line: 0, text: String::new() }
+    }
+
+    fn wanted(n: usize) -> impl FnMut(&What) -> Option<()> {
+        move |what| matches!(what, What::Step { number, .. } if *number == n).then_some(())
+    }
+
+    #[tokio::test]
+    async fn a_wait_sees_what_was_there_and_what_comes() {
+        let tracer = std::sync::Arc::new(Tracer::default());
+        tracer.record(step(1));
+        let limit = Duration::from_secs(5);
+        assert_eq!(tracer.wait(0, limit, wanted(1)).await, Ok((0, ())));
+        let waiting = tokio::spawn({
+            let tracer = tracer.clone();
+            async move { tracer.wait(1, limit, wanted(3)).await }
+        });
+        tokio::task::yield_now().await;
+        tracer.record_many([step(2), step(3)]);
+        assert_eq!(waiting.await.unwrap(), Ok((2, ())));
+    }
+
+    #[tokio::test]
+    async fn a_wait_has_a_limit() {
+        let tracer = Tracer::default();
+        assert_eq!(tracer.wait(0, Duration::from_millis(1), wanted(1)).await, Err(TimedOut));
+    }
+}

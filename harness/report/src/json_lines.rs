@@ -1,0 +1,241 @@
+//! Results as JSON lines, for machines: a header, one line per case, a summary.
+//!
+//! The form is versioned. Lines are written as cases end, so what a crash leaves behind has no
+//! summary, and is whole up to its last line otherwise.
+
+use std::io::{self, BufRead, Write};
+
+use cutpoint_check::outcome::{Case, Status, Unmet};
+use cutpoint_check::trace::AgentInfo;
+use cutpoint_check::verdict::Verdict;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Reporter;
+use crate::summary::Summary;
+
+/// The name that stands in the header of every file of results.
+pub const FORMAT: &str = "cutpoint-results";
+/// The version of the format that this build writes, and the only one it reads.
+pub const VERSION: u32 = 1;
+/// The longest line that is read, in bytes.
+pub const LINE_LIMIT_BYTES: u64 = 64 << 20;
+
+/// The first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Always [`FORMAT`].
+    pub format: String,
+    /// The format's version.
+    pub version: u32,
+    /// The seed of everything random in the run.
+    pub seed: u64,
+    /// Whether a breach of a SHOULD rule is a failure.
+    pub strict: bool,
+}
+
+/// Every other line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Line {
+    /// A case.
+    Case(Box<CaseLine>),
+    /// The run; the last line.
+    Summary(Summary),
+}
+
+/// A case without its trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseLine {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The scenario's file, as the user named it.
+    pub file: String,
+    /// The line on which the scenario starts.
+    pub line: usize,
+    /// What a user would have seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// The agent.
+    pub agent: AgentInfo,
+    /// The seed of everything random in the case.
+    pub seed: u64,
+    /// How it went, under the strictness that the header names.
+    pub status: Status,
+    /// Why the case was skipped, could not be run, or is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
+    /// What each rule says, in the order of the rule book.
+    pub verdicts: Vec<Verdict>,
+    /// Expectations that were not met.
+    pub unmet: Vec<Unmet>,
+    /// The command that runs this case again.
+    pub replay: String,
+    /// Where the trace was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_path: Option<String>,
+}
+
+impl CaseLine {
+    /// The line of a case.
+    pub fn new(case: &Case, strict: bool) -> Self {
+        Self {
+            scenario: case.scenario.clone(),
+            file: case.file.clone(),
+            line: case.line,
+            about: case.about.clone(),
+            agent: case.agent.clone(),
+            seed: case.trace.header.seed,
+            status: case.status(strict),
+            note: case.note.clone(),
+            // JSON has no word for what is no number.
+            duration_ms: if case.duration_ms.is_finite() {
+                case.duration_ms
+            } else {
+                0.0
+            },
+            verdicts: case.verdicts.clone(),
+            unmet: case.unmet.clone(),
+            replay: case.replay.clone(),
+            trace_path: case.trace_path.clone(),
+        }
+    }
+}
+
+/// Writes results as JSON lines.
+pub struct JsonLines<W> {
+    to: W,
+    strict: bool,
+}
+
+impl<W: Write> JsonLines<W> {
+    /// Starts a file of results with its header.
+    ///
+    /// # Errors
+    /// If the header cannot be written.
+    pub fn new(mut to: W, seed: u64, strict: bool) -> io::Result<Self> {
+        let header = Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            seed,
+            strict,
+        };
+        write_line(&mut to, &header)?;
+        Ok(Self { to, strict })
+    }
+}
+
+impl<W: Write> Reporter for JsonLines<W> {
+    fn case(&mut self, case: &Case) -> io::Result<()> {
+        let line = Line::Case(Box::new(CaseLine::new(case, self.strict)));
+        write_line(&mut self.to, &line)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        write_line(&mut self.to, &Line::Summary(summary.clone()))
+    }
+}
+
+fn write_line(to: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    // One write, so that a crash tears no line that the system has taken whole.
+    to.write_all(&line)?;
+    to.flush()
+}
+
+/// A file of results.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Results {
+    /// The first line.
+    pub header: Header,
+    /// The cases.
+    pub cases: Vec<CaseLine>,
+    /// The last line; absent if the run did not come to its end.
+    pub summary: Option<Summary>,
+}
+
+/// Why a file of results could not be read. Lines count from 1.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file could not be read.
+    #[error("cannot read the results: {0}")]
+    Io(#[from] io::Error),
+    /// There is no header.
+    #[error("these are no results: the first line is not a {FORMAT} header ({0})")]
+    NoHeader(String),
+    /// Another version of the format.
+    #[error("these results have format version {found}; this build reads version {VERSION}")]
+    Version {
+        /// The version in the header.
+        found: u64,
+    },
+    /// A line that is neither a case nor a summary.
+    #[error("line {line}: {message}")]
+    Line {
+        /// Which one.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl Results {
+    /// Reads results, for instance those of several machines to be put together.
+    ///
+    /// # Errors
+    /// If they cannot be read, are no results, have another version, or have a line that is neither
+    /// a case nor the summary at the end.
+    pub fn read(mut from: impl BufRead) -> Result<Self, ReadError> {
+        let first = read_line(&mut from, 1)?;
+        let no_header = |error: serde_json::Error| ReadError::NoHeader(error.to_string());
+        let value: Value = serde_json::from_str(&first).map_err(no_header)?;
+        if value["format"] != FORMAT {
+            let message = format!("`format` is {}", value["format"]);
+            return Err(ReadError::NoHeader(message));
+        }
+        match value["version"].as_u64() {
+            Some(found) if found == u64::from(VERSION) => {}
+            Some(found) => return Err(ReadError::Version { found }),
+            None => return Err(ReadError::NoHeader("it has no version".to_owned())),
+        }
+        let mut results = Self {
+            header: serde_json::from_value(value).map_err(no_header)?,
+            cases: Vec::new(),
+            summary: None,
+        };
+        for number in 2.. {
+            let text = read_line(&mut from, number)?;
+            if text.is_empty() {
+                break;
+            }
+            let at = |message: String| ReadError::Line {
+                line: number,
+                message,
+            };
+            if results.summary.is_some() {
+                return Err(at("nothing may follow on the summary".to_owned()));
+            }
+            match serde_json::from_str(&text).map_err(|error| at(error.to_string()))? {
+                Line::Case(case) => results.cases.push(*case),
+                Line::Summary(summary) => results.summary = Some(summary),
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// The next line with its end; empty at the end of the file.
+fn read_line(from: &mut impl BufRead, number: usize) -> Result<String, ReadError> {
+    let mut line = String::new();
+    let read = io::Read::take(&mut *from, LINE_LIMIT_BYTES).read_line(&mut line)?;
+    if read as u64 == LINE_LIMIT_BYTES {
+        return Err(ReadError::Line {
+            line: number,
+            message: format!("longer than {LINE_LIMIT_BYTES} bytes"),
+        });
+    }
+    Ok(line)
+}

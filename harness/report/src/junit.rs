@@ -1,0 +1,179 @@
+//! JUnit XML, which most CI systems read.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cutpoint_check::outcome::{Case, Status};
+use cutpoint_check::trace::AgentInfo;
+use quick_junit::{
+    NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite, XmlString,
+};
+
+use crate::line::plain;
+use crate::story;
+use crate::summary::Summary;
+use crate::text::clean;
+use crate::{Context, Reporter};
+
+/// Gathers the cases and writes them as one file at the end: a suite per agent, a test per case.
+pub struct Junit<'a> {
+    path: PathBuf,
+    context: Context<'a>,
+    suites: Vec<(AgentInfo, Vec<TestCase>)>,
+}
+
+impl<'a> Junit<'a> {
+    /// A report that will stand at `path`.
+    pub fn new(path: &Path, context: Context<'a>) -> Self {
+        Self {
+            path: path.to_owned(),
+            context,
+            suites: Vec::new(),
+        }
+    }
+
+    /// The report as it stands so far.
+    ///
+    /// # Errors
+    /// If it cannot be put into XML.
+    pub fn render(&self, summary: &Summary) -> io::Result<String> {
+        let mut report = Report::new("cutpoint");
+        report.set_time(duration(summary.duration_ms));
+        for (agent, cases) in &self.suites {
+            let name = format!("{} {} ({})", agent.name, agent.version, agent.driver);
+            let mut suite = TestSuite::new(xml(&name));
+            let time = cases.iter().filter_map(|case| case.time).sum();
+            suite.set_time(time);
+            suite.add_property(Property::new("agent", xml(&agent.name)));
+            suite.add_property(Property::new("agent.version", xml(&agent.version)));
+            suite.add_property(Property::new("agent.driver", xml(&agent.driver)));
+            for defect in &agent.defects {
+                suite.add_property(Property::new("agent.defect", xml(defect)));
+            }
+            suite.add_property(Property::new("seed", summary.seed.to_string()));
+            suite.add_property(Property::new("strict", summary.strict.to_string()));
+            suite.add_test_cases(cases.iter().cloned());
+            report.add_test_suite(suite);
+        }
+        report.to_string().map_err(io::Error::other)
+    }
+}
+
+impl Reporter for Junit<'_> {
+    fn case(&mut self, case: &Case) -> io::Result<()> {
+        let test = test_case(case, &self.context);
+        match self
+            .suites
+            .iter_mut()
+            .find(|(agent, _)| *agent == case.agent)
+        {
+            Some((_, cases)) => cases.push(test),
+            None => self.suites.push((case.agent.clone(), vec![test])),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        let text = self.render(summary)?;
+        write_atomically(&self.path, text.as_bytes())
+    }
+}
+
+fn test_case(case: &Case, context: &Context<'_>) -> TestCase {
+    let details = || xml(&plain(&story::details(case, context)));
+    let status = case.status(context.strict);
+    let status = match status {
+        Status::Conforms => TestCaseStatus::success(),
+        Status::Skipped => {
+            let mut skipped = TestCaseStatus::skipped();
+            skipped.set_message(xml(case.note.as_deref().unwrap_or_default()));
+            skipped
+        }
+        _ => {
+            let kind = if status == Status::Breach {
+                NonSuccessKind::Failure
+            } else {
+                NonSuccessKind::Error
+            };
+            let (name, message) = first_failure(case, context);
+            let mut failed = TestCaseStatus::non_success(kind);
+            failed
+                .set_type(xml(&name))
+                .set_message(xml(&clean(&message)))
+                .set_description(details());
+            failed
+        }
+    };
+    let conforms = matches!(status, TestCaseStatus::Success { .. });
+    let mut test = TestCase::new(xml(&case.scenario), status);
+    test.set_classname(xml(&case.file));
+    test.set_time(duration(case.duration_ms));
+    test.extra.insert("file".into(), xml(&case.file));
+    if case.line > 0 {
+        test.extra
+            .insert("line".into(), case.line.to_string().into());
+    }
+    test.add_property(Property::new("replay", xml(&case.replay)));
+    // Warnings and waived breaches of a case that conforms are worth keeping too.
+    if conforms {
+        let details = details();
+        if !details.as_str().is_empty() {
+            test.set_system_out(details);
+        }
+    }
+    test
+}
+
+/// What kind of failure a case is, and its first line.
+fn first_failure(case: &Case, context: &Context<'_>) -> (String, String) {
+    let breach = case.breaches(context.strict).find_map(|verdict| {
+        let breach = story::breaches(verdict).first()?;
+        Some((
+            verdict.rule.clone(),
+            format!("{}: {}", verdict.rule, breach.message),
+        ))
+    });
+    let unmet = || {
+        let unmet = case.unmet.first()?;
+        let message = format!("not met: {}; found {}", unmet.text, unmet.found);
+        Some(("expectation".to_owned(), message))
+    };
+    let kind = match case.status {
+        Status::ScenarioError => "scenario-error",
+        Status::AgentFailed => "agent-failed",
+        Status::Trouble => "trouble",
+        Status::Breach | Status::Conforms | Status::Skipped => {
+            return breach.or_else(unmet).unwrap_or_default();
+        }
+    };
+    (kind.to_owned(), case.note.clone().unwrap_or_default())
+}
+
+/// Text for XML: the library leaves out control characters, but not all that XML forbids.
+fn xml(text: &str) -> XmlString {
+    XmlString::new(text.replace(['\u{FFFE}', '\u{FFFF}'], "\u{FFFD}"))
+}
+
+fn duration(duration_ms: f64) -> Duration {
+    Duration::try_from_secs_f64(duration_ms / 1000.0).unwrap_or_default()
+}
+
+/// Writes a file so that nobody ever reads half of it.
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent)?;
+    let mut builder = tempfile::Builder::new();
+    // CI systems read reports as another user, unlike other temporary files.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(parent)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! What a person sees.
+
+use cutpoint_check::outcome::{Case, Status};
+use cutpoint_check::verdict::{Breach, Level, Outcome};
+use cutpoint_report::{Console, Reporter, Summary};
+
+use crate::samples::{
+    self, breach, context, pass, should, skipped, trouble, unmet, verdict, waived,
+};
+
+fn console(cases: &[Case], colour: bool, strict: bool, finish: bool) -> String {
+    let mut bytes = Vec::new();
+    let mut console = Console::new(&mut bytes, colour, context(strict));
+    let mut summary = Summary::new(42, strict);
+    for case in cases {
+        summary.add(case);
+        console.case(case).unwrap();
+    }
+    if finish {
+        console.finish(&summary).unwrap();
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The lines about one case.
+fn lines(case: &Case, strict: bool) -> String {
+    console(std::slice::from_ref(case), false, strict, false)
+}
+
+#[test]
+fn a_case_that_conforms() {
+    insta::assert_snapshot!("pass", lines(&pass(), false));
+}
+
+#[test]
+fn a_breach() {
+    insta::assert_snapshot!("breach", lines(&breach(), false));
+}
+
+#[test]
+fn an_expectation_not_met() {
+    insta::assert_snapshot!("unmet", lines(&unmet(), false));
+}
+
+#[test]
+fn a_skipped_case() {
+    insta::assert_snapshot!("skipped", lines(&skipped(), false));
+}
+
+#[test]
+fn a_waived_breach() {
+    insta::assert_snapshot!("waived", lines(&waived(), false));
+}
+
+#[test]
+fn a_should_is_a_warning() {
+    insta::assert_snapshot!("should", lines(&should(), false));
+}
+
+#[test]
+fn a_should_is_a_breach_under_strict() {
+    insta::assert_snapshot!("strict", lines(&should(), true));
+}
+
+#[test]
+fn trouble_is_told_once() {
+    insta::assert_snapshot!("trouble", lines(&trouble(), false));
+}
+
+#[test]
+fn a_scenario_error_and_an_agent_that_fails() {
+    let mut wrong = pass();
+    wrong.status = Status::ScenarioError;
+    wrong.note = Some("the scenario waits for call_2, and no reply has such a call".into());
+    let mut dead = pass();
+    dead.status = Status::AgentFailed;
+    dead.note =
+        Some("codex exited with code 1 before it answered `initialize`: no such file".into());
+    dead.agent.defects = vec!["marker-after-event".into()];
+    insta::assert_snapshot!("errors", console(&[wrong, dead], false, false, false));
+}
+
+#[test]
+fn many_breaches_and_much_evidence_are_cut() {
+    let mut case = breach();
+    let one = |n: u64| Breach {
+        message: format!("breach {n}"),
+        evidence: if n == 0 {
+            (0..15).chain([99]).collect()
+        } else {
+            vec![]
+        },
+    };
+    let breaches = (0..8).map(one).collect();
+    case.verdicts[0].outcome = Outcome::Fail {
+        exercised: 9,
+        breaches,
+    };
+    case.verdicts[1].outcome = Outcome::Unknown {
+        why: "the rule crashed: index out of bounds".into(),
+    };
+    insta::assert_snapshot!("much", lines(&case, false));
+}
+
+#[test]
+fn a_whole_run() {
+    let cases = [
+        pass(),
+        breach(),
+        should(),
+        waived(),
+        unmet(),
+        skipped(),
+        trouble(),
+    ];
+    insta::assert_snapshot!("run", console(&cases, false, false, true));
+}
+
+#[test]
+fn a_run_in_which_all_is_well() {
+    insta::assert_snapshot!("well", console(&[pass(), pass()], false, false, true));
+}
+
+#[test]
+fn a_run_without_cases() {
+    assert_eq!(
+        console(&[], false, true, true),
+        "\n0 cases (0.00 s, seed 42, strict)\n"
+    );
+}
+
+#[test]
+fn colour_changes_no_text() {
+    let cases = [breach(), waived(), skipped(), trouble()];
+    let coloured = console(&cases, true, false, true);
+    assert!(coloured.contains("\u{1b}[31mFAIL\u{1b}[0m"), "{coloured}");
+    let mut plain = String::new();
+    let mut rest = coloured.as_str();
+    while let Some(at) = rest.find('\u{1b}') {
+        plain.push_str(&rest[..at]);
+        rest = &rest[at..];
+        rest = &rest[rest.find('m').unwrap() + 1..];
+    }
+    plain.push_str(rest);
+    let trimmed: Vec<&str> = plain.lines().map(str::trim_end).collect();
+    assert_eq!(
+        trimmed.join("\n") + "\n",
+        console(&cases, false, false, true)
+    );
+}
+
+#[test]
+fn what_an_agent_wrote_cannot_act_on_the_terminal() {
+    let mut case = breach();
+    let nasty = "\u{1b}[2J\rgone\n::error::forged \u{202E}x";
+    case.scenario = nasty.into();
+    case.file = nasty.into();
+    case.note = Some(nasty.into());
+    case.replay = nasty.into();
+    case.agent.name = nasty.into();
+    case.agent.defects = vec![nasty.into()];
+    case.verdicts[0].rule = nasty.into();
+    case.verdicts[0].outcome = samples::fail(nasty, &[0]);
+    case.verdicts.push(verdict(
+        "X-1",
+        Level::Must,
+        Outcome::Unknown { why: nasty.into() },
+    ));
+    case.unmet = unmet().unmet;
+    case.unmet[0].found = nasty.into();
+    case.unmet[0].text = nasty.into();
+    let text = console(&[case], false, false, true);
+    assert!(
+        !text.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202E}'),
+        "{text}"
+    );
+    assert!(
+        text.lines()
+            .all(|line| !line.trim_start().starts_with("::")),
+        "{text}"
+    );
+}
+
+#[test]
+fn lines_are_short() {
+    let cases = [
+        pass(),
+        breach(),
+        should(),
+        waived(),
+        unmet(),
+        skipped(),
+        trouble(),
+    ];
+    let text = console(&cases, false, false, true);
+    let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(widest <= 140, "{widest}\n{text}");
+}

@@ -1,0 +1,190 @@
+//! What CI systems and other programs read.
+
+use std::fs;
+use std::path::Path;
+
+use cutpoint_check::outcome::{Case, Status};
+use cutpoint_report::json_lines::{CaseLine, ReadError, Results};
+use cutpoint_report::{Annotations, JsonLines, Junit, Reporter, Summary};
+
+use crate::samples::{breach, context, fail, pass, should, skipped, trouble, unmet, waived};
+
+fn cases() -> [Case; 7] {
+    [
+        pass(),
+        breach(),
+        should(),
+        waived(),
+        unmet(),
+        skipped(),
+        trouble(),
+    ]
+}
+
+fn summary(cases: &[Case], strict: bool) -> Summary {
+    let mut summary = Summary::new(42, strict);
+    cases.iter().for_each(|case| summary.add(case));
+    summary
+}
+
+fn junit(cases: &[Case], strict: bool) -> String {
+    let mut junit = Junit::new(Path::new("unused"), context(strict));
+    cases.iter().for_each(|case| junit.case(case).unwrap());
+    junit.render(&summary(cases, strict)).unwrap()
+}
+
+#[test]
+fn the_summary_counts() {
+    let summary = summary(&cases(), false);
+    let of = |status| summary.by_status.get(&status).copied();
+    assert_eq!(
+        (summary.cases, of(Status::Conforms), of(Status::Breach)),
+        (7, Some(3), Some(2))
+    );
+    assert_eq!(summary.worst(), Some(Status::Trouble));
+    let names: Vec<_> = summary
+        .rules
+        .iter()
+        .map(|rule| rule.rule.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["CALL-1", "TURN-1", "MARK-2", "PROC-1", "APPR-1", "SUB-1"]
+    );
+    let call = &summary.rules[0];
+    assert_eq!(
+        (call.exercised, call.cases, call.breaches, call.unknown),
+        (14, 5, 1, 1)
+    );
+    let process = &summary.rules[3];
+    assert_eq!((process.breaches, process.waived), (0, 1));
+    assert_eq!(summary.rules[5].not_applicable, 5);
+}
+
+#[test]
+fn junit_has_a_suite_per_agent() {
+    let mut other = pass();
+    other.agent.name = "reference".into();
+    insta::assert_snapshot!(
+        "junit",
+        junit(
+            &[pass(), breach(), should(), skipped(), trouble(), other],
+            false
+        )
+    );
+    assert!(junit(&[should()], true).contains("type=\"MARK-2\""));
+}
+
+#[test]
+fn junit_is_valid_xml_whatever_an_agent_wrote() {
+    let mut case = breach();
+    let nasty = "a<b>&\"c\" ]]>\u{0}\u{1b}[1m\u{FFFE}\u{B}\n::x";
+    case.scenario = nasty.into();
+    case.verdicts[0].outcome = fail(nasty, &[]);
+    case.note = Some(nasty.into());
+    let text = junit(&[case], false);
+    let forbidden = |c: char| matches!(c, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}');
+    assert!(!text.contains(forbidden), "{text}");
+    assert!(
+        text.contains("a&lt;b&gt;&amp;&quot;c&quot; ]]&gt;"),
+        "{text}"
+    );
+    // What was written is what a reader gets back.
+    let read = quick_junit::Report::deserialize_from_str(&text).unwrap();
+    assert_eq!(read.failures, 1);
+}
+
+#[test]
+fn junit_is_written_whole_in_place_of_an_older_one() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("reports/junit.xml");
+    for _ in 0..2 {
+        let mut junit = Junit::new(&path, context(false));
+        junit.case(&pass()).unwrap();
+        junit.finish(&summary(&[pass()], false)).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap().starts_with("<?xml"));
+    assert_eq!(
+        fs::read_dir(place.path().join("reports")).unwrap().count(),
+        1
+    );
+}
+
+fn json_lines(cases: &[Case], strict: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut report = JsonLines::new(&mut bytes, 42, strict).unwrap();
+    cases.iter().for_each(|case| report.case(case).unwrap());
+    report.finish(&summary(cases, strict)).unwrap();
+    bytes
+}
+
+#[test]
+fn json_lines_are_read_as_they_were_written() {
+    for strict in [false, true] {
+        let results = Results::read(&json_lines(&cases(), strict)[..]).unwrap();
+        let expected: Vec<_> = cases()
+            .iter()
+            .map(|case| CaseLine::new(case, strict))
+            .collect();
+        assert_eq!(results.cases, expected);
+        assert_eq!(results.summary, Some(summary(&cases(), strict)));
+        // A summary can be made again from the cases, for instance those of several machines.
+        let mut again = Summary::new(42, strict);
+        for case in &results.cases {
+            again.count(case.status, &case.verdicts, case.duration_ms);
+        }
+        assert_eq!(results.summary, Some(again));
+    }
+}
+
+#[test]
+fn the_form_of_json_lines_is_fixed() {
+    let text = String::from_utf8(json_lines(&[unmet()], false)).unwrap();
+    insta::assert_snapshot!("json_lines", text);
+}
+
+#[test]
+fn what_are_no_results_says_why() {
+    let refusal = |text: &str| Results::read(text.as_bytes()).unwrap_err().to_string();
+    assert!(refusal("").contains("no results"));
+    assert!(refusal("{\"format\":\"x\"}\n").contains("`format` is \"x\""));
+    assert!(refusal("{\"format\":\"cutpoint-results\",\"version\":9}\n").contains("version 9"));
+    let whole = String::from_utf8(json_lines(&[pass()], false)).unwrap();
+    assert!(refusal(&format!("{whole}{whole}")).starts_with("line 4: nothing may follow"));
+    let torn = Results::read(&whole.as_bytes()[..whole.len() - 9]);
+    assert!(matches!(torn, Err(ReadError::Line { line: 3, .. })));
+    let mut endless = pass();
+    endless.duration_ms = f64::NAN;
+    assert_eq!(CaseLine::new(&endless, false).duration_ms, 0.0);
+}
+
+fn annotations(cases: &[Case], strict: bool) -> String {
+    let mut bytes = Vec::new();
+    let mut report = Annotations::new(&mut bytes, context(strict));
+    cases.iter().for_each(|case| report.case(case).unwrap());
+    report.finish(&summary(cases, strict)).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn annotations_stand_at_the_lines_of_the_scenario() {
+    insta::assert_snapshot!("annotations", annotations(&cases(), false));
+    assert!(annotations(&[should()], true).starts_with("::error file="));
+    assert_eq!(annotations(&[pass(), skipped(), waived()], false), "");
+}
+
+#[test]
+fn annotations_are_escaped() {
+    let mut case = breach();
+    case.file = "./a,b:c.kdl".into();
+    case.line = 0;
+    case.scenario = "50%, then: more".into();
+    case.replay = "x\ny".into();
+    case.trace.entries.clear();
+    case.verdicts[0].outcome = fail("100%\nof\r\u{1b}[0m it", &[]);
+    let text = annotations(&[case], false);
+    let expected = "::error file=a%2Cb%3Ac.kdl,title=CALL-1 (50%25%2C then%3A more)::100%25\\nof\\r\\u{1b}[0m it%0ACALL-1: ";
+    assert!(text.starts_with(expected), "{text}");
+    assert!(text.ends_with("%0AReplay: x\\ny\n"), "{text}");
+    assert_eq!(text.lines().count(), 1);
+}

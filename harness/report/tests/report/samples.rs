@@ -1,0 +1,291 @@
+//! Cases to report.
+
+use std::collections::BTreeSet;
+
+use cutpoint_check::outcome::{Case, Status, Unmet};
+use cutpoint_check::trace::{
+    AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, InputMode,
+    Process, ReadTrigger, Trace, TurnEnd, VERSION, What,
+};
+use cutpoint_check::verdict::{Breach, Level, Outcome, Verdict};
+use cutpoint_report::Context;
+use serde_json::{Value, json};
+
+/// The sentences of the rules that the samples know.
+pub(crate) fn sentence(rule: &str) -> Option<&'static str> {
+    match rule {
+        "CALL-1" => Some(
+            "Each call in a request's history has exactly one output with its call_id, of the kind that answers it.",
+        ),
+        "MARK-2" => Some(
+            "The marker is on stable storage before the event that tells of the abort was written.",
+        ),
+        "PROC-1" => Some("Foreground tools of an aborted turn are gone within 2 s of its end."),
+        _ => None,
+    }
+}
+
+pub(crate) fn context(strict: bool) -> Context<'static> {
+    Context {
+        strict,
+        sentence: &sentence,
+    }
+}
+
+pub(crate) fn agent() -> AgentInfo {
+    AgentInfo {
+        name: "codex".into(),
+        version: "0.169.0".into(),
+        driver: "app-server-v2".into(),
+        features: BTreeSet::from([Feature::Rollout, Feature::Marker]),
+        defects: vec![],
+    }
+}
+
+pub(crate) fn verdict(rule: &str, level: Level, outcome: Outcome) -> Verdict {
+    Verdict {
+        rule: rule.into(),
+        level,
+        outcome,
+        waived: None,
+    }
+}
+
+pub(crate) fn fail(message: &str, evidence: &[u64]) -> Outcome {
+    Outcome::Fail {
+        exercised: 2,
+        breaches: vec![Breach {
+            message: message.into(),
+            evidence: evidence.to_vec(),
+        }],
+    }
+}
+
+fn user(text: &str) -> Value {
+    json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]})
+}
+
+fn step(number: usize, line: usize, text: &str) -> What {
+    What::Step {
+        number,
+        line,
+        text: text.into(),
+    }
+}
+
+fn op(id: &str, op: ClientOp) -> What {
+    What::Op { id: id.into(), op }
+}
+
+fn event(event: AgentEvent) -> What {
+    What::Event {
+        event,
+        raw: Value::Null,
+    }
+}
+
+fn input(text: &str) -> ClientOp {
+    let mode = InputMode::Start;
+    ClientOp::Input {
+        text: text.into(),
+        mode,
+    }
+}
+
+fn request(exchange: usize, input: &[Value]) -> What {
+    What::Request {
+        exchange,
+        conversation: 0,
+        path: "/responses".into(),
+        body: json!({"model": "m", "input": input}),
+        history: None,
+    }
+}
+
+/// A run in which a call is interrupted and never answered.
+pub(crate) fn observations() -> Vec<What> {
+    let turn = || Some("turn-1".to_owned());
+    let call = json!({
+        "type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "shell",
+        "arguments": "{\"command\":[\"bash\",\"-c\",\"sleep 60\"]}", "status": "completed",
+    });
+    let added = json!({
+        "type": "response.output_item.done", "sequence_number": 4, "output_index": 0, "item": call,
+    });
+    let begin = AgentEvent::CallBegin {
+        turn_id: turn(),
+        call_id: "call_1".into(),
+        command: "bash -c 'sleep 60'".into(),
+        pid: Some(4711),
+    };
+    let end = TurnEnd::Aborted {
+        reason: Some(AbortReason::Interrupted),
+    };
+    let marker = "<turn_aborted>\nThe user interrupted.\n</turn_aborted>";
+    let rollout = What::Rollout {
+        trigger: ReadTrigger::TurnEnded { turn_id: turn() },
+        path: "/home/user/.codex/sessions/rollout-1.jsonl".into(),
+        from: 812,
+        text: "{\"type\":\"response_item\"}\n{\"type\":\"event_msg\",\"payload\":{\"type\":\"turn_aborted\"}}\n".into(),
+    };
+    vec![
+        step(1, 7, "user \"run it\""),
+        op("1", input("run it")),
+        event(AgentEvent::TurnStarted {
+            turn_id: "turn-1".into(),
+        }),
+        request(1, &[user("run it")]),
+        What::Sent {
+            exchange: 1,
+            index: 5,
+            data: added,
+        },
+        event(begin),
+        What::Reached {
+            point: "call_1 running".into(),
+        },
+        step(2, 8, "interrupt at=\"call_1 running\""),
+        op("2", ClientOp::Interrupt { turn_id: turn() }),
+        event(AgentEvent::TurnEnded {
+            turn_id: turn(),
+            end,
+        }),
+        rollout,
+        step(3, 10, "user \"and now?\""),
+        op("3", input("and now?")),
+        request(2, &[user("run it"), call, user(marker), user("and now?")]),
+        What::Processes {
+            alive: vec![Process {
+                pid: 4711,
+                ppid: 1,
+                command: "sleep 60".into(),
+            }],
+            at_end: true,
+        },
+    ]
+}
+
+fn trace() -> Trace {
+    let entry = |(at, what)| Entry {
+        seq: at as u64,
+        at_ns: 1_250_000 * at as u64 * at as u64,
+        what,
+    };
+    Trace {
+        header: Header {
+            format: FORMAT.into(),
+            version: VERSION,
+            scenario: "interrupt while a tool runs".into(),
+            file: None,
+            agent: agent(),
+            seed: 42,
+            waived: vec![],
+        },
+        entries: observations().into_iter().enumerate().map(entry).collect(),
+    }
+}
+
+/// A case that conforms.
+pub(crate) fn pass() -> Case {
+    let kept = |rule: &str, level| verdict(rule, level, Outcome::Pass { exercised: 3 });
+    Case {
+        scenario: "interrupt while a tool runs".into(),
+        file: "scenarios/tools/tool-running.kdl".into(),
+        line: 2,
+        about: None,
+        agent: agent(),
+        verdicts: vec![
+            kept("CALL-1", Level::Must),
+            kept("TURN-1", Level::Must),
+            kept("MARK-2", Level::Should),
+            kept("PROC-1", Level::Must),
+            verdict("APPR-1", Level::Must, Outcome::NotExercised),
+            verdict(
+                "SUB-1",
+                Level::Must,
+                Outcome::NotApplicable {
+                    why: "the agent has no sub-agents".into(),
+                },
+            ),
+        ],
+        unmet: vec![],
+        note: None,
+        status: Status::Conforms,
+        duration_ms: 83.4,
+        replay: "cutpoint run scenarios/tools/tool-running.kdl --agent codex --seed 42".into(),
+        trace_path: Some("target/cutpoint/tool-running.jsonl".into()),
+        trace: trace(),
+    }
+}
+
+/// A case in which a MUST rule is broken.
+pub(crate) fn breach() -> Case {
+    let mut case = pass();
+    case.verdicts[0].outcome = fail(
+        "request 2 has no output for function call call_1",
+        &[4, 9, 13],
+    );
+    case.status = Status::Breach;
+    case
+}
+
+/// A case in which a SHOULD rule is broken.
+pub(crate) fn should() -> Case {
+    let mut case = pass();
+    let message = "turn turn-1 was reported as aborted before its marker was synced to stable storage, so a crash right behind the event loses it";
+    case.verdicts[2].outcome = fail(message, &[9, 10]);
+    case
+}
+
+/// A case with a waived breach.
+pub(crate) fn waived() -> Case {
+    let mut case = pass();
+    case.verdicts[3].outcome = fail(
+        "sleep 60 (pid 4711) is alive 2 s after the end of turn turn-1",
+        &[14],
+    );
+    case.verdicts[3].waived = Some("background tools of 0.169 outlive the turn by design".into());
+    case
+}
+
+/// A case with expectations that were not met.
+pub(crate) fn unmet() -> Case {
+    let mut case = pass();
+    case.unmet = vec![
+        Unmet {
+            text: "no-process \"sleep 60\"".into(),
+            line: 12,
+            found: "sleep 60 is alive (pid 4711)".into(),
+            evidence: vec![14],
+        },
+        Unmet {
+            text: "await turn-aborted reason=replaced".into(),
+            line: 0,
+            found: "turn turn-1 was aborted as interrupted".into(),
+            evidence: vec![],
+        },
+    ];
+    case.status = Status::Breach;
+    case
+}
+
+/// A case that the agent cannot run.
+pub(crate) fn skipped() -> Case {
+    let mut case = pass();
+    case.verdicts.clear();
+    case.status = Status::Skipped;
+    case.note = Some("the agent cannot replace a running turn".into());
+    case
+}
+
+/// A case that tells nothing of the agent.
+pub(crate) fn trouble() -> Case {
+    let mut case = pass();
+    let why = "the replay server could not bind a port: address in use";
+    for verdict in &mut case.verdicts {
+        verdict.outcome = Outcome::Unknown { why: why.into() };
+    }
+    case.status = Status::Trouble;
+    case.note = Some(why.into());
+    case
+}

@@ -1,0 +1,313 @@
+//! What only shows in a whole scenario: names that nothing defines, steps that cannot happen.
+
+use std::ops::Range;
+
+use crate::ast::{Action, CutPoint, Nth, Part, Reply, ReplyBody, Scenario, Target};
+use crate::diagnostic::Diagnostic;
+use crate::read::{Facts, PointMention};
+use crate::suggest::{list, nearest};
+
+/// How many calls a help line lists, and compares with a mistyped one.
+const SUGGESTION_LIMIT: usize = 20;
+
+/// Checks a scenario that has been read, as far as it could be read.
+pub(crate) fn scenario(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+    presence(scenario, facts, problems);
+    for (call, span) in &facts.mentions {
+        known_call(call, span, facts, problems);
+    }
+    for mention in &facts.points {
+        point(mention, scenario, facts, problems);
+    }
+    process(scenario, facts, problems);
+}
+
+/// A model that answers, and a user who asks.
+fn presence(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+    if facts.incomplete {
+        return;
+    }
+    if scenario.model.recording.is_none() && scenario.model.replies.is_empty() && !facts.open_world
+    {
+        let (span, message) = match &facts.model {
+            Some(span) => (span.clone(), "this model answers nothing"),
+            None => (facts.name.clone(), "this scenario has no model"),
+        };
+        problems.push(
+            Diagnostic::new(
+                "empty-model",
+                span,
+                message,
+                "nothing would ever be answered",
+            )
+            .help("write `model { reply { text \"Hello\" } }` or `model { recording \"name\" }`"),
+        );
+    }
+    let speaks = scenario
+        .steps
+        .iter()
+        .any(|step| matches!(step.action, Action::User { .. }));
+    if !speaks {
+        problems.push(
+            Diagnostic::new(
+                "no-user",
+                facts.name.clone(),
+                "nobody says anything in this scenario",
+                "it has no `user` step",
+            )
+            .help("add a step such as `user \"run it\"`: without input no turn begins"),
+        );
+    }
+}
+
+fn known_call(call: &str, span: &Range<usize>, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+    if facts.open_world || facts.defined.contains_key(call) {
+        return;
+    }
+    let calls: Vec<&str> = facts
+        .defined
+        .keys()
+        .take(SUGGESTION_LIMIT)
+        .map(String::as_str)
+        .collect();
+    let help = match (nearest(call, &calls), calls.as_slice()) {
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, []) => {
+            format!("no reply of this scenario makes a call; add `shell {call} \"…\"` to a reply")
+        }
+        (None, [only]) => format!("the only call of this scenario is `{only}`"),
+        (None, some) if some.len() < SUGGESTION_LIMIT => {
+            format!("the calls of this scenario are {}", list(some))
+        }
+        (None, some) => format!("the first calls of this scenario are {}", list(some)),
+    };
+    problems.push(
+        Diagnostic::new(
+            "unknown-call",
+            span.clone(),
+            format!("no reply makes a call `{call}`"),
+            "unknown call",
+        )
+        .help(help),
+    );
+}
+
+fn point(
+    mention: &PointMention,
+    scenario: &Scenario,
+    facts: &Facts,
+    problems: &mut Vec<Diagnostic>,
+) {
+    if let (Some(call), Some(span)) = (point_call(&mention.point), &mention.call) {
+        known_call(call, span, facts, problems);
+    }
+    let Some(number) = point_reply(&mention.point) else {
+        return deltas_of_call(mention, facts, problems);
+    };
+    let span = mention.reply.as_ref().unwrap_or(&mention.span);
+    let replies = &scenario.model.replies;
+    if scenario.model.recording.is_some() || replies.is_empty() {
+        return;
+    }
+    let Some(reply) = replies.get(number - 1) else {
+        problems.push(
+            Diagnostic::new(
+                "unknown-reply",
+                span.clone(),
+                format!("there is no reply {number}"),
+                match replies.len() {
+                    1 => "the model has one reply only".to_owned(),
+                    count => format!("the model has {count} replies"),
+                },
+            )
+            .help(match replies.len() {
+                1 => "write 1, or add a reply to the model".to_owned(),
+                count => format!("write a number from 1 to {count}, or add a reply to the model"),
+            }),
+        );
+        return;
+    };
+    let in_stream = !matches!(
+        mention.point,
+        CutPoint::Request { .. } | CutPoint::Headers { .. }
+    );
+    if in_stream && let ReplyBody::Status { status, .. } = reply.body {
+        problems.push(
+            Diagnostic::new(
+                "no-stream",
+                span.clone(),
+                format!("reply {number} is no stream, so it has no events"),
+                format!("this reply is the HTTP status {status}"),
+            )
+            .help(format!(
+                "only `request {number}` and `headers of reply {number}` are points of it"
+            )),
+        );
+        return;
+    }
+    deltas_of_reply(mention, reply, problems);
+}
+
+/// The call that a cut point names.
+fn point_call(point: &CutPoint) -> Option<&str> {
+    match point {
+        CutPoint::Added { call }
+        | CutPoint::Done { call }
+        | CutPoint::Running { call }
+        | CutPoint::Exited { call }
+        | CutPoint::Approval { call }
+        | CutPoint::Delta {
+            of: Target::Call(call),
+            ..
+        } => Some(call),
+        _ => None,
+    }
+}
+
+/// The reply that a cut point names.
+fn point_reply(point: &CutPoint) -> Option<usize> {
+    match point {
+        CutPoint::Request { reply }
+        | CutPoint::Headers { reply }
+        | CutPoint::Event { reply, .. }
+        | CutPoint::Byte { reply, .. }
+        | CutPoint::End { reply }
+        | CutPoint::Delta {
+            of: Target::Reply(reply),
+            ..
+        } => Some(*reply),
+        _ => None,
+    }
+}
+
+fn deltas_of_call(mention: &PointMention, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+    let CutPoint::Delta {
+        nth,
+        of: Target::Call(call),
+    } = &mention.point
+    else {
+        return;
+    };
+    // A raw event can be one more delta of any call.
+    if facts.open_world {
+        return;
+    }
+    if let Some(known) = facts.defined.get(call) {
+        enough_deltas(mention, *nth, known.deltas, &format!("`{call}`"), problems);
+    }
+}
+
+fn deltas_of_reply(mention: &PointMention, reply: &Reply, problems: &mut Vec<Diagnostic>) {
+    let CutPoint::Delta {
+        nth,
+        of: Target::Reply(number),
+    } = &mention.point
+    else {
+        return;
+    };
+    let ReplyBody::Stream { parts, .. } = &reply.body else {
+        return;
+    };
+    let mut deltas = 0_usize;
+    for part in parts {
+        deltas += match part {
+            Part::Text { chunks, .. }
+            | Part::Reasoning { chunks, .. }
+            | Part::Shell { chunks, .. }
+            | Part::Function { chunks, .. }
+            | Part::Custom { chunks, .. } => *chunks,
+            Part::Event { .. } => return,
+            Part::LocalShell { .. }
+            | Part::Item { .. }
+            | Part::Malformed { .. }
+            | Part::Pause { .. } => 0,
+        };
+    }
+    enough_deltas(mention, *nth, deltas, &format!("reply {number}"), problems);
+}
+
+fn enough_deltas(
+    mention: &PointMention,
+    nth: Nth,
+    deltas: usize,
+    whose: &str,
+    problems: &mut Vec<Diagnostic>,
+) {
+    let (message, help) = match (nth, deltas) {
+        (_, 0) => (
+            format!("{whose} is sent without any delta"),
+            "cut it at another point, such as `reply 1 event 4`".to_owned(),
+        ),
+        (Nth::At(number), _) if number > deltas => (
+            format!("{whose} has no delta {number}"),
+            format!("write a number from 1 to {deltas}, or raise `chunks`"),
+        ),
+        _ => return,
+    };
+    let span = match (&mention.nth, deltas) {
+        (Some(span), 1..) => span.clone(),
+        _ => mention
+            .call
+            .clone()
+            .or_else(|| mention.reply.clone())
+            .unwrap_or_else(|| mention.span.clone()),
+    };
+    let label = match deltas {
+        0 => "there are no deltas".to_owned(),
+        1 => "it is sent in one delta".to_owned(),
+        _ => format!("it is sent in {deltas} deltas"),
+    };
+    problems.push(Diagnostic::new("unknown-delta", span, message, label).help(help));
+}
+
+/// Steps that need a running agent, and `resume`, which needs one that has ended.
+fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+    let mut gone: Option<(&str, usize)> = None;
+    for (step, span) in scenario.steps.iter().zip(&facts.steps) {
+        let name = match &step.action {
+            Action::Resume => {
+                if gone.take().is_none() {
+                    problems.push(
+                        Diagnostic::new(
+                            "resume-while-running",
+                            span.clone(),
+                            "the agent is running here, so it cannot be resumed",
+                            "no `kill` or `shutdown` stands before this",
+                        )
+                        .help("end it first with a `kill` or `shutdown` step"),
+                    );
+                }
+                continue;
+            }
+            // Waiting is possible without an agent: events it has sent can still be looked at.
+            Action::Wait { .. } | Action::Await(_) => continue,
+            Action::User { .. } => "user",
+            Action::Steer { .. } => "steer",
+            Action::Replace { .. } => "replace",
+            Action::Interrupt => "interrupt",
+            Action::Approve { .. } => "approve",
+            Action::Deny { .. } => "deny",
+            Action::Abort { .. } => "abort",
+            Action::Answer { .. } => "answer",
+            Action::Drop(_) => "drop",
+            Action::Kill => "kill",
+            Action::Shutdown => "shutdown",
+        };
+        if let Some((ender, line)) = gone {
+            problems.push(
+                Diagnostic::new(
+                    "agent-not-running",
+                    span.clone(),
+                    format!("the agent is not running here, so `{name}` cannot reach it"),
+                    format!("`{ender}` on line {line} has ended it"),
+                )
+                .help("put a `resume` step between them"),
+            );
+            // One report is enough: the steps after this one have the same cause.
+            return;
+        }
+        if matches!(step.action, Action::Kill | Action::Shutdown) {
+            gone = Some((name, step.span.line));
+        }
+    }
+}

@@ -1,0 +1,665 @@
+//! The grammar of cut points: the phrases of `at="…"`.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use crate::ast::{CutPoint, Nth, Target};
+use crate::suggest::nearest;
+
+/// Words that begin a phrase, or name an event in it. They cannot be call ids: `point running`
+/// must not have two meanings.
+pub(crate) const RESERVED_WORDS: [&str; 15] = [
+    "request", "headers", "reply", "byte", "first", "middle", "last", "delta", "added", "done",
+    "end", "approval", "point", "of", "event",
+];
+
+/// Phrases of one word.
+const SINGLE_WORDS: [&str; 3] = ["started", "aborting", "idle"];
+
+/// Words that people put before a phrase.
+const PREPOSITIONS: [&str; 6] = ["after", "at", "before", "during", "when", "while"];
+
+/// What a phrase may look like, for people who got it wrong.
+const FORMS: &str = "write one of `request 2`, `headers of reply 2`, `reply 1 event 4`, \
+     `byte 17 of reply 1 event 3`, `delta 2 of call_1`, `last delta of reply 1`, \
+     `added of call_1`, `done of call_1`, `end of reply 1`, `call_1 running`, `call_1 exited`, \
+     `approval of call_1 pending`, `started`, `aborting`, `idle`, `point LABEL`";
+
+/// Why a phrase is no cut point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutPointError {
+    /// The mistake in one line.
+    pub message: String,
+    /// The wrong word: byte offsets within the phrase, end exclusive.
+    pub span: Range<usize>,
+    /// What stands there, to be written next to the caret.
+    pub label: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for CutPointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(help) = &self.help {
+            write!(f, " ({help})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CutPointError {}
+
+impl FromStr for CutPoint {
+    type Err = CutPointError;
+
+    fn from_str(phrase: &str) -> Result<Self, Self::Err> {
+        parse(phrase).map(|parsed| parsed.point)
+    }
+}
+
+/// A cut point with the places of what can only be checked against the scenario.
+#[derive(Debug, Clone)]
+pub(crate) struct Parsed {
+    pub(crate) point: CutPoint,
+    /// The call id's place within the phrase.
+    pub(crate) call: Option<Range<usize>>,
+    /// The reply number's place within the phrase.
+    pub(crate) reply: Option<Range<usize>>,
+    /// The place of the delta's number within the phrase.
+    pub(crate) nth: Option<Range<usize>>,
+}
+
+/// Parses a phrase.
+pub(crate) fn parse(phrase: &str) -> Result<Parsed, CutPointError> {
+    let mut words = Words::new(phrase);
+    let point = words.phrase()?;
+    words.end()?;
+    Ok(Parsed {
+        point,
+        call: words.call_span,
+        reply: words.reply_span,
+        nth: words.nth_span,
+    })
+}
+
+/// Whether a text is a call id: letters, digits, `_` and `-`.
+pub(crate) fn is_call_id(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// Whether a call id could be mistaken for a part of a phrase.
+pub(crate) fn is_reserved(call: &str) -> bool {
+    RESERVED_WORDS.contains(&call) || SINGLE_WORDS.contains(&call)
+}
+
+/// Whether a text is a label of a point.
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
+struct Words<'a> {
+    phrase: &'a str,
+    words: Vec<(&'a str, Range<usize>)>,
+    at: usize,
+    call_span: Option<Range<usize>>,
+    reply_span: Option<Range<usize>>,
+    nth_span: Option<Range<usize>>,
+}
+
+type Outcome<T> = Result<T, CutPointError>;
+
+impl<'a> Words<'a> {
+    fn new(phrase: &'a str) -> Self {
+        let mut words = Vec::new();
+        let mut at = 0;
+        for word in phrase.split_whitespace() {
+            // The word was cut out of what is left, so it is found there.
+            let start = phrase[at..].find(word).map_or(at, |offset| at + offset);
+            at = start + word.len();
+            words.push((word, start..at));
+        }
+        Self {
+            phrase,
+            words,
+            at: 0,
+            call_span: None,
+            reply_span: None,
+            nth_span: None,
+        }
+    }
+
+    fn peek(&self) -> Option<&'a str> {
+        self.words.get(self.at).map(|(word, _)| *word)
+    }
+
+    fn span(&self) -> Range<usize> {
+        self.words.get(self.at).map_or_else(
+            || {
+                let end = self.phrase.trim_end().len();
+                end..end
+            },
+            |(_, span)| span.clone(),
+        )
+    }
+
+    fn error<T>(&self, message: String, label: &str, help: String) -> Outcome<T> {
+        Err(CutPointError {
+            message,
+            span: self.span(),
+            label: label.to_owned(),
+            help: Some(help),
+        })
+    }
+
+    fn phrase(&mut self) -> Outcome<CutPoint> {
+        let Some(first) = self.peek() else {
+            return self.error(
+                "the cut point is empty".to_owned(),
+                "a phrase should stand here",
+                FORMS.to_owned(),
+            );
+        };
+        self.at += 1;
+        match first {
+            "started" => Ok(CutPoint::Started),
+            "aborting" => Ok(CutPoint::Aborting),
+            "idle" => Ok(CutPoint::Idle),
+            "request" => Ok(CutPoint::Request {
+                reply: self.reply_number("request 2")?,
+            }),
+            "headers" => Ok(CutPoint::Headers {
+                reply: self.of_reply("headers of reply 2")?,
+            }),
+            "reply" => self.reply_event("reply 1 event 4"),
+            "byte" => self.byte(),
+            "first" => self.delta(Nth::At(1)),
+            "middle" => self.delta(Nth::Middle),
+            "last" => self.delta(Nth::Last),
+            "delta" => self.numbered_delta(),
+            "added" => Ok(CutPoint::Added {
+                call: self.of_call("added of call_1")?,
+            }),
+            "done" => Ok(CutPoint::Done {
+                call: self.of_call("done of call_1")?,
+            }),
+            "end" => Ok(CutPoint::End {
+                reply: self.of_reply("end of reply 1")?,
+            }),
+            "approval" => {
+                let form = "approval of call_1 pending";
+                let call = self.of_call(form)?;
+                self.word("pending", form)?;
+                Ok(CutPoint::Approval { call })
+            }
+            "point" => self.point(),
+            _ => {
+                self.at -= 1;
+                self.tool()
+            }
+        }
+    }
+
+    fn end(&self) -> Outcome<()> {
+        let Some(word) = self.peek() else {
+            return Ok(());
+        };
+        let before = &self.phrase[..self.words[self.at - 1].1.end];
+        self.error(
+            format!("the cut point ends before `{word}`"),
+            "this is too much",
+            format!("write `{}`", before.trim()),
+        )
+    }
+
+    fn word(&mut self, wanted: &str, form: &str) -> Outcome<()> {
+        match self.peek() {
+            Some(word) if word == wanted => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(word) => self.error(
+                format!("`{wanted}` should stand in place of `{word}`"),
+                &format!("expected `{wanted}`"),
+                format!("write it like `{form}`"),
+            ),
+            None => self.error(
+                format!("the cut point is not finished: `{wanted}` is missing"),
+                &format!("expected `{wanted}` after this"),
+                format!("write it like `{form}`"),
+            ),
+        }
+    }
+
+    fn number(&mut self, what: &str, form: &str) -> Outcome<usize> {
+        let Some(word) = self.peek() else {
+            return self.error(
+                format!("the cut point is not finished: {what} is missing"),
+                "expected a number after this",
+                format!("write it like `{form}`"),
+            );
+        };
+        let digits = word.bytes().all(|b| b.is_ascii_digit());
+        match word.parse::<usize>() {
+            Ok(0) if digits => self.error(
+                format!("{what} cannot be 0"),
+                "numbers count from 1",
+                format!("write it like `{form}`"),
+            ),
+            Ok(number) if digits => {
+                self.at += 1;
+                Ok(number)
+            }
+            _ if digits => self.error(
+                format!("{what} is too large"),
+                "too large a number",
+                format!("write it like `{form}`"),
+            ),
+            _ => self.error(
+                format!("{what} should stand in place of `{word}`"),
+                "expected a number, counted from 1",
+                format!("write it like `{form}`"),
+            ),
+        }
+    }
+
+    fn reply_number(&mut self, form: &str) -> Outcome<usize> {
+        let span = self.span();
+        let number = self.number("the number of the reply", form)?;
+        self.reply_span = Some(span);
+        Ok(number)
+    }
+
+    fn of_reply(&mut self, form: &str) -> Outcome<usize> {
+        self.word("of", form)?;
+        self.word("reply", form)?;
+        self.reply_number(form)
+    }
+
+    fn call(&mut self, form: &str) -> Outcome<String> {
+        let Some(word) = self.peek() else {
+            return self.error(
+                "the cut point is not finished: the call is missing".to_owned(),
+                "expected a call id after this",
+                format!("write it like `{form}`"),
+            );
+        };
+        if !is_call_id(word) {
+            return self.error(
+                format!("`{word}` is no call id"),
+                "not a call id",
+                "a call id has letters, digits, `_` and `-`".to_owned(),
+            );
+        }
+        if is_reserved(word) {
+            return self.error(
+                format!("a call id should stand in place of `{word}`"),
+                "this word has a meaning of its own in a cut point",
+                format!("write it like `{form}`"),
+            );
+        }
+        self.call_span = Some(self.span());
+        self.at += 1;
+        Ok(word.to_owned())
+    }
+
+    fn of_call(&mut self, form: &str) -> Outcome<String> {
+        self.word("of", form)?;
+        self.call(form)
+    }
+
+    fn reply_event(&mut self, form: &str) -> Outcome<CutPoint> {
+        let reply = self.reply_number(form)?;
+        self.word("event", form)?;
+        let event = self.number("the number of the event", form)?;
+        Ok(CutPoint::Event { reply, event })
+    }
+
+    fn byte(&mut self) -> Outcome<CutPoint> {
+        let form = "byte 17 of reply 1 event 3";
+        let byte = self.number("the number of bytes", form)?;
+        self.word("of", form)?;
+        self.word("reply", form)?;
+        match self.reply_event(form)? {
+            CutPoint::Event { reply, event } => Ok(CutPoint::Byte { reply, event, byte }),
+            other => Ok(other),
+        }
+    }
+
+    fn numbered_delta(&mut self) -> Outcome<CutPoint> {
+        let form = "delta 2 of call_1";
+        self.nth_span = Some(self.span());
+        let nth = Nth::At(self.number("the number of the delta", form)?);
+        let of = self.target(form)?;
+        Ok(CutPoint::Delta { nth, of })
+    }
+
+    fn delta(&mut self, nth: Nth) -> Outcome<CutPoint> {
+        let form = "last delta of call_1";
+        self.word("delta", form)?;
+        let of = self.target(form)?;
+        Ok(CutPoint::Delta { nth, of })
+    }
+
+    fn target(&mut self, form: &str) -> Outcome<Target> {
+        self.word("of", form)?;
+        if self.peek() == Some("reply") {
+            self.at += 1;
+            let reply = self.reply_number("last delta of reply 1")?;
+            Ok(Target::Reply(reply))
+        } else {
+            Ok(Target::Call(self.call(form)?))
+        }
+    }
+
+    fn point(&mut self) -> Outcome<CutPoint> {
+        let form = "point rollout.flush 2";
+        let Some(label) = self.peek() else {
+            return self.error(
+                "the cut point is not finished: the point's label is missing".to_owned(),
+                "expected a label after this",
+                format!("write it like `{form}`"),
+            );
+        };
+        if !is_label(label) {
+            return self.error(
+                format!("`{label}` is no label of a point"),
+                "not a label",
+                "a label has letters, digits, `.`, `-` and `_`".to_owned(),
+            );
+        }
+        self.at += 1;
+        let nth = if self.peek().is_some() {
+            self.number("which time the point is passed", form)?
+        } else {
+            1
+        };
+        Ok(CutPoint::Point {
+            label: label.to_owned(),
+            nth,
+        })
+    }
+
+    /// `call_1 running`, `call_1 exited`, or a phrase that begins with no word of the grammar.
+    fn tool(&mut self) -> Outcome<CutPoint> {
+        let first = self.peek().unwrap_or_default();
+        let second = self.words.get(self.at + 1).map(|(word, _)| *word);
+        match second {
+            Some("running") => {
+                let call = self.call("call_1 running")?;
+                self.at += 1;
+                return Ok(CutPoint::Running { call });
+            }
+            Some("exited") => {
+                let call = self.call("call_1 exited")?;
+                self.at += 1;
+                return Ok(CutPoint::Exited { call });
+            }
+            _ => {}
+        }
+        if let Some(help) = misordered(first, second) {
+            return self.error(
+                format!("no cut point begins with `{first}`"),
+                "unexpected here",
+                help,
+            );
+        }
+        let rest = self.phrase[self.span().end..].trim();
+        if PREPOSITIONS.contains(&first) && parse(rest).is_ok() {
+            return self.error(
+                format!("no cut point begins with `{first}`"),
+                "unexpected here",
+                format!("leave it out: `{rest}`"),
+            );
+        }
+        let known: Vec<&str> = RESERVED_WORDS[..13]
+            .iter()
+            .chain(&SINGLE_WORDS)
+            .copied()
+            .collect();
+        let meant = nearest(first, &known);
+        let state = second.and_then(|word| nearest(word, &["running", "exited"]));
+        if let (None, Some(state)) = (meant, state) {
+            self.at += 1;
+            return self.error(
+                format!("`{}` is no state of a call", second.unwrap_or_default()),
+                "not a state of a call",
+                format!("did you mean `{state}`?"),
+            );
+        }
+        if let Some(meant) = meant {
+            return self.error(
+                format!("no cut point begins with `{first}`"),
+                "not a word of the cut point grammar",
+                format!("did you mean `{meant}`?"),
+            );
+        }
+        match second {
+            Some(word) if is_call_id(first) => {
+                self.at += 1;
+                self.error(
+                    format!("`{word}` is no state of a call"),
+                    "not a state of a call",
+                    format!("write `{first} running` or `{first} exited`"),
+                )
+            }
+            None if is_call_id(first) => self.error(
+                format!("`{first}` alone is no cut point"),
+                "which point of it is meant?",
+                format!(
+                    "for a call, write `{first} running`, `{first} exited`, `added of {first}`, \
+                     `delta 2 of {first}`, `done of {first}` or `approval of {first} pending`"
+                ),
+            ),
+            _ => self.error(
+                format!("no cut point begins with `{first}`"),
+                "not a word of the cut point grammar",
+                FORMS.to_owned(),
+            ),
+        }
+    }
+}
+
+/// Advice for phrases whose words are known but stand in the wrong order.
+fn misordered(first: &str, second: Option<&str>) -> Option<String> {
+    match (first, second) {
+        ("event", _) => Some("write it like `reply 1 event 4`".to_owned()),
+        ("running" | "exited", Some(call)) => Some(format!("write `{call} {first}`")),
+        ("running" | "exited", None) => Some(format!("write it like `call_1 {first}`")),
+        ("pending", _) => Some("write it like `approval of call_1 pending`".to_owned()),
+        _ => {
+            let number: String = first.chars().take_while(char::is_ascii_digit).collect();
+            let ordinal = matches!(&first[number.len()..], "st" | "nd" | "rd" | "th" | "");
+            (!number.is_empty() && ordinal && second == Some("delta"))
+                .then(|| format!("write it like `delta {number} of call_1`"))
+        }
+    }
+}
+
+impl fmt::Display for CutPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { reply } => write!(f, "request {reply}"),
+            Self::Headers { reply } => write!(f, "headers of reply {reply}"),
+            Self::Event { reply, event } => write!(f, "reply {reply} event {event}"),
+            Self::Byte { reply, event, byte } => {
+                write!(f, "byte {byte} of reply {reply} event {event}")
+            }
+            Self::Delta { nth, of } => {
+                match nth {
+                    Nth::At(number) => write!(f, "delta {number} of ")?,
+                    Nth::Middle => f.write_str("middle delta of ")?,
+                    Nth::Last => f.write_str("last delta of ")?,
+                }
+                match of {
+                    Target::Call(call) => f.write_str(call),
+                    Target::Reply(reply) => write!(f, "reply {reply}"),
+                }
+            }
+            Self::Added { call } => write!(f, "added of {call}"),
+            Self::Done { call } => write!(f, "done of {call}"),
+            Self::End { reply } => write!(f, "end of reply {reply}"),
+            Self::Running { call } => write!(f, "{call} running"),
+            Self::Exited { call } => write!(f, "{call} exited"),
+            Self::Approval { call } => write!(f, "approval of {call} pending"),
+            Self::Started => f.write_str("started"),
+            Self::Aborting => f.write_str("aborting"),
+            Self::Idle => f.write_str("idle"),
+            Self::Point { label, nth: 1 } => write!(f, "point {label}"),
+            Self::Point { label, nth } => write!(f, "point {label} {nth}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(phrase: &str) -> CutPoint {
+        phrase
+            .parse()
+            .unwrap_or_else(|error| panic!("{phrase}: {error}"))
+    }
+
+    fn call(id: &str) -> String {
+        id.to_owned()
+    }
+
+    #[test]
+    fn every_form_parses_and_prints_back() {
+        let forms = [
+            ("request 2", CutPoint::Request { reply: 2 }),
+            ("headers of reply 2", CutPoint::Headers { reply: 2 }),
+            ("reply 1 event 4", CutPoint::Event { reply: 1, event: 4 }),
+            (
+                "byte 17 of reply 1 event 3",
+                CutPoint::Byte {
+                    reply: 1,
+                    event: 3,
+                    byte: 17,
+                },
+            ),
+            (
+                "delta 2 of call_1",
+                CutPoint::Delta {
+                    nth: Nth::At(2),
+                    of: Target::Call(call("call_1")),
+                },
+            ),
+            (
+                "middle delta of a-b",
+                CutPoint::Delta {
+                    nth: Nth::Middle,
+                    of: Target::Call(call("a-b")),
+                },
+            ),
+            (
+                "last delta of reply 1",
+                CutPoint::Delta {
+                    nth: Nth::Last,
+                    of: Target::Reply(1),
+                },
+            ),
+            (
+                "added of call_1",
+                CutPoint::Added {
+                    call: call("call_1"),
+                },
+            ),
+            (
+                "done of call_1",
+                CutPoint::Done {
+                    call: call("call_1"),
+                },
+            ),
+            ("end of reply 1", CutPoint::End { reply: 1 }),
+            (
+                "call_1 running",
+                CutPoint::Running {
+                    call: call("call_1"),
+                },
+            ),
+            ("17 exited", CutPoint::Exited { call: call("17") }),
+            (
+                "approval of call_1 pending",
+                CutPoint::Approval {
+                    call: call("call_1"),
+                },
+            ),
+            ("started", CutPoint::Started),
+            ("aborting", CutPoint::Aborting),
+            ("idle", CutPoint::Idle),
+            (
+                "point rollout.flush",
+                CutPoint::Point {
+                    label: call("rollout.flush"),
+                    nth: 1,
+                },
+            ),
+            (
+                "point running 3",
+                CutPoint::Point {
+                    label: call("running"),
+                    nth: 3,
+                },
+            ),
+        ];
+        for (phrase, expected) in forms {
+            assert_eq!(point(phrase), expected, "{phrase}");
+            assert_eq!(expected.to_string(), phrase);
+        }
+    }
+
+    #[test]
+    fn other_spellings_mean_the_same() {
+        assert_eq!(point("first delta of reply 2"), point("delta 1 of reply 2"));
+        assert_eq!(point("point a 1"), point("point a"));
+        assert_eq!(point("  reply  1 event 04 "), point("reply 1 event 4"));
+        // `point` begins a phrase of its own, so this is a label and not a call.
+        assert_eq!(
+            point("point running"),
+            CutPoint::Point {
+                label: call("running"),
+                nth: 1
+            }
+        );
+    }
+
+    #[test]
+    fn errors_point_at_the_wrong_word() {
+        let cases = [
+            ("", 0..0, "write one of"),
+            ("reply 1 event 0", 14..15, "reply 1 event 4"),
+            ("reply one event 2", 6..9, "reply 1 event 4"),
+            ("reply 1 evnt 2", 8..12, "reply 1 event 4"),
+            ("delta 2 of", 10..10, "delta 2 of call_1"),
+            ("delta 2 call_1", 8..14, "delta 2 of call_1"),
+            ("last delta of idle", 14..18, "last delta of call_1"),
+            ("call_1 runing", 7..13, "did you mean `running`?"),
+            ("call_1 sleeps", 7..13, "`call_1 running` or"),
+            ("call_1", 0..6, "`call_1 running`"),
+            ("requst 2", 0..6, "did you mean `request`?"),
+            ("running call_1", 0..7, "`call_1 running`"),
+            ("2nd delta of call_1", 0..3, "delta 2 of call_1"),
+            ("event 3 of reply 1", 0..5, "reply 1 event 4"),
+            ("idle now", 5..8, "write `idle`"),
+            ("done of a.b", 8..11, "letters, digits"),
+            ("byte +1 of reply 1 event 1", 5..7, "byte 17"),
+            ("request 99999999999999999999999", 8..31, "like `request 2`"),
+            ("point a/b", 6..9, "a label has"),
+            ("approval of call_1", 18..18, "pending"),
+        ];
+        for (phrase, span, help) in cases {
+            let error = phrase.parse::<CutPoint>().expect_err(phrase);
+            assert_eq!(error.span, span, "{phrase}: {error}");
+            assert!(error.to_string().contains(help), "{phrase}: {error}");
+        }
+    }
+}

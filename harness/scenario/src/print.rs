@@ -1,0 +1,490 @@
+//! Scenarios as a person would write them.
+//!
+//! New files are printed from our own syntax tree and never from the KDL library's document, which
+//! loses comments that follow a block.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ast::{
+    Action, Await, End, Expect, Expectation, File, Part, Reply, ReplyBody, Scenario, Step, Waive,
+};
+use crate::{lex, word};
+
+/// A block of replies or expectations stays on one line up to this many columns.
+const WIDTH_LIMIT_COLUMNS: usize = 100;
+
+/// And up to this many nodes: more are read better one below the other.
+const INLINE_LIMIT_NODES: usize = 3;
+
+const INDENT_COLUMNS: usize = 4;
+
+/// Prints a file in the canonical layout; it ends with a line break unless it is empty.
+pub fn print(file: &File) -> String {
+    let scenarios: Vec<String> = file.scenarios.iter().map(ToString::to_string).collect();
+    let mut out = scenarios.join("\n\n");
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+impl fmt::Display for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&print(self))
+    }
+}
+
+/// Each of these is shown as its node is printed.
+macro_rules! display_as_node {
+    ($($node:ty: $line:expr),* $(,)?) => {$(
+        impl fmt::Display for $node {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut out = String::new();
+                $line(self).write(&mut out, 0);
+                f.write_str(&out)
+            }
+        }
+    )*};
+}
+
+display_as_node! {
+    Scenario: scenario,
+    Step: step,
+    Reply: reply,
+    Expect: expectation,
+}
+
+/// A part of a node's line.
+enum Piece {
+    /// Written as it is.
+    Plain(String),
+    /// A string, quoted as its text requires; with a property's name, if it is one.
+    Text(Option<&'static str>, String),
+}
+
+/// How a node's block is laid out.
+enum Children {
+    None,
+    /// On the node's line if it fits.
+    Inline(Vec<Line>),
+    /// Always one node a line.
+    Block(Vec<Line>),
+}
+
+/// A node to be printed.
+struct Line {
+    pieces: Vec<Piece>,
+    children: Children,
+}
+
+impl Line {
+    fn new(name: &str) -> Self {
+        Self {
+            pieces: vec![Piece::Plain(name.to_owned())],
+            children: Children::None,
+        }
+    }
+
+    /// Adds a bare word, such as a number or a fixed name.
+    fn plain(mut self, word: impl fmt::Display) -> Self {
+        self.pieces.push(Piece::Plain(word.to_string()));
+        self
+    }
+
+    /// Adds an id: bare where KDL allows it.
+    fn id(mut self, id: &str) -> Self {
+        self.pieces.push(if word::is_bare(id) {
+            Piece::Plain(id.to_owned())
+        } else {
+            Piece::Text(None, id.to_owned())
+        });
+        self
+    }
+
+    /// Adds a quoted text.
+    fn text(mut self, text: &str) -> Self {
+        self.pieces.push(Piece::Text(None, text.to_owned()));
+        self
+    }
+
+    /// Adds a property with a quoted text, if there is one.
+    fn prop(mut self, key: &'static str, text: Option<&str>) -> Self {
+        if let Some(text) = text {
+            self.pieces.push(Piece::Text(Some(key), text.to_owned()));
+        }
+        self
+    }
+
+    /// Adds a property with a bare word, if there is one.
+    fn plain_prop(self, key: &str, word: Option<impl fmt::Display>) -> Self {
+        match word {
+            Some(word) => self.plain(format!("{key}={word}")),
+            None => self,
+        }
+    }
+
+    fn chunks(self, chunks: usize) -> Self {
+        self.plain_prop("chunks", (chunks != 1).then_some(chunks))
+    }
+
+    fn duration(self, duration: Duration) -> Self {
+        self.text(&humantime::format_duration(duration).to_string())
+    }
+
+    fn inline(mut self, lines: Vec<Self>) -> Self {
+        self.children = Children::Inline(lines);
+        self
+    }
+
+    fn block(mut self, lines: Vec<Self>) -> Self {
+        self.children = Children::Block(lines);
+        self
+    }
+
+    fn write(&self, out: &mut String, depth: usize) {
+        let indent = depth * INDENT_COLUMNS;
+        out.extend(std::iter::repeat_n(' ', indent));
+        self.write_head(out, depth);
+        let lines = match &self.children {
+            Children::None => return,
+            Children::Inline(lines) | Children::Block(lines) => lines,
+        };
+        if lines.is_empty() {
+            out.push_str(" {}");
+            return;
+        }
+        if let Children::Inline(lines) = &self.children
+            && let Some(text) = one_line(lines, depth)
+        {
+            let line_start = out.rfind('\n').map_or(0, |at| at + 1);
+            let columns = out[line_start..].chars().count() + text.chars().count();
+            if columns <= WIDTH_LIMIT_COLUMNS {
+                out.push_str(&text);
+                return;
+            }
+        }
+        out.push_str(" {\n");
+        for line in lines {
+            line.write(out, depth + 1);
+            out.push('\n');
+        }
+        out.extend(std::iter::repeat_n(' ', indent));
+        out.push('}');
+    }
+
+    fn write_head(&self, out: &mut String, depth: usize) {
+        for (index, piece) in self.pieces.iter().enumerate() {
+            if index > 0 {
+                out.push(' ');
+            }
+            match piece {
+                Piece::Plain(word) => out.push_str(word),
+                Piece::Text(key, text) => {
+                    if let Some(key) = key {
+                        out.push_str(key);
+                        out.push('=');
+                    }
+                    out.push_str(&quote(text, (depth + 1) * INDENT_COLUMNS));
+                }
+            }
+        }
+    }
+}
+
+/// ` { a; b }`, unless a node needs a line of its own.
+fn one_line(lines: &[Line], depth: usize) -> Option<String> {
+    if lines.len() > INLINE_LIMIT_NODES {
+        return None;
+    }
+    let mut out = String::from(" { ");
+    for (index, line) in lines.iter().enumerate() {
+        if index > 0 {
+            out.push_str("; ");
+        }
+        if !matches!(line.children, Children::None) {
+            return None;
+        }
+        line.write_head(&mut out, depth + 1);
+    }
+    out.push_str(" }");
+    (!out.contains('\n')).then_some(out)
+}
+
+/// A string in the form that is easiest to read: raw if it has quotes, in several lines if it has
+/// line breaks, with escapes if nothing else does.
+fn quote(text: &str, indent: usize) -> String {
+    let odd = |c: char| (lex::is_newline(c) && c != '\n') || lex::is_disallowed(c) || c == '\t';
+    if text.contains(odd) {
+        return escaped(text);
+    }
+    if text.contains('\n') {
+        return multi_line(text, indent).unwrap_or_else(|| escaped(text));
+    }
+    if text.contains(['"', '\\']) && !text.starts_with('"') && !text.ends_with('"') {
+        return raw(text);
+    }
+    escaped(text)
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            _ if lex::is_newline(c) || lex::is_disallowed(c) => {
+                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            }
+            _ => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn raw(text: &str) -> String {
+    let hashes = hashes(text);
+    format!("{hashes}\"{text}\"{hashes}")
+}
+
+/// As many `#` as are needed so that no quote of the text ends the string.
+fn hashes(text: &str) -> String {
+    let mut longest = 0;
+    for (at, _) in text.match_indices('"') {
+        let rest = &text[at + 1..];
+        longest = longest.max(rest.len() - rest.trim_start_matches('#').len());
+    }
+    "#".repeat(longest + 1)
+}
+
+/// A string of several lines. KDL takes a line of blanks for an empty one, so a text with such a
+/// line has no such form; the same holds for the first and last lines, for the sake of the reader.
+fn multi_line(text: &str, indent: usize) -> Option<String> {
+    let blank = |line: &str| line.chars().all(lex::is_space);
+    let lines: Vec<&str> = text.split('\n').collect();
+    let readable = lines.iter().all(|line| line.is_empty() || !blank(line))
+        && lines.first().is_some_and(|line| !line.is_empty());
+    if !readable {
+        return None;
+    }
+    let hashes = if text.contains(['"', '\\']) {
+        hashes(text)
+    } else {
+        String::new()
+    };
+    let margin = " ".repeat(indent);
+    let mut out = format!("{hashes}\"\"\"\n");
+    for line in lines {
+        if !line.is_empty() {
+            out.push_str(&margin);
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    out.push_str(&margin);
+    out.push_str("\"\"\"");
+    out.push_str(&hashes);
+    Some(out)
+}
+
+fn scenario(scenario: &Scenario) -> Line {
+    let mut lines = Vec::new();
+    if let Some(about) = &scenario.about {
+        lines.push(Line::new("about").text(about));
+    }
+    if !scenario.needs.is_empty() {
+        let needs = scenario.needs.iter();
+        lines.push(needs.fold(Line::new("needs"), |line, need| line.plain(need)));
+    }
+    if let Some(limit) = scenario.limit {
+        lines.push(Line::new("limit").duration(limit));
+    }
+    let recording = scenario.model.recording.iter();
+    let model = recording
+        .map(|recording| Line::new("recording").text(&recording.name))
+        .chain(scenario.model.replies.iter().map(reply))
+        .collect();
+    lines.push(Line::new("model").block(model));
+    lines.extend(scenario.steps.iter().map(step));
+    if !scenario.expect.is_empty() {
+        let expect = scenario.expect.iter().map(expectation).collect();
+        lines.push(Line::new("expect").inline(expect));
+    }
+    lines.extend(scenario.waive.iter().map(waive));
+    Line::new("scenario").text(&scenario.name).block(lines)
+}
+
+fn waive(waive: &Waive) -> Line {
+    Line::new("waive")
+        .id(&waive.rule)
+        .prop("because", Some(&waive.because))
+}
+
+fn reply(reply: &Reply) -> Line {
+    let line = Line::new("reply").plain_prop("lenient", reply.lenient.then_some("#true"));
+    match &reply.body {
+        ReplyBody::Stream { parts, end } => {
+            let lines = parts.iter().map(part).chain(end_line(end)).collect();
+            line.inline(lines)
+        }
+        ReplyBody::Status {
+            status,
+            retry_after_s,
+            headers,
+            body,
+        } => {
+            let line = line
+                .plain_prop("status", Some(status))
+                .plain_prop("retry-after", *retry_after_s);
+            let mut lines: Vec<Line> = headers
+                .iter()
+                .map(|(name, value)| Line::new("header").text(name).text(value))
+                .collect();
+            if let Some(body) = body {
+                lines.push(Line::new("body").text(body));
+            }
+            if lines.is_empty() {
+                line
+            } else {
+                line.inline(lines)
+            }
+        }
+        ReplyBody::Recorded { name, exchange } => line
+            .prop("recording", Some(name))
+            .plain_prop("exchange", Some(exchange)),
+    }
+}
+
+fn part(part: &Part) -> Line {
+    match part {
+        Part::Text { text, chunks } => Line::new("text").text(text).chunks(*chunks),
+        Part::Reasoning { text, chunks } => Line::new("reasoning").text(text).chunks(*chunks),
+        Part::Shell {
+            call,
+            command,
+            chunks,
+        } => Line::new("shell").id(call).text(command).chunks(*chunks),
+        Part::Function {
+            call,
+            name,
+            arguments,
+            chunks,
+        } => Line::new("function")
+            .id(call)
+            .id(name)
+            .text(arguments)
+            .chunks(*chunks),
+        Part::Custom {
+            call,
+            name,
+            input,
+            chunks,
+        } => Line::new("custom")
+            .id(call)
+            .id(name)
+            .text(input)
+            .chunks(*chunks),
+        Part::LocalShell { call, command } => command
+            .iter()
+            .fold(Line::new("local-shell").id(call), |line, word| {
+                line.text(word)
+            }),
+        Part::Item { json } => Line::new("item").text(json),
+        Part::Event { json } => Line::new("event").text(json),
+        Part::Malformed { text } => Line::new("malformed").text(text),
+        Part::Pause { duration } => Line::new("pause").duration(*duration),
+    }
+}
+
+fn end_line(end: &End) -> Option<Line> {
+    Some(match end {
+        End::Completed => return None,
+        End::Stall => Line::new("stall"),
+        End::Drop(way) => Line::new("drop").plain(way),
+        End::Incomplete { reason } => Line::new("incomplete").text(reason),
+        End::Failed { code, message } => Line::new("failed")
+            .prop("code", Some(code))
+            .prop("message", message.as_deref()),
+        End::Error {
+            code,
+            message,
+            nested,
+        } => Line::new("error")
+            .prop("code", Some(code))
+            .prop("message", message.as_deref())
+            .prop("shape", (!nested).then_some("flat")),
+    })
+}
+
+fn step(step: &Step) -> Line {
+    let line = match &step.action {
+        Action::User { text } => Line::new("user").text(text),
+        Action::Steer { text } => Line::new("steer").text(text),
+        Action::Replace { text } => Line::new("replace").text(text),
+        Action::Interrupt => Line::new("interrupt"),
+        Action::Approve { call } => Line::new("approve").id(call),
+        Action::Deny { call } => Line::new("deny").id(call),
+        Action::Abort { call } => Line::new("abort").id(call),
+        Action::Answer { call, text } => Line::new("answer").id(call).text(text),
+        Action::Kill => Line::new("kill"),
+        Action::Resume => Line::new("resume"),
+        Action::Drop(way) => Line::new("drop").plain(way),
+        Action::Shutdown => Line::new("shutdown"),
+        Action::Wait { duration } => Line::new("wait").duration(*duration),
+        Action::Await(event) => await_line(event),
+    };
+    let at = step.at.as_ref().map(ToString::to_string);
+    line.prop("at", at.as_deref())
+}
+
+fn await_line(event: &Await) -> Line {
+    let line = Line::new("await");
+    match event {
+        Await::TurnStarted => line.plain("turn-started"),
+        Await::TurnComplete => line.plain("turn-complete"),
+        Await::TurnAborted { reason } => line.plain("turn-aborted").plain_prop("reason", *reason),
+        Await::TurnFailed => line.plain("turn-failed"),
+        Await::TurnEnded => line.plain("turn-ended"),
+        Await::Request { number } => line.plain("request").plain(number),
+        Await::Running { call } => line.plain("running").id(call),
+        Await::Exited { call } => line.plain("exited").id(call),
+        Await::Approval { call } => line.plain("approval").id(call),
+        Await::Text { containing } => line.plain("text").text(containing),
+    }
+}
+
+fn expectation(expect: &Expect) -> Line {
+    match &expect.what {
+        Expectation::Answered {
+            call,
+            in_request,
+            containing,
+        } => Line::new("answered")
+            .id(call)
+            .plain_prop("in-request", *in_request)
+            .prop("containing", containing.as_deref()),
+        Expectation::NoCall { call } => Line::new("no-call").id(call),
+        Expectation::NoProcess { command } => Line::new("no-process").text(command),
+        Expectation::Requests { count } => Line::new("requests").plain(count),
+        Expectation::Markers { count, in_request } => Line::new("markers")
+            .plain(count)
+            .plain_prop("in-request", Some(in_request)),
+        Expectation::Request {
+            number,
+            containing,
+            not_containing,
+        } => Line::new("request")
+            .plain(number)
+            .prop("containing", containing.as_deref())
+            .prop("not-containing", not_containing.as_deref()),
+        Expectation::Turns { outcomes } => outcomes
+            .iter()
+            .fold(Line::new("turns"), |line, outcome| line.plain(outcome)),
+        Expectation::Refused { count } => Line::new("refused").plain(count),
+    }
+}

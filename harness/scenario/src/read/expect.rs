@@ -1,0 +1,97 @@
+//! Expectations beyond the rules.
+
+use super::{EXPECT, Fields, Sink};
+use crate::ast::{Expect, Expectation, Outcome};
+use crate::tree::Node;
+
+fn usage(name: &str) -> &'static str {
+    match name {
+        "answered" => "answered call_1 in-request=2 containing=\"aborted\"",
+        "no-call" => "no-call call_1",
+        "no-process" => "no-process \"sleep 60\"",
+        "requests" => "requests 2",
+        "markers" => "markers 1 in-request=2",
+        "request" => "request 2 containing=\"text\"",
+        "turns" => "turns aborted complete",
+        _ => "refused 1",
+    }
+}
+
+/// Reads an expectation; nothing if it is not known.
+pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Expect> {
+    if !EXPECT.nodes.contains(&node.name.as_str()) {
+        sink.unknown_node(node, &EXPECT);
+        return None;
+    }
+    let span = sink.span(node);
+    let mut fields = Fields::new(sink, node, usage(&node.name));
+    let what = match node.name.as_str() {
+        "answered" => Expectation::Answered {
+            call: fields.call(),
+            in_request: fields.prop_position("in-request"),
+            containing: fields.prop_needle("containing"),
+        },
+        "no-call" => Expectation::NoCall {
+            call: fields.call(),
+        },
+        "no-process" => Expectation::NoProcess {
+            command: fields.needle("part of a command line"),
+        },
+        "requests" => Expectation::Requests {
+            count: fields.number("a count"),
+        },
+        "markers" => markers(&mut fields, node),
+        "request" => request(&mut fields, node),
+        "turns" => turns(&mut fields),
+        _ => Expectation::Refused {
+            count: fields.number("a count"),
+        },
+    };
+    fields.finish();
+    Some(Expect { what, span })
+}
+
+fn markers(fields: &mut Fields<'_, '_, '_>, node: &Node) -> Expectation {
+    let count = fields.number("a count");
+    let in_request = fields.prop_position("in-request");
+    if !node.props.iter().any(|prop| prop.name == "in-request") {
+        fields.missing_prop("in-request");
+    }
+    Expectation::Markers {
+        count,
+        in_request: in_request.unwrap_or_default(),
+    }
+}
+
+fn request(fields: &mut Fields<'_, '_, '_>, node: &Node) -> Expectation {
+    let number = fields.position("the number of a request");
+    let containing = fields.prop_needle("containing");
+    let not_containing = fields.prop_needle("not-containing");
+    if node.props.is_empty() {
+        fields.problem(
+            "missing-property",
+            node.name_span.clone(),
+            "nothing is said about this request".to_owned(),
+            "`containing=…` or `not-containing=…` is missing",
+            "say what it contains: `request 2 containing=\"text\"`; that it is sent at all is \
+             `requests 2`"
+                .to_owned(),
+        );
+    }
+    Expectation::Request {
+        number,
+        containing,
+        not_containing,
+    }
+}
+
+fn turns(fields: &mut Fields<'_, '_, '_>) -> Expectation {
+    let choices = Outcome::ALL.map(|outcome| (outcome.name(), outcome));
+    let mut outcomes = Vec::new();
+    let mut next = fields.required("how a turn ended");
+    while let Some(arg) = next {
+        outcomes.extend(fields.as_choice(arg, "outcome of a turn", &choices));
+        next = fields.optional();
+    }
+    Expectation::Turns { outcomes }
+}

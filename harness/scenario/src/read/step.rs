@@ -1,0 +1,158 @@
+//! The client's steps.
+
+use super::{Fields, Sink};
+use crate::ast::{Action, Await, Drop, Reason, Step};
+use crate::tree::Node;
+
+/// How each step is written.
+fn usage(name: &str) -> &'static str {
+    match name {
+        "user" => "user \"text\"",
+        "steer" => "steer \"text\"",
+        "replace" => "replace \"text\"",
+        "interrupt" => "interrupt at=\"call_1 running\"",
+        "approve" => "approve call_1",
+        "deny" => "deny call_1",
+        "abort" => "abort call_1",
+        "answer" => "answer call_1 \"text\"",
+        "kill" => "kill",
+        "resume" => "resume",
+        "drop" => "drop reset at=\"reply 1 event 4\"",
+        "shutdown" => "shutdown",
+        "wait" => "wait \"50ms\"",
+        _ => "await turn-complete",
+    }
+}
+
+/// Reads a step; nothing if what it does is not known.
+pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Step> {
+    let span = sink.span(node);
+    let mut fields = Fields::new(sink, node, usage(&node.name));
+    let action = action(&mut fields, &node.name);
+    let mut at = None;
+    match fields.prop("at") {
+        Some(arg) => {
+            if let Some(phrase) = fields.as_text(arg, "`at`") {
+                at = fields.sink.cut_point(arg, &phrase);
+            }
+        }
+        None if node.name == "drop" => fields.missing_prop("at"),
+        None => {}
+    }
+    if action.is_none() {
+        // The form is not known, so neither is which arguments it takes.
+        fields.sink.facts.incomplete = true;
+        return None;
+    }
+    fields.finish();
+    action.map(|action| Step { at, action, span })
+}
+
+fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
+    Some(match name {
+        "user" => Action::User {
+            text: fields.text("a text"),
+        },
+        "steer" => Action::Steer {
+            text: fields.text("a text"),
+        },
+        "replace" => Action::Replace {
+            text: fields.text("a text"),
+        },
+        "interrupt" => Action::Interrupt,
+        "approve" => Action::Approve {
+            call: fields.call(),
+        },
+        "deny" => Action::Deny {
+            call: fields.call(),
+        },
+        "abort" => Action::Abort {
+            call: fields.call(),
+        },
+        "answer" => Action::Answer {
+            call: fields.call(),
+            text: fields.text("a text"),
+        },
+        "kill" => Action::Kill,
+        "resume" => Action::Resume,
+        "drop" => Action::Drop(drop_way(fields)),
+        "shutdown" => Action::Shutdown,
+        "wait" => Action::Wait {
+            duration: fields.duration("a duration"),
+        },
+        _ => Action::Await(event(fields)?),
+    })
+}
+
+/// The optional argument of `drop`.
+pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> Drop {
+    fields
+        .optional()
+        .and_then(|arg| {
+            fields.as_choice(
+                arg,
+                "way to drop a connection",
+                &Drop::ALL.map(|way| (way.name(), way)),
+            )
+        })
+        .unwrap_or_default()
+}
+
+/// The forms of `await`, with how each is written.
+const EVENTS: [(&str, &str); 10] = [
+    ("turn-started", "await turn-started"),
+    ("turn-complete", "await turn-complete"),
+    ("turn-aborted", "await turn-aborted reason=interrupted"),
+    ("turn-failed", "await turn-failed"),
+    ("turn-ended", "await turn-ended"),
+    ("request", "await request 2"),
+    ("running", "await running call_1"),
+    ("exited", "await exited call_1"),
+    ("approval", "await approval call_1"),
+    ("text", "await text \"Hel\""),
+];
+
+fn event(fields: &mut Fields<'_, '_, '_>) -> Option<Await> {
+    let choices: Vec<(&'static str, usize)> = EVENTS
+        .iter()
+        .enumerate()
+        .map(|(index, (name, _))| (*name, index))
+        .collect();
+    let arg = fields.required("an event to wait for")?;
+    let index = fields.as_choice(arg, "event", &choices)?;
+    let (name, usage) = EVENTS[index];
+    fields.form(format!("await {name}"), usage);
+    Some(match name {
+        "turn-started" => Await::TurnStarted,
+        "turn-complete" => Await::TurnComplete,
+        "turn-aborted" => Await::TurnAborted {
+            reason: reason(fields),
+        },
+        "turn-failed" => Await::TurnFailed,
+        "turn-ended" => Await::TurnEnded,
+        "request" => Await::Request {
+            number: fields.position("the number of a request"),
+        },
+        "running" => Await::Running {
+            call: fields.call(),
+        },
+        "exited" => Await::Exited {
+            call: fields.call(),
+        },
+        "approval" => Await::Approval {
+            call: fields.call(),
+        },
+        _ => Await::Text {
+            containing: fields.needle("a text"),
+        },
+    })
+}
+
+fn reason(fields: &mut Fields<'_, '_, '_>) -> Option<Reason> {
+    let arg = fields.prop("reason")?;
+    fields.as_choice(
+        arg,
+        "reason",
+        &Reason::ALL.map(|reason| (reason.name(), reason)),
+    )
+}

@@ -1,0 +1,39 @@
+//! The exit codes that scripts and CI rely on.
+
+use std::process;
+
+use cutpoint_check::outcome::Status;
+
+/// What a command's end means. Documented in `docs/exit-codes.md`; a code never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExitCode {
+    /// The agent conforms, or the command did what it was asked to.
+    Conforms = 0,
+    /// A rule was broken, an expectation not met, or (`fmt --check`) a file differs.
+    Breach = 1,
+    /// The command line or a file is not as it must be.
+    Usage = 2,
+    /// An agent could not be run, or not to the end.
+    AgentFailed = 3,
+    /// The harness itself got into trouble: nothing can be said.
+    Trouble = 4,
+}
+
+impl ExitCode {
+    /// What a case's status means for the whole command.
+    pub fn of(status: Status) -> Self {
+        match status {
+            Status::Conforms | Status::Skipped => Self::Conforms,
+            Status::Breach => Self::Breach,
+            Status::ScenarioError => Self::Usage,
+            Status::AgentFailed => Self::AgentFailed,
+            Status::Trouble => Self::Trouble,
+        }
+    }
+}
+
+impl From<ExitCode> for process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
