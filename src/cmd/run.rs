@@ -173,6 +173,9 @@ async fn run_agent(
     while let Some(joined) = running.join_next().await {
         let (number, mut case) = joined.map_err(|error| trouble(&error))?;
         case.replay = replay(arguments, agent, &planned[number]);
+        if let Some(directory) = &arguments.trace {
+            store_trace(directory, number, &mut case)?;
+        }
         waiting.insert(number, case);
         while let Some(case) = waiting.remove(&next) {
             done(case);
@@ -180,6 +183,23 @@ async fn run_agent(
         }
     }
     driver.close().await;
+    Ok(())
+}
+
+/// Stores a case's trace under a name that tells scenario and agent, and is free in this run.
+fn store_trace(directory: &Path, number: usize, case: &mut Case) -> Result<(), Failure> {
+    let plain = |text: &str| -> String {
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
+    };
+    let agent = format!("{}-{}-{}", case.agent.name, case.agent.version, case.agent.driver);
+    let name = format!("{:03}-{}-{}.jsonl", number + 1, plain(&case.scenario), plain(&agent));
+    let path = directory.join(name);
+    let failed = |error: std::io::Error| Failure::trouble(format!("{}: {error}", path.display()));
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let mut bytes = Vec::new();
+    case.trace.write(&mut bytes).map_err(failed)?;
+    files::write_atomic(&path, &bytes).map_err(failed)?;
+    case.trace_path = Some(path.display().to_string());
     Ok(())
 }
 

@@ -35,12 +35,10 @@ impl Dispatcher {
             let left = self.leave_marker().await;
             core.report("", left).await;
         }
-        if core.has(Defect::IdleInterruptAborts)
-            || (core.has(Defect::AbortTwice) && was_interrupted)
-        {
-            if let Some(turn) = self.last.clone() {
-                self.tell(&turn, AbortReason::Interrupted).await;
-            }
+        let again = core.has(Defect::IdleInterruptAborts)
+            || (core.has(Defect::AbortTwice) && was_interrupted);
+        if let Some(turn) = self.last.clone().filter(|_| again) {
+            self.tell(&turn, AbortReason::Interrupted).await;
         }
     }
 

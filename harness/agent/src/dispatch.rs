@@ -66,6 +66,16 @@ impl Dispatcher {
     /// Returns whether the session is over.
     async fn handle(&mut self, submission: Submission) -> bool {
         let id = submission.id;
+        if let Op::UserInput { items } | Op::UserTurn { items } = &submission.op
+            && items.is_empty()
+        {
+            let message = "the input is empty".to_owned();
+            self.core
+                .events
+                .emit(&id, EventMsg::Error { message })
+                .await;
+            return false;
+        }
         match submission.op {
             Op::UserInput { items } => self.user_input(&id, &items).await,
             Op::UserTurn { items } => {

@@ -38,7 +38,7 @@ pub use model::{
     TcpConnector, Wire,
 };
 pub use parts::Parts;
-pub use probe::{Hold, Probe};
+pub use probe::{Hold, POINTS, Probe};
 pub use rollout::{FileStore, RolloutFile, RolloutStore};
 pub use session::{Closed, Session, StartError};
 pub use stdio::{ServeError, serve_stdio, serve_with};

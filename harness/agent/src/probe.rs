@@ -7,6 +7,57 @@ use std::sync::Arc;
 
 use cutpoint_protocol::session::Event;
 
+/// The labels of all points. A client's op, a request, an event and a write each pass through some
+/// of them; `event.…` stands in front of the event's way into the queue.
+pub const POINTS: &[&str] = &[
+    "abort.grace",
+    "abort.hard",
+    "abort.take",
+    "abort.taken",
+    "event.agent_message",
+    "event.agent_message_delta",
+    "event.agent_reasoning_delta",
+    "event.background_event",
+    "event.error",
+    "event.exec_approval_request",
+    "event.exec_command_begin",
+    "event.exec_command_end",
+    "event.exec_command_output_delta",
+    "event.session_configured",
+    "event.shutdown_complete",
+    "event.stream_error",
+    "event.token_count",
+    "event.turn_aborted",
+    "event.turn_complete",
+    "event.turn_failed",
+    "event.turn_started",
+    "event.unknown",
+    "input.join",
+    "marker.append",
+    "marker.flush",
+    "request.backoff",
+    "request.build",
+    "request.recover",
+    "request.send",
+    "rollout.append",
+    "rollout.open",
+    "rollout.sync",
+    "rollout.write",
+    "shutdown.flush",
+    "state.lock",
+    "stream.backoff",
+    "stream.event",
+    "submission.taken",
+    "tool.exited",
+    "tool.kill",
+    "tool.spawn",
+    "turn.calls",
+    "turn.finish",
+    "turn.flush",
+    "turn.spawn",
+    "turn.taken",
+];
+
 /// What the agent awaits at a point.
 pub type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -51,5 +102,41 @@ impl Hooks {
         if let Some(hold) = self.0.as_ref().and_then(|probe| probe.point(label)) {
             hold.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn collect(directory: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for (at, start) in text
+                .match_indices(".point(\"")
+                .chain(text.match_indices("=> \"event."))
+            {
+                let rest = &text[at + start.find('"').unwrap() + 1..];
+                found.insert(rest[..rest.find('"').unwrap()].to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn every_point_is_listed() {
+        let mut found = BTreeSet::new();
+        collect(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut found,
+        );
+        let listed: BTreeSet<String> = POINTS.iter().map(|point| (*point).to_owned()).collect();
+        assert_eq!(found, listed);
     }
 }

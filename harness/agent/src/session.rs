@@ -80,8 +80,9 @@ impl Session {
         let hooks = Hooks::new(parts.probe.clone());
         let life = CancellationToken::new();
         let opened = open(&config, parts.store.as_ref(), clock, &hooks).await?;
-        // A resumed session must not give the ids once more that the seed gave before.
-        let seed = config.seed ^ opened.restored.next_ordinal.rotate_left(32);
+        // A resumed session must not give the ids once more that the seed gave before,
+        // and a new one not the id that became the session's.
+        let seed = (config.seed ^ opened.restored.next_ordinal.rotate_left(32)).wrapping_add(1);
         let (sender, events) = mpsc::channel(config.event_queue.max(1));
         let (submissions, queue) = mpsc::channel(SUBMISSIONS);
         let core = Arc::new(Core {

@@ -173,16 +173,14 @@ impl Core {
 
     /// Runs a future until it ends or the session is killed. Once the session is killed, the future
     /// is not polled again.
-    pub(crate) fn until_killed(
+    pub(crate) async fn until_killed(
         life: CancellationToken,
         work: impl Future<Output = ()> + Send,
-    ) -> impl Future<Output = ()> + Send {
-        async move {
-            tokio::select! {
-                biased;
-                () = life.cancelled() => {}
-                () = work => {}
-            }
+    ) {
+        tokio::select! {
+            biased;
+            () = life.cancelled() => {}
+            () = work => {}
         }
     }
 }

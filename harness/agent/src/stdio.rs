@@ -133,14 +133,24 @@ async fn write<W: AsyncWrite + Unpin>(
             event = events.recv() => event,
             Some(event) = complaints.recv() => Some(event),
         };
-        let Some(event) = event.or_else(|| complaints.try_recv().ok()) else {
-            return Ok(());
+        let Some(event) = event else {
+            return stdout.shutdown().await;
         };
-        let mut line = serde_json::to_vec(&event)?;
-        line.push(b'\n');
-        stdout.write_all(&line).await?;
-        stdout.flush().await?;
+        if event.msg == EventMsg::ShutdownComplete {
+            // Nothing follows this one, so what waits goes first.
+            while let Ok(complaint) = complaints.try_recv() {
+                put(&mut stdout, &complaint).await?;
+            }
+        }
+        put(&mut stdout, &event).await?;
     }
+}
+
+async fn put<W: AsyncWrite + Unpin>(stdout: &mut W, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    stdout.write_all(&line).await?;
+    stdout.flush().await
 }
 
 struct TooLong;

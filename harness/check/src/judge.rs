@@ -109,3 +109,136 @@ fn in_words(feature: Feature) -> &'static str {
         Feature::Replace => "way to replace a running turn",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{Tracer, interrupted_tool, keeps, long_session, outcome};
+    use crate::trace::Waiver;
+    use crate::verdict::Level;
+
+    struct Crashes;
+
+    impl Invariant for Crashes {
+        fn id(&self) -> &'static str {
+            "X-1"
+        }
+        fn level(&self) -> Level {
+            Level::Must
+        }
+        fn sentence(&self) -> &'static str {
+            ""
+        }
+        fn source(&self) -> &'static str {
+            ""
+        }
+        fn needs(&self) -> &'static [Feature] {
+            &[]
+        }
+        fn exercised_when(&self) -> &'static str {
+            ""
+        }
+        fn check(&self, _: &View<'_>) -> Findings {
+            panic!("on purpose")
+        }
+    }
+
+    #[test]
+    fn the_whole_book_holds_over_sessions_without_fault() {
+        for tracer in [interrupted_tool(), long_session(), Tracer::new()] {
+            for verdict in judge(&tracer.trace()) {
+                let kept = matches!(
+                    verdict.outcome,
+                    Outcome::Pass { .. } | Outcome::NotExercised
+                );
+                assert!(kept, "{verdict:?}");
+            }
+        }
+        for rule in rules() {
+            let exercised = |tracer: &Tracer| {
+                matches!(outcome(rule.id(), tracer), Outcome::Pass { exercised: 1.. })
+            };
+            let by_any = exercised(&interrupted_tool()) || exercised(&long_session());
+            assert!(by_any, "{} is never put to the test", rule.id());
+        }
+    }
+
+    #[test]
+    fn a_rule_that_crashes_says_nothing_of_the_agent() {
+        let verdicts = judge_by(&[&Crashes], &interrupted_tool().trace());
+        let why = "the rule crashed: on purpose".to_owned();
+        assert_eq!(verdicts[0].outcome, Outcome::Unknown { why });
+    }
+
+    #[test]
+    fn trouble_makes_everything_unknown() {
+        let mut t = interrupted_tool();
+        let message = "no port left".to_owned();
+        t.push(What::Trouble { message });
+        for verdict in judge(&t.trace()) {
+            let why = "no port left".to_owned();
+            assert_eq!(verdict.outcome, Outcome::Unknown { why });
+        }
+    }
+
+    #[test]
+    fn what_an_agent_lacks_is_named() {
+        let t = interrupted_tool().without(Feature::Marker);
+        let why = "the agent has no marker for interrupted turns".to_owned();
+        assert_eq!(outcome("MARK-1", &t), Outcome::NotApplicable { why });
+        keeps("CALL-1", &t, 1);
+    }
+
+    #[test]
+    fn a_waiver_stands_in_the_verdict() {
+        let mut trace = interrupted_tool().trace();
+        let (rule, because) = ("CALL-1".to_owned(), "known".to_owned());
+        trace.header.waived.push(Waiver { rule, because });
+        let verdicts = judge(&trace);
+        assert_eq!(verdicts[0].waived.as_deref(), Some("known"));
+        assert_eq!(verdicts[1].waived, None);
+    }
+
+    /// Entries of a long session, some of them left out, doubled and moved.
+    fn shuffled() -> impl Strategy<Value = Trace> {
+        let trace = long_session().trace();
+        let picks = prop::collection::vec((0..trace.entries.len(), any::<bool>()), 0..160);
+        picks.prop_map(move |picks| {
+            let mut order: Vec<usize> = (0..trace.entries.len()).collect();
+            for (at, pick) in picks.iter().enumerate() {
+                match pick {
+                    (entry, true) if !order.is_empty() => {
+                        let count = order.len();
+                        order.swap(at % count, entry % count);
+                    }
+                    (entry, _) if at % 2 == 0 => order.push(*entry),
+                    (entry, _) => order.retain(|known| known != entry),
+                }
+            }
+            let entries = order.iter().map(|at| trace.entries[*at].clone());
+            Trace {
+                header: trace.header.clone(),
+                entries: entries.collect(),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_trace_makes_the_checker_crash(trace in shuffled()) {
+            let verdicts = judge(&trace);
+            for verdict in &verdicts {
+                prop_assert!(!matches!(verdict.outcome, Outcome::Unknown { .. }), "{verdict:?}");
+                if let Outcome::Fail { breaches, .. } = &verdict.outcome {
+                    for breach in breaches {
+                        let sorted = breach.evidence.is_sorted();
+                        prop_assert!(sorted && !breach.evidence.is_empty(), "{breach:?}");
+                    }
+                }
+            }
+            prop_assert_eq!(verdicts, judge(&trace));
+        }
+    }
+}

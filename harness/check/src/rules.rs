@@ -40,3 +40,39 @@ pub fn rules() -> &'static [&'static dyn Invariant] {
 pub fn rule(id: &str) -> Option<&'static dyn Invariant> {
     RULES.iter().copied().find(|rule| rule.id() == id)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_rule_explains_itself() {
+        let ids: HashSet<&str> = rules().iter().map(|rule| rule.id()).collect();
+        assert_eq!(ids.len(), rules().len());
+        for rule in rules() {
+            let texts = [rule.sentence(), rule.source(), rule.exercised_when()];
+            let races = rule.legal_races().iter().copied();
+            for text in texts.into_iter().chain(races) {
+                assert!(
+                    !text.is_empty() && !text.contains("  "),
+                    "{}: {text}",
+                    rule.id()
+                );
+            }
+            assert!(rule.sentence().ends_with('.'), "{}", rule.id());
+            assert_eq!(
+                super::rule(rule.id()).map(|rule| rule.id()),
+                Some(rule.id())
+            );
+        }
+        assert!(super::rule("NONE-1").is_none());
+    }
+
+    #[test]
+    fn every_file_is_in_the_book() {
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/rules"));
+        assert_eq!(files.unwrap().count(), rules().len());
+    }
+}

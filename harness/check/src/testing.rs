@@ -10,7 +10,6 @@ use crate::trace::{
     ReadTrigger, StreamEnd, Trace, TurnEnd, VERSION, What,
 };
 use crate::verdict::{Breach, Outcome};
-use crate::view::View;
 
 /// The time between two entries, unless a test asks for more.
 const STEP_NS: u64 = 1_000_000;
@@ -456,10 +455,4 @@ pub(crate) fn long_session() -> Tracer {
         .read_at_end("t5")
         .read(ReadTrigger::End);
     t
-}
-
-/// The view of a tracer's trace, for tests of the view itself.
-pub(crate) fn with_view<T>(tracer: &Tracer, look: impl FnOnce(&View<'_>) -> T) -> T {
-    let trace = tracer.trace();
-    look(&View::new(&trace))
 }

@@ -7,6 +7,7 @@ pub mod expect;
 pub mod needs;
 pub mod observe;
 pub mod process;
+pub mod quiescence;
 pub mod rollout;
 pub mod runner;
 pub mod script;

@@ -11,7 +11,7 @@ use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
     AgentInfo, FORMAT, Header, ReadTrigger, Trace, VERSION, Waiver, What,
 };
-use cutpoint_scenario::ast::{Capability, CutPoint, Scenario};
+use cutpoint_scenario::ast::{Capability, CutPoint, Expectation, Scenario};
 
 use crate::driver::points::Points;
 use crate::driver::{AgentError, CaseEnv, Driver, Session};
@@ -176,7 +176,8 @@ impl Runner {
             unmet.extend(steps.settle(scenario).await);
         }
         release_all(&env, server_case);
-        let end = wind_up(session.as_mut(), &env).await;
+        let patience = if expects_no_process(scenario) { TOOL_LIMIT } else { Duration::ZERO };
+        let end = wind_up(session.as_mut(), &env, patience).await;
         if let (Status::Conforms, Err(error)) = (status.0, end) {
             status = (Status::AgentFailed, Some(error.to_string()));
         }
@@ -199,6 +200,10 @@ impl Done {
     }
 }
 
+fn expects_no_process(scenario: &Scenario) -> bool {
+    scenario.expect.iter().any(|expect| matches!(expect.what, Expectation::NoProcess { .. }))
+}
+
 fn on_request(rollout: &Arc<RolloutReader>) -> Arc<dyn Fn(usize) + Send + Sync> {
     let rollout = rollout.clone();
     Arc::new(move |exchange| rollout.read(ReadTrigger::Request { exchange }))
@@ -211,8 +216,12 @@ fn release_all(env: &CaseEnv, server_case: &ServerCase) {
 }
 
 /// Looks at what is left running, ends the session, reads the rollout for the last time.
-async fn wind_up(session: &mut dyn Session, env: &CaseEnv) -> Result<(), AgentError> {
-    let deadline = Instant::now() + TOOL_LIMIT;
+async fn wind_up(
+    session: &mut dyn Session,
+    env: &CaseEnv,
+    patience: Duration,
+) -> Result<(), AgentError> {
+    let deadline = Instant::now() + patience;
     let mut alive = session.processes();
     while !alive.is_empty() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;

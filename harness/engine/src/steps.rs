@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::driver::{AgentError, CaseEnv, Session};
 use crate::observe;
+use crate::quiescence;
 use crate::runner::turn_is_active;
 use crate::server::case::Case as ServerCase;
 use crate::server::gate::{Gate, Verdict};
@@ -123,7 +124,11 @@ impl<'a> Steps<'a> {
                 matches!(what, What::Reached { point } if *point == name).then_some(())
             };
             self.wait(0, &format!("the cut point \"{name}\""), reached).await?;
-            return Ok(Some(gate.clone()));
+            let gate = gate.clone();
+            if gate.ends().is_some() {
+                quiescence::wait(gate.ends(), session.pid()).await;
+            }
+            return Ok(Some(gate));
         }
         match point {
             CutPoint::Running { call } => {

@@ -23,6 +23,8 @@ pub struct Console<'a, W> {
     agent: Option<AgentInfo>,
     failed: Vec<Line>,
     not_named: usize,
+    /// Whether the last line was empty.
+    gap: bool,
 }
 
 impl<'a, W: Write> Console<'a, W> {
@@ -35,10 +37,17 @@ impl<'a, W: Write> Console<'a, W> {
             agent: None,
             failed: Vec::new(),
             not_named: 0,
+            gap: false,
         }
     }
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
+        // One empty line sets things apart as well as two.
+        let empty = *line == Line::default();
+        if empty && self.gap {
+            return Ok(());
+        }
+        self.gap = empty;
         if self.colour {
             writeln!(self.to, "{}", line.coloured())
         } else {
@@ -150,16 +159,11 @@ fn rules(summary: &Summary) -> Vec<Line> {
         }
         lines.push(line);
     }
-    let (unknown, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|rule| rule.unknown > 0);
-    let (lacking, idle): (Vec<_>, Vec<_>) =
+    let (idle, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|rule| rule.not_exercised > 0);
+    let (lacking, unknown): (Vec<_>, Vec<_>) =
         rest.into_iter().partition(|rule| rule.not_applicable > 0);
     list(&mut lines, Tone::Warn, "Not exercised", &idle);
-    list(
-        &mut lines,
-        Tone::Faint,
-        "Not applicable to this agent",
-        &lacking,
-    );
+    list(&mut lines, Tone::Faint, "Not applicable", &lacking);
     list(&mut lines, Tone::Warn, "Unknown", &unknown);
     lines
 }

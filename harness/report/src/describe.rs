@@ -10,18 +10,18 @@ use serde_json::Value;
 use crate::text::{clean, count, quote, shorten};
 
 /// How long a description is at most, in characters.
-const LIMIT_CHARS: usize = 150;
+const LIMIT_CHARS: usize = 120;
 /// How much of a text is quoted, in characters.
 const QUOTE_CHARS: usize = 48;
 /// How much of an item's text is quoted where several items share a line, in characters.
-const ITEM_CHARS: usize = 20;
+const ITEM_CHARS: usize = 24;
 /// How many items of a request are told: the last ones, where requests differ.
 const ITEMS: usize = 4;
 
 /// One line about an entry: its number, its time since the start of the run, and what it is.
 pub fn describe_entry(entry: &Entry) -> String {
     let (number, time) = columns(entry);
-    format!("{number} {time}  {}", describe_what(&entry.what))
+    format!("{number:<5} {time:>12}  {}", describe_what(&entry.what))
 }
 
 /// The number and the time of an entry, as they stand in front of its description.
@@ -240,29 +240,29 @@ fn op_reply(id: &str, turn_id: Option<&str>, error: Option<&str>) -> String {
 }
 
 fn agent_event(event: &AgentEvent) -> String {
-    let turn = event.turn_id().unwrap_or("without id");
+    let turn = match event.turn_id() {
+        Some(turn) => format!("turn {turn}"),
+        None => "a turn".to_owned(),
+    };
     match event {
-        AgentEvent::TurnStarted { .. } => format!("turn {turn} started"),
+        AgentEvent::TurnStarted { .. } => format!("{turn} started"),
         AgentEvent::TurnEnded { end, .. } => match end {
-            TurnEnd::Complete => format!("turn {turn} complete"),
+            TurnEnd::Complete => format!("{turn} complete"),
             TurnEnd::Aborted { reason } => {
                 let reason = match reason {
                     Some(AbortReason::Interrupted) => " (interrupted)",
                     Some(AbortReason::Replaced) => " (replaced)",
                     None => "",
                 };
-                format!("turn {turn} aborted{reason}")
+                format!("{turn} aborted{reason}")
             }
-            TurnEnd::Failed { message } => format!("turn {turn} failed: {message}"),
+            TurnEnd::Failed { message } => format!("{turn} failed: {message}"),
         },
         AgentEvent::TextDelta { text, .. } => {
-            format!("shows {} in turn {turn}", quote(text, QUOTE_CHARS))
+            format!("shows {} in {turn}", quote(text, QUOTE_CHARS))
         }
         AgentEvent::Message { text, .. } => {
-            format!(
-                "shows the message {} in turn {turn}",
-                quote(text, QUOTE_CHARS)
-            )
+            format!("shows the message {} in {turn}", quote(text, QUOTE_CHARS))
         }
         AgentEvent::ApprovalRequest { call_id, .. } => format!("asks for approval of {call_id}"),
         AgentEvent::Background { message } => format!("notes {}", quote(message, QUOTE_CHARS)),
@@ -307,10 +307,8 @@ fn call_event(event: &AgentEvent) -> String {
 
 fn rollout(what: &What) -> String {
     let name = |path: &str| {
-        path.rsplit(['/', '\\'])
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
+        shorten(name, ITEM_CHARS).into_owned()
     };
     let when = |trigger: &ReadTrigger| match trigger {
         ReadTrigger::TurnEnded {
@@ -331,9 +329,9 @@ fn rollout(what: &What) -> String {
             let (path, lines) = (name(path), count(text.lines().count(), "line"));
             let last = text.lines().last().unwrap_or_default();
             format!(
-                "rollout {path} {}: {lines} from byte {from}, last {}",
+                "rollout {path}, {}: {lines} from byte {from}, last {}",
                 when(trigger),
-                quote(last, QUOTE_CHARS)
+                quote(last, ITEM_CHARS)
             )
         }
         What::RolloutUnreadable {
@@ -341,7 +339,7 @@ fn rollout(what: &What) -> String {
             path,
             error,
         } => format!(
-            "rollout {} {}: cannot be read: {error}",
+            "rollout {}, {}: cannot be read: {error}",
             name(path),
             when(trigger)
         ),

@@ -11,7 +11,6 @@ use quick_junit::{
     NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite, XmlString,
 };
 
-use crate::line::plain;
 use crate::story;
 use crate::summary::Summary;
 use crate::text::clean;
@@ -82,7 +81,16 @@ impl Reporter for Junit<'_> {
 }
 
 fn test_case(case: &Case, context: &Context<'_>) -> TestCase {
-    let details = || xml(&plain(&story::details(case, context)));
+    let details = || {
+        // On the console the details stand below a headline, to the right of it.
+        let indent = " ".repeat(story::HEADING_INDENT);
+        let lines = story::details(case, context);
+        let lines = lines.iter().map(ToString::to_string).map(|line| {
+            let line = line.strip_prefix(&indent).unwrap_or(&line);
+            format!("{}\n", line.trim_end())
+        });
+        xml(&lines.collect::<String>())
+    };
     let status = case.status(context.strict);
     let status = match status {
         Status::Conforms => TestCaseStatus::success(),

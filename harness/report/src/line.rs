@@ -73,11 +73,6 @@ impl fmt::Display for Line {
     }
 }
 
-/// The lines as plain text, each ended.
-pub(crate) fn plain(lines: &[Line]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

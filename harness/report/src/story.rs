@@ -9,10 +9,10 @@ use cutpoint_check::verdict::{Breach, Level, Outcome, Verdict};
 use crate::Context;
 use crate::describe::{columns, describe_what};
 use crate::line::{Line, Tone};
-use crate::text::{WIDTH, clean, count, seconds, wrap};
+use crate::text::{WIDTH, clean, count, seconds, shorten, wrap};
 
 /// Where the headings of a case's details start.
-const HEADING_INDENT: usize = 4;
+pub(crate) const HEADING_INDENT: usize = 4;
 /// Where what stands below a heading starts.
 const BODY_INDENT: usize = 8;
 /// How wide the labels below a heading are, with the space behind them.
@@ -150,11 +150,7 @@ fn breach(
         }
     }
     if breaches.len() > BREACH_LIMIT {
-        let more = format!(
-            "{} more of {}",
-            count(breaches.len() - BREACH_LIMIT, "breach"),
-            verdict.rule
-        );
+        let more = format!("{} more of {}", breaches.len() - BREACH_LIMIT, verdict.rule);
         let line = Line::indented(HEADING_INDENT).then(tone, format!("and {more}"));
         lines.push(line);
     }
@@ -273,7 +269,8 @@ fn evidence(lines: &mut Vec<Line>, case: &Case, numbers: &[u64]) {
     let row = |seq: &u64| match find(*seq) {
         Some(entry) => {
             let (number, time) = columns(entry);
-            (number, time, describe_what(&entry.what))
+            let text = describe_what(&entry.what);
+            (number, time, shorten(&text, WIDTH).into_owned())
         }
         None => (
             format!("#{seq}"),

@@ -39,6 +39,8 @@ pub struct RuleCount {
     pub breaches: usize,
     /// How many breaches were waived.
     pub waived: usize,
+    /// In how many cases it could have been put to the test, and was not.
+    pub not_exercised: usize,
     /// In how many cases the agent lacked what the rule is about.
     pub not_applicable: usize,
     /// In how many cases nothing could be said of it.
@@ -99,6 +101,7 @@ impl RuleCount {
             cases: 0,
             breaches: 0,
             waived: 0,
+            not_exercised: 0,
             not_applicable: 0,
             unknown: 0,
         }
@@ -122,7 +125,7 @@ impl RuleCount {
                     self.breaches += breaches.len();
                 }
             }
-            Outcome::NotExercised => {}
+            Outcome::NotExercised => self.not_exercised += 1,
             Outcome::NotApplicable { .. } => self.not_applicable += 1,
             Outcome::Unknown { .. } => self.unknown += 1,
         }

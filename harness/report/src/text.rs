@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 /// How wide running text is, in characters.
 pub(crate) const WIDTH: usize = 96;
+/// How much is kept of a line that is not to be broken, in characters.
+const LINE_LIMIT: usize = 140;
 
 /// Whether a character changes how the text around it is shown.
 fn is_active(c: char) -> bool {
@@ -58,31 +60,45 @@ pub(crate) fn quote(text: &str, limit_chars: usize) -> String {
 
 /// The text in lines of at most `width` characters where it has spaces to break at.
 ///
-/// A line never starts with `::`, so that no text can pass for a command of the CI system that reads
-/// the console.
+/// A text that has lines of its own is kept as it is laid out: it may be a diff, or a diagnostic with
+/// carets. Only what is far too long for a line is shortened.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let text = text.trim_end();
+    if text.contains('\n') {
+        let lines = text
+            .lines()
+            .map(|line| shorten(&clean(line), LINE_LIMIT).into_owned());
+        return lines.map(harmless).collect();
+    }
     let mut lines = Vec::new();
-    for paragraph in text.lines() {
-        let mut line = String::new();
-        let mut length = 0;
-        for word in clean(paragraph).split(' ').filter(|word| !word.is_empty()) {
-            let chars = word.chars().count();
-            if length > 0 && length + 1 + chars > width && !word.starts_with("::") {
-                lines.push(std::mem::take(&mut line));
-                length = 0;
-            }
-            if length > 0 {
-                line.push(' ');
-                length += 1;
-            }
-            line.push_str(word);
-            length += chars;
+    let mut line = String::new();
+    let mut length = 0;
+    for word in clean(text).split(' ').filter(|word| !word.is_empty()) {
+        let chars = word.chars().count();
+        if length > 0 && length + 1 + chars > width {
+            lines.push(harmless(std::mem::take(&mut line)));
+            length = 0;
         }
-        if !line.is_empty() {
-            lines.push(line);
+        if length > 0 {
+            line.push(' ');
+            length += 1;
         }
+        line.push_str(word);
+        length += chars;
+    }
+    if !line.is_empty() {
+        lines.push(harmless(line));
     }
     lines
+}
+
+/// A line that starts with `::` is a command to some CI systems that read the console.
+fn harmless(line: String) -> String {
+    if line.trim_start().starts_with("::") {
+        line.replacen(':', "\\u{3a}", 1)
+    } else {
+        line
+    }
 }
 
 /// A number with its noun: `1 case`, `2 cases`.
@@ -124,9 +140,14 @@ mod tests {
     #[test]
     fn lines_break_at_spaces() {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("a\n\nb  c\n", 80), ["a", "b c"]);
+        assert_eq!(wrap("a  b\n", 80), ["a b"]);
+        assert_eq!(
+            wrap("one\n\n  ^^ two three\n", 7),
+            ["one", "", "  ^^ two three"]
+        );
         assert_eq!(wrap("loooooong x", 3), ["loooooong", "x"]);
-        assert_eq!(wrap("abc ::error::x", 5), ["abc ::error::x"]);
+        assert_eq!(wrap("abc ::error::x", 5), ["abc", "\\u{3a}:error::x"]);
+        assert_eq!(wrap("a\n ::error::x", 5), ["a", " \\u{3a}:error::x"]);
     }
 
     proptest! {

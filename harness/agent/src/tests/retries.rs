@@ -6,6 +6,8 @@ use cutpoint_protocol::StreamEvent;
 use cutpoint_protocol::session::EventMsg;
 use tokio::time::Instant;
 
+use crate::lock;
+
 use super::support::{Reply, Rig, Step, ToolStep};
 
 #[tokio::test(start_paused = true)]
@@ -144,4 +146,22 @@ async fn an_incomplete_response_fails_the_turn_with_its_calls_answered() {
     client.user("next").await;
     client.end().await;
     assert_eq!(rig.request(1).outline(), ["u:hi", "c:c1", "o:c1", "u:next"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_turn_does_not_wait_for_a_tool_that_will_not_go() {
+    let failed = serde_json::json!({"type": "response.failed", "response": {"id": "r", "error": {"code": "invalid_prompt", "message": "no"}}});
+    let first =
+        Reply::shell("r1", &["c1"]).after("response.output_item.done", 1, vec![event(failed)]);
+    let rig = Rig::new(
+        vec![first, Reply::text("r2", "ok")],
+        vec![vec![ToolStep::Hang]],
+    );
+    *lock(&rig.tools.stubborn) = true;
+    let mut client = rig.start().await;
+    client.user("hi").await;
+    assert!(matches!(client.end().await, EventMsg::TurnFailed { .. }));
+    assert_eq!((client.rest().await, rig.tools.alive()), (vec![], 0));
+    client.user("next").await;
+    assert!(matches!(client.end().await, EventMsg::TurnComplete { .. }));
 }

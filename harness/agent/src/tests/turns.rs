@@ -27,6 +27,7 @@ async fn a_turn_without_calls() {
         matches!(&events.last().unwrap().msg, EventMsg::TurnComplete { last_agent_message, .. } if *last_agent_message == last)
     );
     assert_eq!(rig.request(0).outline(), ["u:hi"]);
+    assert_ne!(client.session.session_id(), turn_id);
     let body = rig.request(0);
     assert_eq!(
         (&body.body()["store"], &body.body()["stream"]),
@@ -233,6 +234,10 @@ async fn unknown_ops_and_late_approvals_break_nothing() {
         .await;
     assert!(
         matches!(client.next().await.msg, EventMsg::Error { message } if message.contains("levitate"))
+    );
+    client.submit(Op::UserTurn { items: vec![] }).await;
+    assert!(
+        matches!(client.next().await.msg, EventMsg::Error { message } if message.contains("empty"))
     );
     let decision = cutpoint_protocol::session::Decision::Denied;
     client

@@ -99,9 +99,9 @@ impl Call {
         let Some((exit_code, output)) = ended else {
             return self.cut_off(tool).await;
         };
-        self.core.hooks.point("tool.exited").await;
         self.turn
             .with_call(&self.call_id, |call| call.output = Some(output));
+        self.core.hooks.point("tool.exited").await;
         let printed = self.printed();
         tokio::select! {
             biased;

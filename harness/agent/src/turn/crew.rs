@@ -47,6 +47,12 @@ impl Crew {
         self.drive(self.idle()).await;
     }
 
+    /// Drops what is still at work.
+    pub(crate) fn dismiss(&self) {
+        lock(&self.arrived).clear();
+        lock(&self.working).clear();
+    }
+
     /// Returns when no job is left. It must be driven, as the jobs are not otherwise.
     pub(crate) async fn idle(&self) {
         loop {

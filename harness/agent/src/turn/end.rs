@@ -53,6 +53,8 @@ pub(super) async fn fail(core: &Arc<Core>, turn: &Turn, crew: &Crew, failure: Fa
     };
     turn.token.cancel();
     let _ = tokio::time::timeout(core.config.grace, crew.drive_out()).await;
+    // What has not ended by now is dropped, so that nothing of the turn follows its end.
+    crew.dismiss();
     failed(core, active, failure.0).await;
 }
 

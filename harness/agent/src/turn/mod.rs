@@ -54,15 +54,14 @@ pub(crate) async fn run(core: Arc<Core>, turn: Arc<Turn>) {
         () = turn.token.cancelled() => None,
         outcome = crew.drive(worker.work()) => Some(outcome),
     };
-    if outcome.is_some() {
-        core.hooks.point("turn.finish").await;
-    }
+    let Some(outcome) = outcome else {
+        return crew.drive_out().await;
+    };
+    core.hooks.point("turn.finish").await;
     match outcome {
-        Some(Ok(())) => end::complete(&core, &turn).await,
-        Some(Err(failure)) => end::fail(&core, &turn, &crew, failure).await,
-        None => {}
+        Ok(()) => end::complete(&core, &turn).await,
+        Err(failure) => end::fail(&core, &turn, &crew, failure).await,
     }
-    crew.drive_out().await;
 }
 
 impl Worker {

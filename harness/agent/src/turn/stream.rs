@@ -1,6 +1,7 @@
 //! Reading a stream: deltas go to the client, finished items into the history, calls to work.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use cutpoint_protocol::session::EventMsg;
 use cutpoint_protocol::{EventKind, Item, ItemKind, StreamEvent};
@@ -12,6 +13,9 @@ use crate::history;
 use crate::lock;
 use crate::model::refusal;
 use crate::rollout::Draft;
+
+/// How long the end of a body is waited for once the response is complete.
+const END_OF_STREAM: Duration = Duration::from_millis(50);
 
 /// Why a stream did not come to its end.
 enum Break {
@@ -31,8 +35,9 @@ impl Worker {
     /// One response, asked for again while its stream breaks. Returns whether it called tools.
     pub(super) async fn respond(&mut self) -> Result<bool, Failure> {
         let mut attempt = 0;
-        let mut called = false;
         loop {
+            // The outputs of an earlier try's calls went with this try's request.
+            let mut called = false;
             let answer = self.open().await?;
             let fault = match self.read(answer, &mut called).await {
                 Ok(()) => return Ok(called),
@@ -97,6 +102,10 @@ impl Worker {
             };
             self.core.hooks.point("stream.event").await;
             if self.take(&event, &answer.input, called).await?.is_break() {
+                // Reading the end of the body lets the connection close in good order. A server
+                // that keeps it open is not waited for.
+                let rest = async { while answer.stream.next().await.is_some() {} };
+                let _ = tokio::time::timeout(END_OF_STREAM, rest).await;
                 return Ok(());
             }
         }

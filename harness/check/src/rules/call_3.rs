@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cutpoint_protocol::Item;
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
@@ -117,7 +116,7 @@ fn cut<'v, 'a>(view: &'v View<'a>, call: &'v Call<'a>) -> Option<Cut<'v, 'a>> {
     })
 }
 
-fn fault(output: &Item, cut: &Cut<'_, '_>) -> Option<String> {
+fn fault(output: &Value, cut: &Cut<'_, '_>) -> Option<String> {
     let id = cut.call.id;
     let text = match output.get("output") {
         Some(Value::String(text)) => text.to_lowercase(),

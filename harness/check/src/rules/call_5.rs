@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cutpoint_protocol::Item;
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
@@ -50,7 +49,7 @@ impl Invariant for NoInventedCalls {
         let mut told = HashSet::new();
         let given = given(view);
         for exchange in &view.exchanges {
-            for (item, role) in exchange.history.iter().zip(&exchange.roles) {
+            for role in &exchange.roles {
                 let Role::Call(id, value) = role else {
                     continue;
                 };
@@ -59,7 +58,7 @@ impl Invariant for NoInventedCalls {
                     continue;
                 }
                 findings.exercised += 1;
-                if let Some(fault) = fault(view.call(id), exchange, item, value)
+                if let Some(fault) = fault(view.call(id), exchange, value)
                     && told.insert(*id)
                 {
                     let message = format!("request {} has call {id}, {fault}", exchange.number);
@@ -88,8 +87,7 @@ fn given<'a>(view: &View<'a>) -> HashSet<&'a str> {
 fn fault(
     call: Option<&Call<'_>>,
     exchange: &Exchange<'_>,
-    item: &Item,
-    value: &Value,
+    carried: &Value,
 ) -> Option<&'static str> {
     let emitted = call.map_or(&[][..], |call| &call.emitted);
     let mut before = emitted
@@ -103,19 +101,19 @@ fn fault(
             false => "which the model never emitted",
         });
     }
-    let same = before.any(|emitted| same_call(emitted.item, item, value));
+    let same = before.any(|emitted| same_call(emitted.item, carried));
     (!same).then_some("which the model emitted with another name or other arguments")
 }
 
-fn same_call(emitted: &Value, item: &Item, carried: &Value) -> bool {
+fn same_call(emitted: &Value, carried: &Value) -> bool {
     let same = |name: &str| emitted.get(name) == carried.get(name);
-    match item.type_name() {
-        "local_shell_call" => {
+    match carried.get("type").and_then(Value::as_str) {
+        Some("local_shell_call") => {
             // Agents leave the action's defaults out, or fill them in.
             let command = |call: &Value| call.get("action")?.get("command").cloned();
             same("type") && command(emitted) == command(carried)
         }
-        "custom_tool_call" => same("type") && same("name") && same_text("input", emitted, carried),
+        Some("custom_tool_call") => same("type") && same("name") && same_text("input", emitted, carried),
         _ => same("type") && same("name") && same_text("arguments", emitted, carried),
     }
 }

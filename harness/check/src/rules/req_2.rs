@@ -134,11 +134,10 @@ fn new_output(previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
 /// accepted while that was on its way. Input of a turn that is over causes nothing if `live`.
 fn new_input_in_history(view: &View<'_>, exchange: &Exchange<'_>, live: bool) -> bool {
     let carried = |exchange: &Exchange<'_>| -> Option<usize> {
-        let inputs = exchange.roles.iter().filter_map(|role| match role {
+        exchange.roles.iter().rev().find_map(|role| match role {
             Role::User(input) => *input,
             _ => None,
-        });
-        inputs.last()
+        })
     };
     let Some(newest) = carried(exchange) else {
         return false;

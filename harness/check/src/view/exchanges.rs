@@ -49,11 +49,11 @@ pub struct Exchange<'a> {
     pub conversation: usize,
     /// The conversation's request before this one, as an index into the view's exchanges.
     pub previous: Option<usize>,
-    /// The whole history.
-    pub history: Vec<Item>,
+    /// The whole history, item by item; what is no item is left out.
+    pub history: Vec<&'a Value>,
     /// What each item of the history is.
     pub roles: Vec<Role<'a>>,
-    /// What is wrong with the pairing of its calls and outputs.
+    /// What is wrong with the pairing of its calls and outputs; places count those alone.
     pub faults: Vec<Fault>,
     /// Whether the request asks for a response: one that only warms a connection up does not.
     pub generates: bool,
@@ -108,6 +108,14 @@ impl Exchange<'_> {
         let over = self.over().or(self.disconnected);
         over.is_some_and(|over| over < at)
             && (self.refused.is_some() || self.completed().is_none_or(|completed| completed > at))
+    }
+
+    /// An item of the history, copied.
+    pub fn item(&self, place: usize) -> Option<Item> {
+        match self.history.get(place)? {
+            Value::String(text) => Some(Item::user_text(text)),
+            value => Item::from_value((*value).clone()).ok(),
+        }
     }
 
     /// The ids of the history's outputs.
@@ -171,7 +179,7 @@ impl<'a> Exchanges<'a> {
             at,
             conversation: *conversation,
             previous: self.last_of.insert(*conversation, index),
-            faults: pairing::faults(&items),
+            faults: faults(&items),
             history: items,
             roles,
             generates: body.get("generate") != Some(&Value::Bool(false)),
@@ -230,47 +238,93 @@ fn read_history<'a>(
     body: &'a Value,
     history: Option<&'a [Value]>,
     turns: &Turns<'a>,
-) -> (Vec<Item>, Vec<Role<'a>>) {
+) -> (Vec<&'a Value>, Vec<Role<'a>>) {
+    let mut matcher = Matcher::new(turns);
     let values = match (history, body.get("input")) {
         (Some(values), _) => values,
         (None, Some(Value::Array(values))) => values,
-        (None, Some(Value::String(text))) => {
-            let item = Item::user_text(text);
-            let role = Role::User(Matcher::new(turns).input(text.trim()));
-            return (vec![item], vec![role]);
+        (None, Some(input @ Value::String(text))) => {
+            return (vec![input], vec![Role::User(matcher.input(text.trim()))]);
         }
         _ => &[],
     };
-    let mut matcher = Matcher::new(turns);
     values
         .iter()
-        .filter_map(|value| {
-            let item = Item::from_value(value.clone()).ok()?;
-            let role = role(&item, value, &mut matcher);
-            Some((item, role))
-        })
+        .filter_map(|value| Some((value, role(value, &mut matcher)?)))
         .unzip()
 }
 
-fn role<'a>(item: &Item, value: &'a Value, matcher: &mut Matcher<'_, 'a>) -> Role<'a> {
+/// What a value of a history is to the rules; `None` if it is no item.
+///
+/// Histories repeat, so a trace has far more items than anything else: this reads them in place
+/// and makes an [`Item`] only where there is more to it than a field.
+fn role<'a>(value: &'a Value, matcher: &mut Matcher<'_, 'a>) -> Option<Role<'a>> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    match item.kind() {
-        Some(ItemKind::Message) if item.role() == Some("user") => {
-            if marker::is_marker(item) {
-                return Role::Marker;
-            }
-            Role::User(matcher.input(item.all_text().trim()))
+    let id = || text("call_id").unwrap_or_default();
+    let kind = match value.get("type") {
+        Some(kind) => kind.as_str()?,
+        None => value.get("role").map(|_| "message")?,
+    };
+    let role = match ItemKind::from_name(kind) {
+        Some(ItemKind::Message) => match text("role") {
+            Some("user") => user_message(value, matcher),
+            Some("assistant") => Role::Assistant,
+            _ => Role::Other,
+        },
+        Some(ItemKind::FunctionCall | ItemKind::CustomToolCall | ItemKind::LocalShellCall) => {
+            Role::Call(id(), value)
         }
-        Some(ItemKind::Message) if item.role() == Some("assistant") => Role::Assistant,
+        Some(ItemKind::FunctionCallOutput | ItemKind::CustomToolCallOutput) => Role::Output(id()),
+        // As in `Item::call_id`: such an output may have its call's id in `id` alone.
+        Some(ItemKind::LocalShellCallOutput) => {
+            Role::Output(text("call_id").or(text("id")).unwrap_or_default())
+        }
         Some(ItemKind::Compaction) => Role::Compaction,
-        _ if item.call_kind().is_some() => Role::Call(text("call_id").unwrap_or_default(), value),
-        _ if item.output_kind().is_some() => {
-            // As in `Item::call_id`: a local shell output may have its call's id in `id` alone.
-            let own = || (item.call_id().is_some()).then(|| text("id")).flatten();
-            Role::Output(text("call_id").or_else(own).unwrap_or_default())
-        }
         _ => Role::Other,
+    };
+    Some(role)
+}
+
+fn user_message<'a>(value: &Value, matcher: &mut Matcher<'_, 'a>) -> Role<'a> {
+    if let Some(text) = plain_text(value)
+        && !text.trim_start().starts_with(marker::OPEN)
+    {
+        return Role::User(matcher.input(text.trim()));
     }
+    match Item::from_value(value.clone()) {
+        Ok(item) if marker::is_marker(&item) => Role::Marker,
+        Ok(item) => Role::User(matcher.input(item.all_text().trim())),
+        Err(_) => Role::Other,
+    }
+}
+
+/// The text of a message that has one text and nothing else.
+fn plain_text(message: &Value) -> Option<&str> {
+    match message.get("content")? {
+        Value::String(text) => Some(text),
+        Value::Array(parts) => match &parts[..] {
+            [part] if part.as_object()?.len() == 2 && part.get("type").is_some() => {
+                part.get("text")?.as_str()
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What is wrong with the pairing of a history.
+fn faults(history: &[&Value]) -> Vec<Fault> {
+    let pairing = |value: &&Value| {
+        let kind = value.get("type")?.as_str()?;
+        if !kind.ends_with("_call") && !kind.ends_with("_output") {
+            return None;
+        }
+        let names = ["type", "call_id", "id"].into_iter();
+        let fields = names.filter_map(|name| Some((name.to_owned(), value.get(name)?.clone())));
+        Item::from_value(Value::Object(fields.collect())).ok()
+    };
+    let items: Vec<Item> = history.iter().filter_map(pairing).collect();
+    pairing::faults(&items)
 }
 
 /// Finds the inputs that a history's user messages carry, in order.

@@ -508,6 +508,10 @@ impl Session for CodexSession {
         Ok(())
     }
 
+    fn pid(&self) -> Option<u32> {
+        self.server.pid
+    }
+
     fn processes(&self) -> Vec<Process> {
         process::find(&Belongs::Case(self.env.dir.clone()))
     }

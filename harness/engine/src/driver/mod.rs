@@ -102,6 +102,9 @@ pub trait Session: Send {
     /// The processes that work for this session, without the agent itself.
     fn processes(&self) -> Vec<Process>;
 
+    /// The agent's process; `None` if it runs in this one.
+    fn pid(&self) -> Option<u32>;
+
     /// Whether `CallBegin` comes only when the tool's process is there.
     fn begins_after_spawn(&self) -> bool {
         false

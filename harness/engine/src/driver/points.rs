@@ -56,7 +56,7 @@ impl Points {
         let (_, _, gate) = self.gates.iter().find(|(of, nth, _)| of == label && *nth == count)?;
         let gate = gate.clone();
         Some(Box::pin(async move {
-            poll_fn(|context| gate.poll(context)).await;
+            poll_fn(|context| gate.poll(None, context)).await;
         }))
     }
 }

@@ -239,6 +239,10 @@ impl Session for ReferenceSession {
         self.end().await
     }
 
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
     fn processes(&self) -> Vec<Process> {
         process::find(&Belongs::Case(self.env.dir.clone()))
     }

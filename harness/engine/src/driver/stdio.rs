@@ -275,6 +275,10 @@ impl Session for StdioSession {
         Ok(())
     }
 
+    fn pid(&self) -> Option<u32> {
+        self.running.leader.id()
+    }
+
     fn processes(&self) -> Vec<Process> {
         let own = self.running.leader.id();
         let mut found = process::find(&Belongs::Case(self.env.dir.clone()));

@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame as HttpFrame};
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::connection::Control;
+use super::Control;
 use super::gate::Verdict;
 use super::plan::{Ending, Frame, Hold, Position, StreamPlan};
 use crate::tracer::Tracer;
@@ -120,7 +120,7 @@ impl GatedBody {
             if gate.is_closed() {
                 ready!(self.poll_flushed(context));
             }
-            let verdict = ready!(gate.poll(context));
+            let verdict = ready!(gate.poll(self.control.ends(), context));
             self.next_hold += 1;
             if let Verdict::Drop(kind) = verdict {
                 return Poll::Ready(Some(kind));

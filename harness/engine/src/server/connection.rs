@@ -1,6 +1,7 @@
 //! A connection whose end the server can choose.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,24 @@ use tokio::net::TcpStream;
 #[derive(Debug, Default)]
 pub struct Control {
     reset: AtomicBool,
+    ends: Option<Ends>,
+}
+
+/// The two ends of a TCP connection, as the server sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// The client's.
+    pub client: SocketAddr,
+    /// The server's.
+    pub server: SocketAddr,
 }
 
 impl Control {
+    /// The connection's ends, where it has any.
+    pub fn ends(&self) -> Option<Ends> {
+        self.ends
+    }
+
     /// When the connection is dropped, the peer gets a RST and not a FIN.
     pub fn reset_on_drop(&self) {
         self.reset.store(true, Ordering::Release);
@@ -36,7 +52,9 @@ impl Connection {
     /// If the socket option can't be set.
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, control: Arc::default() })
+        let ends = Ends { client: stream.peer_addr()?, server: stream.local_addr()? };
+        let control = Control { reset: AtomicBool::new(false), ends: Some(ends) };
+        Ok(Self { stream, control: Arc::new(control) })
     }
 
     /// The connection's control.

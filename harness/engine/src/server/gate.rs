@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use cutpoint_check::trace::What;
 use cutpoint_scenario::ast::{CutPoint, Drop as DropKind};
 
+use super::Ends;
 use crate::tracer::Tracer;
 
 /// What becomes of a response that was held.
@@ -20,6 +21,7 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 struct State {
     reached: bool,
+    ends: Option<Ends>,
     verdict: Option<Verdict>,
     waker: Option<Waker>,
 }
@@ -60,18 +62,24 @@ impl Gate {
     }
 
     /// Called by the response at the gate, after everything before it was flushed.
-    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Verdict> {
+    pub fn poll(&self, ends: Option<Ends>, context: &mut Context<'_>) -> Poll<Verdict> {
         let mut state = self.lock();
         if let Some(verdict) = state.verdict {
             return Poll::Ready(verdict);
         }
         state.waker = Some(context.waker().clone());
+        state.ends = ends;
         let first = !std::mem::replace(&mut state.reached, true);
         drop(state);
         if first {
             self.record(What::Reached { point: self.name.clone() });
         }
         Poll::Pending
+    }
+
+    /// The ends of the connection that is held, once the gate was reached.
+    pub fn ends(&self) -> Option<Ends> {
+        self.lock().ends
     }
 
     /// Whether the gate would hold.

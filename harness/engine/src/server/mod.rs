@@ -38,7 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::body::GatedBody;
 use self::case::{Answer, Case, CaseConfig};
-use self::connection::{Connection, Control};
+use self::connection::Connection;
+pub use self::connection::{Control, Ends};
 use self::gate::{Gate, Verdict};
 
 /// Largest request body unless told otherwise: 64 MiB, a few times what the API takes.
@@ -235,7 +236,7 @@ async fn responses(
     let exchange = case.next_exchange();
     match case.answer(exchange, &parsed) {
         Answer::Body { status, headers, body, before, reply } => {
-            if let Some(verdict) = pass(before).await {
+            if let Some(verdict) = pass(before, &control).await {
                 return dropped(verdict, control);
             }
             case.record(|| What::ResponseHead { exchange, status, reply });
@@ -250,7 +251,7 @@ async fn responses(
             whole(status, &headers, body)
         }
         Answer::Stream { plan, holds, before, reply, remember } => {
-            if let Some(verdict) = pass(before).await {
+            if let Some(verdict) = pass(before, &control).await {
                 return dropped(verdict, control);
             }
             if !parsed.stream() {
@@ -301,9 +302,9 @@ async fn read_request(
 }
 
 /// Waits at a gate in front of a response; gives the verdict if it is not to go on.
-async fn pass(gate: Option<Arc<Gate>>) -> Option<Verdict> {
+async fn pass(gate: Option<Arc<Gate>>, control: &Control) -> Option<Verdict> {
     let gate = gate?;
-    match poll_fn(|context| gate.poll(context)).await {
+    match poll_fn(|context| gate.poll(control.ends(), context)).await {
         Verdict::Release => None,
         dropped @ Verdict::Drop(_) => Some(dropped),
     }

@@ -194,5 +194,5 @@ fn lines_are_short() {
     ];
     let text = console(&cases, false, false, true);
     let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
-    assert!(widest <= 140, "{widest}\n{text}");
+    assert!(widest <= 128, "{widest}\n{text}");
 }

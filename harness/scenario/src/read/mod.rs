@@ -265,8 +265,9 @@ pub(crate) fn file(source: &str, nodes: &[Node]) -> (File, Vec<Diagnostic>) {
         let scenario = scenario::read(&mut sink, node);
         crate::check::scenario(&scenario, &sink.facts, &mut sink.problems);
         let line = scenario.span.line;
-        let earlier = *names.entry(scenario.name.clone()).or_insert(line);
-        if earlier != line && !scenario.name.is_empty() {
+        if let Some(earlier) = names.get(&scenario.name)
+            && !scenario.name.is_empty()
+        {
             sink.problems.push(
                 Diagnostic::new(
                     "duplicate-scenario",
@@ -277,6 +278,7 @@ pub(crate) fn file(source: &str, nodes: &[Node]) -> (File, Vec<Diagnostic>) {
                 .help("give each scenario of a file a name of its own"),
             );
         }
+        names.entry(scenario.name.clone()).or_insert(line);
         file.scenarios.push(scenario);
     }
     (file, sink.problems)

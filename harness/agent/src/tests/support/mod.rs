@@ -105,7 +105,7 @@ impl Rig {
     pub(super) async fn reached(&self) {
         let mut reached = self.watcher.reached.subscribe();
         soon(reached.wait_for(|reached| *reached)).await.unwrap();
-        drop(self.watcher.reached.send_replace(false));
+        self.watcher.reached.send_replace(false);
     }
 
     pub(super) fn parts(&self) -> Parts {
@@ -121,11 +121,7 @@ impl Rig {
         let (session, events) = Session::start(self.config.clone(), self.parts())
             .await
             .unwrap();
-        let mut client = Client {
-            session,
-            events,
-            next: 0,
-        };
+        let mut client = Client::new(session, events);
         let first = client.next().await.msg;
         assert!(matches!(first, EventMsg::SessionConfigured { .. }));
         client
@@ -203,6 +199,14 @@ pub(super) struct Client {
 }
 
 impl Client {
+    pub(super) fn new(session: Session, events: mpsc::Receiver<Event>) -> Self {
+        Self {
+            session,
+            events,
+            next: 0,
+        }
+    }
+
     pub(super) async fn submit(&mut self, op: Op) -> String {
         let id = format!("sub_{}", self.next);
         self.next += 1;

@@ -107,7 +107,7 @@ impl Reply {
         self.after(kind, nth, vec![Step::Hang])
     }
 
-    /// Appends what another reply streams.
+    /// Waits behind the `nth` event of that type until the gate is open.
     pub(crate) fn gated(self, kind: &str, nth: usize, gate: watch::Receiver<bool>) -> Self {
         let Self::Stream(whole) = self.clone() else {
             panic!("no stream to hold")
@@ -138,6 +138,10 @@ impl ScriptModel {
             closed: Arc::new(watch::Sender::new(0)),
             log,
         }
+    }
+
+    pub(crate) fn replace(&self, replies: Vec<Reply>) {
+        *lock(&self.replies) = replies.into();
     }
 
     pub(crate) fn push(&self, reply: Reply) {
