@@ -5,6 +5,7 @@ mod cmd;
 mod exit_code;
 mod files;
 mod interrupt;
+mod reports;
 
 use std::process;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutpoint_agent::Defect;
 use cutpoint_check::outcome::Case;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
+use crate::reports::{Reports, Wanted};
 use crate::{Failure, Outcome, files, runtime};
 
 /// How long processes of the run may take to go when they are killed.
@@ -105,30 +106,40 @@ fn plan(arguments: &Arguments) -> Result<Vec<Planned>, Failure> {
 }
 
 async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
+    let start = Instant::now();
     let mut interrupts = Interrupts::new()?;
     let mark = uuid::Uuid::new_v4().to_string();
     let belongs = Belongs::Run(mark.clone());
     let _last_resort = LastResort(belongs.clone());
+    let mut reports = Reports::open(&Wanted {
+        junit: arguments.junit.as_deref(),
+        json: arguments.json.as_deref(),
+        strict: arguments.strict,
+        seed: arguments.seed,
+        cases: planned.len() * arguments.agents.len(),
+    })?;
     let mut code = ExitCode::Conforms;
-    let mut cases = Vec::new();
     let work = async {
         for agent in &arguments.agents {
             let driver = agent.driver(&arguments.defects, &mark).await?;
-            run_agent(arguments, &planned, agent, driver, &mut |case| {
-                println!("{:?} {} {:?}", case.status, case.scenario, case.note);
-                for unmet in &case.unmet { println!("   {unmet:?}"); }
-                for v in case.breaches(true) { println!("   {v:?}"); }
+            let mut done = |case: &Case| {
                 code = code.max(ExitCode::of(case.status(arguments.strict)));
-                cases.push(case);
-            }).await?;
+                reports.case(case)
+            };
+            run_agent(arguments, &planned, agent, driver, &mut done).await?;
         }
         Ok(())
     };
     let ended: Result<(), Failure> = tokio::select! {
         ended = work => ended,
-        () = interrupts.next() => Err(Failure::trouble("interrupted; what was done until then is reported")),
+        () = interrupts.next() => Err(Failure::trouble("interrupted; the cases that had ended are reported")),
     };
-    process::kill_all(&belongs, KILL_LIMIT).await;
+    // A second signal ends the program without waiting; what it started is killed all the same.
+    tokio::select! {
+        _ = process::kill_all(&belongs, KILL_LIMIT) => {}
+        () = interrupts.next() => process::kill_now(&belongs),
+    }
+    reports.finish(start.elapsed())?;
     ended.map(|()| code)
 }
 
@@ -146,7 +157,7 @@ async fn run_agent(
     planned: &[Planned],
     agent: &AgentSpec,
     driver: Arc<dyn Driver>,
-    done: &mut (dyn FnMut(Case) + Send),
+    done: &mut (dyn FnMut(&Case) -> Result<(), Failure>),
 ) -> Result<(), Failure> {
     let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
     let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir().map_err(|error| trouble(&error))?;
@@ -178,7 +189,7 @@ async fn run_agent(
         }
         waiting.insert(number, case);
         while let Some(case) = waiting.remove(&next) {
-            done(case);
+            done(&case)?;
             next += 1;
         }
     }

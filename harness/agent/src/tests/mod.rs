@@ -10,4 +10,5 @@ mod rollouts;
 mod server_history;
 mod stdio;
 mod support;
+mod sweep;
 mod turns;

@@ -553,3 +553,81 @@ fn begins_for_sure(input: &Input<'_>) -> bool {
         InputMode::Steer => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::InterruptState;
+    use crate::testing::Tracer;
+    use crate::trace::{ClientOp, InputMode, TurnEnd};
+    use crate::view::View;
+
+    #[test]
+    fn input_that_joins_a_turn_is_not_taken_for_the_next_ones() {
+        let mut t = Tracer::new();
+        t.input("one", InputMode::Start).started("t1");
+        t.input("joins", InputMode::Start).completed("t1");
+        t.input("two", InputMode::Start).started("t2");
+        let trace = t.trace();
+        let view = View::new(&trace);
+        let owners: Vec<_> = view.inputs.iter().map(super::Input::owner).collect();
+        assert_eq!(owners, [Some(0), Some(0), Some(1)]);
+        assert_eq!(view.turns[1].input, Some(2));
+    }
+
+    #[test]
+    fn input_that_missed_its_turn_begins_the_next() {
+        let mut t = Tracer::new();
+        t.input("one", InputMode::Start).started("t1");
+        t.input("late", InputMode::Start).completed("t1");
+        let trace = t.started("t2").trace();
+        assert_eq!(View::new(&trace).turns[1].input, Some(1));
+    }
+
+    #[test]
+    fn an_end_without_an_id_ends_the_oldest_active_turn() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Replace);
+        t.reply(Some("t2"));
+        t.ended(None, TurnEnd::Aborted { reason: None });
+        t.started("t2").ended(None, TurnEnd::Complete);
+        let trace = t.trace();
+        let view = View::new(&trace);
+        let ends = |turn: usize| view.turns[turn].ending().map(|ending| ending.in_words());
+        assert_eq!((ends(0), ends(1)), (Some("aborted"), Some("complete")));
+        assert_eq!(view.turns[0].replaced_by, Some(1));
+    }
+
+    #[test]
+    fn an_interrupt_meets_what_was_there_when_it_was_sent() {
+        let mut t = Tracer::new();
+        t.interrupt().input("one", InputMode::Start).interrupt();
+        t.reply(None).started("t1").interrupt();
+        let turn_id = Some("t0".to_owned());
+        t.op(ClientOp::Interrupt { turn_id }).kill().interrupt();
+        let trace = t.trace();
+        let view = View::new(&trace);
+        let states: Vec<_> = view.interrupts.iter().map(|known| known.state).collect();
+        let expected = [
+            InterruptState::Idle,
+            InterruptState::Early,
+            InterruptState::Active(0),
+            InterruptState::Misnamed,
+            InterruptState::Down,
+        ];
+        assert_eq!(states, expected);
+    }
+
+    #[test]
+    fn an_agent_that_is_taken_away_counts_as_killed() {
+        let killed = |shutdown: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one");
+            if shutdown {
+                t.op(ClientOp::Shutdown);
+            }
+            let trace = t.exit().trace();
+            View::new(&trace).turns[0].killed.is_some()
+        };
+        assert_eq!((killed(false), killed(true)), (true, false));
+    }
+}
