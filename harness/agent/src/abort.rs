@@ -179,6 +179,7 @@ impl Dispatcher {
             &core.session_id,
         );
         let headers = Vec::new();
-        let _ = core.model.open(ModelRequest { body, headers }).await;
+        let open = core.model.open(ModelRequest { body, headers });
+        let _ = tokio::time::timeout(core.config.grace, open).await;
     }
 }

@@ -18,6 +18,16 @@ pub fn announced(what: &What) -> Option<&str> {
     }
 }
 
+/// Whether the agent runs: it was started, and has not ended since.
+pub fn is_running(entries: &[Entry]) -> bool {
+    let state = entries.iter().rev().find_map(|entry| match entry.what {
+        What::AgentStarted { .. } => Some(true),
+        What::AgentKilled | What::AgentExited { .. } => Some(false),
+        _ => None,
+    });
+    state.unwrap_or(false)
+}
+
 /// Whether a turn is active: one was announced and has not ended, or input that starts one was sent
 /// and neither answered nor followed by a turn.
 pub fn turn_is_active(entries: &[Entry]) -> bool {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cutpoint_check::judge;
 use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
-    AgentInfo, FORMAT, Header, ReadTrigger, Trace, VERSION, Waiver, What,
+    AgentInfo, ClientOp, FORMAT, Header, ReadTrigger, Trace, VERSION, Waiver, What,
 };
 use cutpoint_scenario::ast::{Capability, CutPoint, Expectation, Scenario};
 
@@ -228,7 +228,19 @@ async fn wind_up(
         alive = session.processes();
     }
     env.tracer.record(What::Processes { alive, at_end: true });
+    let running = env.tracer.with(0, observe::is_running);
+    // A turn that could not go on because nothing was scripted for it is not the agent's to end.
+    let unscripted = |what: &What| matches!(what, What::Unscripted { .. }).then_some(());
+    let abandoned = env.tracer.find(0, unscripted).is_some() && turn_is_active(&env.tracer);
+    if running && !abandoned {
+        // What the agent does about an active turn from here on, it does because it was told to end.
+        env.tracer.record(What::Op { id: "end".to_owned(), op: ClientOp::Shutdown });
+    }
     let finished = session.finish().await;
+    if abandoned && env.tracer.with(0, observe::is_running) {
+        let exited = What::AgentExited { code: None, expected: true, stderr: String::new() };
+        env.tracer.record(exited);
+    }
     env.rollout.read(ReadTrigger::End);
     finished
 }

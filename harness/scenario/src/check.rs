@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::ast::{Action, CutPoint, Nth, Part, Reply, ReplyBody, Scenario, Target};
 use crate::diagnostic::Diagnostic;
+use crate::lex::PROBLEM_LIMIT;
 use crate::read::{Facts, PointMention};
 use crate::suggest::{list, nearest};
 
@@ -14,6 +15,9 @@ const SUGGESTION_LIMIT: usize = 20;
 pub(crate) fn scenario(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
     presence(scenario, facts, problems);
     for (call, span) in &facts.mentions {
+        if problems.len() >= PROBLEM_LIMIT {
+            return;
+        }
         known_call(call, span, facts, problems);
     }
     for mention in &facts.points {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::diagnostic::Diagnostic;
 
 /// A text with more mistakes than this is no scenario, and looking for more would take long.
-const PROBLEM_LIMIT: usize = 100;
+pub(crate) const PROBLEM_LIMIT: usize = 100;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -351,9 +351,7 @@ impl Lexer<'_> {
     fn multi_line(&mut self, start: usize, close: &str, escapes: bool) {
         let opened = self.at;
         if !self.peek().is_some_and(is_newline) {
-            let line = self.rest().find(is_newline).unwrap_or(self.rest().len());
-            let end = self.rest()[..line].find(close);
-            self.at += end.map_or(line, |end| end + close.len());
+            self.skip_in_line(close);
             self.problems.push(
                 Diagnostic::new(
                     "multi-line-string",
@@ -388,6 +386,21 @@ impl Lexer<'_> {
             }
         }
         self.indentation(opened, close.len());
+    }
+
+    /// Skips to behind the closing quotes, or else to the end of the line; whether they are there.
+    fn skip_in_line(&mut self, close: &str) -> bool {
+        while let Some(c) = self.peek() {
+            if self.rest().starts_with(close) {
+                self.at += close.len();
+                return true;
+            }
+            if is_newline(c) {
+                break;
+            }
+            self.at += c.len_utf8();
+        }
+        false
     }
 
     /// Checks that every line of a multi-line string is indented like its closing line.
@@ -451,22 +464,17 @@ impl Lexer<'_> {
         } else {
             self.at += 1;
             let close = format!("\"{hashes}");
-            let line = self.rest().find(is_newline).unwrap_or(self.rest().len());
-            match self.rest()[..line].find(&close) {
-                Some(end) => self.at += end + close.len(),
-                None => {
-                    let quotes = self.at - start;
-                    self.at += line;
-                    self.problems.push(
-                        Diagnostic::new(
-                            "unclosed-string",
-                            start..start + quotes,
-                            "this raw string is not closed",
-                            "it begins here and does not end on this line",
-                        )
-                        .help(format!("end it with `{close}`")),
-                    );
-                }
+            let quotes = self.at - start;
+            if !self.skip_in_line(&close) {
+                self.problems.push(
+                    Diagnostic::new(
+                        "unclosed-string",
+                        start..start + quotes,
+                        "this raw string is not closed",
+                        "it begins here and does not end on this line",
+                    )
+                    .help(format!("end it with `{close}`")),
+                );
             }
         }
         self.forbidden(

@@ -224,7 +224,7 @@ impl<'a> Grammar<'a> {
 
     /// Nodes up to the closing brace of their block, which is left, or the end of the text.
     fn nodes(&mut self) {
-        loop {
+        while self.problems.len() < lex::PROBLEM_LIMIT {
             self.continuation();
             match self.peek() {
                 None | Some(Kind::Close) => return,

@@ -30,6 +30,14 @@ impl Invariant for NothingAfterTheEnd {
         &[Feature::TurnIds]
     }
 
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "while an agent resumes a session, and until the next user input, it may tell the state \
+             it has restored (such as the tokens used) under the id of the turn it belongs to: \
+             nothing of the dead turn goes on",
+        ]
+    }
+
     fn exercised_when(&self) -> &'static str {
         "a turn ends"
     }
@@ -39,7 +47,7 @@ impl Invariant for NothingAfterTheEnd {
         let ended = view.turns.iter().filter(|turn| !turn.endings.is_empty());
         findings.exercised = ended.count();
         let mut late: BTreeMap<usize, Vec<At>> = BTreeMap::new();
-        for event in &view.late {
+        for event in view.late.iter().filter(|event| !restores(view, event.at)) {
             late.entry(event.turn).or_default().push(event.at);
         }
         for (turn, events) in late {
@@ -57,6 +65,16 @@ impl Invariant for NothingAfterTheEnd {
         }
         findings
     }
+}
+
+/// Whether the event tells state that a resumed session has restored.
+fn restores(view: &View<'_>, at: At) -> bool {
+    let start = view.starts.iter().rfind(|start| start.at < at);
+    let Some(start) = start.filter(|start| start.resumed) else {
+        return false;
+    };
+    let state = matches!(view.event(at), Some(AgentEvent::Other { .. }));
+    state && !view.inputs.iter().any(|input| start.at < input.at && input.at < at)
 }
 
 fn name(event: &AgentEvent) -> &str {
@@ -109,6 +127,20 @@ mod tests {
             "token_count of turn t1 behind its terminal event (and 1 more)"
         );
         assert_eq!(breach.evidence, [4, 5, 6]);
+    }
+
+    #[test]
+    fn restored_state_is_no_sign_of_life() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").completed("t1").kill().resume();
+        t.event(token_count(Some("t1")));
+        keeps("TURN-4", &t, 1);
+        t.start("t2", "and now?").event(token_count(Some("t1")));
+        breaks("TURN-4", &t);
+        let mut t = Tracer::new();
+        t.start("t1", "hi").completed("t1").kill().resume();
+        t.end("t1", "c1", None);
+        breaks("TURN-4", &t);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use cutpoint_scenario::ast::Capability;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use super::codex_events::meaning;
 use super::jsonrpc::{Client, Inbox};
@@ -280,6 +280,18 @@ impl Router {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From here on what belongs to the thread is observed for that case.
+    fn enter(&self, id: &str, env: CaseEnv) -> Arc<Thread> {
+        let thread = Arc::new(Thread {
+            id: id.to_owned(),
+            env,
+            approvals: Mutex::default(),
+            garbage: Mutex::default(),
+        });
+        self.threads().insert(id.to_owned(), thread.clone());
+        thread
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }
@@ -377,24 +389,38 @@ impl CodexSession {
             }
             None => "thread/start",
         };
-        let answer = self.server.client.ask(method, &params, START_LIMIT).await?;
-        let thread = &answer["thread"];
-        let Some(id) = thread["id"].as_str().map(str::to_owned) else {
-            return Err(AgentError::Protocol(format!("`{method}` gave no thread id")));
-        };
-        if let Some(path) = thread["path"].as_str() {
-            self.env.rollout.set_path(Path::new(path));
-        }
         let started = What::AgentStarted { pid: self.server.pid, resumed: known.is_some() };
         self.env.tracer.record(started);
-        let thread = Arc::new(Thread {
-            id: id.clone(),
-            env: self.env.clone(),
-            approvals: Mutex::default(),
-            garbage: Mutex::default(),
-        });
-        self.server.router.threads().insert(id, thread.clone());
-        self.thread = Some(thread);
+        if let Some(id) = known {
+            // What the thread tells while it is resumed belongs to the case as well.
+            self.server.router.enter(id, self.env.clone());
+        }
+        let (give, take) = oneshot::channel();
+        let (env, router) = (self.env.clone(), self.server.router.clone());
+        // The thread is entered before anything else is read, so that nothing of it is missed.
+        self.server.client.call(method, &params, move |reply| {
+            let entered = reply.map(|answer| {
+                if let Some(path) = answer["thread"]["path"].as_str() {
+                    env.rollout.set_path(Path::new(path));
+                }
+                answer["thread"]["id"].as_str().map(|id| router.enter(id, env))
+            });
+            drop(give.send(entered));
+        })?;
+        match tokio::time::timeout(START_LIMIT, take).await {
+            Ok(Ok(Ok(Some(thread)))) => self.thread = Some(thread),
+            Ok(Ok(Ok(None))) => {
+                return Err(AgentError::Protocol(format!("`{method}` gave no thread id")));
+            }
+            Ok(Ok(Err(error))) => {
+                return Err(AgentError::Protocol(format!("`{method}` was refused: {}", error.message)));
+            }
+            Ok(Err(_)) => return Err(AgentError::Died(format!("it went away during `{method}`"))),
+            Err(_) => {
+                let what = format!("answer `{method}`");
+                return Err(AgentError::TimedOut { what, limit: START_LIMIT });
+            }
+        }
         Ok(())
     }
 
@@ -495,6 +521,11 @@ impl Session for CodexSession {
     async fn finish(&mut self) -> Result<(), AgentError> {
         if let Some(thread) = self.thread.clone().filter(|_| !self.server.router.is_closed()) {
             tokio::time::sleep(SETTLE).await;
+            self.leave();
+            let turn_id = current_turn(&self.env);
+            let interrupt = json!({"threadId": thread.id, "turnId": turn_id});
+            // A scenario that was given up may have left a turn running; mostly there is none.
+            let _ = self.server.client.ask("turn/interrupt", &interrupt, self.env.limit).await;
             let params = json!({"threadId": thread.id});
             // Either may be unknown to this version, or the process may be gone: nothing is lost.
             for method in ["thread/backgroundTerminals/clean", "thread/unsubscribe"] {

@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use crate::ast::{CutPoint, File, Span};
 use crate::diagnostic::Diagnostic;
+use crate::lex::PROBLEM_LIMIT;
 use crate::suggest;
 use crate::tree::{Arg, Node};
 
@@ -166,6 +167,14 @@ impl<'s> Sink<'s> {
         }
     }
 
+    /// Whether enough mistakes have been found. What has not been read then is not missing.
+    fn is_full(&mut self) -> bool {
+        let full = self.problems.len() >= PROBLEM_LIMIT;
+        self.facts.incomplete |= full;
+        self.facts.open_world |= full;
+        full
+    }
+
     /// A node's place for the syntax tree.
     fn span(&self, node: &Node) -> Span {
         Span {
@@ -257,6 +266,9 @@ pub(crate) fn file(source: &str, nodes: &[Node]) -> (File, Vec<Diagnostic>) {
     let mut file = File::default();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {
+        if sink.is_full() {
+            break;
+        }
         if node.name != "scenario" {
             sink.unknown_node(node, &FILE);
             continue;

@@ -38,6 +38,9 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Model {
     let block = fields.block();
     fields.finish();
     for child in block.map_or(&[][..], |block| &block.nodes) {
+        if sink.is_full() {
+            break;
+        }
         match child.name.as_str() {
             "reply" => model.replies.push(reply(sink, child)),
             "recording" => {

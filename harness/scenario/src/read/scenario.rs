@@ -45,6 +45,9 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Scenario {
     fields.finish();
     let mut seen: Vec<(&str, usize)> = Vec::new();
     for child in block.map_or(&[][..], |block| &block.nodes) {
+        if sink.is_full() {
+            break;
+        }
         once(sink, child, &mut seen);
         child_node(sink, child, &mut scenario);
     }
