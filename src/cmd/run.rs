@@ -157,7 +157,7 @@ async fn run_agent(
     planned: &[Planned],
     agent: &AgentSpec,
     driver: Arc<dyn Driver>,
-    done: &mut (dyn FnMut(&Case) -> Result<(), Failure>),
+    done: &mut dyn FnMut(&Case) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
     let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir().map_err(|error| trouble(&error))?;

@@ -395,15 +395,19 @@ impl<'a> Words<'a> {
             Some("running") => {
                 let call = self.call("call_1 running")?;
                 self.at += 1;
-                return Ok(CutPoint::Running { call });
+                Ok(CutPoint::Running { call })
             }
             Some("exited") => {
                 let call = self.call("call_1 exited")?;
                 self.at += 1;
-                return Ok(CutPoint::Exited { call });
+                Ok(CutPoint::Exited { call })
             }
-            _ => {}
+            _ => self.unknown(first, second),
         }
+    }
+
+    /// A phrase that is none, with the nearest one that is.
+    fn unknown(&mut self, first: &str, second: Option<&str>) -> Outcome<CutPoint> {
         if let Some(help) = misordered(first, second) {
             return self.error(
                 format!("no cut point begins with `{first}`"),
@@ -532,9 +536,17 @@ mod tests {
         id.to_owned()
     }
 
+    /// Each phrase means its point, and the point prints as the phrase.
+    fn check(forms: &[(&str, CutPoint)]) {
+        for (phrase, expected) in forms {
+            assert_eq!(point(phrase), *expected, "{phrase}");
+            assert_eq!(expected.to_string(), *phrase);
+        }
+    }
+
     #[test]
-    fn every_form_parses_and_prints_back() {
-        let forms = [
+    fn points_of_a_stream_parse_and_print_back() {
+        check(&[
             ("request 2", CutPoint::Request { reply: 2 }),
             ("headers of reply 2", CutPoint::Headers { reply: 2 }),
             ("reply 1 event 4", CutPoint::Event { reply: 1, event: 4 }),
@@ -580,6 +592,12 @@ mod tests {
                 },
             ),
             ("end of reply 1", CutPoint::End { reply: 1 }),
+        ]);
+    }
+
+    #[test]
+    fn points_of_the_agent_parse_and_print_back() {
+        check(&[
             (
                 "call_1 running",
                 CutPoint::Running {
@@ -610,11 +628,7 @@ mod tests {
                     nth: 3,
                 },
             ),
-        ];
-        for (phrase, expected) in forms {
-            assert_eq!(point(phrase), expected, "{phrase}");
-            assert_eq!(expected.to_string(), phrase);
-        }
+        ]);
     }
 
     #[test]

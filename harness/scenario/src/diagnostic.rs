@@ -11,6 +11,9 @@ use annotate_snippets::{
 /// How many diagnostics `render` shows in full; a file of noise must not fill a screen for hours.
 const RENDER_LIMIT: usize = 20;
 
+/// The longest message, label or help; the longest of our own has about 450 characters.
+const TEXT_LIMIT_CHARS: usize = 600;
+
 /// One mistake in a source text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -36,22 +39,22 @@ impl Diagnostic {
     ) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: shorten(message.into()),
             span,
-            label: label.into(),
+            label: shorten(label.into()),
             help: None,
         }
     }
 
     /// The same with a help line.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(shorten(help.into()));
         self
     }
 
     /// The same with a help line, if there is one to give.
     pub(crate) fn maybe_help(mut self, help: Option<String>) -> Self {
-        self.help = help;
+        self.help = help.map(shorten);
         self
     }
 }
@@ -161,6 +164,15 @@ impl Diagnostics {
         };
         renderer.render(&[group])
     }
+}
+
+/// Cuts a text that quotes more of the file than anyone wants to read.
+fn shorten(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(TEXT_LIMIT_CHARS) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 /// The nearest character boundary at or before an offset, so that slicing never panics.

@@ -108,6 +108,29 @@ pub(crate) fn lex(source: &str, problems: &mut Vec<Diagnostic>) -> Vec<Token> {
     lexer.tokens
 }
 
+/// Whether only blanks stand after the last line break of a text that is not joined away.
+fn ends_on_blank_line(body: &str, escapes: bool) -> bool {
+    let mut blank = false;
+    let mut chars = body.chars().peekable();
+    while let Some(c) = chars.next() {
+        if escapes && c == '\\' {
+            let mut joined = false;
+            while chars.next_if(|c| is_space(*c) || is_newline(*c)).is_some() {
+                joined = true;
+            }
+            if !joined {
+                chars.next();
+                blank = false;
+            }
+        } else if is_newline(c) {
+            blank = true;
+        } else if !is_space(c) {
+            blank = false;
+        }
+    }
+    blank
+}
+
 struct Lexer<'a> {
     source: &'a str,
     at: usize,
@@ -385,7 +408,7 @@ impl Lexer<'_> {
                 }
             }
         }
-        self.indentation(opened, close.len());
+        self.indentation(opened, close.len(), escapes);
     }
 
     /// Skips to behind the closing quotes, or else to the end of the line; whether they are there.
@@ -403,34 +426,43 @@ impl Lexer<'_> {
         false
     }
 
-    /// Checks that every line of a multi-line string is indented like its closing line.
-    fn indentation(&mut self, opened: usize, close_len: usize) {
+    /// Checks that the closing quotes of a multi-line string stand on a line of their own, and
+    /// that every line of the text is indented like theirs.
+    fn indentation(&mut self, opened: usize, close_len: usize, escapes: bool) {
         let body = &self.source[opened..self.at - close_len];
+        if !ends_on_blank_line(body, escapes) {
+            let end = self.at - close_len;
+            self.problems.push(
+                Diagnostic::new(
+                    "multi-line-string",
+                    end..self.at,
+                    "the closing quotes of a multi-line string stand on a line of their own",
+                    "this is still a line of the text",
+                )
+                .help(
+                    "break the line before the closing `\"\"\"`; a `\\` at a line's end joins it \
+                     with the next",
+                ),
+            );
+            return;
+        }
+        // A backslash before a line break joins lines, so that what looks like the beginning of a
+        // line is none. That is left to the library.
+        let joins = body
+            .match_indices('\\')
+            .any(|(at, _)| body[at + 1..].starts_with(|c| is_space(c) || is_newline(c)));
+        if escapes && joins {
+            return;
+        }
         let last = body.rfind(is_newline).map_or(0, |at| {
             at + body[at..].chars().next().map_or(1, char::len_utf8)
         });
         let indent = &body[last..];
-        if !indent.chars().all(is_space) {
-            // An escaped line break can stand before the closing quotes; the library knows more.
-            if !indent.contains('\\') && !body.contains('\\') {
-                let end = self.at - close_len;
-                self.problems.push(
-                    Diagnostic::new(
-                        "multi-line-string",
-                        end..self.at,
-                        "the closing quotes of a multi-line string stand on a line of their own",
-                        "text stands before them on this line",
-                    )
-                    .help("break the line before the closing `\"\"\"`"),
-                );
-            }
-            return;
-        }
         let mut at = opened;
         let mut wrong = None;
         for line in body[..last].split_inclusive(is_newline) {
             let text = line.trim_end_matches(is_newline);
-            if !text.chars().all(is_space) && !text.starts_with(indent) && !body.contains('\\') {
+            if !text.chars().all(is_space) && !text.starts_with(indent) {
                 let blanks = text.len() - text.trim_start_matches(is_space).len();
                 wrong = Some(at..at + blanks.max(1));
                 break;
@@ -456,9 +488,7 @@ impl Lexer<'_> {
     fn raw(&mut self, start: usize) {
         self.take_while(|c| c == '#');
         let hashes = self.source[start..self.at].to_owned();
-        if self.rest().starts_with("\"\"\"")
-            && self.rest()[3..].chars().next().is_some_and(is_newline)
-        {
+        if self.rest().starts_with("\"\"\"") {
             self.at += 3;
             self.multi_line(start, &format!("\"\"\"{hashes}"), false);
         } else {

@@ -244,10 +244,12 @@ impl<'a> Grammar<'a> {
                     }
                     self.blanks.push(start..self.previous_end());
                 }
-                Some(_) => self.node(),
-            }
-            if self.peek() == Some(Kind::Semicolon) {
-                self.at += 1;
+                Some(_) => {
+                    self.node();
+                    if self.peek() == Some(Kind::Semicolon) {
+                        self.at += 1;
+                    }
+                }
             }
         }
     }
@@ -339,7 +341,7 @@ impl<'a> Grammar<'a> {
 
     /// Arguments, properties and the block of a node.
     fn entries(&mut self) {
-        loop {
+        while self.problems.len() < lex::PROBLEM_LIMIT {
             self.continuation();
             match self.peek() {
                 None | Some(Kind::Newline | Kind::Semicolon | Kind::Close) => return,
@@ -362,8 +364,10 @@ impl<'a> Grammar<'a> {
                     return self.after_block();
                 }
                 Some(Kind::Word | Kind::Text) => {
-                    let before = self.previous_end();
-                    let glued = before == self.span().start;
+                    let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
+                    let glued = before.is_some_and(|before| {
+                        before.kind != Kind::Newline && before.span.end == self.span().start
+                    });
                     let known = self.problems.len();
                     let at = self.at;
                     self.entry();

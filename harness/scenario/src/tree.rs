@@ -5,7 +5,7 @@ use std::ops::Range;
 use kdl::{KdlDiagnostic, KdlDocument, KdlEntry, KdlNode, KdlValue};
 
 use crate::diagnostic::Diagnostic;
-use crate::lex::Kind;
+use crate::lex::{self, Kind};
 use crate::syntax::{self, Checked};
 
 /// A node.
@@ -111,46 +111,31 @@ pub(crate) fn read(source: &str) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let checked = syntax::check(source)?;
     match KdlDocument::parse_v2(&checked.blanked) {
         Ok(document) => Ok(convert_all(&document, &checked.blanked)),
-        Err(error) => {
-            let mut problems: Vec<Diagnostic> = Vec::new();
-            for diagnostic in &error.diagnostics {
-                let problem = translate(diagnostic, &checked);
-                if !problems.iter().any(|known| known.span == problem.span) {
-                    problems.push(problem);
-                }
-            }
-            Err(problems)
-        }
+        Err(error) => Err(vec![translate(error.diagnostics.first(), &checked)]),
     }
 }
 
 /// The library's report of a mistake that the syntax check did not know.
-fn translate(diagnostic: &KdlDiagnostic, checked: &Checked) -> Diagnostic {
-    let start = diagnostic.span.offset();
-    let end = start + diagnostic.span.len();
+///
+/// Only the first is of use: the others are about what the library guessed in order to go on.
+fn translate(report: Option<&KdlDiagnostic>, checked: &Checked) -> Diagnostic {
     let text = &checked.blanked;
-    let within = text.get(start..end.min(text.len())).unwrap_or_default();
-    let span = if within.trim().is_empty() || within.trim().contains('\n') {
+    let (start, end) = report.map_or((0, text.len()), |report| {
+        let start = report.span.offset();
+        (start, (start + report.span.len()).min(text.len()))
+    });
+    let within = text.get(start..end).unwrap_or_default().trim();
+    let span = if within.is_empty() || within.contains('\n') {
         locate(checked)
     } else {
         start..end
     };
-    let message = diagnostic.message.clone().unwrap_or_default();
-    let message = if message.is_empty() {
-        "this is not valid KDL".to_owned()
-    } else {
-        format!("this is not valid KDL: {message}")
+    let message = match report.and_then(|report| report.message.as_deref()) {
+        Some(message) => format!("this is not valid KDL: {message}"),
+        None => "this is not valid KDL".to_owned(),
     };
-    Diagnostic::new(
-        "kdl",
-        span,
-        message,
-        diagnostic
-            .label
-            .clone()
-            .unwrap_or_else(|| "here".to_owned()),
-    )
-    .maybe_help(diagnostic.help.clone())
+    Diagnostic::new("kdl", span, message, "the mistake is here")
+        .maybe_help(report.and_then(|report| report.help.clone()))
 }
 
 /// The line at which a text stops being valid.
@@ -178,6 +163,15 @@ fn locate(checked: &Checked) -> Range<usize> {
         .checked_sub(1)
         .and_then(|before| ends.get(before))
         .map_or(0, |(end, _)| *end);
+    // Of a string over several lines, the whole string is to blame.
+    let long_string = checked.tokens.iter().find(|token| {
+        token.kind == Kind::Text
+            && (start..end).contains(&token.span.start)
+            && checked.blanked[token.span.clone()].contains(lex::is_newline)
+    });
+    if let Some(token) = long_string {
+        return token.span.clone();
+    }
     let line = &checked.blanked[start..end];
     let blanks = line.len() - line.trim_start().len();
     let text_start = start + blanks;

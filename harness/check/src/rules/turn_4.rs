@@ -32,7 +32,7 @@ impl Invariant for NothingAfterTheEnd {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "while an agent resumes a session, and until the next user input, it may tell the state \
+            "while an agent resumes a session, and until its next turn starts, it may tell the state \
              it has restored (such as the tokens used) under the id of the turn it belongs to: \
              nothing of the dead turn goes on",
         ]
@@ -74,7 +74,7 @@ fn restores(view: &View<'_>, at: At) -> bool {
         return false;
     };
     let state = matches!(view.event(at), Some(AgentEvent::Other { .. }));
-    state && !view.inputs.iter().any(|input| start.at < input.at && input.at < at)
+    state && !view.turns.iter().any(|turn| start.at < turn.begun && turn.begun < at)
 }
 
 fn name(event: &AgentEvent) -> &str {

@@ -40,8 +40,9 @@ pub struct GatedBody {
     next_hold: usize,
     cursor: Position,
     pace: Pace,
-    /// Something was handed over since the connection last had a chance to flush.
-    unflushed: bool,
+    /// The connection's count of flushes when something was last handed over; `None` once that is
+    /// known to be flushed.
+    unflushed: Option<u64>,
     timer: Option<Pin<Box<Sleep>>>,
     waited_for: Option<usize>,
     exchange: usize,
@@ -55,6 +56,8 @@ impl GatedBody {
     /// The body that sends `plan` and holds at `holds`.
     pub fn new(plan: &StreamPlan, mut holds: Vec<Hold>, control: Arc<Control>) -> Self {
         holds.sort_by_key(|hold| hold.at);
+        // The head is handed over with the first piece, or before the first gate.
+        let unflushed = Some(control.flushes());
         Self {
             frames: plan.frames.clone(),
             ending: plan.ending,
@@ -62,7 +65,7 @@ impl GatedBody {
             next_hold: 0,
             cursor: Position { frame: 0, byte: 0 },
             pace: Pace::default(),
-            unflushed: true,
+            unflushed,
             timer: None,
             waited_for: None,
             exchange: 0,
@@ -95,19 +98,27 @@ impl GatedBody {
         self
     }
 
+    /// Lets a stream that ends at once, by dropping its connection, end before its head is sent.
+    #[must_use]
+    pub fn without_head(mut self) -> Self {
+        self.unflushed = None;
+        self
+    }
+
     fn record(&self, what: impl FnOnce(usize) -> What) {
         if let Some(tracer) = &self.tracer {
             tracer.record(what(self.exchange));
         }
     }
 
-    /// Gives the connection one turn to write what it was given, before anything is claimed about
+    /// Waits until the connection has written what it was given, before anything is claimed about
     /// what the client can have seen.
-    fn poll_flushed(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if std::mem::take(&mut self.unflushed) {
-            context.waker().wake_by_ref();
+    fn poll_flushed(&mut self) -> Poll<()> {
+        if self.unflushed.is_some_and(|before| self.control.flushes() == before) {
+            self.control.await_flush();
             return Poll::Pending;
         }
+        self.unflushed = None;
         Poll::Ready(())
     }
 
@@ -118,13 +129,15 @@ impl GatedBody {
             }
             let gate = hold.gate.clone();
             if gate.is_closed() {
-                ready!(self.poll_flushed(context));
+                ready!(self.poll_flushed());
             }
             let verdict = ready!(gate.poll(self.control.ends(), context));
-            self.next_hold += 1;
             if let Verdict::Drop(kind) = verdict {
+                // Decided before it was reached, so nobody has waited for the flush yet.
+                ready!(self.poll_flushed());
                 return Poll::Ready(Some(kind));
             }
+            self.next_hold += 1;
         }
         Poll::Ready(None)
     }
@@ -162,7 +175,7 @@ impl GatedBody {
             }
             self.cursor = Position { frame: self.cursor.frame + 1, byte: 0 };
         }
-        self.unflushed = true;
+        self.unflushed = Some(self.control.flushes());
         piece
     }
 
@@ -214,7 +227,7 @@ impl Body for GatedBody {
         }
         if this.cursor.frame < this.frames.len() {
             if this.pace == Pace::Flushed && this.cursor.byte == 0 && this.cursor.frame > 0 {
-                ready!(this.poll_flushed(context));
+                ready!(this.poll_flushed());
             }
             let delay = this.frames[this.cursor.frame].delay;
             ready!(this.poll_delay(delay, context));
@@ -232,7 +245,7 @@ impl Body for GatedBody {
             // Nothing wakes this task again but the client's going away.
             Ending::Stall => Poll::Pending,
             Ending::Drop(kind) => {
-                ready!(this.poll_flushed(context));
+                ready!(this.poll_flushed());
                 Poll::Ready(this.end_with(kind))
             }
         }

@@ -112,6 +112,8 @@ struct State {
     responses: HashMap<String, Arc<Vec<Item>>>,
     /// The ids above, oldest first.
     order: VecDeque<String>,
+    /// The streams of the recording that the case replays, by exchange: they are read once.
+    plans: HashMap<usize, StreamPlan>,
     tally: Tally,
     scenario_errors: Vec<String>,
 }
@@ -244,8 +246,13 @@ impl Case {
             }
         };
         match answer {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 state.tally.served += 1;
+                if let Answer::Stream { plan, remember, .. } = &mut answer
+                    && is_stored(request)
+                {
+                    *remember = to_remember(plan, &history);
+                }
                 answer
             }
             Err(message) => {
@@ -309,10 +316,10 @@ impl Case {
                     state.scenario_errors.push(message.clone());
                     message
                 })?;
-                Ok(self.stream(state, plan, before, number, history))
+                Ok(self.stream(state, plan, before, number))
             }
             ScriptedBody::Recorded { recording, exchange } => {
-                self.exchange(state, recording, *exchange, before, number, history)
+                self.exchange(state, recording, *exchange, before, number)
             }
         }
     }
@@ -341,7 +348,7 @@ impl Case {
         };
         state.conversations.take(conversation, number);
         let before = self.gate(&CutPoint::Request { reply: number }).cloned();
-        self.exchange(state, recording, number, before, number, history)
+        self.exchange(state, recording, number, before, number)
     }
 
     fn exchange(
@@ -351,7 +358,6 @@ impl Case {
         exchange: usize,
         before: Option<Arc<Gate>>,
         number: usize,
-        history: &[Item],
     ) -> Result<Answer, String> {
         let Some(found) = recording.exchange(exchange) else {
             let count = recording.exchanges.len();
@@ -360,8 +366,12 @@ impl Case {
         };
         match &found.response {
             Response::Stream(document) => {
-                let plan = plan::recorded(document, self.config.timed);
-                Ok(self.stream(state, plan, before, number, history))
+                let read = || plan::recorded(document, self.config.timed);
+                let plan = match &self.config.script {
+                    Script::Recording(_) => state.plans.entry(exchange).or_insert_with(read).clone(),
+                    Script::Replies(_) => read(),
+                };
+                Ok(self.stream(state, plan, before, number))
             }
             Response::Body { status, headers, body } => Ok(Answer::Body {
                 status: *status,
@@ -382,7 +392,6 @@ impl Case {
         plan: StreamPlan,
         before: Option<Arc<Gate>>,
         number: usize,
-        history: &[Item],
     ) -> Answer {
         let mut holds = Vec::new();
         for gate in self.gates.iter().filter(|gate| gate.is_closed()) {
@@ -394,12 +403,7 @@ impl Case {
                 }
             }
         }
-        let remember = plan.whole_response().and_then(|response| {
-            let done = response["status"] == "completed";
-            let id = response["id"].as_str().filter(|_| done)?.to_owned();
-            Some((id, history.iter().cloned().chain(plan.output()).collect()))
-        });
-        Answer::Stream { plan, holds, before, reply: number, remember }
+        Answer::Stream { plan, holds, before, reply: number, remember: None }
     }
 
     fn refuse(&self, state: &mut State, exchange: usize, error: &ApiError) -> Answer {
@@ -443,6 +447,18 @@ impl Case {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the API keeps the response for `previous_response_id`: it does unless told not to.
+fn is_stored(request: &ResponsesRequest) -> bool {
+    request.body.get("store").and_then(Value::as_bool).unwrap_or(true)
+}
+
+/// A response's id, and the whole history up to and with it; `None` if it is not to be completed.
+fn to_remember(plan: &StreamPlan, history: &[Item]) -> Option<(String, Vec<Item>)> {
+    let response = plan.whole_response()?;
+    let id = response["id"].as_str().filter(|_| response["status"] == "completed")?;
+    Some((id.to_owned(), history.iter().cloned().chain(plan.output()).collect()))
 }
 
 /// The history that a request stands for: what `previous_response_id` names, then its input.

@@ -4,17 +4,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What a response can ask of the connection that carries it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     reset: AtomicBool,
     ends: Option<Ends>,
+    flushes: AtomicU64,
+    flush_awaited: AtomicBool,
 }
 
 /// The two ends of a TCP connection, as the server sees them.
@@ -36,6 +38,23 @@ impl Control {
     pub fn reset_on_drop(&self) {
         self.reset.store(true, Ordering::Release);
     }
+
+    /// How often all that was handed to the connection had been written to its socket.
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Has the task of the connection polled again once [`Control::flushes`] has grown.
+    pub(super) fn await_flush(&self) {
+        self.flush_awaited.store(true, Ordering::Relaxed);
+    }
+
+    fn flushed(&self, context: &Context<'_>) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        if self.flush_awaited.swap(false, Ordering::Relaxed) {
+            context.waker().wake_by_ref();
+        }
+    }
 }
 
 /// A TCP connection under [`Control`].
@@ -53,7 +72,12 @@ impl Connection {
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let ends = Ends { client: stream.peer_addr()?, server: stream.local_addr()? };
-        let control = Control { reset: AtomicBool::new(false), ends: Some(ends) };
+        let control = Control {
+            reset: AtomicBool::new(false),
+            ends: Some(ends),
+            flushes: AtomicU64::new(0),
+            flush_awaited: AtomicBool::new(false),
+        };
         Ok(Self { stream, control: Arc::new(control) })
     }
 
@@ -91,8 +115,12 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_write(context, buffer)
     }
 
+    /// hyper flushes only when it has written its whole buffer, so this is where a response learns
+    /// that its bytes are on their way, also where a slow client made that take a while.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.control.flushed(context);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

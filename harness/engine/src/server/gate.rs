@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use cutpoint_check::trace::What;
 use cutpoint_scenario::ast::{CutPoint, Drop as DropKind};
 
-use super::Ends;
+use super::{CONNECTION_LIMIT, Ends};
 use crate::tracer::Tracer;
 
 /// What becomes of a response that was held.
@@ -23,7 +23,26 @@ struct State {
     reached: bool,
     ends: Option<Ends>,
     verdict: Option<Verdict>,
-    waker: Option<Waker>,
+    /// Those of the responses that are held: more than one where a call or a recorded exchange is
+    /// sent twice at a time.
+    wakers: Vec<Waker>,
+}
+
+/// Most wakers a gate keeps: twice as many as there can be responses held at once.
+const WAKERS_KEPT: usize = 2 * CONNECTION_LIMIT;
+
+impl State {
+    /// Keeps a waker. Those of responses whose clients went away can't be told from the others, so
+    /// when there are too many, all are given back to be woken: who is still held comes again.
+    fn hold(&mut self, waker: &Waker) -> Vec<Waker> {
+        if self.wakers.iter().any(|known| known.will_wake(waker)) {
+            return Vec::new();
+        }
+        let full = self.wakers.len() == WAKERS_KEPT;
+        let forgotten = if full { std::mem::take(&mut self.wakers) } else { Vec::new() };
+        self.wakers.push(waker.clone());
+        forgotten
+    }
 }
 
 /// One gate. It is armed from the start, so that it can't be missed; it holds once.
@@ -50,15 +69,13 @@ impl Gate {
             return;
         }
         state.verdict = Some(verdict);
-        let waker = state.waker.take();
+        let wakers = std::mem::take(&mut state.wakers);
         let reached = state.reached;
         drop(state);
         if reached {
             self.record(What::Released { point: self.name.clone() });
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Called by the response at the gate, after everything before it was flushed.
@@ -67,10 +84,11 @@ impl Gate {
         if let Some(verdict) = state.verdict {
             return Poll::Ready(verdict);
         }
-        state.waker = Some(context.waker().clone());
+        let forgotten = state.hold(context.waker());
         state.ends = ends;
         let first = !std::mem::replace(&mut state.reached, true);
         drop(state);
+        forgotten.into_iter().for_each(Waker::wake);
         if first {
             self.record(What::Reached { point: self.name.clone() });
         }

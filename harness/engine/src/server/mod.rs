@@ -3,6 +3,11 @@
 //! One server carries many cases, each below a base path of its own. It is written on hyper itself,
 //! because a gate inside an event needs to decide when bytes are flushed, and a TCP reset needs the
 //! socket.
+//!
+//! A client that shuts down its sending side while a response is under way counts as gone: to the
+//! server this looks the same as a closed connection until it next writes, and a trace has to tell
+//! an agent that hung up from one that reads on. One that pipelines a further request behind it is
+//! noticed only at that write, because hyper reads no further than it has to.
 
 pub mod body;
 pub mod case;
@@ -24,9 +29,10 @@ use bytes::Bytes;
 use cutpoint_check::trace::What;
 use cutpoint_protocol::api_error;
 use cutpoint_protocol::request::ResponsesRequest;
+use cutpoint_scenario::ast::Drop as DropKind;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -236,8 +242,8 @@ async fn responses(
     let exchange = case.next_exchange();
     match case.answer(exchange, &parsed) {
         Answer::Body { status, headers, body, before, reply } => {
-            if let Some(verdict) = pass(before, &control).await {
-                return dropped(verdict, control);
+            if let Some(kind) = pass(before, &control, case, exchange).await {
+                return dropped(kind, control, case, exchange);
             }
             case.record(|| What::ResponseHead { exchange, status, reply });
             case.record(|| What::ResponseBody {
@@ -251,8 +257,8 @@ async fn responses(
             whole(status, &headers, body)
         }
         Answer::Stream { plan, holds, before, reply, remember } => {
-            if let Some(verdict) = pass(before, &control).await {
-                return dropped(verdict, control);
+            if let Some(kind) = pass(before, &control, case, exchange).await {
+                return dropped(kind, control, case, exchange);
             }
             if !parsed.stream() {
                 return not_streamed(case, exchange, reply, &plan, remember);
@@ -282,13 +288,18 @@ async fn read_request(
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     let limit = config.request_limit_bytes;
+    let too_large = || {
+        let message = format!("The request's body is larger than {limit} bytes.");
+        (StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    // What the request declares needs not be read to be refused.
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let body = Limited::new(request.into_body(), limit).collect();
     let body = match tokio::time::timeout(config.request_timeout, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(cause)) if cause.is::<LengthLimitError>() => {
-            let message = format!("The request's body is larger than {limit} bytes.");
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, message));
-        }
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(cause)) => {
             let message = format!("The request's body could not be read: {cause}");
             return Err((StatusCode::BAD_REQUEST, message));
@@ -301,27 +312,56 @@ async fn read_request(
     ResponsesRequest::parse(&body).map_err(|message| (StatusCode::BAD_REQUEST, message))
 }
 
-/// Waits at a gate in front of a response; gives the verdict if it is not to go on.
-async fn pass(gate: Option<Arc<Gate>>, control: &Control) -> Option<Verdict> {
+/// Waits at a gate in front of a response; tells how it is to be dropped if it is not to go on.
+async fn pass(
+    gate: Option<Arc<Gate>>,
+    control: &Control,
+    case: &Case,
+    exchange: usize,
+) -> Option<DropKind> {
     let gate = gate?;
-    match poll_fn(|context| gate.poll(control.ends(), context)).await {
+    let mut waiting = Waiting { case, exchange, held: true };
+    let verdict = poll_fn(|context| gate.poll(control.ends(), context)).await;
+    waiting.held = false;
+    match verdict {
         Verdict::Release => None,
-        dropped @ Verdict::Drop(_) => Some(dropped),
+        Verdict::Drop(kind) => Some(kind),
+    }
+}
+
+/// A request that waits at a gate. When its client goes away hyper drops the wait, and this with it.
+struct Waiting<'a> {
+    case: &'a Case,
+    exchange: usize,
+    held: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.held {
+            self.case.record(|| What::Disconnected { exchange: self.exchange });
+        }
     }
 }
 
 /// A connection that ends before the response began: the body fails at once, and hyper has sent
-/// nothing yet.
-fn dropped(verdict: Verdict, control: Arc<Control>) -> Response<ResponseBody> {
-    let Verdict::Drop(kind) = verdict else {
-        return error(StatusCode::INTERNAL_SERVER_ERROR, "released");
-    };
+/// nothing yet. One that is to end in good order is a head without a body.
+fn dropped(
+    kind: DropKind,
+    control: Arc<Control>,
+    case: &Case,
+    exchange: usize,
+) -> Response<ResponseBody> {
+    if kind == DropKind::End {
+        case.record(|| What::ResponseHead { exchange, status: 200, reply: None });
+    }
     let plan = plan::StreamPlan {
         status: 200,
         frames: Arc::from([]),
         ending: plan::Ending::Drop(kind),
     };
-    stream_response(200, GatedBody::new(&plan, Vec::new(), control))
+    let body = GatedBody::new(&plan, Vec::new(), control).without_head();
+    stream_response(200, body.traced(exchange, case.tracer().cloned()))
 }
 
 fn not_streamed(
@@ -332,10 +372,9 @@ fn not_streamed(
     remember: Option<(String, Vec<cutpoint_protocol::Item>)>,
 ) -> Response<ResponseBody> {
     let Some(response) = plan.whole_response() else {
-        return error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "cutpoint: this reply has no terminal event, so it can only be streamed.",
-        );
+        let message = "cutpoint: this reply has no terminal event, so it can only be streamed.";
+        case.record(|| What::Unscripted { exchange, message: message.to_owned() });
+        return error(StatusCode::INTERNAL_SERVER_ERROR, message);
     };
     let body = response.clone();
     case.record(|| What::ResponseHead { exchange, status: 200, reply: Some(reply) });

@@ -1,0 +1,54 @@
+//! Every scenario file is a test of its own: on the reference agent in process and over stdio.
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cutpoint_check::outcome::Status;
+use cutpoint_engine::driver::Driver;
+use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::stdio::{StdioCommand, StdioDriver};
+use cutpoint_engine::needs;
+use cutpoint_engine::runner::Planned;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for planned in common::scenarios() {
+        for (agent, driver) in [("in-process", in_process as Make), ("stdio", stdio as Make)] {
+            let name = format!("{agent}::{}::{}", planned.file, planned.scenario.name);
+            // What an agent cannot do is no test of it: it counts as ignored, not as passed.
+            let needs = needs::of(&planned.scenario);
+            let applies = needs.is_subset(&driver().capabilities());
+            let planned = planned.clone();
+            let trial = Trial::test(name, move || conforms(&planned, driver));
+            trials.push(trial.with_ignored_flag(!applies));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+type Make = fn() -> Arc<dyn Driver>;
+
+fn in_process() -> Arc<dyn Driver> {
+    Arc::new(ReferenceDriver::default())
+}
+
+fn stdio() -> Arc<dyn Driver> {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_cutpoint"));
+    let command = StdioCommand { program, arguments: vec!["agent".to_owned()] };
+    Arc::new(StdioDriver::new(command, "reference", Vec::new(), "scenario-tests"))
+}
+
+fn conforms(planned: &Planned, make: Make) -> Result<(), Failed> {
+    let case = common::runtime().block_on(async {
+        let bench = common::Bench::new(make()).await;
+        bench.run(planned).await
+    });
+    match case.status(true) {
+        Status::Conforms => Ok(()),
+        _ => Err(common::complaints(&case).into()),
+    }
+}
