@@ -56,18 +56,3 @@ fn of_point(point: &CutPoint) -> Option<Capability> {
         _ => None,
     }
 }
-
-/// The capability's name in the scenario language.
-pub fn name(capability: Capability) -> &'static str {
-    match capability {
-        Capability::Shell => "shell",
-        Capability::CustomTools => "custom-tools",
-        Capability::LocalShell => "local-shell",
-        Capability::Replace => "replace",
-        Capability::Steer => "steer",
-        Capability::Resume => "resume",
-        Capability::Approvals => "approvals",
-        Capability::Points => "points",
-        Capability::ServerHistory => "server-history",
-    }
-}

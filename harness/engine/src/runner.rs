@@ -77,7 +77,7 @@ impl Runner {
         let mut case = empty_case(planned, &info, self.config.seed);
         if let Some(missing) = missing {
             case.status = Status::Skipped;
-            case.note = Some(format!("{} cannot do `{}`", info.name, needs::name(missing)));
+            case.note = Some(format!("{} cannot do `{}`", info.name, missing.name()));
             return case;
         }
         let tracer = Arc::new(Tracer::default());

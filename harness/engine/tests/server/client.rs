@@ -1,7 +1,8 @@
 //! A client on the bare socket: it sees every byte, and sends what no HTTP library would.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -165,11 +166,28 @@ impl Client {
         }
     }
 
-    /// Whether nothing can be read just now: no byte, and no end of the connection.
+    /// Whether nothing more of the body can be read just now, and the connection stands.
+    ///
+    /// It asks the kernel itself, because the runtime may not have looked at the socket for a while.
     pub fn is_silent(&mut self) -> bool {
-        let mut byte = [0];
-        let read = self.stream.try_read(&mut byte);
-        self.raw.is_empty() && matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+        let before = self.body.len();
+        let socket = self.stream.as_fd().try_clone_to_owned().unwrap();
+        let mut socket = std::net::TcpStream::from(socket);
+        let mut buffer = [0; 4 << 10];
+        let open = loop {
+            match socket.read(&mut buffer) {
+                Ok(0) => break false,
+                Ok(count) => self.raw.extend_from_slice(&buffer[..count]),
+                Err(error) => break error.kind() == ErrorKind::WouldBlock,
+            }
+        };
+        self.take_apart();
+        open && self.body.len() == before
+    }
+
+    /// Whether no byte has come since what was last taken.
+    pub fn has_nothing(&mut self) -> bool {
+        self.is_silent() && self.raw.is_empty()
     }
 
     async fn read_more(&mut self) {

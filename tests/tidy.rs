@@ -1,0 +1,175 @@
+//! Style as a test: what a reader of this project may rely on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Files stay readable in one sitting.
+const FILE_LIMIT_LINES: usize = 800;
+
+/// The crates below `harness/` with their floors: a crate imports from lower floors only.
+const FLOORS: &[(&str, u8)] = &[
+    ("protocol", 0),
+    ("scenario", 1),
+    ("recording", 1),
+    ("check", 1),
+    ("agent", 1),
+    ("engine", 2),
+    ("report", 2),
+];
+
+/// Words that have no place here: leftovers, and what belongs to a machine or to no one.
+const BANNED: &[&str] = &["FIXME", "XXX", "todo!(", "unimplemented!(", "dbg!(", "#[ignore", "/root/", "/tmp/cutpoint"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files that git tracks or would track; every file, where this is no git checkout.
+fn files() -> Vec<PathBuf> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+        .current_dir(root())
+        .output();
+    let names: Vec<PathBuf> = match listed {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8(output.stdout).unwrap();
+            text.split_terminator('\0').map(|name| root().join(name)).collect()
+        }
+        _ => walkdir::WalkDir::new(root())
+            .into_iter()
+            .filter_entry(|entry| entry.file_name() != "target" && entry.file_name() != ".agents")
+            .map(|entry| entry.unwrap().into_path())
+            .collect(),
+    };
+    names.into_iter().filter(|path| path.is_file()).collect()
+}
+
+fn rust_files() -> Vec<PathBuf> {
+    let files: Vec<_> =
+        files().into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs")).collect();
+    assert!(files.len() > 50, "found {} Rust files", files.len());
+    files
+}
+
+fn name(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+#[test]
+fn files_are_not_too_long() {
+    for path in rust_files() {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= FILE_LIMIT_LINES, "{} has {lines} lines", name(&path));
+    }
+}
+
+#[test]
+fn no_banned_words() {
+    for path in rust_files() {
+        if path.ends_with("tests/tidy.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for (at, line) in text.lines().enumerate() {
+            for word in BANNED {
+                assert!(!line.contains(word), "{}:{}: {word}", name(&path), at + 1);
+            }
+        }
+    }
+}
+
+/// A file that no `mod` names is not compiled, and nobody notices that it rots.
+#[test]
+fn every_file_is_a_module_of_its_crate() {
+    for path in rust_files() {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let above = path.parent().unwrap();
+        let is_root = ["lib", "main"].contains(&stem)
+            || above.ends_with("tests") && !above.ends_with("src/tests")
+            || above.ends_with("benches")
+            || above.ends_with("examples");
+        if is_root {
+            continue;
+        }
+        let (module, folder) = if stem == "mod" {
+            (above.file_name().unwrap().to_str().unwrap(), above.parent().unwrap())
+        } else {
+            (stem, above)
+        };
+        assert!(declares(folder, module), "{} is declared by no `mod {module}`", name(&path));
+    }
+}
+
+/// Whether the module that owns `folder` declares `module`.
+fn declares(folder: &Path, module: &str) -> bool {
+    let own = folder.file_name().unwrap().to_str().unwrap();
+    let mut owners: Vec<PathBuf> = ["lib.rs", "main.rs", "mod.rs"].map(|file| folder.join(file)).into();
+    owners.push(folder.with_file_name(format!("{own}.rs")));
+    if folder.ends_with("tests") || folder.ends_with("benches") {
+        owners.extend(fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    owners.iter().filter_map(|owner| fs::read_to_string(owner).ok()).any(|text| {
+        text.lines().any(|line| {
+            let line = line.trim();
+            let declared = line.strip_suffix(';').and_then(|line| line.rsplit_once("mod "));
+            declared.is_some_and(|(_, name)| name == module)
+                // Rules are declared by the rule book's own macro, one to a line.
+                || line.starts_with(&format!("{module}::"))
+                || line.starts_with(&format!("mod {module} "))
+        })
+    })
+}
+
+#[test]
+fn imports_go_down_only() {
+    let on_disk: BTreeSet<String> = fs::read_dir(root().join("harness"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let listed: BTreeSet<String> = FLOORS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(on_disk, listed, "every crate has a floor");
+    for (name, floor) in FLOORS {
+        let manifest = fs::read_to_string(root().join("harness").join(name).join("Cargo.toml")).unwrap();
+        // What tests use besides is not part of the crate.
+        let shipped = manifest.split("[dev-dependencies]").next().unwrap();
+        for (other, other_floor) in FLOORS {
+            let imports = shipped.lines().any(|line| line.starts_with(&format!("cutpoint-{other}")));
+            assert!(
+                !imports || other_floor < floor,
+                "{name} (floor {floor}) imports {other} (floor {other_floor})"
+            );
+        }
+    }
+}
+
+/// The agent is driven by the harness and must not know of it.
+#[test]
+fn the_agent_knows_nothing_of_the_harness() {
+    for path in rust_files() {
+        if path.starts_with(root().join("harness/agent")) {
+            let text = fs::read_to_string(&path).unwrap();
+            for word in ["cutpoint_engine", "cutpoint_check", "cutpoint_scenario"] {
+                assert!(!text.contains(word), "{} names {word}", name(&path));
+            }
+        }
+    }
+}
+
+/// Only one crate touches processes and sockets; the rules and the language touch no files either.
+#[test]
+fn floors_below_the_engine_do_no_io_of_their_own() {
+    for path in rust_files() {
+        let pure = ["harness/protocol/src", "harness/scenario/src", "harness/check/src"];
+        if !pure.iter().any(|folder| path.starts_with(root().join(folder))) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        // Tests may read what they check.
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for word in ["std::net", "std::process", "std::fs", "tokio"] {
+            assert!(!text.contains(word), "{} uses {word}", name(&path));
+        }
+    }
+}
