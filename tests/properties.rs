@@ -4,6 +4,8 @@
 //! The three named invariants: every pending call gets an output, TurnAborted is sent exactly once,
 //! the marker is durable before the event.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::sync::Arc;

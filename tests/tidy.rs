@@ -1,5 +1,7 @@
 //! Style as a test: what a reader of this project may rely on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 //! Sources run side by side, so their order among each other is not part of the snapshot; ids,
 //! times and paths are replaced by what they stand for.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! What the suites over scenarios share.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each suite uses its own part of this")]
 
 use std::path::{Path, PathBuf};

@@ -102,7 +102,7 @@ impl Driver for ReferenceDriver {
 
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
         let defects = self.defects.iter().copied().collect();
-        let running = Running::start(&env, &defects, None).await?;
+        let running = Running::start(&env, defects, None).await?;
         Ok(Box::new(ReferenceSession { env, defects, rollout: running.rollout(), running: Some(running) }))
     }
 }
@@ -140,7 +140,7 @@ impl Probe for Watch {
 impl Running {
     async fn start(
         env: &CaseEnv,
-        defects: &DefectSet,
+        defects: DefectSet,
         resume: Option<PathBuf>,
     ) -> Result<Self, AgentError> {
         let (cwd, rollouts) = (env.dir.join("work"), env.dir.join("rollouts"));
@@ -152,7 +152,7 @@ impl Running {
             .map_err(|error| AgentError::Start(error.to_string()))?;
         let mut config = Config::new(endpoint, rollouts, cwd);
         config.seed = env.seed;
-        config.defects = defects.clone();
+        config.defects = defects;
         if env.needs.contains(&Capability::ServerHistory) {
             config.history = HistoryMode::Server;
         }
@@ -231,7 +231,7 @@ impl Session for ReferenceSession {
 
     async fn resume(&mut self) -> Result<(), AgentError> {
         let rollout = self.rollout.clone();
-        self.running = Some(Running::start(&self.env, &self.defects, Some(rollout)).await?);
+        self.running = Some(Running::start(&self.env, self.defects, Some(rollout)).await?);
         Ok(())
     }
 
