@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::driver::Driver;
-use cutpoint_engine::driver::codex::CodexDriver;
+use cutpoint_engine::driver::codex::{CodexConfig, CodexDriver};
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::driver::stdio::{StdioCommand, StdioDriver};
 
@@ -79,30 +79,51 @@ impl AgentSpec {
         matches!(self, Self::Reference | Self::ReferenceStdio)
     }
 
-    /// Makes the driver. `mark` is put into the environment of all it starts.
-    pub async fn driver(&self, defects: &[Defect], mark: &str) -> Result<Arc<dyn Driver>, Failure> {
-        let names = || defects.iter().map(|defect| defect.name().to_owned()).collect();
+    /// Makes the driver.
+    pub async fn driver(
+        &self,
+        defects: &[Defect],
+        config: &CodexConfig,
+    ) -> Result<Arc<dyn Driver>, Failure> {
+        let stdio = |command, name, defects| {
+            let driver = StdioDriver::new(command, name, defects, &config.mark);
+            Arc::new(driver.start_limit(config.start_limit))
+        };
+        let names = || {
+            defects
+                .iter()
+                .map(|defect| defect.name().to_owned())
+                .collect()
+        };
         Ok(match self {
             Self::Reference => Arc::new(ReferenceDriver::new(defects.to_vec())),
             Self::ReferenceStdio => {
                 let program = std::env::current_exe()
                     .map_err(|error| Failure::trouble(format!("where is this program? {error}")))?;
-                let command = StdioCommand { program, arguments: vec!["agent".to_owned()] };
-                Arc::new(StdioDriver::new(command, "reference", names(), mark))
+                let command = StdioCommand {
+                    program,
+                    arguments: vec!["agent".to_owned()],
+                };
+                stdio(command, "reference", names())
             }
             Self::Stdio(path) => {
-                let command = StdioCommand { program: existing(path)?, arguments: Vec::new() };
-                Arc::new(StdioDriver::new(command, "stdio", names(), mark))
+                let command = StdioCommand {
+                    program: existing(path)?,
+                    arguments: Vec::new(),
+                };
+                stdio(command, "stdio", names())
             }
-            Self::Codex(version) => codex(&find_codex(version.as_deref())?, mark).await?,
-            Self::CodexBinary(path) => codex(&existing(path)?, mark).await?,
+            Self::Codex(version) => codex(&find_codex(version.as_deref())?, config).await?,
+            Self::CodexBinary(path) => codex(&existing(path)?, config).await?,
         })
     }
 }
 
-async fn codex(binary: &Path, mark: &str) -> Result<Arc<dyn Driver>, Failure> {
-    let driver = CodexDriver::new(binary, mark).await;
-    driver.map(|driver| Arc::new(driver) as Arc<dyn Driver>).map_err(|error| Failure::agent(error.to_string()))
+async fn codex(binary: &Path, config: &CodexConfig) -> Result<Arc<dyn Driver>, Failure> {
+    let driver = CodexDriver::with(binary, config.clone()).await;
+    driver
+        .map(|driver| Arc::new(driver) as Arc<dyn Driver>)
+        .map_err(|error| Failure::agent(error.to_string()))
 }
 
 fn existing(path: &Path) -> Result<PathBuf, Failure> {
@@ -119,18 +140,28 @@ fn find_codex(version: Option<&str>) -> Result<PathBuf, Failure> {
     found.map(|(_, path)| path).ok_or_else(|| {
         let name = version.map_or_else(|| "codex".to_owned(), |version| format!("codex {version}"));
         let wanted = version.unwrap_or("0.169.0");
-        Failure::agent(format!("{name} is not installed; run `scripts/install-codex {wanted}`"))
+        Failure::agent(format!(
+            "{name} is not installed; run `scripts/install-codex {wanted}`"
+        ))
     })
 }
 
 /// The Codex versions that `scripts/install-codex` has installed, oldest first.
 pub fn installed_codex() -> Vec<(String, PathBuf)> {
-    let Some(folder) = agents_folder() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Some(folder) = agents_folder() else {
+        return Vec::new();
+    };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let mut found: Vec<(String, PathBuf)> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let version = entry.file_name().to_str()?.strip_prefix("codex-")?.to_owned();
+            let version = entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("codex-")?
+                .to_owned();
             let binary = std::fs::canonicalize(entry.path().join("codex")).ok()?;
             Some((version, binary))
         })
@@ -140,7 +171,10 @@ pub fn installed_codex() -> Vec<(String, PathBuf)> {
 }
 
 fn numbers(version: &str) -> Vec<u64> {
-    version.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect()
+    version
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
 }
 
 /// The folder of installed agents: where the variable says, or in this directory or one above it.
@@ -149,7 +183,9 @@ fn agents_folder() -> Option<PathBuf> {
         return Some(PathBuf::from(folder));
     }
     let here = std::env::current_dir().ok()?;
-    here.ancestors().map(|above| above.join(FOLDER)).find(|folder| folder.is_dir())
+    here.ancestors()
+        .map(|above| above.join(FOLDER))
+        .find(|folder| folder.is_dir())
 }
 
 #[cfg(test)]
@@ -158,7 +194,14 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for text in ["reference", "reference-stdio", "stdio:a b", "codex", "codex@0.169.0", "codex:/x/y@2:3"] {
+        for text in [
+            "reference",
+            "reference-stdio",
+            "stdio:a b",
+            "codex",
+            "codex@0.169.0",
+            "codex:/x/y@2:3",
+        ] {
             assert_eq!(text.parse::<AgentSpec>().unwrap().to_string(), text);
         }
         for text in ["", "codx", "codex@", "codex:", "stdio@x", "reference:x"] {

@@ -15,7 +15,7 @@ pub enum ExitCode {
     Usage = 2,
     /// An agent could not be run, or not to the end.
     AgentFailed = 3,
-    /// The harness itself got into trouble: nothing can be said.
+    /// The run was interrupted, or the harness itself got into trouble: nothing can be said.
     Trouble = 4,
 }
 

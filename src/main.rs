@@ -5,6 +5,7 @@ mod cmd;
 mod exit_code;
 mod files;
 mod interrupt;
+mod out;
 mod reports;
 
 use std::process;
@@ -32,7 +33,7 @@ const EXIT_CODES: &str = "Exit codes:
   1  a rule was broken or an expectation not met
   2  the command line, a scenario or a recording is not as it must be
   3  an agent could not be run, or not to the end
-  4  trouble in the harness itself: nothing can be said of the agent";
+  4  interrupted, or trouble in the harness itself: nothing can be said of what did not end";
 
 #[derive(Subcommand)]
 enum Command {
@@ -64,7 +65,7 @@ fn main() -> process::ExitCode {
         Command::Completions(arguments) => cmd::completions::run::<Arguments>(&arguments),
     };
     let code = result.unwrap_or_else(|failure| {
-        anstream::eprintln!("error: {}", failure.message);
+        out::complain!("error: {}", failure.message);
         failure.code
     });
     code.into()
@@ -78,22 +79,31 @@ struct Failure {
 
 impl Failure {
     fn usage(message: impl Into<String>) -> Self {
-        Self { code: ExitCode::Usage, message: message.into() }
+        Self {
+            code: ExitCode::Usage,
+            message: message.into(),
+        }
     }
 
     fn agent(message: impl Into<String>) -> Self {
-        Self { code: ExitCode::AgentFailed, message: message.into() }
+        Self {
+            code: ExitCode::AgentFailed,
+            message: message.into(),
+        }
     }
 
     fn trouble(message: impl Into<String>) -> Self {
-        Self { code: ExitCode::Trouble, message: message.into() }
+        Self {
+            code: ExitCode::Trouble,
+            message: message.into(),
+        }
     }
 }
 
 type Outcome = Result<ExitCode, Failure>;
 
-/// Everything async runs on this thread: agents are spawned from it, so that the kernel ends them
-/// when it goes, and nothing is reordered between cores that need not be.
+/// Everything async runs on this thread, so that nothing is reordered between cores that need not
+/// be.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

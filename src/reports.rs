@@ -1,6 +1,5 @@
 //! The reports that the user asked for, as one.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use cutpoint_report::{Annotations, Console, Context, JsonLines, Junit, Reporter,
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
+use crate::files::{self, Draft};
 
 /// What goes where.
 pub struct Wanted<'a> {
@@ -27,16 +27,48 @@ pub struct Wanted<'a> {
 
 /// All reports of a run, with a progress bar where somebody watches.
 pub struct Reports {
-    reporters: Vec<(String, Box<dyn Reporter>)>,
+    reporters: Vec<Named>,
     summary: Summary,
     progress: ProgressBar,
-    json: Option<Pending>,
+    json: Option<(Draft, PathBuf)>,
 }
 
-/// A file that is written beside its place, and moved there when it is whole.
-struct Pending {
-    temporary: tempfile::NamedTempFile,
-    place: PathBuf,
+struct Named {
+    name: String,
+    reporter: Box<dyn Reporter>,
+    /// Why nothing is told to it any more. The other reports are finished all the same.
+    failed: Option<io::Error>,
+}
+
+impl Named {
+    fn new(name: impl Into<String>, reporter: impl Reporter + 'static) -> Self {
+        Self {
+            name: name.into(),
+            reporter: Box::new(reporter),
+            failed: None,
+        }
+    }
+}
+
+/// A JUnit report that takes its place when it is whole.
+struct JunitFile {
+    report: Junit<'static>,
+    draft: Option<Draft>,
+}
+
+impl Reporter for JunitFile {
+    fn case(&mut self, case: &Case) -> io::Result<()> {
+        self.report.case(case)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        let text = self.report.render(summary)?;
+        let Some(mut draft) = self.draft.take() else {
+            return Ok(());
+        };
+        draft.write_all(text.as_bytes())?;
+        draft.keep()
+    }
 }
 
 fn sentence(id: &str) -> Option<&'static str> {
@@ -46,82 +78,111 @@ fn sentence(id: &str) -> Option<&'static str> {
 impl Reports {
     /// Opens every report; what can't be opened is told before anything is run.
     pub fn open(wanted: &Wanted<'_>) -> Result<Self, Failure> {
-        let context = Context { strict: wanted.strict, sentence: &sentence };
+        let context = Context {
+            strict: wanted.strict,
+            sentence: &sentence,
+        };
         let stdout = io::stdout();
         let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let progress = progress(wanted.cases);
-        let console = Console::new(Above { stdout, progress: progress.clone() }, colour, context);
-        let mut reporters: Vec<(String, Box<dyn Reporter>)> =
-            vec![("stdout".to_owned(), Box::new(console))];
+        let console = Console::new(
+            Above {
+                stdout,
+                progress: progress.clone(),
+            },
+            colour,
+            context,
+        );
+        let mut reporters = vec![Named::new("stdout", console)];
         if let Some(path) = wanted.junit {
-            check_directory(path)?;
-            reporters.push((path.display().to_string(), Box::new(Junit::new(path, context))));
+            let draft = Draft::create(path).map_err(|error| files::failure(path, &error))?;
+            let report = JunitFile {
+                report: Junit::new(path, context),
+                draft: Some(draft),
+            };
+            reporters.push(Named::new(path.display().to_string(), report));
         }
         let mut json = None;
         if let Some(path) = wanted.json {
-            let failed = |error: io::Error| Failure::usage(format!("{}: {error}", path.display()));
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))
-                .map_err(failed)?;
-            let file: File = temporary.reopen().map_err(failed)?;
+            let failed = |error: io::Error| files::failure(path, &error);
+            let draft = Draft::create(path).map_err(failed)?;
+            let file = draft.handle().map_err(failed)?;
             let lines = JsonLines::new(BufWriter::new(file), wanted.seed, wanted.strict);
-            reporters.push((path.display().to_string(), Box::new(lines.map_err(failed)?)));
-            json = Some(Pending { temporary, place: path.to_owned() });
+            reporters.push(Named::new(
+                path.display().to_string(),
+                lines.map_err(failed)?,
+            ));
+            json = Some((draft, path.to_owned()));
         }
         if github::wanted() {
-            let annotations = Annotations::new(io::stdout(), context);
-            reporters.push(("annotations".to_owned(), Box::new(annotations)));
+            reporters.push(Named::new(
+                "annotations",
+                Annotations::new(io::stdout(), context),
+            ));
         }
         let summary = Summary::new(wanted.seed, wanted.strict);
-        Ok(Self { reporters, summary, progress, json })
+        Ok(Self {
+            reporters,
+            summary,
+            progress,
+            json,
+        })
     }
 
     /// Takes a case that has ended.
-    pub fn case(&mut self, case: &Case) -> Result<(), Failure> {
+    pub fn case(&mut self, case: &Case) {
         self.summary.add(case);
-        self.tell(|reporter| reporter.case(case))?;
+        self.tell(|reporter| reporter.case(case));
         self.progress.inc(1);
-        Ok(())
     }
 
-    /// Ends all reports.
+    /// Ends all reports. One that could not be written is a failure, but never at another's cost.
     pub fn finish(mut self, took: Duration) -> Result<(), Failure> {
         self.progress.finish_and_clear();
         self.summary.duration_ms = took.as_secs_f64() * 1000.0;
         let summary = self.summary.clone();
-        self.tell(|reporter| reporter.finish(&summary))?;
-        drop(self.reporters);
-        if let Some(Pending { temporary, place }) = self.json {
-            let failed = |error: io::Error| Failure::trouble(format!("{}: {error}", place.display()));
-            temporary.as_file().sync_all().map_err(failed)?;
-            temporary.persist(&place).map_err(|error| failed(error.error))?;
+        self.tell(|reporter| reporter.finish(&summary));
+        let mut failed: Vec<String> = Vec::new();
+        let mut json_is_whole = true;
+        for Named {
+            name, failed: why, ..
+        } in &self.reporters
+        {
+            if let Some(error) = why {
+                failed.push(format!("{name}: {error}"));
+                json_is_whole &= self
+                    .json
+                    .as_ref()
+                    .is_none_or(|(_, path)| *name != path.display().to_string());
+            }
         }
-        Ok(())
+        if let Some((draft, path)) = self.json.take_if(|_| json_is_whole)
+            && let Err(error) = draft.keep()
+        {
+            failed.push(format!("{}: {error}", path.display()));
+        }
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::trouble(failed.join("\n")))
+        }
     }
 
-    fn tell(
-        &mut self,
-        mut tell: impl FnMut(&mut dyn Reporter) -> io::Result<()>,
-    ) -> Result<(), Failure> {
-        for (name, reporter) in &mut self.reporters {
+    fn tell(&mut self, mut tell: impl FnMut(&mut dyn Reporter) -> io::Result<()>) {
+        for Named {
+            reporter, failed, ..
+        } in &mut self.reporters
+        {
+            if failed.is_some() {
+                continue;
+            }
             match tell(reporter.as_mut()) {
                 // Whoever reads our output has seen enough; the exit code still tells the result.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                Err(error) => return Err(Failure::trouble(format!("{name}: {error}"))),
+                Err(error) => *failed = Some(error),
                 Ok(()) => {}
             }
         }
-        Ok(())
-    }
-}
-
-fn check_directory(path: &Path) -> Result<(), Failure> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match directory {
-        Some(directory) if !directory.is_dir() => {
-            Err(Failure::usage(format!("{}: there is no such directory", directory.display())))
-        }
-        _ => Ok(()),
     }
 }
 

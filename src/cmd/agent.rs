@@ -42,6 +42,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         Endpoint::parse(&arguments.base_url).map_err(|error| Failure::usage(error.to_string()))?;
     let cwd = std::env::current_dir()
         .map_err(|error| Failure::usage(format!("no working directory: {error}")))?;
+    std::fs::create_dir_all(&arguments.rollout_dir)
+        .map_err(|error| Failure::agent(format!("{}: {error}", arguments.rollout_dir.display())))?;
     let mut config = Config::new(endpoint, arguments.rollout_dir.clone(), cwd);
     config.resume = arguments.resume.clone();
     config.seed = arguments.seed;

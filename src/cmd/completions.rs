@@ -3,8 +3,8 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::Outcome;
 use crate::exit_code::ExitCode;
+use crate::{Outcome, out};
 
 /// Arguments of `cutpoint completions`.
 #[derive(clap::Args)]
@@ -16,6 +16,9 @@ pub struct Arguments {
 /// Prints the script.
 pub fn run<Root: CommandFactory>(arguments: &Arguments) -> Outcome {
     let mut command = Root::command();
-    clap_complete::generate(arguments.shell, &mut command, "cutpoint", &mut std::io::stdout());
+    // Into memory first: the generator panics if what it writes to fails.
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command, "cutpoint", &mut script);
+    out::bytes(&script)?;
     Ok(ExitCode::Conforms)
 }

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use crate::exit_code::ExitCode;
-use crate::{Failure, Outcome, files};
+use crate::out::{self, complain, say};
+use crate::{Outcome, files};
 
 /// Arguments of `cutpoint fmt`.
 #[derive(clap::Args)]
-#[command(after_help = "Comments and blank lines are kept. A file that is no scenario file is left alone.")]
+#[command(
+    after_help = "Comments and blank lines are kept. A file that is no scenario file is left alone."
+)]
 pub struct Arguments {
     /// Scenario files, or directories of them; `-` lays out stdin to stdout.
     #[arg(default_value = "scenarios")]
@@ -29,7 +32,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let laid_out = match cutpoint_scenario::format(&name, &source) {
             Ok(laid_out) => laid_out,
             Err(diagnostics) => {
-                anstream::eprintln!("{}", diagnostics.render(true));
+                complain!("{}", diagnostics.render(true));
                 code = code.max(ExitCode::Usage);
                 continue;
             }
@@ -38,27 +41,26 @@ pub fn run(arguments: &Arguments) -> Outcome {
             continue;
         }
         if arguments.check {
-            anstream::println!("{name} is not laid out; run `cutpoint fmt {name}`");
+            say!("{name} is not laid out; run `cutpoint fmt {name}`")?;
             code = code.max(ExitCode::Breach);
         } else {
             files::write_atomic(&file, laid_out.as_bytes())
-                .map_err(|error| Failure::trouble(format!("{name}: {error}")))?;
-            anstream::println!("{name}");
+                .map_err(|error| files::failure(&file, &error))?;
+            say!("{name}")?;
         }
     }
     Ok(code)
 }
 
 fn stdin() -> Outcome {
-    let source = std::io::read_to_string(std::io::stdin())
-        .map_err(|error| Failure::usage(format!("stdin: {error}")))?;
+    let source = files::read_stdin()?;
     match cutpoint_scenario::format("<stdin>", &source) {
         Ok(laid_out) => {
-            anstream::print!("{laid_out}");
+            out::bytes(laid_out.as_bytes())?;
             Ok(ExitCode::Conforms)
         }
         Err(diagnostics) => {
-            anstream::eprintln!("{}", diagnostics.render(true));
+            complain!("{}", diagnostics.render(true));
             Ok(ExitCode::Usage)
         }
     }

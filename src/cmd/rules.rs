@@ -1,10 +1,11 @@
 //! `cutpoint rules`
 
+use cutpoint_agent::Defect;
 use cutpoint_check::verdict::Level;
 use cutpoint_check::{Invariant, rule, rules};
-use cutpoint_agent::Defect;
 
 use crate::exit_code::ExitCode;
+use crate::out::say;
 use crate::{Failure, Outcome};
 
 /// Arguments of `cutpoint rules`.
@@ -19,16 +20,19 @@ pub fn run(arguments: &Arguments) -> Outcome {
     match &arguments.id {
         None => {
             for rule in rules() {
-                anstream::println!("{:7} {:6} {}", rule.id(), level(*rule), rule.sentence());
+                say!("{:7} {:6} {}", rule.id(), level(*rule), rule.sentence())?;
             }
         }
         Some(id) => {
             let id = id.to_uppercase();
             let Some(found) = rule(&id) else {
                 let ids: Vec<_> = rules().iter().map(|rule| rule.id()).collect();
-                return Err(Failure::usage(format!("there is no rule {id}; there are {}", ids.join(", "))));
+                return Err(Failure::usage(format!(
+                    "there is no rule {id}; there are {}",
+                    ids.join(", ")
+                )));
             };
-            show(found);
+            show(found)?;
         }
     }
     Ok(ExitCode::Conforms)
@@ -41,20 +45,23 @@ fn level(rule: &dyn Invariant) -> &'static str {
     }
 }
 
-fn show(rule: &dyn Invariant) {
-    anstream::println!("{} ({})\n", rule.id(), level(rule));
-    anstream::println!("{}\n", rule.sentence());
-    anstream::println!("Put to the test by: {}", rule.exercised_when());
-    anstream::println!("Comes from: {}", rule.source());
+fn show(rule: &dyn Invariant) -> Result<(), Failure> {
+    say!("{} ({})\n", rule.id(), level(rule))?;
+    say!("{}\n", rule.sentence())?;
+    say!("Put to the test by: {}", rule.exercised_when())?;
+    say!("Comes from: {}", rule.source())?;
     for race in rule.legal_races() {
-        anstream::println!("Also legal: {race}");
+        say!("Also legal: {race}")?;
     }
-    let defects: Vec<_> =
-        Defect::ALL.iter().filter(|defect| defect.rule() == rule.id()).collect();
+    let defects: Vec<_> = Defect::ALL
+        .iter()
+        .filter(|defect| defect.rule() == rule.id())
+        .collect();
     if !defects.is_empty() {
-        anstream::println!("\nPlanted defects that break it (cutpoint run --defect NAME):");
+        say!("\nPlanted defects that break it (cutpoint run --defect NAME):")?;
         for defect in defects {
-            anstream::println!("  {:24} {}", defect.name(), defect.about());
+            say!("  {:24} {}", defect.name(), defect.about())?;
         }
     }
+    Ok(())
 }

@@ -1,26 +1,33 @@
 //! `cutpoint run`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutpoint_agent::Defect;
 use cutpoint_check::outcome::Case;
-use cutpoint_engine::driver::Driver;
+use cutpoint_engine::driver::codex::CodexConfig;
+use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::process::{self, Belongs};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
+use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
+use crate::out::complain;
 use crate::reports::{Reports, Wanted};
 use crate::{Failure, Outcome, files, runtime};
 
 /// How long processes of the run may take to go when they are killed.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// No wait is longer than a day.
+const LIMIT_MAX_SECONDS: u64 = 24 * 60 * 60;
 
 /// Arguments of `cutpoint run`.
 #[derive(clap::Args)]
@@ -57,9 +64,12 @@ pub struct Arguments {
     /// Count breaches of SHOULD rules as failures.
     #[arg(long)]
     strict: bool,
-    /// Upper bound of each single wait; a scenario's own `limit` goes before it.
-    #[arg(long, value_name = "SECONDS", default_value_t = WAIT_LIMIT.as_secs())]
-    limit: u64,
+    /// Upper bound of each single wait; a scenario's own `limit` goes before it [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
+    limit: Option<u64>,
+    /// Upper bound of each step of an agent's start [default: --limit if given, else 30]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
+    start_limit: Option<u64>,
     /// The seed of everything random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -68,11 +78,29 @@ pub struct Arguments {
     recordings: PathBuf,
 }
 
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=LIMIT_MAX_SECONDS)
+}
+
+impl Arguments {
+    fn limit(&self) -> Duration {
+        self.limit.map_or(WAIT_LIMIT, Duration::from_secs)
+    }
+
+    fn start_limit(&self) -> Duration {
+        self.start_limit
+            .or(self.limit)
+            .map_or(START_LIMIT, Duration::from_secs)
+    }
+}
+
 /// Runs scenarios.
 pub fn run(arguments: &Arguments) -> Outcome {
     let planned = plan(arguments)?;
     if !arguments.defects.is_empty() && !arguments.agents.iter().all(AgentSpec::takes_defects) {
-        return Err(Failure::usage("--defect goes with --agent reference or reference-stdio"));
+        return Err(Failure::usage(
+            "--defect goes with --agent reference or reference-stdio",
+        ));
     }
     runtime()?.block_on(run_all(arguments, planned))
 }
@@ -84,49 +112,55 @@ fn plan(arguments: &Arguments) -> Result<Vec<Planned>, Failure> {
     for file in files::scenario_files(&arguments.paths)? {
         let name = file.display().to_string();
         match cutpoint_scenario::parse_bytes(&name, &files::read_bounded(&file)?) {
-            Ok(parsed) => planned.extend(
-                parsed.scenarios.into_iter().map(|scenario| Planned { scenario, file: name.clone() }),
-            ),
+            Ok(parsed) => planned.extend(parsed.scenarios.into_iter().map(|scenario| Planned {
+                scenario,
+                file: name.clone(),
+            })),
             Err(diagnostics) => {
-                anstream::eprintln!("{}", diagnostics.render(true));
+                complain!("{}", diagnostics.render(true));
                 failed += 1;
             }
         }
     }
     if failed > 0 {
-        return Err(Failure::usage(format!("{failed} scenario files are not as they must be")));
+        let files = if failed == 1 {
+            "1 scenario file has"
+        } else {
+            &format!("{failed} scenario files have")
+        };
+        return Err(Failure::usage(format!("{files} mistakes; nothing was run")));
     }
     if let Some(only) = &arguments.only {
         planned.retain(|one| one.scenario.name.contains(only) || one.file.contains(only));
         if planned.is_empty() {
-            return Err(Failure::usage(format!("no scenario's name or file contains {only:?}")));
+            return Err(Failure::usage(format!(
+                "no scenario's name or file contains {only:?}"
+            )));
         }
     }
     Ok(planned)
 }
 
 async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
-    let start = Instant::now();
     let mut interrupts = Interrupts::new()?;
-    let mark = uuid::Uuid::new_v4().to_string();
-    let belongs = Belongs::Run(mark.clone());
-    let _last_resort = LastResort(belongs.clone());
-    let mut reports = Reports::open(&Wanted {
-        junit: arguments.junit.as_deref(),
-        json: arguments.json.as_deref(),
-        strict: arguments.strict,
-        seed: arguments.seed,
-        cases: planned.len() * arguments.agents.len(),
-    })?;
-    let mut code = ExitCode::Conforms;
+    if let Some(directory) = &arguments.trace {
+        let made = std::fs::create_dir_all(directory);
+        made.map_err(|error| files::failure(directory, &error))?;
+    }
+    let mut told = Told::new(arguments, planned.len())?;
+    let ground = Ground::new()?;
     let work = async {
-        for agent in &arguments.agents {
-            let driver = agent.driver(&arguments.defects, &mark).await?;
-            let mut done = |case: &Case| {
-                code = code.max(ExitCode::of(case.status(arguments.strict)));
-                reports.case(case)
+        for (number, agent) in arguments.agents.iter().enumerate() {
+            let driver = agent
+                .driver(&arguments.defects, &ground.config(arguments))
+                .await?;
+            let one = OneAgent {
+                arguments,
+                agent,
+                driver,
+                first: number * planned.len(),
             };
-            run_agent(arguments, &planned, agent, driver, &mut done).await?;
+            one.run(&planned, ground.dir.path(), &mut told).await?;
         }
         Ok(())
     };
@@ -136,77 +170,208 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
     };
     // A second signal ends the program without waiting; what it started is killed all the same.
     tokio::select! {
-        _ = process::kill_all(&belongs, KILL_LIMIT) => {}
-        () = interrupts.next() => process::kill_now(&belongs),
+        () = ground.clear() => {}
+        () = interrupts.next() => ground.kill_now(),
     }
-    reports.finish(start.elapsed())?;
-    ended.map(|()| code)
+    ground.remove();
+    let (code, finished) = told.finish();
+    match (ended, finished) {
+        (Ok(()), Ok(())) => Ok(code),
+        (Err(failure), Ok(())) | (Ok(()), Err(failure)) => Err(failure),
+        (Err(first), Err(second)) => Err(Failure {
+            code: first.code.max(second.code),
+            message: format!("{}\n{}", first.message, second.message),
+        }),
+    }
 }
 
-/// Kills whatever the run has started when the run is left in any other way than its end.
-struct LastResort(Belongs);
+/// Where a run's agents work, and how their processes are told from others.
+struct Ground {
+    mark: String,
+    dir: TempDir,
+}
 
-impl Drop for LastResort {
+impl Ground {
+    fn new() -> Result<Self, Failure> {
+        let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir();
+        let dir =
+            dir.map_err(|error| Failure::trouble(format!("no temporary directory: {error}")))?;
+        Ok(Self {
+            mark: uuid::Uuid::new_v4().to_string(),
+            dir,
+        })
+    }
+
+    fn config(&self, arguments: &Arguments) -> CodexConfig {
+        CodexConfig {
+            mark: self.mark.clone(),
+            start_limit: arguments.start_limit(),
+            homes: self.dir.path().to_owned(),
+        }
+    }
+
+    /// What a run has started carries its mark, or works in its directory: a tool of the agent in
+    /// this process has no mark, and one that left the directory still has it.
+    fn belongings(&self) -> [Belongs; 2] {
+        [
+            Belongs::Run(self.mark.clone()),
+            Belongs::Case(process::real_path(self.dir.path())),
+        ]
+    }
+
+    /// Kills whatever the run has started and waits until it is gone.
+    async fn clear(&self) {
+        for belongs in self.belongings() {
+            process::kill_all(&belongs, KILL_LIMIT).await;
+        }
+    }
+
+    fn kill_now(&self) {
+        for belongs in self.belongings() {
+            process::kill_now(&belongs);
+        }
+    }
+
+    /// Removes the directory, once nobody writes to it any more.
+    fn remove(mut self) {
+        let path = self.dir.path().to_owned();
+        self.dir.disable_cleanup(true);
+        if let Err(error) = std::fs::remove_dir_all(&path) {
+            complain!("{} is left behind: {error}", path.display());
+        }
+    }
+}
+
+impl Drop for Ground {
+    /// For a run that is left in any other way than its end, such as by a panic.
     fn drop(&mut self) {
-        process::kill_now(&self.0);
+        self.kill_now();
     }
 }
 
-async fn run_agent(
-    arguments: &Arguments,
-    planned: &[Planned],
-    agent: &AgentSpec,
+/// What is told of the cases that have ended: always in the order of their files.
+struct Told {
+    reports: Reports,
+    start: Instant,
+    strict: bool,
+    code: ExitCode,
+    next: usize,
+    /// Cases that ended before one ahead of them.
+    waiting: BTreeMap<usize, Case>,
+}
+
+impl Told {
+    fn new(arguments: &Arguments, scenarios: usize) -> Result<Self, Failure> {
+        let reports = Reports::open(&Wanted {
+            junit: arguments.junit.as_deref(),
+            json: arguments.json.as_deref(),
+            strict: arguments.strict,
+            seed: arguments.seed,
+            cases: scenarios * arguments.agents.len(),
+        })?;
+        Ok(Self {
+            reports,
+            start: Instant::now(),
+            strict: arguments.strict,
+            code: ExitCode::Conforms,
+            next: 0,
+            waiting: BTreeMap::new(),
+        })
+    }
+
+    fn add(&mut self, number: usize, case: Case) {
+        self.waiting.insert(number, case);
+        while let Some(case) = self.waiting.remove(&self.next) {
+            self.tell(&case);
+            self.next += 1;
+        }
+    }
+
+    fn tell(&mut self, case: &Case) {
+        self.code = self.code.max(ExitCode::of(case.status(self.strict)));
+        self.reports.case(case);
+    }
+
+    /// Ends the reports, with the cases that waited for one that never ended.
+    fn finish(mut self) -> (ExitCode, Result<(), Failure>) {
+        for case in std::mem::take(&mut self.waiting).into_values() {
+            self.tell(&case);
+        }
+        (self.code, self.reports.finish(self.start.elapsed()))
+    }
+}
+
+/// The run of all scenarios on one agent.
+struct OneAgent<'a> {
+    arguments: &'a Arguments,
+    agent: &'a AgentSpec,
     driver: Arc<dyn Driver>,
-    done: &mut dyn FnMut(&Case) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
-    let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir().map_err(|error| trouble(&error))?;
-    let server = ReplayServer::start(ServerConfig::default()).await.map_err(|error| trouble(&error))?;
-    let config = RunConfig {
-        limit: Duration::from_secs(arguments.limit),
-        seed: arguments.seed,
-        recordings: arguments.recordings.clone(),
-        dir: dir.path().to_owned(),
-    };
-    let runner = Arc::new(Runner::new(Arc::new(server), driver.clone(), config));
-    let places = Arc::new(Semaphore::new(arguments.jobs as usize));
-    let mut running = JoinSet::new();
-    for (number, one) in planned.iter().enumerate() {
-        let (runner, places, one) = (runner.clone(), places.clone(), one.clone());
-        running.spawn(async move {
-            let _place = places.acquire().await;
-            (number, runner.run(&one).await)
-        });
-    }
-    // Cases are told in the order of their files, however they end.
-    let mut waiting = std::collections::BTreeMap::new();
-    let mut next = 0;
-    while let Some(joined) = running.join_next().await {
-        let (number, mut case) = joined.map_err(|error| trouble(&error))?;
-        case.replay = replay(arguments, agent, &planned[number]);
-        if let Some(directory) = &arguments.trace {
-            store_trace(directory, number, &mut case)?;
+    /// The number of its first case.
+    first: usize,
+}
+
+impl OneAgent<'_> {
+    async fn run(&self, planned: &[Planned], dir: &Path, told: &mut Told) -> Result<(), Failure> {
+        let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
+        let server = ReplayServer::start(ServerConfig::default())
+            .await
+            .map_err(|error| trouble(&error))?;
+        let config = RunConfig {
+            limit: self.arguments.limit(),
+            seed: self.arguments.seed,
+            recordings: self.arguments.recordings.clone(),
+            dir: dir.join(format!("agent-{}", self.first)),
+        };
+        let runner = Arc::new(Runner::new(Arc::new(server), self.driver.clone(), config));
+        let places = Arc::new(Semaphore::new(self.arguments.jobs as usize));
+        let mut running = JoinSet::new();
+        for (number, one) in planned.iter().enumerate() {
+            let (runner, places, one) = (runner.clone(), places.clone(), one.clone());
+            running.spawn(async move {
+                let _place = places.acquire().await;
+                (number, runner.run(&one).await)
+            });
         }
-        waiting.insert(number, case);
-        while let Some(case) = waiting.remove(&next) {
-            done(&case)?;
-            next += 1;
+        while let Some(joined) = running.join_next().await {
+            let (number, mut case) = joined.map_err(|error| trouble(&error))?;
+            case.replay = replay(self.arguments, self.agent, &planned[number]);
+            let stored = match &self.arguments.trace {
+                Some(directory) => store_trace(directory, self.first + number, &mut case),
+                None => Ok(()),
+            };
+            told.add(self.first + number, case);
+            stored?;
         }
+        self.driver.close().await;
+        Ok(())
     }
-    driver.close().await;
-    Ok(())
 }
 
 /// Stores a case's trace under a name that tells scenario and agent, and is free in this run.
 fn store_trace(directory: &Path, number: usize, case: &mut Case) -> Result<(), Failure> {
     let plain = |text: &str| -> String {
-        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
+        text.chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '.' {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect()
     };
-    let agent = format!("{}-{}-{}", case.agent.name, case.agent.version, case.agent.driver);
-    let name = format!("{:03}-{}-{}.jsonl", number + 1, plain(&case.scenario), plain(&agent));
+    let agent = format!(
+        "{}-{}-{}",
+        case.agent.name, case.agent.version, case.agent.driver
+    );
+    let name = format!(
+        "{:03}-{}-{}.jsonl",
+        number + 1,
+        plain(&case.scenario),
+        plain(&agent)
+    );
     let path = directory.join(name);
     let failed = |error: std::io::Error| Failure::trouble(format!("{}: {error}", path.display()));
-    std::fs::create_dir_all(directory).map_err(failed)?;
     let mut bytes = Vec::new();
     case.trace.write(&mut bytes).map_err(failed)?;
     files::write_atomic(&path, &bytes).map_err(failed)?;
@@ -221,12 +386,26 @@ fn replay(arguments: &Arguments, agent: &AgentSpec, planned: &Planned) -> String
     if *agent != AgentSpec::Reference {
         words.push(format!("--agent {}", quoted(&agent.to_string())));
     }
-    words.extend(arguments.defects.iter().map(|defect| format!("--defect {}", defect.name())));
+    words.extend(
+        arguments
+            .defects
+            .iter()
+            .map(|defect| format!("--defect {}", defect.name())),
+    );
     if arguments.seed != 0 {
         words.push(format!("--seed {}", arguments.seed));
     }
+    if let Some(limit) = arguments.limit {
+        words.push(format!("--limit {limit}"));
+    }
+    if let Some(limit) = arguments.start_limit {
+        words.push(format!("--start-limit {limit}"));
+    }
     if arguments.recordings != Path::new("recordings") {
-        words.push(format!("--recordings {}", quoted(&arguments.recordings.display().to_string())));
+        words.push(format!(
+            "--recordings {}",
+            quoted(&arguments.recordings.display().to_string())
+        ));
     }
     words.join(" ")
 }

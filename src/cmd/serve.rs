@@ -11,13 +11,16 @@ use cutpoint_recording::{Recording, Severity};
 
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
+use crate::out::{complain, say};
 use crate::{Failure, Outcome, runtime};
 
 /// Arguments of `cutpoint serve`.
 #[derive(clap::Args)]
-#[command(after_help = "Requests are matched by their history, so a client can run the recorded conversation as
+#[command(
+    after_help = "Requests are matched by their history, so a client can run the recorded conversation as
 often as it likes, from several connections at once. A request that matches nothing gets a 500 that
-shows the nearest recorded one as a diff.")]
+shows the nearest recorded one as a diff."
+)]
 pub struct Arguments {
     /// A recording: a folder, or one .sse file as `curl -N` prints it.
     recording: PathBuf,
@@ -34,13 +37,18 @@ pub struct Arguments {
 
 /// Serves until interrupted.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let recording = Recording::load(&arguments.recording)
-        .map_err(|errors| Failure::usage(errors.to_string()))?;
+    let recording = Recording::load(&arguments.recording).map_err(|errors| {
+        complain!("{errors}");
+        Failure::usage("the recording cannot be read")
+    })?;
     let problems = recording.validate();
     for problem in &problems {
-        anstream::eprintln!("{problem}");
+        complain!("{problem}");
     }
-    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+    if problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error)
+    {
         return Err(Failure::usage("the recording is not valid"));
     }
     runtime()?.block_on(serve(arguments, recording))
@@ -53,8 +61,9 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
         beyond_loopback: arguments.beyond_loopback,
         ..ServerConfig::default()
     };
-    let server =
-        ReplayServer::start(config).await.map_err(|error| Failure::usage(error.to_string()))?;
+    let server = ReplayServer::start(config)
+        .await
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let case = server.add(
         "/v1",
         CaseConfig {
@@ -67,10 +76,10 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
             pace: Pace::Flushed,
         },
     );
-    anstream::println!("{}", server.base_url("/v1"));
+    say!("{}", server.base_url("/v1"))?;
     interrupts.next().await;
     let tally = case.tally();
-    anstream::eprintln!(
+    complain!(
         "{} served ({} exact), {} diverged, {} refused, {} unmatched",
         tally.served,
         tally.exact,

@@ -21,6 +21,12 @@ pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<Unmet> {
             Some(Unmet { text, line, found, evidence })
         })
         .collect();
+    unmet.extend(seen.unscripted().map(|(seq, found)| Unmet {
+        text: "every request finds a reply".to_owned(),
+        line: scenario.span.line,
+        found,
+        evidence: vec![seq],
+    }));
     let counts_refusals =
         scenario.expect.iter().any(|expect| matches!(expect.what, Expectation::Refused { .. }));
     if !counts_refusals
@@ -57,6 +63,14 @@ impl<'a> Seen<'a> {
             _ => None,
         };
         Self { entries, requests: entries.iter().filter_map(request).collect() }
+    }
+
+    /// The requests that nothing was scripted for, and what the server said of them.
+    fn unscripted(&self) -> impl Iterator<Item = (u64, String)> {
+        self.entries.iter().filter_map(|entry| match &entry.what {
+            What::Unscripted { message, .. } => Some((entry.seq, message.clone())),
+            _ => None,
+        })
     }
 
     /// What speaks against the expectation.

@@ -1,6 +1,8 @@
 //! Reads a session's rollout file, as any other process could, at the moments that matter.
 
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +11,9 @@ use cutpoint_check::trace::{ReadTrigger, What};
 use crate::tracer::Tracer;
 
 /// Largest rollout that is read, in bytes.
-const ROLLOUT_LIMIT_BYTES: u64 = 256 << 20;
+const ROLLOUT_LIMIT_BYTES: u64 = 64 << 20;
+/// Opening a pipe that nobody writes to is not to block.
+const NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
 
 /// Reads one rollout file again and again and records what is new in it.
 #[derive(Debug)]
@@ -27,14 +31,20 @@ struct State {
 impl RolloutReader {
     /// A reader that does not know its file yet.
     pub fn new(tracer: Arc<Tracer>) -> Arc<Self> {
-        Arc::new(Self { tracer, state: Mutex::default() })
+        Arc::new(Self {
+            tracer,
+            state: Mutex::default(),
+        })
     }
 
     /// Tells where the file is. What is known of another file is forgotten.
     pub fn set_path(&self, path: &Path) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.path.as_deref() != Some(path) {
-            *state = State { path: Some(path.to_owned()), known: Vec::new() };
+            *state = State {
+                path: Some(path.to_owned()),
+                known: Vec::new(),
+            };
         }
     }
 
@@ -63,19 +73,46 @@ impl RolloutReader {
             Ok(bytes) => bytes,
             Err(error) => return Some(unreadable(error)),
         };
-        let from = if bytes.starts_with(&state.known) { state.known.len() } else { 0 };
+        let from = if bytes.starts_with(&state.known) {
+            state.known.len()
+        } else {
+            0
+        };
         let text = String::from_utf8_lossy(&bytes[from..]).into_owned();
         state.known = bytes;
-        Some(What::Rollout { trigger, path: name, from: from as u64, text })
+        Some(What::Rollout {
+            trigger,
+            path: name,
+            from: from as u64,
+            text,
+        })
     }
 }
 
+/// Reads the file that an agent named. It may have named anything: a pipe would block this thread
+/// for ever, a device would never end.
 fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > ROLLOUT_LIMIT_BYTES {
-        return Err(format!("{size} bytes; cutpoint reads up to {ROLLOUT_LIMIT_BYTES}"));
+    let in_words = |error: std::io::Error| error.to_string();
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(NONBLOCK)
+        .open(path)
+        .map_err(in_words)?;
+    if !file.metadata().map_err(in_words)?.is_file() {
+        return Err("no regular file".to_owned());
     }
-    fs::read(path).map_err(|error| error.to_string())
+    let mut bytes = Vec::new();
+    // One byte more than allowed is enough to tell that it is too large.
+    file.take(ROLLOUT_LIMIT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(in_words)?;
+    if bytes.len() as u64 > ROLLOUT_LIMIT_BYTES {
+        return Err(format!(
+            "it is larger than the {ROLLOUT_LIMIT_BYTES} bytes that cutpoint reads"
+        ));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -102,9 +139,30 @@ mod tests {
             reader.read(ReadTrigger::End);
         }
         let expected = [(0, "a\n"), (2, "b\n"), (4, ""), (0, "x\nb\n")];
-        assert_eq!(reads(&tracer), expected.map(|(from, text)| (from, text.to_owned())));
+        assert_eq!(
+            reads(&tracer),
+            expected.map(|(from, text)| (from, text.to_owned()))
+        );
         fs::remove_file(&path).unwrap();
         reader.read(ReadTrigger::End);
-        assert!(matches!(tracer.entries().last().unwrap().what, What::RolloutUnreadable { .. }));
+        assert!(matches!(
+            tracer.entries().last().unwrap().what,
+            What::RolloutUnreadable { .. }
+        ));
+    }
+
+    #[test]
+    fn what_is_no_file_does_not_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
+            assert_eq!(
+                read_bounded(path),
+                Err("no regular file".to_owned()),
+                "{}",
+                path.display()
+            );
+        }
     }
 }

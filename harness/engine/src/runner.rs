@@ -22,7 +22,7 @@ use crate::server::ReplayServer;
 use crate::server::body::Pace;
 use crate::server::case::{Case as ServerCase, CaseConfig};
 use crate::server::gate::Verdict as GateVerdict;
-use crate::steps::{Stop, Steps};
+use crate::steps::{Steps, Stop};
 use crate::tracer::Tracer;
 use crate::{expect, needs, observe};
 
@@ -64,7 +64,12 @@ pub struct Runner {
 impl Runner {
     /// A runner of that agent.
     pub fn new(server: Arc<ReplayServer>, driver: Arc<dyn Driver>, config: RunConfig) -> Self {
-        Self { server, driver, config, cases: AtomicUsize::new(0) }
+        Self {
+            server,
+            driver,
+            config,
+            cases: AtomicUsize::new(0),
+        }
     }
 
     /// Runs one scenario to a verdict. Whatever goes wrong is part of the result.
@@ -73,7 +78,10 @@ impl Runner {
         let scenario = &planned.scenario;
         let needs = needs::of(scenario);
         let info = self.driver.info();
-        let missing = needs.difference(&self.driver.capabilities()).next().copied();
+        let missing = needs
+            .difference(&self.driver.capabilities())
+            .next()
+            .copied();
         let mut case = empty_case(planned, &info, self.config.seed);
         if let Some(missing) = missing {
             case.status = Status::Skipped;
@@ -86,17 +94,22 @@ impl Runner {
                 case.unmet = done.unmet;
                 (case.status, case.note) = done.status;
             }
-            Err(message) => {
+            Err(Obstacle::Scenario(message)) => {
                 case.status = Status::ScenarioError;
                 case.note = Some(message);
             }
+            Err(Obstacle::Harness(message)) => tracer.record(What::Trouble { message }),
         }
         case.trace.entries = tracer.entries();
-        if case.status != Status::ScenarioError {
+        if case.status != Status::ScenarioError && !never_began(&case) {
             case.verdicts = judge(&case.trace);
-            case.unmet.extend(expect::unmet(scenario, &case.trace.entries));
+            case.unmet
+                .extend(expect::unmet(scenario, &case.trace.entries));
         }
         case.status = final_status(&case);
+        if case.status == Status::Trouble && case.note.is_none() {
+            case.note = trouble(&tracer);
+        }
         case.duration_ms = start.elapsed().as_secs_f64() * 1000.0;
         case
     }
@@ -106,11 +119,23 @@ impl Runner {
         planned: &Planned,
         needs: BTreeSet<Capability>,
         tracer: &Arc<Tracer>,
-    ) -> Result<Done, String> {
+    ) -> Result<Done, Obstacle> {
         let scenario = &planned.scenario;
-        let script = script::load(&scenario.model, Path::new(&planned.file), &self.config.recordings)?;
-        let points: Vec<CutPoint> = scenario.steps.iter().filter_map(|step| step.at.clone()).collect();
+        let script = script::load(
+            &scenario.model,
+            Path::new(&planned.file),
+            &self.config.recordings,
+        )
+        .map_err(Obstacle::Scenario)?;
+        let points: Vec<CutPoint> = scenario
+            .steps
+            .iter()
+            .filter_map(|step| step.at.clone())
+            .collect();
         let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
+        let dir = self.config.dir.join(format!("case-{number}"));
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| Obstacle::Harness(format!("{}: {error}", dir.display())))?;
         let base = format!("/c/{number}/v1");
         let rollout = RolloutReader::new(tracer.clone());
         let server_case = self.server.add(
@@ -125,8 +150,6 @@ impl Runner {
                 pace: Pace::Flushed,
             },
         );
-        let dir = self.config.dir.join(format!("case-{number}"));
-        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let env = CaseEnv {
             base_url: self.server.base_url(&base),
             tracer: tracer.clone(),
@@ -145,12 +168,17 @@ impl Runner {
         // What can't be removed goes with the run's directory.
         let _ = std::fs::remove_dir_all(&dir);
         match server_case.scenario_errors().into_iter().next() {
-            Some(message) => Err(message),
+            Some(message) => Err(Obstacle::Scenario(message)),
             None => Ok(done),
         }
     }
 
-    async fn drive(&self, scenario: &Scenario, env: CaseEnv, server_case: &Arc<ServerCase>) -> Done {
+    async fn drive(
+        &self,
+        scenario: &Scenario,
+        env: CaseEnv,
+        server_case: &Arc<ServerCase>,
+    ) -> Done {
         let mut session = match self.driver.start(env.clone()).await {
             Ok(session) => session,
             Err(error) => return Done::failed(&error),
@@ -176,16 +204,44 @@ impl Runner {
             unmet.extend(steps.settle(scenario).await);
         }
         release_all(&env, server_case);
-        let patience = if expects_no_process(scenario) { TOOL_LIMIT } else { Duration::ZERO };
+        let patience = if expects_no_process(scenario) {
+            TOOL_LIMIT
+        } else {
+            Duration::ZERO
+        };
         let end = wind_up(session.as_mut(), &env, patience).await;
         if let (Status::Conforms, Err(error)) = (status.0, end) {
             status = (Status::AgentFailed, Some(error.to_string()));
         }
-        if let Some(message) = unexpected_exit(&env.tracer) {
+        if let Some(message) = unexpected_exit(&env.tracer, session.ending()) {
             status = (Status::AgentFailed, Some(message));
         }
         Done { unmet, status }
     }
+}
+
+/// Why a scenario could not be run at all.
+enum Obstacle {
+    /// It asks for what is not there, or not as it must be.
+    Scenario(String),
+    /// The harness could not prepare it.
+    Harness(String),
+}
+
+/// Whether not even the first step was reached: of an agent that did nothing, nothing is expected.
+fn never_began(case: &Case) -> bool {
+    let begun = |what: &What| matches!(what, What::Step { .. });
+    let troubled = |what: &What| matches!(what, What::Trouble { .. });
+    let entries = || case.trace.entries.iter().map(|entry| &entry.what);
+    (case.status == Status::AgentFailed || entries().any(troubled)) && !entries().any(begun)
+}
+
+fn trouble(tracer: &Tracer) -> Option<String> {
+    let message = |what: &What| match what {
+        What::Trouble { message } => Some(message.clone()),
+        _ => None,
+    };
+    tracer.find(0, message).map(|(_, message)| message)
 }
 
 /// How the steps of a scenario went.
@@ -196,12 +252,18 @@ struct Done {
 
 impl Done {
     fn failed(error: &AgentError) -> Self {
-        Self { unmet: Vec::new(), status: (Status::AgentFailed, Some(error.to_string())) }
+        Self {
+            unmet: Vec::new(),
+            status: (Status::AgentFailed, Some(error.to_string())),
+        }
     }
 }
 
 fn expects_no_process(scenario: &Scenario) -> bool {
-    scenario.expect.iter().any(|expect| matches!(expect.what, Expectation::NoProcess { .. }))
+    scenario
+        .expect
+        .iter()
+        .any(|expect| matches!(expect.what, Expectation::NoProcess { .. }))
 }
 
 fn on_request(rollout: &Arc<RolloutReader>) -> Arc<dyn Fn(usize) + Send + Sync> {
@@ -227,32 +289,48 @@ async fn wind_up(
         tokio::time::sleep(Duration::from_millis(5)).await;
         alive = session.processes();
     }
-    env.tracer.record(What::Processes { alive, at_end: true });
+    env.tracer.record(What::Processes {
+        alive,
+        at_end: true,
+    });
     let running = env.tracer.with(0, observe::is_running);
     // A turn that could not go on because nothing was scripted for it is not the agent's to end.
     let unscripted = |what: &What| matches!(what, What::Unscripted { .. }).then_some(());
     let abandoned = env.tracer.find(0, unscripted).is_some() && turn_is_active(&env.tracer);
     if running && !abandoned {
         // What the agent does about an active turn from here on, it does because it was told to end.
-        env.tracer.record(What::Op { id: "end".to_owned(), op: ClientOp::Shutdown });
+        env.tracer.record(What::Op {
+            id: "end".to_owned(),
+            op: ClientOp::Shutdown,
+        });
     }
     let finished = session.finish().await;
     if abandoned && env.tracer.with(0, observe::is_running) {
-        let exited = What::AgentExited { code: None, expected: true, stderr: String::new() };
+        let exited = What::AgentExited {
+            code: None,
+            expected: true,
+            stderr: String::new(),
+        };
         env.tracer.record(exited);
     }
     env.rollout.read(ReadTrigger::End);
     finished
 }
 
-fn unexpected_exit(tracer: &Tracer) -> Option<String> {
+fn unexpected_exit(tracer: &Tracer, ending: Option<String>) -> Option<String> {
     let exit = |what: &What| match what {
-        What::AgentExited { expected: false, code, stderr } => Some((*code, stderr.clone())),
+        What::AgentExited {
+            expected: false,
+            stderr,
+            ..
+        } => Some(stderr.clone()),
         _ => None,
     };
-    let (_, (code, stderr)) = tracer.find(0, exit)?;
-    let code = code.map_or_else(String::new, |code| format!(" with exit code {code}"));
-    let mut message = format!("the agent ended unexpectedly{code}");
+    let (_, stderr) = tracer.find(0, exit)?;
+    let mut message = "the agent ended unexpectedly".to_owned();
+    if let Some(ending) = ending {
+        message.push_str(&format!(": {ending}"));
+    }
     if !stderr.trim().is_empty() {
         message.push_str(&format!("; its last words:\n{}", stderr.trim()));
     }
@@ -287,7 +365,10 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
         duration_ms: 0.0,
         replay: String::new(),
         trace_path: None,
-        trace: Trace { header, entries: Vec::new() },
+        trace: Trace {
+            header,
+            entries: Vec::new(),
+        },
     }
 }
 

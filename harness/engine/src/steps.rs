@@ -369,15 +369,19 @@ impl<'a> Steps<'a> {
         let found = |what: &What| match wanted(what) {
             Some(found) => Some(Ok(found)),
             None => match what {
-                What::AgentExited { expected: false, .. } => Some(Err(None)),
-                What::Unscripted { message, .. } => Some(Err(Some(message.clone()))),
+                What::AgentExited { expected: false, .. } | What::Unscripted { .. } => {
+                    Some(Err(matches!(what, What::Unscripted { .. })))
+                }
                 _ => None,
             },
         };
         match self.env.tracer.wait(from, limit, found).await {
             Ok((at, Ok(found))) => Ok((at, found)),
-            Ok((_, Err(Some(message)))) => Err(Failure::Found(message)),
-            Ok((_, Err(None))) => {
+            Ok((_, Err(true))) => {
+                let found = format!("no reply is scripted for a request; waited for {waiting_for}");
+                Err(Failure::Found(found))
+            }
+            Ok((_, Err(false))) => {
                 let why = format!("while the scenario waited for {waiting_for}");
                 Err(Failure::Agent(AgentError::Died(why)))
             }

@@ -18,19 +18,20 @@ use cutpoint_check::trace::{
 use cutpoint_scenario::ast::Capability;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio_util::sync::CancellationToken;
 
+use super::child::{AgentProcess, END_PATIENCE, EXIT_PATIENCE};
 use super::codex_events::meaning;
-use super::jsonrpc::{Client, Inbox};
-use super::lines::{GarbageLog, tail};
-use super::{AgentError, CaseEnv, Driver, Session};
-use crate::process::{self, Belongs, GroupLeader, RUN_VARIABLE};
+use super::jsonrpc::{Client, Inbox, Raw};
+use super::lines::{Budget, GarbageLog};
+use super::{AgentError, CaseEnv, Driver, START_LIMIT, Session};
+use crate::process::{self, Belongs, RUN_VARIABLE};
 
-/// How long Codex may take to get ready. Released versions take up to 0.6 s on a 2-core machine.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long the process may take to end once its input was closed.
-const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How much of what `--version` prints is read.
+const VERSION_LIMIT_BYTES: u64 = 4096;
 /// How long a thread is watched after its last turn: the app-server has no barrier behind which no
 /// notification of a thread can come any more, and events follow each other within 1 ms.
 const SETTLE: Duration = Duration::from_millis(30);
@@ -39,12 +40,33 @@ const NO_TURN: &str = "00000000-0000-7000-8000-000000000000";
 /// Nothing listens on the discard port of loopback, so a request that is proxied there is refused.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
+/// How Codex is started.
+#[derive(Debug, Clone)]
+pub struct CodexConfig {
+    /// What is put into the environment of all that is started.
+    pub mark: String,
+    /// How long it may take to get ready.
+    pub start_limit: Duration,
+    /// Where its temporary homes are made.
+    pub homes: PathBuf,
+}
+
 /// The driver.
 pub struct CodexDriver {
     binary: PathBuf,
     version: String,
-    mark: String,
-    shared: AsyncMutex<Option<Arc<Server>>>,
+    config: CodexConfig,
+    shared: AsyncMutex<Shared>,
+}
+
+/// The process that serves all cases that don't need one of their own.
+#[derive(Default)]
+enum Shared {
+    #[default]
+    None,
+    Running(Arc<Server>),
+    /// It could not be started, so it is not tried again: each try may take the whole limit.
+    Failed(AgentError),
 }
 
 impl CodexDriver {
@@ -53,50 +75,102 @@ impl CodexDriver {
     /// # Errors
     /// If the binary does not tell its version.
     pub async fn new(binary: &Path, mark: &str) -> Result<Self, AgentError> {
-        let version = version_of(binary).await?;
+        let (mark, homes) = (mark.to_owned(), std::env::temp_dir());
+        Self::with(
+            binary,
+            CodexConfig {
+                mark,
+                start_limit: START_LIMIT,
+                homes,
+            },
+        )
+        .await
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// If the binary does not tell its version.
+    pub async fn with(binary: &Path, config: CodexConfig) -> Result<Self, AgentError> {
+        let version = version_of(binary, &config).await?;
         Ok(Self {
             binary: binary.to_owned(),
             version,
-            mark: mark.to_owned(),
+            config,
             shared: AsyncMutex::default(),
         })
     }
 
     async fn server(&self, private: bool) -> Result<Arc<Server>, AgentError> {
         if private {
-            let home = new_home()?;
-            return Server::start(&self.binary, &self.mark, Arc::new(home)).await;
+            return self.new_server().await;
         }
         let mut shared = self.shared.lock().await;
         match &*shared {
-            Some(server) if !server.router.is_closed() => Ok(server.clone()),
-            _ => {
-                let home = new_home()?;
-                let server = Server::start(&self.binary, &self.mark, Arc::new(home)).await?;
-                *shared = Some(server.clone());
-                Ok(server)
-            }
+            Shared::Running(server) if !server.router.is_closed() => return Ok(server.clone()),
+            Shared::Failed(error) => return Err(error.clone()),
+            Shared::Running(_) | Shared::None => {}
         }
+        let started = self.new_server().await;
+        *shared = match &started {
+            Ok(server) => Shared::Running(server.clone()),
+            Err(error) => Shared::Failed(error.clone()),
+        };
+        started
+    }
+
+    async fn new_server(&self) -> Result<Arc<Server>, AgentError> {
+        let home = tempfile::Builder::new()
+            .prefix("cutpoint-codex-")
+            .tempdir_in(&self.config.homes);
+        let home =
+            home.map_err(|error| AgentError::Start(format!("no temporary directory: {error}")))?;
+        Server::start(&self.binary, &self.config, Arc::new(home)).await
     }
 }
 
-fn new_home() -> Result<TempDir, AgentError> {
-    let home = tempfile::Builder::new().prefix("cutpoint-codex-").tempdir();
-    home.map_err(|error| AgentError::Start(format!("no temporary directory: {error}")))
-}
-
-async fn version_of(binary: &Path) -> Result<String, AgentError> {
-    let mut command = Command::new(binary);
-    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+async fn version_of(binary: &Path, config: &CodexConfig) -> Result<String, AgentError> {
     let failed = |why: String| AgentError::Start(format!("{}: {why}", binary.display()));
-    let output = tokio::time::timeout(START_LIMIT, command.output())
+    let mut command = Command::new(binary);
+    command
+        .arg("--version")
+        .env(RUN_VARIABLE, &config.mark)
+        .stdin(Stdio::null());
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    let asked = async {
+        let mut printed = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            stdout
+                .take(VERSION_LIMIT_BYTES)
+                .read_to_end(&mut printed)
+                .await?;
+        }
+        std::io::Result::Ok((child.wait().await?, printed))
+    };
+    let (status, printed) = tokio::time::timeout(config.start_limit, asked)
         .await
-        .map_err(|_| failed("`--version` does not end".to_owned()))?
+        .map_err(|_| {
+            let seconds = config.start_limit.as_secs_f64();
+            failed(format!("`--version` did not end within {seconds} s"))
+        })?
         .map_err(|error| failed(error.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    match text.split_whitespace().last() {
-        Some(version) if output.status.success() => Ok(version.to_owned()),
-        _ => Err(failed(format!("`--version` failed ({})", output.status))),
+    if !status.success() {
+        return Err(failed(format!("`--version` failed ({status})")));
+    }
+    let text = String::from_utf8_lossy(&printed);
+    let word = text
+        .lines()
+        .next()
+        .and_then(|line| line.split_whitespace().last());
+    match word {
+        Some(word) if word.starts_with(|c: char| c.is_ascii_digit()) => Ok(word.to_owned()),
+        _ => Err(failed(
+            "`--version` told no version; is this Codex?".to_owned(),
+        )),
     }
 }
 
@@ -134,17 +208,20 @@ impl Driver for CodexDriver {
         let server = self.server(env.private).await?;
         let mut session = CodexSession {
             binary: self.binary.clone(),
-            mark: self.mark.clone(),
+            config: self.config.clone(),
             server,
             thread: None,
             env,
         };
-        session.open_thread(None).await?;
-        Ok(Box::new(session))
+        let opened = session.open_thread(None).await;
+        if opened.is_err() && session.env.private {
+            session.server.end().await;
+        }
+        opened.map(|()| Box::new(session) as Box<dyn Session>)
     }
 
     async fn close(&self) {
-        if let Some(server) = self.shared.lock().await.take() {
+        if let Shared::Running(server) = std::mem::take(&mut *self.shared.lock().await) {
             server.end().await;
         }
     }
@@ -154,58 +231,86 @@ impl Driver for CodexDriver {
 struct Server {
     client: Client,
     router: Arc<Router>,
-    leader: Arc<AsyncMutex<GroupLeader>>,
+    process: Arc<AgentProcess>,
     expected_end: Arc<AtomicBool>,
     home: Arc<TempDir>,
-    pid: Option<u32>,
 }
 
 impl Server {
-    async fn start(binary: &Path, mark: &str, home: Arc<TempDir>) -> Result<Arc<Self>, AgentError> {
-        let config = home.path().join("config.toml");
+    async fn start(
+        binary: &Path,
+        config: &CodexConfig,
+        home: Arc<TempDir>,
+    ) -> Result<Arc<Self>, AgentError> {
         let failed = |error: std::io::Error| AgentError::Start(error.to_string());
-        std::fs::write(config, CONFIG).map_err(failed)?;
+        std::fs::write(home.path().join("config.toml"), CONFIG).map_err(failed)?;
         let mut command = Command::new(binary);
         command
             .arg("app-server")
             .env_clear()
-            .envs(environment(home.path(), mark))
-            .current_dir(home.path())
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(failed)?;
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(AgentError::Start("no pipes".to_owned()));
-        };
-        let pid = child.id();
-        let leader = Arc::new(AsyncMutex::new(GroupLeader::new(child)));
+            .envs(environment(home.path(), &config.mark))
+            .current_dir(home.path());
+        let (process, stdin, stdout) = AgentProcess::spawn(&mut command).map_err(failed)?;
         let router = Arc::new(Router::default());
         let client = Client::start(stdin, stdout, router.clone());
         let expected_end = Arc::new(AtomicBool::new(false));
-        let stderr = tokio::spawn(tail(stderr));
-        tokio::spawn(watch_end(router.clone(), leader.clone(), stderr, expected_end.clone()));
-        let server = Self { client, router, leader, expected_end, home, pid };
-        let info = json!({"name": "cutpoint", "title": "cutpoint", "version": env!("CARGO_PKG_VERSION")});
-        match server.client.ask("initialize", &json!({"clientInfo": info}), START_LIMIT).await {
+        tokio::spawn(watch_end(
+            router.clone(),
+            process.clone(),
+            expected_end.clone(),
+        ));
+        let server = Self {
+            client,
+            router,
+            process,
+            expected_end,
+            home,
+        };
+        let info =
+            json!({"name": "cutpoint", "title": "cutpoint", "version": env!("CARGO_PKG_VERSION")});
+        let params = json!({"clientInfo": info});
+        match server
+            .client
+            .ask("initialize", &params, config.start_limit)
+            .await
+        {
             Ok(_) => server.client.notify("initialized")?,
             Err(error) => {
-                let stderr = server.end().await;
-                let said = if stderr.is_empty() { String::new() } else { format!("\n{stderr}") };
-                return Err(AgentError::Start(format!("{error}{said}")));
+                let error = server.explain(error).await;
+                server.end().await;
+                return Err(error);
             }
         }
         Ok(Arc::new(server))
     }
 
-    /// Ends the process in good order, or else by force. Gives the end of its stderr.
-    async fn end(&self) -> String {
+    /// Ends the process in good order, or else by force.
+    async fn end(&self) {
         self.expected_end.store(true, Ordering::Release);
         self.client.close();
-        self.leader.lock().await.end(END_PATIENCE).await;
-        self.router.ended().await
+        self.process.end().await;
+        self.router.ended().await;
+    }
+
+    /// Why no session came about, with all that is known of it.
+    async fn explain(&self, error: AgentError) -> AgentError {
+        let mut why = match error {
+            AgentError::Start(why) | AgentError::Protocol(why) => why,
+            AgentError::TimedOut { what, limit } => {
+                format!("it did not {what} within {} s", limit.as_secs_f64())
+            }
+            AgentError::Died(why) => {
+                self.router.ended().await;
+                self.process
+                    .ending()
+                    .map_or(why, |ending| ending.words.clone())
+            }
+        };
+        if let Some(text) = self.router.printed() {
+            why.push_str(&format!("; it printed {text:?}"));
+        }
+        let stderr = self.process.last_words().await;
+        AgentError::Start(format!("{why}\n{stderr}").trim_end().to_owned())
     }
 }
 
@@ -224,7 +329,10 @@ fn environment(home: &Path, mark: &str) -> Vec<(String, String)> {
         ("NO_PROXY", "127.0.0.1,localhost"),
         (RUN_VARIABLE, mark),
     ];
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// The settings that all threads share. The base URL is given per thread. Retries are few, so that
@@ -247,32 +355,41 @@ supports_websockets = false
 enabled = false
 "#;
 
-/// Waits until the process has closed its output, then tells every case how it ended.
-async fn watch_end(
-    router: Arc<Router>,
-    leader: Arc<AsyncMutex<GroupLeader>>,
-    stderr: tokio::task::JoinHandle<String>,
-    expected: Arc<AtomicBool>,
-) {
-    router.closed.cancelled().await;
-    let mut leader = leader.lock().await;
-    let status = leader.end(END_PATIENCE).await;
-    drop(leader);
-    // A child of Codex may hold the pipe open; what was read until now is enough then.
-    let abort = stderr.abort_handle();
-    let stderr = tokio::time::timeout(Duration::from_millis(200), stderr).await;
-    abort.abort();
-    let stderr = stderr.ok().and_then(Result::ok).unwrap_or_default();
-    router.agent_exited(status.and_then(|status| status.code()), expected.load(Ordering::Acquire), stderr);
+/// Waits until the process is gone or has closed its output, then tells every case how it ended.
+async fn watch_end(router: Arc<Router>, process: Arc<AgentProcess>, expected: Arc<AtomicBool>) {
+    // What Codex left behind may hold its output open; it says nothing for Codex any more.
+    let outlived = async {
+        process.gone().await;
+        tokio::time::sleep(EXIT_PATIENCE).await;
+    };
+    tokio::select! {
+        () = router.closed.cancelled() => {}
+        () = outlived => router.closed.cancel(),
+        () = router.flooded.cancelled() => process.condemn(Budget::overdrawn()).await,
+    }
+    let expected = expected.load(Ordering::Acquire);
+    let ending = process.ended().await;
+    process.end().await;
+    let stderr = if expected {
+        String::new()
+    } else {
+        process.last_words().await
+    };
+    router.agent_exited(ending.code, expected, &stderr);
 }
 
 /// Hands notifications to the thread that they belong to.
 #[derive(Default)]
 struct Router {
     threads: Mutex<HashMap<String, Arc<Thread>>>,
-    closed: tokio_util::sync::CancellationToken,
-    ended: tokio_util::sync::CancellationToken,
-    stderr: Mutex<String>,
+    /// No output comes any more.
+    closed: CancellationToken,
+    /// More output came than a case may have.
+    flooded: CancellationToken,
+    /// Every case knows of the end.
+    ended: CancellationToken,
+    /// The first line that was no message.
+    printed: Mutex<Option<String>>,
 }
 
 impl Router {
@@ -287,6 +404,7 @@ impl Router {
             env,
             approvals: Mutex::default(),
             garbage: Mutex::default(),
+            budget: Mutex::default(),
         });
         self.threads().insert(id.to_owned(), thread.clone());
         thread
@@ -296,31 +414,56 @@ impl Router {
         self.closed.is_cancelled()
     }
 
-    /// Waits until the end was told; gives the end of stderr. A process that Codex left behind may
-    /// hold its output open, so the wait is bounded.
-    async fn ended(&self) -> String {
-        let _ = tokio::time::timeout(END_PATIENCE, self.ended.cancelled()).await;
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Waits until the end was told.
+    async fn ended(&self) {
+        let _ = tokio::time::timeout(2 * END_PATIENCE, self.ended.cancelled()).await;
     }
 
-    fn agent_exited(&self, code: Option<i32>, expected: bool, stderr: String) {
+    fn printed(&self) -> Option<String> {
+        self.printed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn agent_exited(&self, code: Option<i32>, expected: bool, stderr: &str) {
         for thread in self.threads().values() {
-            let stderr = stderr.clone();
             thread.env.rollout.read(ReadTrigger::Exit);
-            thread.env.tracer.record(What::AgentExited { code, expected, stderr });
+            let exited = What::AgentExited {
+                code,
+                expected,
+                stderr: stderr.to_owned(),
+            };
+            thread.env.tracer.record(exited);
         }
-        *self.stderr.lock().unwrap_or_else(PoisonError::into_inner) = stderr;
         self.ended.cancel();
     }
 
-    fn deliver(&self, params: &Value, meaning: AgentEvent, raw: &Value) {
-        let thread = params["threadId"].as_str().and_then(|id| self.threads().get(id).cloned());
+    fn deliver(&self, params: &Value, meaning: AgentEvent, raw: &Raw<'_>) {
+        let thread = params["threadId"]
+            .as_str()
+            .and_then(|id| self.threads().get(id).cloned());
         let Some(thread) = thread else { return };
+        if !thread
+            .budget
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .spend(raw.bytes)
+        {
+            self.flooded.cancel();
+            return;
+        }
         let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
         let turn_id = meaning.turn_id().map(str::to_owned);
-        let what = What::Event { event: meaning, raw: raw.clone() };
+        let what = What::Event {
+            event: meaning,
+            raw: raw.message.clone(),
+        };
         if ended {
-            thread.env.rollout.record_with(what, ReadTrigger::TurnEnded { turn_id });
+            thread
+                .env
+                .rollout
+                .record_with(what, ReadTrigger::TurnEnded { turn_id });
         } else {
             thread.env.tracer.record(what);
         }
@@ -328,22 +471,33 @@ impl Router {
 }
 
 impl Inbox for Router {
-    fn notification(&self, method: &str, params: &Value, raw: &Value) {
+    fn notification(&self, method: &str, params: &Value, raw: &Raw<'_>) {
         self.deliver(params, meaning(method, params), raw);
     }
 
-    fn request(&self, id: &Value, method: &str, params: &Value, raw: &Value) {
-        let thread = params["threadId"].as_str().and_then(|id| self.threads().get(id).cloned());
+    fn request(&self, id: &Value, method: &str, params: &Value, raw: &Raw<'_>) {
+        let thread = params["threadId"]
+            .as_str()
+            .and_then(|id| self.threads().get(id).cloned());
         if let (Some(thread), Some(call)) = (thread, params["itemId"].as_str()) {
-            let mut approvals = thread.approvals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut approvals = thread
+                .approvals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             approvals.insert(call.to_owned(), id.clone());
         }
         self.deliver(params, meaning(method, params), raw);
     }
 
     fn garbage(&self, text: String) {
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        printed.get_or_insert_with(|| text.clone());
+        drop(printed);
         for thread in self.threads().values() {
-            let mut log = thread.garbage.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut log = thread
+                .garbage
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             log.record(&thread.env.tracer, text.clone());
         }
     }
@@ -360,11 +514,12 @@ struct Thread {
     /// Call id → id of the request that waits for the user's answer.
     approvals: Mutex<HashMap<String, Value>>,
     garbage: Mutex<GarbageLog>,
+    budget: Mutex<Budget>,
 }
 
 struct CodexSession {
     binary: PathBuf,
-    mark: String,
+    config: CodexConfig,
     server: Arc<Server>,
     thread: Option<Arc<Thread>>,
     env: CaseEnv,
@@ -389,7 +544,10 @@ impl CodexSession {
             }
             None => "thread/start",
         };
-        let started = What::AgentStarted { pid: self.server.pid, resumed: known.is_some() };
+        let started = What::AgentStarted {
+            pid: self.server.process.pid(),
+            resumed: known.is_some(),
+        };
         self.env.tracer.record(started);
         if let Some(id) = known {
             // What the thread tells while it is resumed belongs to the case as well.
@@ -403,29 +561,35 @@ impl CodexSession {
                 if let Some(path) = answer["thread"]["path"].as_str() {
                     env.rollout.set_path(Path::new(path));
                 }
-                answer["thread"]["id"].as_str().map(|id| router.enter(id, env))
+                answer["thread"]["id"]
+                    .as_str()
+                    .map(|id| router.enter(id, env))
             });
             drop(give.send(entered));
         })?;
-        match tokio::time::timeout(START_LIMIT, take).await {
-            Ok(Ok(Ok(Some(thread)))) => self.thread = Some(thread),
-            Ok(Ok(Ok(None))) => {
-                return Err(AgentError::Protocol(format!("`{method}` gave no thread id")));
+        let limit = self.config.start_limit;
+        let error = match tokio::time::timeout(limit, take).await {
+            Ok(Ok(Ok(Some(thread)))) => {
+                self.thread = Some(thread);
+                return Ok(());
             }
+            Ok(Ok(Ok(None))) => AgentError::Protocol(format!("`{method}` gave no thread id")),
             Ok(Ok(Err(error))) => {
-                return Err(AgentError::Protocol(format!("`{method}` was refused: {}", error.message)));
+                AgentError::Protocol(format!("`{method}` was refused: {}", error.message))
             }
-            Ok(Err(_)) => return Err(AgentError::Died(format!("it went away during `{method}`"))),
-            Err(_) => {
-                let what = format!("answer `{method}`");
-                return Err(AgentError::TimedOut { what, limit: START_LIMIT });
-            }
-        }
-        Ok(())
+            Ok(Err(_)) => AgentError::Died(format!("it went away during `{method}`")),
+            Err(_) => AgentError::TimedOut {
+                what: format!("answer `{method}`"),
+                limit,
+            },
+        };
+        Err(self.server.explain(error).await)
     }
 
     fn thread(&self) -> Result<&Arc<Thread>, AgentError> {
-        self.thread.as_ref().ok_or_else(|| AgentError::Protocol("it has no thread".to_owned()))
+        self.thread
+            .as_ref()
+            .ok_or_else(|| AgentError::Protocol("it has no thread".to_owned()))
     }
 
     /// From here on nothing of the thread is observed any more.
@@ -443,7 +607,9 @@ impl CodexSession {
         self.server.client.call(method, &params, move |reply| {
             let (turn_id, error) = match reply {
                 Ok(result) => {
-                    let turn = result["turn"]["id"].as_str().or_else(|| result["turnId"].as_str());
+                    let turn = result["turn"]["id"]
+                        .as_str()
+                        .or_else(|| result["turnId"].as_str());
                     (turn.map(str::to_owned), None)
                 }
                 Err(error) => (None, Some(error.message)),
@@ -461,14 +627,18 @@ impl CodexSession {
             .get(call_id)
             .cloned();
         let Some(request) = request else {
-            return Err(AgentError::Protocol(format!("no approval of `{call_id}` was asked for")));
+            return Err(AgentError::Protocol(format!(
+                "no approval of `{call_id}` was asked for"
+            )));
         };
         let word = match decision {
             Decision::Approve => "accept",
             Decision::Deny => "decline",
             Decision::Abort => "cancel",
         };
-        self.server.client.answer(&request, &json!({"decision": word}))
+        self.server
+            .client
+            .answer(&request, &json!({"decision": word}))
     }
 }
 
@@ -484,7 +654,11 @@ impl Session for CodexSession {
                     }
                     InputMode::Steer => {
                         let turn = current_turn(&self.env);
-                        self.call(id, "turn/steer", json!({"input": input, "expectedTurnId": turn}))
+                        self.call(
+                            id,
+                            "turn/steer",
+                            json!({"input": input, "expectedTurnId": turn}),
+                        )
                     }
                 }
             }
@@ -493,9 +667,9 @@ impl Session for CodexSession {
                 self.call(id, "turn/interrupt", json!({"turnId": turn_id}))
             }
             ClientOp::Approval { call_id, decision } => self.approve(call_id, *decision),
-            ClientOp::Answer { call_id, .. } => {
-                Err(AgentError::Protocol(format!("no question of `{call_id}` was asked")))
-            }
+            ClientOp::Answer { call_id, .. } => Err(AgentError::Protocol(format!(
+                "no question of `{call_id}` was asked"
+            ))),
             ClientOp::Shutdown => {
                 self.server.end().await;
                 Ok(())
@@ -505,7 +679,7 @@ impl Session for CodexSession {
 
     async fn kill(&mut self) -> Result<(), AgentError> {
         self.server.expected_end.store(true, Ordering::Release);
-        let killed = self.server.leader.lock().await.kill_child().await;
+        let killed = self.server.process.crash().await;
         killed.map_err(|error| AgentError::Died(error.to_string()))?;
         self.server.router.ended().await;
         Ok(())
@@ -514,22 +688,34 @@ impl Session for CodexSession {
     async fn resume(&mut self) -> Result<(), AgentError> {
         let home = self.server.home.clone();
         let known = self.thread()?.id.clone();
-        self.server = Server::start(&self.binary, &self.mark, home).await?;
+        self.server = Server::start(&self.binary, &self.config, home).await?;
         self.open_thread(Some(&known)).await
     }
 
     async fn finish(&mut self) -> Result<(), AgentError> {
-        if let Some(thread) = self.thread.clone().filter(|_| !self.server.router.is_closed()) {
+        if let Some(thread) = self
+            .thread
+            .clone()
+            .filter(|_| !self.server.router.is_closed())
+        {
             tokio::time::sleep(SETTLE).await;
             self.leave();
             let turn_id = current_turn(&self.env);
             let interrupt = json!({"threadId": thread.id, "turnId": turn_id});
-            // A scenario that was given up may have left a turn running; mostly there is none.
-            let _ = self.server.client.ask("turn/interrupt", &interrupt, self.env.limit).await;
             let params = json!({"threadId": thread.id});
-            // Either may be unknown to this version, or the process may be gone: nothing is lost.
-            for method in ["thread/backgroundTerminals/clean", "thread/unsubscribe"] {
-                let _ = self.server.client.ask(method, &params, self.env.limit).await;
+            // A scenario that was given up may have left a turn running; mostly there is none. The
+            // others may be unknown to this version, or the process may be gone: nothing is lost.
+            let asks = [
+                ("turn/interrupt", &interrupt),
+                ("thread/backgroundTerminals/clean", &params),
+                ("thread/unsubscribe", &params),
+            ];
+            for (method, params) in asks {
+                let asked = self.server.client.ask(method, params, self.env.limit).await;
+                // Who doesn't answer one won't answer the next.
+                if matches!(asked, Err(AgentError::TimedOut { .. })) {
+                    break;
+                }
             }
         }
         if self.env.private {
@@ -539,8 +725,15 @@ impl Session for CodexSession {
         Ok(())
     }
 
+    fn ending(&self) -> Option<String> {
+        self.server
+            .process
+            .ending()
+            .map(|ending| ending.words.clone())
+    }
+
     fn pid(&self) -> Option<u32> {
-        self.server.pid
+        self.server.process.pid()
     }
 
     fn processes(&self) -> Vec<Process> {
@@ -558,8 +751,14 @@ impl Drop for CodexSession {
 fn current_turn(env: &CaseEnv) -> Option<String> {
     env.tracer.with(0, |entries| {
         entries.iter().rev().find_map(|entry| match &entry.what {
-            What::OpReply { turn_id: Some(turn_id), .. } => Some(turn_id.clone()),
-            What::Event { event: AgentEvent::TurnStarted { turn_id }, .. } => Some(turn_id.clone()),
+            What::OpReply {
+                turn_id: Some(turn_id),
+                ..
+            } => Some(turn_id.clone()),
+            What::Event {
+                event: AgentEvent::TurnStarted { turn_id },
+                ..
+            } => Some(turn_id.clone()),
             _ => None,
         })
     })

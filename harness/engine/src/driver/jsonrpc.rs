@@ -16,12 +16,21 @@ use super::lines::{JsonLines, Line};
 /// Messages that may wait for a peer that does not read.
 const OUTBOX_LIMIT: usize = 1024;
 
+/// A message as it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Raw<'a> {
+    /// The whole message.
+    pub message: &'a Value,
+    /// The length of its line.
+    pub bytes: usize,
+}
+
 /// What becomes of messages that are no replies. Called in the order in which they were read.
 pub trait Inbox: Send + Sync + 'static {
     /// A notification.
-    fn notification(&self, method: &str, params: &Value, raw: &Value);
+    fn notification(&self, method: &str, params: &Value, raw: &Raw<'_>);
     /// A request of the peer, to be answered with [`Client::answer`].
-    fn request(&self, id: &Value, method: &str, params: &Value, raw: &Value);
+    fn request(&self, id: &Value, method: &str, params: &Value, raw: &Raw<'_>);
     /// A line that is no message.
     fn garbage(&self, text: String);
     /// The peer closed its output.
@@ -59,9 +68,18 @@ impl Client {
         let (out, outbox) = mpsc::channel(OUTBOX_LIMIT);
         let pending = Pending::default();
         let close = CancellationToken::new();
-        tokio::spawn(close.clone().run_until_cancelled_owned(write(stdin, outbox)));
+        tokio::spawn(
+            close
+                .clone()
+                .run_until_cancelled_owned(write(stdin, outbox)),
+        );
         tokio::spawn(read(stdout, pending.clone(), inbox));
-        Self { out, pending, next_id: Arc::default(), close }
+        Self {
+            out,
+            pending,
+            next_id: Arc::default(),
+            close,
+        }
     }
 
     /// Closes the peer's input.
@@ -102,11 +120,15 @@ impl Client {
         self.call(method, params, |reply| drop(give.send(reply)))?;
         match tokio::time::timeout(limit, take).await {
             Ok(Ok(Ok(result))) => Ok(result),
-            Ok(Ok(Err(error))) => {
-                Err(AgentError::Protocol(format!("`{method}` was refused: {}", error.message)))
-            }
+            Ok(Ok(Err(error))) => Err(AgentError::Protocol(format!(
+                "`{method}` was refused: {}",
+                error.message
+            ))),
             Ok(Err(_)) => Err(AgentError::Died(format!("it went away during `{method}`"))),
-            Err(_) => Err(AgentError::TimedOut { what: format!("answer `{method}`"), limit }),
+            Err(_) => Err(AgentError::TimedOut {
+                what: format!("answer `{method}`"),
+                limit,
+            }),
         }
     }
 
@@ -127,14 +149,16 @@ impl Client {
     }
 
     fn send(&self, message: &Value) -> Result<(), AgentError> {
-        self.out.try_send(format!("{message}\n")).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                AgentError::Protocol(format!("{OUTBOX_LIMIT} messages wait, and it reads none"))
-            }
-            mpsc::error::TrySendError::Closed(_) => {
-                AgentError::Died("it does not read its input any more".to_owned())
-            }
-        })
+        self.out
+            .try_send(format!("{message}\n"))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    AgentError::Protocol(format!("{OUTBOX_LIMIT} messages wait, and it reads none"))
+                }
+                mpsc::error::TrySendError::Closed(_) => {
+                    AgentError::Died("it does not read its input any more".to_owned())
+                }
+            })
     }
 }
 
@@ -157,17 +181,21 @@ async fn read(stdout: impl AsyncRead + Unpin, pending: Pending, inbox: Arc<dyn I
             }
         };
         let params = message.get("params").unwrap_or(&Value::Null);
+        let raw = Raw {
+            message: &message,
+            bytes: lines.length_bytes(),
+        };
         match (message["method"].as_str(), message.get("id")) {
-            (Some(method), None) => inbox.notification(method, params, &message),
-            (Some(method), Some(id)) => inbox.request(id, method, params, &message),
+            (Some(method), None) => inbox.notification(method, params, &raw),
+            (Some(method), Some(id)) => inbox.request(id, method, params, &raw),
             (None, Some(id)) => {
                 let waiting = id.as_u64().and_then(|id| lock(&pending).remove(&id));
                 match waiting {
                     Some(on_reply) => on_reply(reply_of(&message)),
-                    None => inbox.garbage(message.to_string().chars().take(200).collect()),
+                    None => inbox.garbage(lines.shown()),
                 }
             }
-            (None, None) => inbox.garbage(message.to_string().chars().take(200).collect()),
+            (None, None) => inbox.garbage(lines.shown()),
         }
     }
     inbox.closed();

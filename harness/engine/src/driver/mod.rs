@@ -7,6 +7,7 @@ pub mod points;
 pub mod reference;
 pub mod stdio;
 
+mod child;
 mod lines;
 mod queue_events;
 
@@ -22,6 +23,10 @@ use cutpoint_scenario::ast::Capability;
 use self::points::Points;
 use crate::rollout::RolloutReader;
 use crate::tracer::Tracer;
+
+/// How long an agent may take to start unless told otherwise. Released versions of Codex take up to
+/// 0.6 s on a 2-core machine.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why an agent could not be driven on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -101,6 +106,11 @@ pub trait Session: Send {
 
     /// The processes that work for this session, without the agent itself.
     fn processes(&self) -> Vec<Process>;
+
+    /// How the agent's process ended, as a clause, if it did so on its own.
+    fn ending(&self) -> Option<String> {
+        None
+    }
 
     /// The agent's process; `None` if it runs in this one.
     fn pid(&self) -> Option<u32>;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,12 +15,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use super::lines::{GarbageLog, JsonLines, Line, tail};
-use super::{AgentError, CaseEnv, Driver, Session, queue_events, reference};
-use crate::process::{self, Belongs, GroupLeader, RUN_VARIABLE};
-
-/// How long the process may take to end once its input was closed.
-const END_PATIENCE: Duration = Duration::from_secs(2);
+use super::child::{AgentProcess, END_PATIENCE, EXIT_PATIENCE};
+use super::lines::{Budget, GarbageLog, JsonLines, Line};
+use super::{AgentError, CaseEnv, Driver, START_LIMIT, Session, queue_events, reference};
+use crate::process::{self, Belongs, RUN_VARIABLE};
 
 /// How to start the agent.
 #[derive(Debug, Clone)]
@@ -37,6 +34,7 @@ pub struct StdioDriver {
     command: StdioCommand,
     info: AgentInfo,
     mark: String,
+    start_limit: Duration,
 }
 
 impl StdioDriver {
@@ -49,7 +47,20 @@ impl StdioDriver {
             features: reference::features(),
             defects,
         };
-        Self { command, info, mark: mark.to_owned() }
+        Self {
+            command,
+            info,
+            mark: mark.to_owned(),
+            start_limit: START_LIMIT,
+        }
+    }
+
+    /// Bounds how long the agent may take to start.
+    pub fn start_limit(self, start_limit: Duration) -> Self {
+        Self {
+            start_limit,
+            ..self
+        }
     }
 }
 
@@ -68,128 +79,158 @@ impl Driver for StdioDriver {
 
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
         let mut command = self.command.clone();
-        command.arguments.extend(self.info.defects.iter().flat_map(|defect| {
-            ["--defect".to_owned(), defect.clone()]
-        }));
-        let running = Running::start(&command, &self.mark, &env, None).await?;
-        Ok(Box::new(StdioSession { command, mark: self.mark.clone(), env, running }))
+        command.arguments.extend(
+            self.info
+                .defects
+                .iter()
+                .flat_map(|defect| ["--defect".to_owned(), defect.clone()]),
+        );
+        let how = How {
+            command,
+            mark: self.mark.clone(),
+            start_limit: self.start_limit,
+        };
+        let running = Running::start(&how, &env, None).await?;
+        Ok(Box::new(StdioSession { how, env, running }))
     }
 }
 
-struct StdioSession {
+/// How the process of a session is started, each time.
+struct How {
     command: StdioCommand,
     mark: String,
+    start_limit: Duration,
+}
+
+struct StdioSession {
+    how: How,
     env: CaseEnv,
     running: Running,
 }
 
 /// A running process.
 struct Running {
-    leader: GroupLeader,
+    process: Arc<AgentProcess>,
     stdin: Option<ChildStdin>,
     reader: JoinHandle<()>,
-    stderr: JoinHandle<String>,
     expected_end: Arc<AtomicBool>,
     rollout: PathBuf,
 }
 
 impl Running {
-    async fn start(
-        command: &StdioCommand,
-        mark: &str,
-        env: &CaseEnv,
-        resume: Option<&Path>,
-    ) -> Result<Self, AgentError> {
-        let failed = |error: std::io::Error| {
-            AgentError::Start(format!("{}: {error}", command.program.display()))
-        };
+    async fn start(how: &How, env: &CaseEnv, resume: Option<&Path>) -> Result<Self, AgentError> {
+        let program = &how.command.program;
+        let failed =
+            |error: std::io::Error| AgentError::Start(format!("{}: {error}", program.display()));
         let (cwd, rollouts) = (env.dir.join("work"), env.dir.join("rollouts"));
         for directory in [&cwd, &rollouts] {
-            std::fs::create_dir_all(directory).map_err(failed)?;
+            let made = std::fs::create_dir_all(directory);
+            made.map_err(|error| AgentError::Start(format!("{}: {error}", directory.display())))?;
         }
-        let mut process = Command::new(&command.program);
-        process
-            .args(&command.arguments)
+        let mut command = Command::new(program);
+        command
+            .args(&how.command.arguments)
             .args(["--base-url", &env.base_url, "--seed", &env.seed.to_string()])
             .arg("--rollout-dir")
             .arg(&rollouts);
         if env.needs.contains(&Capability::ServerHistory) {
-            process.arg("--server-history");
+            command.arg("--server-history");
         }
         if let Some(path) = resume {
-            process.arg("--resume").arg(path);
+            command.arg("--resume").arg(path);
         }
-        process
-            .env(RUN_VARIABLE, mark)
-            .current_dir(&cwd)
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = process.spawn().map_err(failed)?;
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(AgentError::Start("no pipes".to_owned()));
-        };
-        let pid = child.id();
-        let leader = GroupLeader::new(child);
-        let stderr = tokio::spawn(tail(stderr));
-        env.tracer.record(What::AgentStarted { pid, resumed: resume.is_some() });
+        command.env(RUN_VARIABLE, &how.mark).current_dir(&cwd);
+        let (process, stdin, stdout) = AgentProcess::spawn(&mut command).map_err(failed)?;
+        env.tracer.record(What::AgentStarted {
+            pid: process.pid(),
+            resumed: resume.is_some(),
+        });
         let expected_end = Arc::new(AtomicBool::new(false));
         let seen = env.tracer.len();
-        let reader = tokio::spawn(read(stdout, env.clone(), expected_end.clone()));
+        let reader = tokio::spawn(read(
+            stdout,
+            env.clone(),
+            process.clone(),
+            expected_end.clone(),
+        ));
+        let stdin = Some(stdin);
         let mut running = Self {
-            leader,
-            stdin: Some(stdin),
+            process,
+            stdin,
             reader,
-            stderr,
             expected_end,
             rollout: PathBuf::new(),
         };
-        running.rollout = running.wait_until_ready(env, seen).await?;
+        running.rollout = running.wait_until_ready(env, seen, how.start_limit).await?;
         env.rollout.set_path(&running.rollout);
         Ok(running)
     }
 
     /// Waits for the first event, which tells where the rollout is.
-    async fn wait_until_ready(&mut self, env: &CaseEnv, seen: usize) -> Result<PathBuf, AgentError> {
+    async fn wait_until_ready(
+        &mut self,
+        env: &CaseEnv,
+        seen: usize,
+        limit: Duration,
+    ) -> Result<PathBuf, AgentError> {
         let configured = |what: &What| match what {
             What::Event { raw, .. } if raw["msg"]["type"] == "session_configured" => {
-                raw["msg"]["rollout_path"].as_str().map(PathBuf::from).map(Some)
+                raw["msg"]["rollout_path"]
+                    .as_str()
+                    .map(PathBuf::from)
+                    .map(Some)
             }
             What::AgentExited { .. } => Some(None),
             _ => None,
         };
-        match env.tracer.wait(seen, env.limit, configured).await {
-            Ok((_, Some(path))) => Ok(path),
-            Ok((_, None)) => Err(AgentError::Start(self.last_words().await)),
-            Err(_) => {
-                let garbage = env.tracer.find(seen, |what| match what {
-                    What::Garbage { text } => Some(text.clone()),
-                    _ => None,
-                });
-                let printed = garbage.map(|(_, text)| format!("; it printed {text:?}"));
-                let what = format!("send `session_configured`{}", printed.unwrap_or_default());
-                Err(AgentError::TimedOut { what, limit: env.limit })
+        let mut why = match env.tracer.wait(seen, limit, configured).await {
+            Ok((_, Some(path))) => return Ok(path),
+            Ok((_, None)) => {
+                let ending = self.process.ending().map(|ending| ending.words.clone());
+                ending.unwrap_or_else(|| "it ended at once".to_owned())
             }
+            Err(_) => {
+                format!(
+                    "it did not send `session_configured` within {} s",
+                    limit.as_secs_f64()
+                )
+            }
+        };
+        let garbage = env.tracer.find(seen, |what| match what {
+            What::Garbage { text } => Some(text.clone()),
+            _ => None,
+        });
+        if let Some((_, text)) = garbage {
+            why.push_str(&format!("; it printed {text:?}"));
         }
+        self.expected_end.store(true, Ordering::Release);
+        let stderr = self.process.last_words().await;
+        Err(AgentError::Start(
+            format!("{why}\n{stderr}").trim_end().to_owned(),
+        ))
     }
 
-    async fn last_words(&mut self) -> String {
-        let status = self.leader.end(END_PATIENCE).await;
-        let stderr = tokio::time::timeout(END_PATIENCE, &mut self.stderr).await;
-        let stderr = stderr.ok().and_then(Result::ok).unwrap_or_default();
-        let status = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
-        format!("it ended at once ({status})\n{}", stderr.trim_end()).trim_end().to_owned()
+    /// Waits for the reader's end. May be asked again, unlike the task's handle itself.
+    async fn reader_has_ended(&mut self) -> bool {
+        self.reader.is_finished()
+            || tokio::time::timeout(END_PATIENCE, &mut self.reader)
+                .await
+                .is_ok()
     }
 
-    async fn end(&mut self) {
+    async fn end(&mut self, env: &CaseEnv) {
         self.expected_end.store(true, Ordering::Release);
         self.stdin = None;
-        self.leader.end(END_PATIENCE).await;
-        // A tool that the agent left behind may hold its output open.
-        if tokio::time::timeout(END_PATIENCE, &mut self.reader).await.is_err() {
+        self.process.end().await;
+        // The reader stops by itself soon after the process; this is for what nobody thought of.
+        if !self.reader_has_ended().await {
             self.reader.abort();
+            let exited = What::AgentExited {
+                code: None,
+                expected: true,
+                stderr: String::new(),
+            };
+            env.tracer.record(exited);
         }
     }
 }
@@ -197,30 +238,66 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.reader.abort();
-        self.stderr.abort();
     }
 }
 
-async fn read(stdout: ChildStdout, env: CaseEnv, expected_end: Arc<AtomicBool>) {
+/// Records what the process tells, and its end.
+async fn read(
+    stdout: ChildStdout,
+    env: CaseEnv,
+    process: Arc<AgentProcess>,
+    expected_end: Arc<AtomicBool>,
+) {
     let mut lines = JsonLines::new(stdout);
+    let messages = read_messages(&mut lines, &env, &process);
+    // What the agent left behind may hold its output open; it says nothing for the agent any more.
+    let outlived = async {
+        process.gone().await;
+        tokio::time::sleep(EXIT_PATIENCE).await;
+    };
+    tokio::select! {
+        () = messages => {}
+        () = outlived => {}
+    }
+    let expected = expected_end.load(Ordering::Acquire);
+    env.rollout.read(ReadTrigger::Exit);
+    let ending = process.ended().await;
+    let stderr = if expected {
+        String::new()
+    } else {
+        process.last_words().await
+    };
+    env.tracer.record(What::AgentExited {
+        code: ending.code,
+        expected,
+        stderr,
+    });
+}
+
+async fn read_messages(lines: &mut JsonLines<ChildStdout>, env: &CaseEnv, process: &AgentProcess) {
     let mut garbage = GarbageLog::default();
+    let mut budget = Budget::default();
     while let Some(line) = lines.next().await {
-        match line {
-            Line::Message(message) => match serde_json::from_value::<Event>(message.clone()) {
-                Ok(event) => {
-                    if let EventMsg::SessionConfigured { rollout_path, .. } = &event.msg {
-                        env.rollout.set_path(Path::new(rollout_path));
-                    }
-                    queue_events::record(&event, &env.tracer, &env.rollout);
+        let message = match line {
+            Line::Message(message) => message,
+            Line::Garbage(text) => {
+                garbage.record(&env.tracer, text);
+                continue;
+            }
+        };
+        if !budget.spend(lines.length_bytes()) {
+            return process.condemn(Budget::overdrawn()).await;
+        }
+        match serde_json::from_value::<Event>(message) {
+            Ok(event) => {
+                if let EventMsg::SessionConfigured { rollout_path, .. } = &event.msg {
+                    env.rollout.set_path(Path::new(rollout_path));
                 }
-                Err(_) => garbage.record(&env.tracer, message.to_string()),
-            },
-            Line::Garbage(text) => garbage.record(&env.tracer, text),
+                queue_events::record(&event, &env.tracer, &env.rollout);
+            }
+            Err(_) => garbage.record(&env.tracer, lines.shown()),
         }
     }
-    env.rollout.read(ReadTrigger::Exit);
-    let expected = expected_end.load(Ordering::Acquire);
-    env.tracer.record(What::AgentExited { code: None, expected, stderr: String::new() });
 }
 
 #[async_trait]
@@ -230,7 +307,10 @@ impl Session for StdioSession {
             return Err(AgentError::Protocol("it knows no such op".to_owned()));
         };
         let ends = matches!(op, cutpoint_protocol::session::Op::Shutdown);
-        let submission = Submission { id: id.to_owned(), op };
+        let submission = Submission {
+            id: id.to_owned(),
+            op,
+        };
         let line = serde_json::to_string(&submission).unwrap_or_default() + "\n";
         if ends {
             self.running.expected_end.store(true, Ordering::Release);
@@ -244,43 +324,57 @@ impl Session for StdioSession {
         };
         match tokio::time::timeout(self.env.limit, written).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(AgentError::Died(error.to_string())),
+            Ok(Err(error)) => {
+                // The agent is gone: the reader tells how, and this was not asked for.
+                self.running.reader_has_ended().await;
+                return Err(AgentError::Died(error.to_string()));
+            }
             Err(_) => {
                 let what = "read its input".to_owned();
-                return Err(AgentError::TimedOut { what, limit: self.env.limit });
+                return Err(AgentError::TimedOut {
+                    what,
+                    limit: self.env.limit,
+                });
             }
         }
         if ends {
-            self.running.end().await;
+            self.running.end(&self.env).await;
         }
         Ok(())
     }
 
     async fn kill(&mut self) -> Result<(), AgentError> {
         self.running.expected_end.store(true, Ordering::Release);
-        let killed = self.running.leader.kill_child().await;
+        let killed = self.running.process.crash().await;
         killed.map_err(|error| AgentError::Died(error.to_string()))?;
-        self.running.end().await;
+        self.running.end(&self.env).await;
         Ok(())
     }
 
     async fn resume(&mut self) -> Result<(), AgentError> {
         let rollout = self.running.rollout.clone();
-        self.running = Running::start(&self.command, &self.mark, &self.env, Some(&rollout)).await?;
+        self.running = Running::start(&self.how, &self.env, Some(&rollout)).await?;
         Ok(())
     }
 
     async fn finish(&mut self) -> Result<(), AgentError> {
-        self.running.end().await;
+        self.running.end(&self.env).await;
         Ok(())
     }
 
+    fn ending(&self) -> Option<String> {
+        self.running
+            .process
+            .ending()
+            .map(|ending| ending.words.clone())
+    }
+
     fn pid(&self) -> Option<u32> {
-        self.running.leader.id()
+        self.running.process.pid()
     }
 
     fn processes(&self) -> Vec<Process> {
-        let own = self.running.leader.id();
+        let own = self.running.process.pid();
         let mut found = process::find(&Belongs::Case(self.env.dir.clone()));
         found.retain(|process| Some(process.pid) != own);
         found

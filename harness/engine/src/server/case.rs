@@ -312,9 +312,8 @@ impl Case {
             }),
             ScriptedBody::Stream { parts, end } => {
                 let id = format!("resp_{number}");
-                let plan = plan::compose(parts, end, &id, request, self.config.asks_approval).map_err(|message| {
+                let plan = plan::compose(parts, end, &id, request, self.config.asks_approval).inspect_err(|message| {
                     state.scenario_errors.push(message.clone());
-                    message
                 })?;
                 Ok(self.stream(state, plan, before, number))
             }
