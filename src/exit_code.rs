@@ -4,7 +4,7 @@ use std::process;
 
 use cutpoint_check::outcome::Status;
 
-/// What a command's end means. Documented in `docs/exit-codes.md`; a code never changes its meaning.
+/// What a command's end means. Documented in `docs/ci.md`; a code never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExitCode {
     /// The agent conforms, or the command did what it was asked to.

@@ -1,7 +1,8 @@
 //! The reports that the user asked for, as one.
 
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use cutpoint_check::outcome::Case;
@@ -30,44 +31,66 @@ pub struct Reports {
     reporters: Vec<Named>,
     summary: Summary,
     progress: ProgressBar,
-    json: Option<(Draft, PathBuf)>,
 }
 
 struct Named {
     name: String,
     reporter: Box<dyn Reporter>,
+    /// The file that the report is written to, until it is whole.
+    draft: Option<Draft>,
     /// Why nothing is told to it any more. The other reports are finished all the same.
     failed: Option<io::Error>,
 }
 
 impl Named {
-    fn new(name: impl Into<String>, reporter: impl Reporter + 'static) -> Self {
+    fn stream(name: &str, reporter: impl Reporter + 'static) -> Self {
         Self {
-            name: name.into(),
+            name: name.to_owned(),
             reporter: Box::new(reporter),
+            draft: None,
             failed: None,
         }
     }
-}
 
-/// A JUnit report that takes its place when it is whole.
-struct JunitFile {
-    report: Junit<'static>,
-    draft: Option<Draft>,
-}
-
-impl Reporter for JunitFile {
-    fn case(&mut self, case: &Case) -> io::Result<()> {
-        self.report.case(case)
+    /// A report in a file of its own, which takes its place when it is whole.
+    fn file<R: Reporter + 'static>(
+        path: &Path,
+        report: impl FnOnce(BufWriter<File>) -> io::Result<R>,
+    ) -> Result<Self, Failure> {
+        let open = || {
+            let draft = Draft::create(path)?;
+            let reporter = report(BufWriter::new(draft.handle()?))?;
+            Ok(Self {
+                name: path.display().to_string(),
+                reporter: Box::new(reporter),
+                draft: Some(draft),
+                failed: None,
+            })
+        };
+        open().map_err(|error| files::failure(path, &error))
     }
 
-    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        let text = self.report.render(summary)?;
-        let Some(mut draft) = self.draft.take() else {
-            return Ok(());
+    fn tell(&mut self, tell: &mut dyn FnMut(&mut dyn Reporter) -> io::Result<()>) {
+        if self.failed.is_some() {
+            return;
+        }
+        match tell(self.reporter.as_mut()) {
+            // Whoever reads our output has seen enough; the exit code still tells the result.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => self.failed = Some(error),
+            Ok(()) => {}
+        }
+    }
+
+    /// Puts a whole report into its place; gives what went wrong with it until then.
+    fn keep(self) -> Option<String> {
+        drop(self.reporter);
+        let kept = match (self.failed, self.draft) {
+            (Some(error), _) => Err(error),
+            (None, Some(draft)) => draft.keep(),
+            (None, None) => Ok(()),
         };
-        draft.write_all(text.as_bytes())?;
-        draft.keep()
+        kept.err().map(|error| format!("{}: {error}", self.name))
     }
 }
 
@@ -93,46 +116,32 @@ impl Reports {
             colour,
             context,
         );
-        let mut reporters = vec![Named::new("stdout", console)];
+        let mut reporters = vec![Named::stream("stdout", console)];
         if let Some(path) = wanted.junit {
-            let draft = Draft::create(path).map_err(|error| files::failure(path, &error))?;
-            let report = JunitFile {
-                report: Junit::new(path, context),
-                draft: Some(draft),
-            };
-            reporters.push(Named::new(path.display().to_string(), report));
+            reporters.push(Named::file(path, |to| Ok(Junit::new(to, context)))?);
         }
-        let mut json = None;
         if let Some(path) = wanted.json {
-            let failed = |error: io::Error| files::failure(path, &error);
-            let draft = Draft::create(path).map_err(failed)?;
-            let file = draft.handle().map_err(failed)?;
-            let lines = JsonLines::new(BufWriter::new(file), wanted.seed, wanted.strict);
-            reporters.push(Named::new(
-                path.display().to_string(),
-                lines.map_err(failed)?,
-            ));
-            json = Some((draft, path.to_owned()));
+            let lines = |to| JsonLines::new(to, wanted.seed, wanted.strict);
+            reporters.push(Named::file(path, lines)?);
         }
         if github::wanted() {
-            reporters.push(Named::new(
-                "annotations",
-                Annotations::new(io::stdout(), context),
-            ));
+            let annotations = Annotations::new(io::stdout(), context);
+            reporters.push(Named::stream("annotations", annotations));
         }
         let summary = Summary::new(wanted.seed, wanted.strict);
         Ok(Self {
             reporters,
             summary,
             progress,
-            json,
         })
     }
 
     /// Takes a case that has ended.
     pub fn case(&mut self, case: &Case) {
         self.summary.add(case);
-        self.tell(|reporter| reporter.case(case));
+        for named in &mut self.reporters {
+            named.tell(&mut |reporter| reporter.case(case));
+        }
         self.progress.inc(1);
     }
 
@@ -140,48 +149,15 @@ impl Reports {
     pub fn finish(mut self, took: Duration) -> Result<(), Failure> {
         self.progress.finish_and_clear();
         self.summary.duration_ms = took.as_secs_f64() * 1000.0;
-        let summary = self.summary.clone();
-        self.tell(|reporter| reporter.finish(&summary));
-        let mut failed: Vec<String> = Vec::new();
-        let mut json_is_whole = true;
-        for Named {
-            name, failed: why, ..
-        } in &self.reporters
-        {
-            if let Some(error) = why {
-                failed.push(format!("{name}: {error}"));
-                json_is_whole &= self
-                    .json
-                    .as_ref()
-                    .is_none_or(|(_, path)| *name != path.display().to_string());
-            }
-        }
-        if let Some((draft, path)) = self.json.take_if(|_| json_is_whole)
-            && let Err(error) = draft.keep()
-        {
-            failed.push(format!("{}: {error}", path.display()));
+        let mut failed = Vec::new();
+        for mut named in self.reporters {
+            named.tell(&mut |reporter| reporter.finish(&self.summary));
+            failed.extend(named.keep());
         }
         if failed.is_empty() {
             Ok(())
         } else {
             Err(Failure::trouble(failed.join("\n")))
-        }
-    }
-
-    fn tell(&mut self, mut tell: impl FnMut(&mut dyn Reporter) -> io::Result<()>) {
-        for Named {
-            reporter, failed, ..
-        } in &mut self.reporters
-        {
-            if failed.is_some() {
-                continue;
-            }
-            match tell(reporter.as_mut()) {
-                // Whoever reads our output has seen enough; the exit code still tells the result.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                Err(error) => *failed = Some(error),
-                Ok(()) => {}
-            }
         }
     }
 }

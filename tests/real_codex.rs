@@ -75,13 +75,13 @@ fn main() -> ExitCode {
             Trial::test(name, run).with_ignored_flag(!applies)
         })
         .collect();
+    let version = driver.info().version;
     trials.push(Trial::test("the installed version is the one that was asked for", move || {
-        let version = driver.info().version;
         if version == VERSION { Ok(()) } else { Err(version.into()) }
     }));
     let conclusion = libtest_mimic::run(&arguments, trials);
-    let left = nothing_left(runtime, bench, &mark);
-    if left { conclusion.exit_code() } else { ExitCode::FAILURE }
+    runtime.block_on(driver.close());
+    if nothing_left(&mark) { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 
 /// Tests run on threads of their own and share one Codex process, so its runtime has its own too.
@@ -114,13 +114,7 @@ fn as_known(planned: &Planned, case: &Case) -> Result<(), Failed> {
 }
 
 /// When all is over, nothing that was started is alive.
-fn nothing_left(
-    runtime: Arc<tokio::runtime::Runtime>,
-    bench: Arc<common::Bench>,
-    mark: &str,
-) -> bool {
-    drop(bench);
-    drop(runtime);
+fn nothing_left(mark: &str) -> bool {
     let left = find(&Belongs::Run(mark.to_owned()));
     for process in &left {
         eprintln!("still alive: {} {}", process.pid, process.command);

@@ -1,8 +1,6 @@
 //! JUnit XML, which most CI systems read.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use cutpoint_check::outcome::{Case, Status};
@@ -16,18 +14,18 @@ use crate::summary::Summary;
 use crate::text::clean;
 use crate::{Context, Reporter};
 
-/// Gathers the cases and writes them as one file at the end: a suite per agent, a test per case.
-pub struct Junit<'a> {
-    path: PathBuf,
+/// Gathers the cases and writes them as one document at the end: a suite per agent, a test per case.
+pub struct Junit<'a, W> {
+    to: W,
     context: Context<'a>,
     suites: Vec<(AgentInfo, Vec<TestCase>)>,
 }
 
-impl<'a> Junit<'a> {
-    /// A report that will stand at `path`.
-    pub fn new(path: &Path, context: Context<'a>) -> Self {
+impl<'a, W: Write> Junit<'a, W> {
+    /// A report that is written to `to` when the run has ended.
+    pub fn new(to: W, context: Context<'a>) -> Self {
         Self {
-            path: path.to_owned(),
+            to,
             context,
             suites: Vec::new(),
         }
@@ -37,7 +35,7 @@ impl<'a> Junit<'a> {
     ///
     /// # Errors
     /// If it cannot be put into XML.
-    pub fn render(&self, summary: &Summary) -> io::Result<String> {
+    fn render(&self, summary: &Summary) -> io::Result<String> {
         let mut report = Report::new("cutpoint");
         report.set_time(duration(summary.duration_ms));
         for (agent, cases) in &self.suites {
@@ -60,7 +58,7 @@ impl<'a> Junit<'a> {
     }
 }
 
-impl Reporter for Junit<'_> {
+impl<W: Write> Reporter for Junit<'_, W> {
     fn case(&mut self, case: &Case) -> io::Result<()> {
         let test = test_case(case, &self.context);
         match self
@@ -76,7 +74,8 @@ impl Reporter for Junit<'_> {
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         let text = self.render(summary)?;
-        write_atomically(&self.path, text.as_bytes())
+        self.to.write_all(text.as_bytes())?;
+        self.to.flush()
     }
 }
 
@@ -166,22 +165,4 @@ fn xml(text: &str) -> XmlString {
 
 fn duration(duration_ms: f64) -> Duration {
     Duration::try_from_secs_f64(duration_ms / 1000.0).unwrap_or_default()
-}
-
-/// Writes a file so that nobody ever reads half of it.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(parent)?;
-    let mut builder = tempfile::Builder::new();
-    // CI systems read reports as another user, unlike other temporary files.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(parent)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }

@@ -330,6 +330,7 @@ impl Case {
         conversation: usize,
         history: &[Item],
     ) -> Result<Answer, String> {
+        state.conversations.follow(conversation, history);
         let taken = state.conversations.taken(conversation);
         let found = self.matcher.as_ref().map_or(Match::None, |matcher| matcher.match_request(history, taken));
         let number = match found {

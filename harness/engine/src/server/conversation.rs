@@ -22,8 +22,10 @@ struct Conversation {
     /// The first text that a user wrote in it.
     opening: Option<String>,
     served: usize,
-    /// Recorded exchanges that were served, by index.
+    /// The numbers of the recorded exchanges that were served.
     taken: Vec<usize>,
+    /// How many items of the model the last request's history held.
+    answers: usize,
 }
 
 impl Conversations {
@@ -42,7 +44,7 @@ impl Conversations {
             self.forgotten += 1;
         }
         let opening = texts.into_iter().next();
-        self.known.push(Conversation { opening, served: 0, taken: Vec::new() });
+        self.known.push(Conversation { opening, served: 0, taken: Vec::new(), answers: 0 });
         self.forgotten + self.known.len() - 1
     }
 
@@ -55,6 +57,19 @@ impl Conversations {
     pub fn serve(&mut self, conversation: usize) {
         if let Some(found) = self.get_mut(conversation) {
             found.served += 1;
+        }
+    }
+
+    /// Notes what a request of a recorded conversation knows of the model's answers. One that knows
+    /// less than the request before it begins the conversation anew: a client may run the same
+    /// recording again and again.
+    pub fn follow(&mut self, conversation: usize, history: &[Item]) {
+        let answers = history.iter().filter(|item| is_answer(item)).count();
+        if let Some(found) = self.get_mut(conversation) {
+            if answers < found.answers {
+                found.taken.clear();
+            }
+            found.answers = answers;
         }
     }
 
@@ -83,6 +98,11 @@ impl Conversations {
     }
 }
 
+/// Whether the model has made the item.
+fn is_answer(item: &Item) -> bool {
+    item.role() == Some("assistant") || item.call_kind().is_some()
+}
+
 /// What a person wrote; notes of the agent in a user's name are wrapped in a tag and don't count.
 fn user_text(item: &Item) -> Option<String> {
     if item.role() != Some("user") {
@@ -109,6 +129,21 @@ mod tests {
         let later = [Item::user_text("fix it"), Item::user_text("and now?")];
         assert_eq!(conversations.find(&later), 0);
         assert_eq!((conversations.served(0), conversations.served(1)), (1, 0));
+    }
+
+    #[test]
+    fn a_conversation_that_forgets_its_answers_begins_anew() {
+        let mut conversations = Conversations::default();
+        let answer = serde_json::json!({"role": "assistant", "content": "hello"});
+        let answer = Item::from_value(answer).unwrap();
+        let opening = [Item::user_text("hi")];
+        let later = [Item::user_text("hi"), answer, Item::user_text("and now?")];
+        let at = conversations.find(&opening);
+        for (history, taken) in [(&opening[..], &[][..]), (&later, &[1]), (&opening, &[])] {
+            conversations.follow(at, history);
+            assert_eq!(conversations.taken(at), taken);
+            conversations.take(at, 1 + taken.len());
+        }
     }
 
     #[test]
