@@ -41,9 +41,17 @@ const KNOWN: &[Known] = &[
         always: false,
     },
     // docs/findings/codex-0.169.0.md#a-turn-cut-by-a-crash-never-ends-in-the-rollout
-    Known { file: "scenarios/resume/killed-while-a-tool-runs.kdl", broken: &["ROLL-4"], always: true },
+    Known {
+        file: "scenarios/resume/killed-while-a-tool-runs.kdl",
+        broken: &["ROLL-4"],
+        always: true,
+    },
     // docs/findings/codex-0.169.0.md#commands-outlive-the-interrupt
-    Known { file: "scenarios/tools/no-process-left.kdl", broken: &["unmet"], always: true },
+    Known {
+        file: "scenarios/tools/no-process-left.kdl",
+        broken: &["unmet"],
+        always: true,
+    },
 ];
 
 fn main() -> ExitCode {
@@ -68,7 +76,10 @@ fn main() -> ExitCode {
         .into_iter()
         .map(|planned| {
             let (runtime, bench) = (runtime.clone(), bench.clone());
-            let name = format!("codex-{VERSION}::{}::{}", planned.file, planned.scenario.name);
+            let name = format!(
+                "codex-{VERSION}::{}::{}",
+                planned.file, planned.scenario.name
+            );
             let applies = needs::of(&planned.scenario).is_subset(&driver.capabilities());
             let run = move || as_known(&planned, &runtime.block_on(bench.run(&planned)));
             // What Codex cannot do is no test of it: it counts as ignored, not as passed.
@@ -76,17 +87,32 @@ fn main() -> ExitCode {
         })
         .collect();
     let version = driver.info().version;
-    trials.push(Trial::test("the installed version is the one that was asked for", move || {
-        if version == VERSION { Ok(()) } else { Err(version.into()) }
-    }));
+    trials.push(Trial::test(
+        "the installed version is the one that was asked for",
+        move || {
+            if version == VERSION {
+                Ok(())
+            } else {
+                Err(version.into())
+            }
+        },
+    ));
     let conclusion = libtest_mimic::run(&arguments, trials);
     runtime.block_on(driver.close());
-    if nothing_left(&mark) { conclusion.exit_code() } else { ExitCode::FAILURE }
+    if nothing_left(&mark) {
+        conclusion.exit_code()
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Tests run on threads of their own and share one Codex process, so its runtime has its own too.
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn installed() -> Option<PathBuf> {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cutpoint_scenario::ast::{
-    Action, Await, Capability, CutPoint, Part, ReplyBody, Scenario,
-};
+use cutpoint_scenario::ast::{Action, Await, Capability, CutPoint, Part, ReplyBody, Scenario};
 
 /// Everything that the scenario needs.
 pub fn of(scenario: &Scenario) -> BTreeSet<Capability> {

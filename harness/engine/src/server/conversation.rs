@@ -6,19 +6,21 @@
 
 use cutpoint_protocol::Item;
 
-/// How many conversations a case keeps apart. The oldest is forgotten beyond that, so that a
-/// stand-alone server that runs for days does not grow.
+/// How many conversations a case keeps apart. Beyond that the oldest but the main one is forgotten,
+/// so that a stand-alone server that runs for days does not grow.
 const CONVERSATIONS_KEPT: usize = 1024;
 
-/// The conversations of a case, in the order of their first request.
+/// The conversations of a case, in the order of their first request. The first is the main one.
 #[derive(Debug, Default)]
 pub struct Conversations {
+    /// Ordered by number.
     known: Vec<Conversation>,
-    forgotten: usize,
+    next_number: usize,
 }
 
 #[derive(Debug)]
 struct Conversation {
+    number: usize,
     /// The first text that a user wrote in it.
     opening: Option<String>,
     served: usize,
@@ -36,16 +38,23 @@ impl Conversations {
             Some(opening) => texts.contains(opening),
             None => texts.is_empty(),
         };
-        if let Some(at) = self.known.iter().position(same) {
-            return self.forgotten + at;
+        if let Some(found) = self.known.iter().find(|known| same(known)) {
+            return found.number;
         }
         if self.known.len() == CONVERSATIONS_KEPT {
-            self.known.remove(0);
-            self.forgotten += 1;
+            self.known.remove(1);
         }
+        let number = self.next_number;
+        self.next_number += 1;
         let opening = texts.into_iter().next();
-        self.known.push(Conversation { opening, served: 0, taken: Vec::new(), answers: 0 });
-        self.forgotten + self.known.len() - 1
+        self.known.push(Conversation {
+            number,
+            opening,
+            served: 0,
+            taken: Vec::new(),
+            answers: 0,
+        });
+        number
     }
 
     /// How many replies the conversation has had.
@@ -88,12 +97,19 @@ impl Conversations {
         }
     }
 
-    fn get(&self, conversation: usize) -> Option<&Conversation> {
-        self.known.get(conversation.checked_sub(self.forgotten)?)
+    fn get(&self, number: usize) -> Option<&Conversation> {
+        let at = self
+            .known
+            .binary_search_by_key(&number, |known| known.number)
+            .ok()?;
+        self.known.get(at)
     }
 
-    fn get_mut(&mut self, conversation: usize) -> Option<&mut Conversation> {
-        let at = conversation.checked_sub(self.forgotten)?;
+    fn get_mut(&mut self, number: usize) -> Option<&mut Conversation> {
+        let at = self
+            .known
+            .binary_search_by_key(&number, |known| known.number)
+            .ok()?;
         self.known.get_mut(at)
     }
 }
@@ -156,5 +172,6 @@ mod tests {
             assert_eq!(conversations.served(found), 1);
         }
         assert_eq!(conversations.known.len(), CONVERSATIONS_KEPT);
+        assert_eq!(conversations.served(0), 1, "the main conversation is kept");
     }
 }

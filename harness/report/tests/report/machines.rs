@@ -1,6 +1,5 @@
 //! What CI systems and other programs read.
 
-
 use cutpoint_check::outcome::{Case, Status};
 use cutpoint_report::json_lines::{CaseLine, ReadError, Results};
 use cutpoint_report::{Annotations, JsonLines, Junit, Reporter, Summary};
