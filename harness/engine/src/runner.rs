@@ -199,10 +199,10 @@ impl Runner {
                 }
             }
         }
-        steps.let_go();
         if status.0 == Status::Conforms && unmet.is_empty() {
             unmet.extend(steps.settle(scenario).await);
         }
+        steps.let_go();
         release_all(&env, server_case);
         let patience = if expects_no_process(scenario) {
             TOOL_LIMIT
