@@ -202,7 +202,7 @@ impl Runner {
         if status.0 == Status::Conforms && unmet.is_empty() {
             unmet.extend(steps.settle(scenario).await);
         }
-        steps.let_go();
+        drop(steps);
         release_all(&env, server_case);
         let patience = if expects_no_process(scenario) {
             TOOL_LIMIT

@@ -43,7 +43,7 @@ pub struct Steps<'a> {
     /// Entries before this one were consumed by earlier awaits.
     cursor: usize,
     ops: usize,
-    /// Gates that wait for the effect of what was done at them.
+    /// Gates that wait for the effect of what was done at them; given up with the steps.
     letting_go: JoinSet<()>,
 }
 
@@ -102,11 +102,6 @@ impl<'a> Steps<'a> {
                 evidence: self.last_entry(),
             }),
         })
-    }
-
-    /// Lets everything go that is still held.
-    pub fn let_go(&mut self) {
-        self.letting_go.abort_all();
     }
 
     /// Waits until no turn is active any more.
