@@ -81,17 +81,28 @@ impl AgentSpec {
 
     /// Makes the driver. `mark` is put into the environment of all it starts.
     pub async fn driver(&self, defects: &[Defect], mark: &str) -> Result<Arc<dyn Driver>, Failure> {
-        let names = || defects.iter().map(|defect| defect.name().to_owned()).collect();
+        let names = || {
+            defects
+                .iter()
+                .map(|defect| defect.name().to_owned())
+                .collect()
+        };
         Ok(match self {
             Self::Reference => Arc::new(ReferenceDriver::new(defects.to_vec())),
             Self::ReferenceStdio => {
                 let program = std::env::current_exe()
                     .map_err(|error| Failure::trouble(format!("where is this program? {error}")))?;
-                let command = StdioCommand { program, arguments: vec!["agent".to_owned()] };
+                let command = StdioCommand {
+                    program,
+                    arguments: vec!["agent".to_owned()],
+                };
                 Arc::new(StdioDriver::new(command, "reference", names(), mark))
             }
             Self::Stdio(path) => {
-                let command = StdioCommand { program: existing(path)?, arguments: Vec::new() };
+                let command = StdioCommand {
+                    program: existing(path)?,
+                    arguments: Vec::new(),
+                };
                 Arc::new(StdioDriver::new(command, "stdio", names(), mark))
             }
             Self::Codex(version) => codex(&find_codex(version.as_deref())?, mark).await?,
@@ -102,7 +113,9 @@ impl AgentSpec {
 
 async fn codex(binary: &Path, mark: &str) -> Result<Arc<dyn Driver>, Failure> {
     let driver = CodexDriver::new(binary, mark).await;
-    driver.map(|driver| Arc::new(driver) as Arc<dyn Driver>).map_err(|error| Failure::agent(error.to_string()))
+    driver
+        .map(|driver| Arc::new(driver) as Arc<dyn Driver>)
+        .map_err(|error| Failure::agent(error.to_string()))
 }
 
 fn existing(path: &Path) -> Result<PathBuf, Failure> {
@@ -119,18 +132,28 @@ fn find_codex(version: Option<&str>) -> Result<PathBuf, Failure> {
     found.map(|(_, path)| path).ok_or_else(|| {
         let name = version.map_or_else(|| "codex".to_owned(), |version| format!("codex {version}"));
         let wanted = version.unwrap_or("0.169.0");
-        Failure::agent(format!("{name} is not installed; run `scripts/install-codex {wanted}`"))
+        Failure::agent(format!(
+            "{name} is not installed; run `scripts/install-codex {wanted}`"
+        ))
     })
 }
 
 /// The Codex versions that `scripts/install-codex` has installed, oldest first.
 pub fn installed_codex() -> Vec<(String, PathBuf)> {
-    let Some(folder) = agents_folder() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Some(folder) = agents_folder() else {
+        return Vec::new();
+    };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let mut found: Vec<(String, PathBuf)> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let version = entry.file_name().to_str()?.strip_prefix("codex-")?.to_owned();
+            let version = entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("codex-")?
+                .to_owned();
             let binary = std::fs::canonicalize(entry.path().join("codex")).ok()?;
             Some((version, binary))
         })
@@ -140,7 +163,10 @@ pub fn installed_codex() -> Vec<(String, PathBuf)> {
 }
 
 fn numbers(version: &str) -> Vec<u64> {
-    version.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect()
+    version
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
 }
 
 /// The folder of installed agents: where the variable says, or in this directory or one above it.
@@ -149,7 +175,9 @@ fn agents_folder() -> Option<PathBuf> {
         return Some(PathBuf::from(folder));
     }
     let here = std::env::current_dir().ok()?;
-    here.ancestors().map(|above| above.join(FOLDER)).find(|folder| folder.is_dir())
+    here.ancestors()
+        .map(|above| above.join(FOLDER))
+        .find(|folder| folder.is_dir())
 }
 
 #[cfg(test)]
@@ -158,7 +186,14 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for text in ["reference", "reference-stdio", "stdio:a b", "codex", "codex@0.169.0", "codex:/x/y@2:3"] {
+        for text in [
+            "reference",
+            "reference-stdio",
+            "stdio:a b",
+            "codex",
+            "codex@0.169.0",
+            "codex:/x/y@2:3",
+        ] {
             assert_eq!(text.parse::<AgentSpec>().unwrap().to_string(), text);
         }
         for text in ["", "codx", "codex@", "codex:", "stdio@x", "reference:x"] {

@@ -31,8 +31,14 @@ pub fn scenario_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut seen = std::collections::HashSet::new();
     files.retain(|file| seen.insert(file.clone()));
     if files.is_empty() {
-        let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(Failure::usage(format!("there is no .kdl file in {}", names.join(", "))));
+        let names: Vec<_> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        return Err(Failure::usage(format!(
+            "there is no .kdl file in {}",
+            names.join(", ")
+        )));
     }
     Ok(files)
 }
@@ -48,7 +54,11 @@ pub fn read_bounded(file: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to tell that it is too large.
     let limit = SOURCE_LIMIT_BYTES as u64 + 1;
-    fs::File::open(file).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    fs::File::open(file)
+        .map_err(failed)?
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     Ok(bytes)
 }
 
@@ -67,13 +77,17 @@ pub fn read_source(file: &Path) -> Result<String, Failure> {
 
 /// Replaces a file as a whole: whatever happens, it holds the old content or the new.
 pub fn write_atomic(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
     if let Ok(metadata) = fs::metadata(file) {
-        temporary.as_file().set_permissions(metadata.permissions())?;
+        temporary
+            .as_file()
+            .set_permissions(metadata.permissions())?;
     }
     temporary.persist(file).map_err(|error| error.error)?;
     fs::File::open(directory)?.sync_all()

@@ -46,34 +46,57 @@ fn sentence(id: &str) -> Option<&'static str> {
 impl Reports {
     /// Opens every report; what can't be opened is told before anything is run.
     pub fn open(wanted: &Wanted<'_>) -> Result<Self, Failure> {
-        let context = Context { strict: wanted.strict, sentence: &sentence };
+        let context = Context {
+            strict: wanted.strict,
+            sentence: &sentence,
+        };
         let stdout = io::stdout();
         let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let progress = progress(wanted.cases);
-        let console = Console::new(Above { stdout, progress: progress.clone() }, colour, context);
+        let console = Console::new(
+            Above {
+                stdout,
+                progress: progress.clone(),
+            },
+            colour,
+            context,
+        );
         let mut reporters: Vec<(String, Box<dyn Reporter>)> =
             vec![("stdout".to_owned(), Box::new(console))];
         if let Some(path) = wanted.junit {
             check_directory(path)?;
-            reporters.push((path.display().to_string(), Box::new(Junit::new(path, context))));
+            reporters.push((
+                path.display().to_string(),
+                Box::new(Junit::new(path, context)),
+            ));
         }
         let mut json = None;
         if let Some(path) = wanted.json {
             let failed = |error: io::Error| Failure::usage(format!("{}: {error}", path.display()));
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let directory = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
             let temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))
                 .map_err(failed)?;
             let file: File = temporary.reopen().map_err(failed)?;
             let lines = JsonLines::new(BufWriter::new(file), wanted.seed, wanted.strict);
             reporters.push((path.display().to_string(), Box::new(lines.map_err(failed)?)));
-            json = Some(Pending { temporary, place: path.to_owned() });
+            json = Some(Pending {
+                temporary,
+                place: path.to_owned(),
+            });
         }
         if github::wanted() {
             let annotations = Annotations::new(io::stdout(), context);
             reporters.push(("annotations".to_owned(), Box::new(annotations)));
         }
         let summary = Summary::new(wanted.seed, wanted.strict);
-        Ok(Self { reporters, summary, progress, json })
+        Ok(Self {
+            reporters,
+            summary,
+            progress,
+            json,
+        })
     }
 
     /// Takes a case that has ended.
@@ -92,9 +115,12 @@ impl Reports {
         self.tell(|reporter| reporter.finish(&summary))?;
         drop(self.reporters);
         if let Some(Pending { temporary, place }) = self.json {
-            let failed = |error: io::Error| Failure::trouble(format!("{}: {error}", place.display()));
+            let failed =
+                |error: io::Error| Failure::trouble(format!("{}: {error}", place.display()));
             temporary.as_file().sync_all().map_err(failed)?;
-            temporary.persist(&place).map_err(|error| failed(error.error))?;
+            temporary
+                .persist(&place)
+                .map_err(|error| failed(error.error))?;
         }
         Ok(())
     }
@@ -116,11 +142,14 @@ impl Reports {
 }
 
 fn check_directory(path: &Path) -> Result<(), Failure> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     match directory {
-        Some(directory) if !directory.is_dir() => {
-            Err(Failure::usage(format!("{}: there is no such directory", directory.display())))
-        }
+        Some(directory) if !directory.is_dir() => Err(Failure::usage(format!(
+            "{}: there is no such directory",
+            directory.display()
+        ))),
         _ => Ok(()),
     }
 }

@@ -45,7 +45,11 @@ struct Schedule {
 fn part(number: usize) -> impl Strategy<Value = Part> {
     let call = format!("call_{number}");
     let (shell, custom) = (call.clone(), call);
-    let command = prop_oneof![Just("sleep 60"), Just("echo first light"), Just("echo one; sleep 60")];
+    let command = prop_oneof![
+        Just("sleep 60"),
+        Just("echo first light"),
+        Just("echo one; sleep 60")
+    ];
     prop_oneof![
         ("[ -~é😀]{1,40}", 1usize..6).prop_map(|(text, chunks)| {
             let chunks = chunks.min(text.chars().count());
@@ -76,8 +80,18 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         (part(1), part(2), part(3)).prop_map(|(first, second, third)| vec![first, second, third]),
     ];
     let share = 0.0..1.0f64;
-    (parts, share.clone(), proptest::option::of(share), any::<bool>())
-        .prop_map(|(parts, event, byte, twice)| Schedule { parts, event, byte, twice })
+    (
+        parts,
+        share.clone(),
+        proptest::option::of(share),
+        any::<bool>(),
+    )
+        .prop_map(|(parts, event, byte, twice)| Schedule {
+            parts,
+            event,
+            byte,
+            twice,
+        })
 }
 
 impl Schedule {
@@ -92,20 +106,43 @@ impl Schedule {
             None => CutPoint::Event { reply: 1, event },
             Some(share) => {
                 let size = plan.frames[event - 1].bytes.len();
-                CutPoint::Byte { reply: 1, event, byte: 1 + pick(share, size - 1) }
+                CutPoint::Byte {
+                    reply: 1,
+                    event,
+                    byte: 1 + pick(share, size - 1),
+                }
             }
         }
     }
 
     fn plan(&self) -> Planned {
         let reply = |parts: Vec<Part>| Reply {
-            body: ReplyBody::Stream { parts, end: End::Completed },
+            body: ReplyBody::Stream {
+                parts,
+                end: End::Completed,
+            },
             lenient: false,
             span: Span::default(),
         };
-        let text = || reply(vec![Part::Text { text: "Stopped.".to_owned(), chunks: 1 }]);
-        let step = |at, action| Step { at, action, span: Span::default() };
-        let user = |text: &str| step(None, Action::User { text: text.to_owned() });
+        let text = || {
+            reply(vec![Part::Text {
+                text: "Stopped.".to_owned(),
+                chunks: 1,
+            }])
+        };
+        let step = |at, action| Step {
+            at,
+            action,
+            span: Span::default(),
+        };
+        let user = |text: &str| {
+            step(
+                None,
+                Action::User {
+                    text: text.to_owned(),
+                },
+            )
+        };
         let mut steps = vec![user("go"), step(Some(self.cut()), Action::Interrupt)];
         if self.twice {
             steps.push(step(None, Action::Interrupt));
@@ -118,11 +155,17 @@ impl Schedule {
         let scenario = Scenario {
             name: "generated".to_owned(),
             limit: Some(Duration::from_secs(5)),
-            model: Model { recording: None, replies: vec![reply(self.parts.clone()), text()] },
+            model: Model {
+                recording: None,
+                replies: vec![reply(self.parts.clone()), text()],
+            },
             steps,
             ..Scenario::default()
         };
-        Planned { scenario, file: "generated.kdl".to_owned() }
+        Planned {
+            scenario,
+            file: "generated.kdl".to_owned(),
+        }
     }
 }
 
@@ -134,7 +177,12 @@ fn search(defects: &[Defect], rules: &[&str], shrink: bool) -> Option<(Schedule,
     let bench = runtime.block_on(common::Bench::new(driver));
     let defaults = Config::default();
     let max_shrink_iters = if shrink { defaults.max_shrink_iters } else { 0 };
-    let config = Config { cases: RUNS, max_shrink_iters, failure_persistence: None, ..defaults };
+    let config = Config {
+        cases: RUNS,
+        max_shrink_iters,
+        failure_persistence: None,
+        ..defaults
+    };
     let found = TestRunner::new(config).run(&schedule(), |schedule| {
         let case = runtime.block_on(bench.run(&schedule.plan()));
         match complaint(&case, rules) {
@@ -153,7 +201,10 @@ fn complaint(case: &Case, rules: &[&str]) -> Option<String> {
     let broken = |rule: &&&str| {
         case.verdicts.iter().any(|verdict| {
             verdict.rule == ***rule
-                && matches!(verdict.outcome, Outcome::Fail { .. } | Outcome::Unknown { .. })
+                && matches!(
+                    verdict.outcome,
+                    Outcome::Fail { .. } | Outcome::Unknown { .. }
+                )
         })
     };
     let broken: Vec<&str> = rules.iter().filter(broken).copied().collect();
@@ -169,21 +220,43 @@ fn holds(rules: &[&str], defects: &[(Defect, &str)]) {
         let (_, why) = search(&[*defect], rules, false)
             .unwrap_or_else(|| panic!("{RUNS} schedules don't show the defect {}", defect.name()));
         let broken = why.lines().next().unwrap_or_default();
-        assert!(broken.split(' ').any(|found| found == *rule), "{} broke {why}", defect.name());
+        assert!(
+            broken.split(' ').any(|found| found == *rule),
+            "{} broke {why}",
+            defect.name()
+        );
     }
 }
 
 #[test]
 fn every_pending_call_gets_an_output() {
-    holds(PENDING, &[(Defect::ForgetOutput, "CALL-1"), (Defect::HalfCallInvented, "CALL-5")]);
+    holds(
+        PENDING,
+        &[
+            (Defect::ForgetOutput, "CALL-1"),
+            (Defect::HalfCallInvented, "CALL-5"),
+        ],
+    );
 }
 
 #[test]
 fn turn_aborted_is_sent_exactly_once() {
-    holds(ONCE, &[(Defect::TerminalTwice, "TURN-1"), (Defect::AbortTwice, "TURN-7")]);
+    holds(
+        ONCE,
+        &[
+            (Defect::TerminalTwice, "TURN-1"),
+            (Defect::AbortTwice, "TURN-7"),
+        ],
+    );
 }
 
 #[test]
 fn the_marker_is_durable_before_the_event() {
-    holds(DURABLE, &[(Defect::MarkerAfterEvent, "MARK-1"), (Defect::RewritesRollout, "ROLL-2")]);
+    holds(
+        DURABLE,
+        &[
+            (Defect::MarkerAfterEvent, "MARK-1"),
+            (Defect::RewritesRollout, "ROLL-2"),
+        ],
+    );
 }

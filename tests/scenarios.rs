@@ -38,8 +38,16 @@ fn in_process() -> Arc<dyn Driver> {
 
 fn stdio() -> Arc<dyn Driver> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_cutpoint"));
-    let command = StdioCommand { program, arguments: vec!["agent".to_owned()] };
-    Arc::new(StdioDriver::new(command, "reference", Vec::new(), "scenario-tests"))
+    let command = StdioCommand {
+        program,
+        arguments: vec!["agent".to_owned()],
+    };
+    Arc::new(StdioDriver::new(
+        command,
+        "reference",
+        Vec::new(),
+        "scenario-tests",
+    ))
 }
 
 fn conforms(planned: &Planned, make: Make) -> Result<(), Failed> {

@@ -22,7 +22,16 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Words that have no place here: leftovers, and what belongs to a machine or to no one.
-const BANNED: &[&str] = &["FIXME", "XXX", "todo!(", "unimplemented!(", "dbg!(", "#[ignore", "/root/", "/tmp/cutpoint"];
+const BANNED: &[&str] = &[
+    "FIXME",
+    "XXX",
+    "todo!(",
+    "unimplemented!(",
+    "dbg!(",
+    "#[ignore",
+    "/root/",
+    "/tmp/cutpoint",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -31,13 +40,21 @@ fn root() -> &'static Path {
 /// The files that git tracks or would track; every file, where this is no git checkout.
 fn files() -> Vec<PathBuf> {
     let listed = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "-z",
+        ])
         .current_dir(root())
         .output();
     let names: Vec<PathBuf> = match listed {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8(output.stdout).unwrap();
-            text.split_terminator('\0').map(|name| root().join(name)).collect()
+            text.split_terminator('\0')
+                .map(|name| root().join(name))
+                .collect()
         }
         _ => walkdir::WalkDir::new(root())
             .into_iter()
@@ -49,8 +66,10 @@ fn files() -> Vec<PathBuf> {
 }
 
 fn rust_files() -> Vec<PathBuf> {
-    let files: Vec<_> =
-        files().into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs")).collect();
+    let files: Vec<_> = files()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
+        .collect();
     assert!(files.len() > 50, "found {} Rust files", files.len());
     files
 }
@@ -63,7 +82,11 @@ fn name(path: &Path) -> String {
 fn files_are_not_too_long() {
     for path in rust_files() {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
-        assert!(lines <= FILE_LIMIT_LINES, "{} has {lines} lines", name(&path));
+        assert!(
+            lines <= FILE_LIMIT_LINES,
+            "{} has {lines} lines",
+            name(&path)
+        );
     }
 }
 
@@ -96,32 +119,50 @@ fn every_file_is_a_module_of_its_crate() {
             continue;
         }
         let (module, folder) = if stem == "mod" {
-            (above.file_name().unwrap().to_str().unwrap(), above.parent().unwrap())
+            (
+                above.file_name().unwrap().to_str().unwrap(),
+                above.parent().unwrap(),
+            )
         } else {
             (stem, above)
         };
-        assert!(declares(folder, module), "{} is declared by no `mod {module}`", name(&path));
+        assert!(
+            declares(folder, module),
+            "{} is declared by no `mod {module}`",
+            name(&path)
+        );
     }
 }
 
 /// Whether the module that owns `folder` declares `module`.
 fn declares(folder: &Path, module: &str) -> bool {
     let own = folder.file_name().unwrap().to_str().unwrap();
-    let mut owners: Vec<PathBuf> = ["lib.rs", "main.rs", "mod.rs"].map(|file| folder.join(file)).into();
+    let mut owners: Vec<PathBuf> = ["lib.rs", "main.rs", "mod.rs"]
+        .map(|file| folder.join(file))
+        .into();
     owners.push(folder.with_file_name(format!("{own}.rs")));
     if folder.ends_with("tests") || folder.ends_with("benches") {
-        owners.extend(fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+        owners.extend(
+            fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path()),
+        );
     }
-    owners.iter().filter_map(|owner| fs::read_to_string(owner).ok()).any(|text| {
-        text.lines().any(|line| {
-            let line = line.trim();
-            let declared = line.strip_suffix(';').and_then(|line| line.rsplit_once("mod "));
-            declared.is_some_and(|(_, name)| name == module)
+    owners
+        .iter()
+        .filter_map(|owner| fs::read_to_string(owner).ok())
+        .any(|text| {
+            text.lines().any(|line| {
+                let line = line.trim();
+                let declared = line
+                    .strip_suffix(';')
+                    .and_then(|line| line.rsplit_once("mod "));
+                declared.is_some_and(|(_, name)| name == module)
                 // Rules are declared by the rule book's own macro, one to a line.
                 || line.starts_with(&format!("{module}::"))
                 || line.starts_with(&format!("mod {module} "))
+            })
         })
-    })
 }
 
 #[test]
@@ -133,11 +174,14 @@ fn imports_go_down_only() {
     let listed: BTreeSet<String> = FLOORS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(on_disk, listed, "every crate has a floor");
     for (name, floor) in FLOORS {
-        let manifest = fs::read_to_string(root().join("harness").join(name).join("Cargo.toml")).unwrap();
+        let manifest =
+            fs::read_to_string(root().join("harness").join(name).join("Cargo.toml")).unwrap();
         // What tests use besides is not part of the crate.
         let shipped = manifest.split("[dev-dependencies]").next().unwrap();
         for (other, other_floor) in FLOORS {
-            let imports = shipped.lines().any(|line| line.starts_with(&format!("cutpoint-{other}")));
+            let imports = shipped
+                .lines()
+                .any(|line| line.starts_with(&format!("cutpoint-{other}")));
             assert!(
                 !imports || other_floor < floor,
                 "{name} (floor {floor}) imports {other} (floor {other_floor})"
@@ -163,8 +207,15 @@ fn the_agent_knows_nothing_of_the_harness() {
 #[test]
 fn floors_below_the_engine_do_no_io_of_their_own() {
     for path in rust_files() {
-        let pure = ["harness/protocol/src", "harness/scenario/src", "harness/check/src"];
-        if !pure.iter().any(|folder| path.starts_with(root().join(folder))) {
+        let pure = [
+            "harness/protocol/src",
+            "harness/scenario/src",
+            "harness/check/src",
+        ];
+        if !pure
+            .iter()
+            .any(|folder| path.starts_with(root().join(folder)))
+        {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();

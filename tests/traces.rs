@@ -20,12 +20,20 @@ use serde_json::Value;
 
 fn snapshot(file: &str) {
     let scenarios = common::scenarios();
-    let planned = scenarios.iter().find(|planned| planned.file.ends_with(file)).unwrap();
+    let planned = scenarios
+        .iter()
+        .find(|planned| planned.file.ends_with(file))
+        .unwrap();
     let case = common::runtime().block_on(async {
         let bench = common::Bench::new(Arc::new(ReferenceDriver::default())).await;
         bench.run(planned).await
     });
-    assert_eq!(case.status(true), Status::Conforms, "{}", common::complaints(&case));
+    assert_eq!(
+        case.status(true),
+        Status::Conforms,
+        "{}",
+        common::complaints(&case)
+    );
     let name = file.trim_end_matches(".kdl").replace('/', "-");
     insta::assert_snapshot!(name, Normal::of(&case).text);
 }
@@ -64,10 +72,17 @@ struct Normal {
 
 impl Normal {
     fn of(case: &Case) -> Self {
-        let mut normal = Self { text: String::new(), names: HashMap::new() };
+        let mut normal = Self {
+            text: String::new(),
+            names: HashMap::new(),
+        };
         let entries = &case.trace.entries;
         for entry in entries {
-            if let What::Event { event: AgentEvent::TurnStarted { turn_id }, .. } = &entry.what {
+            if let What::Event {
+                event: AgentEvent::TurnStarted { turn_id },
+                ..
+            } = &entry.what
+            {
                 let name = format!("turn {}", normal.names.len() + 1);
                 normal.names.insert(turn_id.clone(), name);
             }
@@ -82,7 +97,9 @@ impl Normal {
         ];
         for (source, line) in sources {
             writeln!(normal.text, "{source}").unwrap();
-            entries.iter().for_each(|entry| line(&mut normal, &entry.what));
+            entries
+                .iter()
+                .for_each(|entry| line(&mut normal, &entry.what));
         }
         normal.rollout(entries);
         normal
@@ -109,10 +126,24 @@ impl Normal {
     }
 
     fn request(&mut self, what: &What) {
-        let What::Request { exchange, body, history, .. } = what else { return };
+        let What::Request {
+            exchange,
+            body,
+            history,
+            ..
+        } = what
+        else {
+            return;
+        };
         let continued = body.get("previous_response_id").and_then(Value::as_str);
-        self.line(&format!("{exchange} after {}", continued.unwrap_or("nothing")));
-        let items = history.as_ref().or_else(|| body["input"].as_array()).unwrap();
+        self.line(&format!(
+            "{exchange} after {}",
+            continued.unwrap_or("nothing")
+        ));
+        let items = history
+            .as_ref()
+            .or_else(|| body["input"].as_array())
+            .unwrap();
         for value in items {
             let item = outline(&Item::from_value(value.clone()).unwrap());
             self.line(&format!("    {item}"));
@@ -125,13 +156,17 @@ impl Normal {
                 self.line(&format!("{exchange} {}", data["type"].as_str().unwrap()));
             }
             What::StreamEnd { exchange, how } => self.line(&format!("{exchange} ends: {how:?}")),
-            What::Disconnected { exchange } => self.line(&format!("{exchange} closed by the agent")),
+            What::Disconnected { exchange } => {
+                self.line(&format!("{exchange} closed by the agent"))
+            }
             _ => {}
         }
     }
 
     fn turn(&mut self, what: &What) {
-        let What::Event { event, .. } = what else { return };
+        let What::Event { event, .. } = what else {
+            return;
+        };
         match event {
             // Tools run beside the stream; other events come at times of their own.
             AgentEvent::CallBegin { .. }
@@ -143,12 +178,21 @@ impl Normal {
     }
 
     fn tool(&mut self, what: &What) {
-        let What::Event { event, .. } = what else { return };
+        let What::Event { event, .. } = what else {
+            return;
+        };
         match event {
-            AgentEvent::CallBegin { call_id, command, .. } => {
+            AgentEvent::CallBegin {
+                call_id, command, ..
+            } => {
                 self.line(&format!("{call_id} begins: {command}"));
             }
-            AgentEvent::CallEnd { call_id, exit_code, output, .. } => {
+            AgentEvent::CallEnd {
+                call_id,
+                exit_code,
+                output,
+                ..
+            } => {
                 self.line(&format!("{call_id} ends: {exit_code:?} {output:?}"));
             }
             _ => {}
@@ -181,6 +225,9 @@ impl Normal {
 
 fn outline(item: &Item) -> String {
     let who = item.role().unwrap_or(item.type_name());
-    let call = item.call_id().map(|call| format!(" {call}")).unwrap_or_default();
+    let call = item
+        .call_id()
+        .map(|call| format!(" {call}"))
+        .unwrap_or_default();
     format!("{who}{call} {:?}", item.all_text())
 }

@@ -2,9 +2,9 @@
 
 use cutpoint_agent::Defect;
 
+use crate::Outcome;
 use crate::agent_spec;
 use crate::exit_code::ExitCode;
-use crate::Outcome;
 
 /// Arguments of `cutpoint agents`.
 #[derive(clap::Args)]
@@ -13,9 +13,18 @@ pub struct Arguments {}
 /// Shows what `--agent` and `--defect` take here.
 pub fn run(_: &Arguments) -> Outcome {
     anstream::println!("Agents (cutpoint run --agent NAME):");
-    anstream::println!("  {:24} the embedded reference agent, in this process (the default)", "reference");
-    anstream::println!("  {:24} the same agent as a process of its own", "reference-stdio");
-    anstream::println!("  {:24} any program that speaks the same JSON lines", "stdio:PROGRAM");
+    anstream::println!(
+        "  {:24} the embedded reference agent, in this process (the default)",
+        "reference"
+    );
+    anstream::println!(
+        "  {:24} the same agent as a process of its own",
+        "reference-stdio"
+    );
+    anstream::println!(
+        "  {:24} any program that speaks the same JSON lines",
+        "stdio:PROGRAM"
+    );
     let installed = agent_spec::installed_codex();
     for (version, path) in &installed {
         anstream::println!("  {:24} {}", format!("codex@{version}"), path.display());
@@ -29,7 +38,12 @@ pub fn run(_: &Arguments) -> Outcome {
     anstream::println!("  {:24} a Codex binary of your own", "codex:PATH");
     anstream::println!("\nPlanted defects of the reference agent (cutpoint run --defect NAME):");
     for defect in Defect::ALL {
-        anstream::println!("  {:26} {:7} {}", defect.name(), defect.rule(), defect.about());
+        anstream::println!(
+            "  {:26} {:7} {}",
+            defect.name(),
+            defect.rule(),
+            defect.about()
+        );
     }
     Ok(ExitCode::Conforms)
 }

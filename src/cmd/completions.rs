@@ -16,6 +16,11 @@ pub struct Arguments {
 /// Prints the script.
 pub fn run<Root: CommandFactory>(arguments: &Arguments) -> Outcome {
     let mut command = Root::command();
-    clap_complete::generate(arguments.shell, &mut command, "cutpoint", &mut std::io::stdout());
+    clap_complete::generate(
+        arguments.shell,
+        &mut command,
+        "cutpoint",
+        &mut std::io::stdout(),
+    );
     Ok(ExitCode::Conforms)
 }

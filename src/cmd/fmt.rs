@@ -7,7 +7,9 @@ use crate::{Failure, Outcome, files};
 
 /// Arguments of `cutpoint fmt`.
 #[derive(clap::Args)]
-#[command(after_help = "Comments and blank lines are kept. A file that is no scenario file is left alone.")]
+#[command(
+    after_help = "Comments and blank lines are kept. A file that is no scenario file is left alone."
+)]
 pub struct Arguments {
     /// Scenario files, or directories of them; `-` lays out stdin to stdout.
     #[arg(default_value = "scenarios")]

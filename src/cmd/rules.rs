@@ -1,8 +1,8 @@
 //! `cutpoint rules`
 
+use cutpoint_agent::Defect;
 use cutpoint_check::verdict::Level;
 use cutpoint_check::{Invariant, rule, rules};
-use cutpoint_agent::Defect;
 
 use crate::exit_code::ExitCode;
 use crate::{Failure, Outcome};
@@ -26,7 +26,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
             let id = id.to_uppercase();
             let Some(found) = rule(&id) else {
                 let ids: Vec<_> = rules().iter().map(|rule| rule.id()).collect();
-                return Err(Failure::usage(format!("there is no rule {id}; there are {}", ids.join(", "))));
+                return Err(Failure::usage(format!(
+                    "there is no rule {id}; there are {}",
+                    ids.join(", ")
+                )));
             };
             show(found);
         }
@@ -49,8 +52,13 @@ fn show(rule: &dyn Invariant) {
     for race in rule.legal_races() {
         anstream::println!("Also legal: {race}");
     }
-    let defects: Vec<_> =
-        Defect::ALL.iter().filter(|defect| defect.rule() == rule.id()).collect();
+    for (_, why) in rule.exempt() {
+        anstream::println!("Does not apply where {why}.");
+    }
+    let defects: Vec<_> = Defect::ALL
+        .iter()
+        .filter(|defect| defect.rule() == rule.id())
+        .collect();
     if !defects.is_empty() {
         anstream::println!("\nPlanted defects that break it (cutpoint run --defect NAME):");
         for defect in defects {

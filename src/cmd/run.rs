@@ -72,21 +72,38 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     let planned = plan(arguments)?;
     if !arguments.defects.is_empty() && !arguments.agents.iter().all(AgentSpec::takes_defects) {
-        return Err(Failure::usage("--defect goes with --agent reference or reference-stdio"));
+        return Err(Failure::usage(
+            "--defect goes with --agent reference or reference-stdio",
+        ));
     }
     runtime()?.block_on(run_all(arguments, planned))
 }
 
 /// Reads every file before anything is run; a mistake in any of them ends the command.
 fn plan(arguments: &Arguments) -> Result<Vec<Planned>, Failure> {
+    let mut planned = read_scenarios(&arguments.paths)?;
+    if let Some(only) = &arguments.only {
+        planned.retain(|one| one.scenario.name.contains(only) || one.file.contains(only));
+        if planned.is_empty() {
+            return Err(Failure::usage(format!(
+                "no scenario's name or file contains {only:?}"
+            )));
+        }
+    }
+    Ok(planned)
+}
+
+/// The scenarios among and below the paths. Every mistake in them is told.
+pub(super) fn read_scenarios(paths: &[PathBuf]) -> Result<Vec<Planned>, Failure> {
     let mut planned = Vec::new();
     let mut failed = 0;
-    for file in files::scenario_files(&arguments.paths)? {
+    for file in files::scenario_files(paths)? {
         let name = file.display().to_string();
         match cutpoint_scenario::parse_bytes(&name, &files::read_bounded(&file)?) {
-            Ok(parsed) => planned.extend(
-                parsed.scenarios.into_iter().map(|scenario| Planned { scenario, file: name.clone() }),
-            ),
+            Ok(parsed) => planned.extend(parsed.scenarios.into_iter().map(|scenario| Planned {
+                scenario,
+                file: name.clone(),
+            })),
             Err(diagnostics) => {
                 anstream::eprintln!("{}", diagnostics.render(true));
                 failed += 1;
@@ -94,13 +111,9 @@ fn plan(arguments: &Arguments) -> Result<Vec<Planned>, Failure> {
         }
     }
     if failed > 0 {
-        return Err(Failure::usage(format!("{failed} scenario files are not as they must be")));
-    }
-    if let Some(only) = &arguments.only {
-        planned.retain(|one| one.scenario.name.contains(only) || one.file.contains(only));
-        if planned.is_empty() {
-            return Err(Failure::usage(format!("no scenario's name or file contains {only:?}")));
-        }
+        return Err(Failure::usage(format!(
+            "{failed} scenario files are not as they must be"
+        )));
     }
     Ok(planned)
 }
@@ -160,8 +173,13 @@ async fn run_agent(
     done: &mut dyn FnMut(&Case) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
-    let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir().map_err(|error| trouble(&error))?;
-    let server = ReplayServer::start(ServerConfig::default()).await.map_err(|error| trouble(&error))?;
+    let dir = tempfile::Builder::new()
+        .prefix("cutpoint-")
+        .tempdir()
+        .map_err(|error| trouble(&error))?;
+    let server = ReplayServer::start(ServerConfig::default())
+        .await
+        .map_err(|error| trouble(&error))?;
     let config = RunConfig {
         limit: Duration::from_secs(arguments.limit),
         seed: arguments.seed,
@@ -200,10 +218,26 @@ async fn run_agent(
 /// Stores a case's trace under a name that tells scenario and agent, and is free in this run.
 fn store_trace(directory: &Path, number: usize, case: &mut Case) -> Result<(), Failure> {
     let plain = |text: &str| -> String {
-        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
+        text.chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '.' {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect()
     };
-    let agent = format!("{}-{}-{}", case.agent.name, case.agent.version, case.agent.driver);
-    let name = format!("{:03}-{}-{}.jsonl", number + 1, plain(&case.scenario), plain(&agent));
+    let agent = format!(
+        "{}-{}-{}",
+        case.agent.name, case.agent.version, case.agent.driver
+    );
+    let name = format!(
+        "{:03}-{}-{}.jsonl",
+        number + 1,
+        plain(&case.scenario),
+        plain(&agent)
+    );
     let path = directory.join(name);
     let failed = |error: std::io::Error| Failure::trouble(format!("{}: {error}", path.display()));
     std::fs::create_dir_all(directory).map_err(failed)?;
@@ -221,12 +255,20 @@ fn replay(arguments: &Arguments, agent: &AgentSpec, planned: &Planned) -> String
     if *agent != AgentSpec::Reference {
         words.push(format!("--agent {}", quoted(&agent.to_string())));
     }
-    words.extend(arguments.defects.iter().map(|defect| format!("--defect {}", defect.name())));
+    words.extend(
+        arguments
+            .defects
+            .iter()
+            .map(|defect| format!("--defect {}", defect.name())),
+    );
     if arguments.seed != 0 {
         words.push(format!("--seed {}", arguments.seed));
     }
     if arguments.recordings != Path::new("recordings") {
-        words.push(format!("--recordings {}", quoted(&arguments.recordings.display().to_string())));
+        words.push(format!(
+            "--recordings {}",
+            quoted(&arguments.recordings.display().to_string())
+        ));
     }
     words.join(" ")
 }

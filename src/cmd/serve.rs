@@ -15,9 +15,11 @@ use crate::{Failure, Outcome, runtime};
 
 /// Arguments of `cutpoint serve`.
 #[derive(clap::Args)]
-#[command(after_help = "Requests are matched by their history, so a client can run the recorded conversation as
+#[command(
+    after_help = "Requests are matched by their history, so a client can run the recorded conversation as
 often as it likes, from several connections at once. A request that matches nothing gets a 500 that
-shows the nearest recorded one as a diff.")]
+shows the nearest recorded one as a diff."
+)]
 pub struct Arguments {
     /// A recording: a folder, or one .sse file as `curl -N` prints it.
     recording: PathBuf,
@@ -40,7 +42,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
     for problem in &problems {
         anstream::eprintln!("{problem}");
     }
-    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+    if problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error)
+    {
         return Err(Failure::usage("the recording is not valid"));
     }
     runtime()?.block_on(serve(arguments, recording))
@@ -53,8 +58,9 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
         beyond_loopback: arguments.beyond_loopback,
         ..ServerConfig::default()
     };
-    let server =
-        ReplayServer::start(config).await.map_err(|error| Failure::usage(error.to_string()))?;
+    let server = ReplayServer::start(config)
+        .await
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let case = server.add(
         "/v1",
         CaseConfig {

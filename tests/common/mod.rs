@@ -26,7 +26,11 @@ pub fn scenarios() -> Vec<Planned> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "kdl"))
         .collect();
     files.sort();
-    assert!(files.len() >= 20, "the glob found {} scenario files", files.len());
+    assert!(
+        files.len() >= 20,
+        "the glob found {} scenario files",
+        files.len()
+    );
     files.iter().flat_map(|file| parse_file(file)).collect()
 }
 
@@ -39,7 +43,10 @@ fn parse_file(file: &Path) -> Vec<Planned> {
 /// The scenarios of a source text.
 pub fn parse(name: &str, source: &str) -> Vec<Planned> {
     let parsed = cutpoint_scenario::parse(name, source).unwrap_or_else(|error| panic!("{error}"));
-    let plan = |scenario| Planned { scenario, file: name.to_owned() };
+    let plan = |scenario| Planned {
+        scenario,
+        file: name.to_owned(),
+    };
     parsed.scenarios.into_iter().map(plan).collect()
 }
 
@@ -60,7 +67,10 @@ impl Bench {
             recordings: root().join("recordings"),
             dir: dir.path().to_owned(),
         };
-        Self { runner: Runner::new(Arc::new(server), driver, config), _dir: dir }
+        Self {
+            runner: Runner::new(Arc::new(server), driver, config),
+            _dir: dir,
+        }
     }
 
     /// Runs one scenario.
@@ -71,24 +81,39 @@ impl Bench {
 
 /// A runtime as the command line has it.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// The ids of the rules that a case breaks, of any level.
 pub fn broken(case: &Case) -> Vec<&str> {
-    case.breaches(true).map(|verdict| verdict.rule.as_str()).collect()
+    case.breaches(true)
+        .map(|verdict| verdict.rule.as_str())
+        .collect()
 }
 
 /// Everything that speaks against a case, in words.
 pub fn complaints(case: &Case) -> String {
-    let mut text = format!("{:?}: {}\n", case.status, case.note.as_deref().unwrap_or("no note"));
+    let mut text = format!(
+        "{:?}: {}\n",
+        case.status,
+        case.note.as_deref().unwrap_or("no note")
+    );
     for unmet in &case.unmet {
-        text.push_str(&format!("line {}: {}: {}\n", unmet.line, unmet.text, unmet.found));
+        text.push_str(&format!(
+            "line {}: {}: {}\n",
+            unmet.line, unmet.text, unmet.found
+        ));
     }
     for verdict in case.breaches(true) {
         if let Outcome::Fail { breaches, .. } = &verdict.outcome {
             for breach in breaches {
-                text.push_str(&format!("{}: {} {:?}\n", verdict.rule, breach.message, breach.evidence));
+                text.push_str(&format!(
+                    "{}: {} {:?}\n",
+                    verdict.rule, breach.message, breach.evidence
+                ));
             }
         }
     }

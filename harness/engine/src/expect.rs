@@ -18,16 +18,28 @@ pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<Unmet> {
         .filter_map(|expect| {
             let (found, evidence) = seen.contradiction(&expect.what)?;
             let (text, line) = (expect.to_string(), expect.span.line);
-            Some(Unmet { text, line, found, evidence })
+            Some(Unmet {
+                text,
+                line,
+                found,
+                evidence,
+            })
         })
         .collect();
-    let counts_refusals =
-        scenario.expect.iter().any(|expect| matches!(expect.what, Expectation::Refused { .. }));
+    let counts_refusals = scenario
+        .expect
+        .iter()
+        .any(|expect| matches!(expect.what, Expectation::Refused { .. }));
     if !counts_refusals
         && let Some((found, evidence)) = seen.contradiction(&Expectation::Refused { count: 0 })
     {
         let text = "no request is refused".to_owned();
-        unmet.push(Unmet { text, line: scenario.span.line, found, evidence });
+        unmet.push(Unmet {
+            text,
+            line: scenario.span.line,
+            found,
+            evidence,
+        });
     }
     unmet
 }
@@ -52,21 +64,30 @@ impl<'a> Seen<'a> {
                     Some(values) => items(values),
                     None => input(&body["input"]),
                 };
-                Some(Request { seq: entry.seq, history })
+                Some(Request {
+                    seq: entry.seq,
+                    history,
+                })
             }
             _ => None,
         };
-        Self { entries, requests: entries.iter().filter_map(request).collect() }
+        Self {
+            entries,
+            requests: entries.iter().filter_map(request).collect(),
+        }
     }
 
     /// What speaks against the expectation.
     fn contradiction(&self, expectation: &Expectation) -> Option<Contradiction> {
         match expectation {
-            Expectation::Answered { call, in_request, containing } => {
-                self.answered(call, *in_request, containing.as_deref())
-            }
+            Expectation::Answered {
+                call,
+                in_request,
+                containing,
+            } => self.answered(call, *in_request, containing.as_deref()),
             Expectation::NoCall { call } => self.requests.iter().find_map(|request| {
-                let carries = |item: &Item| item.call_kind().is_some() && item.call_id() == Some(call);
+                let carries =
+                    |item: &Item| item.call_kind().is_some() && item.call_id() == Some(call);
                 let found = || (format!("a request carries `{call}`"), vec![request.seq]);
                 request.history.iter().any(carries).then(found)
             }),
@@ -79,20 +100,29 @@ impl<'a> Seen<'a> {
                 (self.requests.len() != *count).then(found)
             }
             Expectation::Markers { count, in_request } => self.in_request(*in_request, |request| {
-                let markers = request.history.iter().filter(|item| marker::is_marker(item)).count();
+                let markers = request
+                    .history
+                    .iter()
+                    .filter(|item| marker::is_marker(item))
+                    .count();
                 (markers != *count).then(|| format!("{markers} markers"))
             }),
-            Expectation::Request { number, containing, not_containing } => {
-                self.in_request(*number, |request| {
-                    let holds = |text: &str| {
-                        request.history.iter().any(|item| item.all_text().contains(text))
-                    };
-                    let missing = containing.as_deref().filter(|text| !holds(text));
-                    let unwanted = not_containing.as_deref().filter(|text| holds(text));
-                    let missing = missing.map(|text| format!("no text in it contains {text:?}"));
-                    missing.or_else(|| unwanted.map(|text| format!("a text in it contains {text:?}")))
-                })
-            }
+            Expectation::Request {
+                number,
+                containing,
+                not_containing,
+            } => self.in_request(*number, |request| {
+                let holds = |text: &str| {
+                    request
+                        .history
+                        .iter()
+                        .any(|item| item.all_text().contains(text))
+                };
+                let missing = containing.as_deref().filter(|text| !holds(text));
+                let unwanted = not_containing.as_deref().filter(|text| holds(text));
+                let missing = missing.map(|text| format!("no text in it contains {text:?}"));
+                missing.or_else(|| unwanted.map(|text| format!("a text in it contains {text:?}")))
+            }),
             Expectation::Turns { outcomes } => self.turns(outcomes),
             Expectation::Refused { count } => self.refused(*count),
         }
@@ -105,7 +135,10 @@ impl<'a> Seen<'a> {
     ) -> Option<Contradiction> {
         let found = number.checked_sub(1).and_then(|at| self.requests.get(at));
         let Some(request) = found else {
-            return Some((format!("there were {} requests", self.requests.len()), Vec::new()));
+            return Some((
+                format!("there were {} requests", self.requests.len()),
+                Vec::new(),
+            ));
         };
         look(request).map(|found| (found, vec![request.seq]))
     }
@@ -134,7 +167,11 @@ impl<'a> Seen<'a> {
         if let Some(number) = in_request {
             return self.in_request(number, check);
         }
-        let failures: Vec<_> = self.requests.iter().map(|request| (request, check(request))).collect();
+        let failures: Vec<_> = self
+            .requests
+            .iter()
+            .map(|request| (request, check(request)))
+            .collect();
         match failures.last() {
             None => Some(("there were no requests".to_owned(), Vec::new())),
             Some(_) if failures.iter().any(|(_, failure)| failure.is_none()) => None,
@@ -145,14 +182,27 @@ impl<'a> Seen<'a> {
     }
 
     fn no_process(&self, command: &str) -> Option<Contradiction> {
-        let last = self.entries.iter().rev().find_map(|entry| match &entry.what {
-            What::Processes { alive, at_end: true } => Some((entry.seq, alive)),
-            _ => None,
-        });
+        let last = self
+            .entries
+            .iter()
+            .rev()
+            .find_map(|entry| match &entry.what {
+                What::Processes {
+                    alive,
+                    at_end: false,
+                } => Some((entry.seq, alive)),
+                _ => None,
+            });
         let (seq, alive) = last?;
-        let left: Vec<&Process> = alive.iter().filter(|process| holds_command(process, command)).collect();
+        let left: Vec<&Process> = alive
+            .iter()
+            .filter(|process| holds_command(process, command))
+            .collect();
         let first = left.first()?;
-        Some((format!("process {} is alive: {}", first.pid, first.command), vec![seq]))
+        Some((
+            format!("process {} is alive: {}", first.pid, first.command),
+            vec![seq],
+        ))
     }
 
     fn turns(&self, wanted: &[Outcome]) -> Option<Contradiction> {
@@ -168,8 +218,15 @@ impl<'a> Seen<'a> {
         if matches {
             return None;
         }
-        let words: Vec<String> = ends.iter().map(|(_, end)| observe::end_in_words(end)).collect();
-        let found = if words.is_empty() { "no turn ended".to_owned() } else { words.join(", ") };
+        let words: Vec<String> = ends
+            .iter()
+            .map(|(_, end)| observe::end_in_words(end))
+            .collect();
+        let found = if words.is_empty() {
+            "no turn ended".to_owned()
+        } else {
+            words.join(", ")
+        };
         Some((found, ends.iter().map(|(seq, _)| *seq).collect()))
     }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cutpoint_scenario::ast::{
-    Action, Await, Capability, CutPoint, Part, ReplyBody, Scenario,
-};
+use cutpoint_scenario::ast::{Action, Await, Capability, CutPoint, Part, ReplyBody, Scenario};
 
 /// Everything that the scenario needs.
 pub fn of(scenario: &Scenario) -> BTreeSet<Capability> {
@@ -45,6 +43,7 @@ fn of_action(action: &Action) -> Option<Capability> {
         | Action::Deny { .. }
         | Action::Abort { .. }
         | Action::Await(Await::Approval { .. }) => Some(Capability::Approvals),
+        Action::Await(Await::Output { .. }) => Some(Capability::ShownOutput),
         _ => None,
     }
 }

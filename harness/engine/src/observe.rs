@@ -1,19 +1,28 @@
 //! What can be read off a trace in the making: turns, tools, texts.
 
-use cutpoint_check::trace::{AbortReason, AgentEvent, Entry, InputMode, TurnEnd, What};
 use cutpoint_check::trace::ClientOp;
+use cutpoint_check::trace::{AbortReason, AgentEvent, Entry, InputMode, TurnEnd, What};
 use cutpoint_scenario::ast::{Outcome, Reason};
 
 /// The turn that was announced last, by the answer to its start or by its event.
 pub fn last_turn(entries: &[Entry]) -> Option<String> {
-    entries.iter().rev().find_map(|entry| announced(&entry.what).map(str::to_owned))
+    entries
+        .iter()
+        .rev()
+        .find_map(|entry| announced(&entry.what).map(str::to_owned))
 }
 
 /// The turn that the entry announces as started.
 pub fn announced(what: &What) -> Option<&str> {
     match what {
-        What::OpReply { turn_id: Some(turn_id), .. } => Some(turn_id),
-        What::Event { event: AgentEvent::TurnStarted { turn_id }, .. } => Some(turn_id),
+        What::OpReply {
+            turn_id: Some(turn_id),
+            ..
+        } => Some(turn_id),
+        What::Event {
+            event: AgentEvent::TurnStarted { turn_id },
+            ..
+        } => Some(turn_id),
         _ => None,
     }
 }
@@ -43,21 +52,25 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
             }
         }
         match what {
-            What::Op { op: ClientOp::Input { mode, .. }, .. } => {
+            What::Op {
+                op: ClientOp::Input { mode, .. },
+                ..
+            } => {
                 asked = *mode != InputMode::Steer;
             }
             What::OpReply { error: Some(_), .. } => asked = false,
-            What::Event { event: AgentEvent::TurnEnded { turn_id, .. }, .. } => {
-                match turn_id.as_deref() {
-                    Some(turn) => {
-                        ended.push(turn);
-                        if active == Some(turn) {
-                            active = None;
-                        }
+            What::Event {
+                event: AgentEvent::TurnEnded { turn_id, .. },
+                ..
+            } => match turn_id.as_deref() {
+                Some(turn) => {
+                    ended.push(turn);
+                    if active == Some(turn) {
+                        active = None;
                     }
-                    None => active = None,
                 }
-            }
+                None => active = None,
+            },
             What::AgentKilled | What::AgentExited { .. } => (active, asked) = (None, false),
             _ => {}
         }
@@ -69,7 +82,9 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
 pub fn outcome(end: &TurnEnd) -> Outcome {
     match end {
         TurnEnd::Complete => Outcome::Complete,
-        TurnEnd::Aborted { reason: Some(AbortReason::Replaced) } => Outcome::Replaced,
+        TurnEnd::Aborted {
+            reason: Some(AbortReason::Replaced),
+        } => Outcome::Replaced,
         TurnEnd::Aborted { .. } => Outcome::Aborted,
         TurnEnd::Failed { .. } => Outcome::Failed,
     }
@@ -93,7 +108,9 @@ pub fn is_abort(end: &TurnEnd, wanted: Option<Reason>) -> bool {
 pub fn end_in_words(end: &TurnEnd) -> String {
     match end {
         TurnEnd::Complete => "complete".to_owned(),
-        TurnEnd::Aborted { reason: Some(AbortReason::Replaced) } => "aborted as replaced".to_owned(),
+        TurnEnd::Aborted {
+            reason: Some(AbortReason::Replaced),
+        } => "aborted as replaced".to_owned(),
         TurnEnd::Aborted { .. } => "aborted as interrupted".to_owned(),
         TurnEnd::Failed { message } => format!("failed: {message}"),
     }
@@ -102,7 +119,10 @@ pub fn end_in_words(end: &TurnEnd) -> String {
 /// The turn's end that an entry tells.
 pub fn turn_end(what: &What) -> Option<&TurnEnd> {
     match what {
-        What::Event { event: AgentEvent::TurnEnded { end, .. }, .. } => Some(end),
+        What::Event {
+            event: AgentEvent::TurnEnded { end, .. },
+            ..
+        } => Some(end),
         _ => None,
     }
 }

@@ -28,7 +28,9 @@ pub enum Belongs {
 
 /// The living processes that belong, without this one, by process id.
 pub fn find(belongs: &Belongs) -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let own = std::process::id();
     let mut found: Vec<Process> = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
@@ -47,7 +49,9 @@ fn is_one(pid: u32, belongs: &Belongs) -> bool {
         Belongs::Run(mark) => {
             let wanted = format!("{RUN_VARIABLE}={mark}");
             fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-                environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+                environment
+                    .split(|byte| *byte == 0)
+                    .any(|entry| entry == wanted.as_bytes())
             })
         }
     }
@@ -63,8 +67,15 @@ fn describe(pid: u32) -> Option<Process> {
     }
     let ppid = fields.next()?.parse().ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-    Some(Process { pid, ppid, command: words.join(" ").trim_end().to_owned() })
+    let words: Vec<_> = command
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy)
+        .collect();
+    Some(Process {
+        pid,
+        ppid,
+        command: words.join(" ").trim_end().to_owned(),
+    })
 }
 
 /// Kills whatever belongs, and again until nothing is left or `limit` has passed. Gives what is
@@ -108,7 +119,10 @@ impl GroupLeader {
     /// Takes a child that was spawned with `process_group(0)`.
     pub fn new(child: Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
-        Self { child, group: id.map(Pid::from_raw) }
+        Self {
+            child,
+            group: id.map(Pid::from_raw),
+        }
     }
 
     /// The child.
@@ -182,7 +196,11 @@ mod tests {
             .unwrap();
         assert!(output.success());
         let belongs = Belongs::Case(home);
-        assert!(find(&belongs).iter().any(|process| holds_command(process, "sleep 300")));
+        assert!(
+            find(&belongs)
+                .iter()
+                .any(|process| holds_command(process, "sleep 300"))
+        );
         assert_eq!(kill_all(&belongs, Duration::from_secs(5)).await, []);
     }
 
@@ -191,7 +209,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = real_path(dir.path());
         let mut command = tokio::process::Command::new("sh");
-        command.args(["-c", "sleep 300 & sleep 300"]).current_dir(&home).process_group(0);
+        command
+            .args(["-c", "sleep 300 & sleep 300"])
+            .current_dir(&home)
+            .process_group(0);
         let leader = GroupLeader::new(command.spawn().unwrap());
         let belongs = Belongs::Case(home);
         while find(&belongs).len() < 3 {

@@ -39,8 +39,11 @@ fn unread_bytes(ends: Ends) -> Option<u64> {
     };
     let (client, server) = (kernel_form(ends.client), kernel_form(ends.server));
     let table = fs::read_to_string(table).ok()?;
-    let row = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let mut rows = row.filter(|fields| fields.len() > 4 && fields[1] == client && fields[2] == server);
+    let row = table
+        .lines()
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let mut rows =
+        row.filter(|fields| fields.len() > 4 && fields[1] == client && fields[2] == server);
     let queues = rows.next()?[4].to_owned();
     u64::from_str_radix(queues.split_once(':')?.1, 16).ok()
 }
@@ -52,7 +55,10 @@ fn kernel_form(address: SocketAddr) -> String {
         IpAddr::V6(ip) => {
             let octets = ip.octets();
             let word = |at: usize| [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
-            (0..16).step_by(4).map(|at| u32::from_ne_bytes(word(at))).collect()
+            (0..16)
+                .step_by(4)
+                .map(|at| u32::from_ne_bytes(word(at)))
+                .collect()
         }
     };
     let words: String = words.iter().map(|word| format!("{word:08X}")).collect();
@@ -60,11 +66,15 @@ fn kernel_form(address: SocketAddr) -> String {
 }
 
 fn has_running_thread(pid: u32) -> bool {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
     tasks.filter_map(Result::ok).any(|task| {
         fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| {
             // The name in parentheses may hold anything, so the state is counted from its end.
-            stat.rfind(')').and_then(|at| stat[at + 1..].trim_start().chars().next()) == Some('R')
+            stat.rfind(')')
+                .and_then(|at| stat[at + 1..].trim_start().chars().next())
+                == Some('R')
         })
     })
 }
@@ -78,8 +88,12 @@ mod tests {
     #[tokio::test]
     async fn unread_bytes_are_seen_and_waited_for() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address).await else { continue };
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let Ok(listener) = TcpListener::bind(address).await else {
+                continue;
+            };
+            let mut client = TcpStream::connect(listener.local_addr().unwrap())
+                .await
+                .unwrap();
             let (mut server, _) = listener.accept().await.unwrap();
             let ends = Ends {
                 client: server.peer_addr().unwrap(),

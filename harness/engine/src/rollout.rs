@@ -27,14 +27,20 @@ struct State {
 impl RolloutReader {
     /// A reader that does not know its file yet.
     pub fn new(tracer: Arc<Tracer>) -> Arc<Self> {
-        Arc::new(Self { tracer, state: Mutex::default() })
+        Arc::new(Self {
+            tracer,
+            state: Mutex::default(),
+        })
     }
 
     /// Tells where the file is. What is known of another file is forgotten.
     pub fn set_path(&self, path: &Path) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.path.as_deref() != Some(path) {
-            *state = State { path: Some(path.to_owned()), known: Vec::new() };
+            *state = State {
+                path: Some(path.to_owned()),
+                known: Vec::new(),
+            };
         }
     }
 
@@ -63,17 +69,28 @@ impl RolloutReader {
             Ok(bytes) => bytes,
             Err(error) => return Some(unreadable(error)),
         };
-        let from = if bytes.starts_with(&state.known) { state.known.len() } else { 0 };
+        let from = if bytes.starts_with(&state.known) {
+            state.known.len()
+        } else {
+            0
+        };
         let text = String::from_utf8_lossy(&bytes[from..]).into_owned();
         state.known = bytes;
-        Some(What::Rollout { trigger, path: name, from: from as u64, text })
+        Some(What::Rollout {
+            trigger,
+            path: name,
+            from: from as u64,
+            text,
+        })
     }
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > ROLLOUT_LIMIT_BYTES {
-        return Err(format!("{size} bytes; cutpoint reads up to {ROLLOUT_LIMIT_BYTES}"));
+        return Err(format!(
+            "{size} bytes; cutpoint reads up to {ROLLOUT_LIMIT_BYTES}"
+        ));
     }
     fs::read(path).map_err(|error| error.to_string())
 }
@@ -102,9 +119,15 @@ mod tests {
             reader.read(ReadTrigger::End);
         }
         let expected = [(0, "a\n"), (2, "b\n"), (4, ""), (0, "x\nb\n")];
-        assert_eq!(reads(&tracer), expected.map(|(from, text)| (from, text.to_owned())));
+        assert_eq!(
+            reads(&tracer),
+            expected.map(|(from, text)| (from, text.to_owned()))
+        );
         fs::remove_file(&path).unwrap();
         reader.read(ReadTrigger::End);
-        assert!(matches!(tracer.entries().last().unwrap().what, What::RolloutUnreadable { .. }));
+        assert!(matches!(
+            tracer.entries().last().unwrap().what,
+            What::RolloutUnreadable { .. }
+        ));
     }
 }

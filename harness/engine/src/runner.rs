@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use cutpoint_check::judge;
 use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
-    AgentInfo, ClientOp, FORMAT, Header, ReadTrigger, Trace, VERSION, Waiver, What,
+    ABORT_BOUND_MS, AgentInfo, ClientOp, FORMAT, Feature, Header, Process, ReadTrigger, Trace,
+    VERSION, Waiver, What,
 };
 use cutpoint_scenario::ast::{Capability, CutPoint, Expectation, Scenario};
 
 use crate::driver::points::Points;
 use crate::driver::{AgentError, CaseEnv, Driver, Session};
+use crate::leftovers::{self, Leftovers, TOOL_LIMIT};
 use crate::process::{self, Belongs};
 use crate::rollout::RolloutReader;
 use crate::script;
@@ -22,14 +24,12 @@ use crate::server::ReplayServer;
 use crate::server::body::Pace;
 use crate::server::case::{Case as ServerCase, CaseConfig};
 use crate::server::gate::Verdict as GateVerdict;
-use crate::steps::{Stop, Steps};
+use crate::steps::{Steps, Stop};
 use crate::tracer::Tracer;
 use crate::{expect, needs, observe};
 
 /// Upper bound of each single wait unless told otherwise.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a tool may outlive the turn that it belonged to (rule PROC-1).
-const TOOL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Settings of a run.
 #[derive(Debug, Clone)]
@@ -64,7 +64,12 @@ pub struct Runner {
 impl Runner {
     /// A runner of that agent.
     pub fn new(server: Arc<ReplayServer>, driver: Arc<dyn Driver>, config: RunConfig) -> Self {
-        Self { server, driver, config, cases: AtomicUsize::new(0) }
+        Self {
+            server,
+            driver,
+            config,
+            cases: AtomicUsize::new(0),
+        }
     }
 
     /// Runs one scenario to a verdict. Whatever goes wrong is part of the result.
@@ -73,7 +78,10 @@ impl Runner {
         let scenario = &planned.scenario;
         let needs = needs::of(scenario);
         let info = self.driver.info();
-        let missing = needs.difference(&self.driver.capabilities()).next().copied();
+        let missing = needs
+            .difference(&self.driver.capabilities())
+            .next()
+            .copied();
         let mut case = empty_case(planned, &info, self.config.seed);
         if let Some(missing) = missing {
             case.status = Status::Skipped;
@@ -94,7 +102,8 @@ impl Runner {
         case.trace.entries = tracer.entries();
         if case.status != Status::ScenarioError {
             case.verdicts = judge(&case.trace);
-            case.unmet.extend(expect::unmet(scenario, &case.trace.entries));
+            case.unmet
+                .extend(expect::unmet(scenario, &case.trace.entries));
         }
         case.status = final_status(&case);
         case.duration_ms = start.elapsed().as_secs_f64() * 1000.0;
@@ -108,8 +117,16 @@ impl Runner {
         tracer: &Arc<Tracer>,
     ) -> Result<Done, String> {
         let scenario = &planned.scenario;
-        let script = script::load(&scenario.model, Path::new(&planned.file), &self.config.recordings)?;
-        let points: Vec<CutPoint> = scenario.steps.iter().filter_map(|step| step.at.clone()).collect();
+        let script = script::load(
+            &scenario.model,
+            Path::new(&planned.file),
+            &self.config.recordings,
+        )?;
+        let points: Vec<CutPoint> = scenario
+            .steps
+            .iter()
+            .filter_map(|step| step.at.clone())
+            .collect();
         let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
         let base = format!("/c/{number}/v1");
         let rollout = RolloutReader::new(tracer.clone());
@@ -150,16 +167,24 @@ impl Runner {
         }
     }
 
-    async fn drive(&self, scenario: &Scenario, env: CaseEnv, server_case: &Arc<ServerCase>) -> Done {
+    async fn drive(
+        &self,
+        scenario: &Scenario,
+        env: CaseEnv,
+        server_case: &Arc<ServerCase>,
+    ) -> Done {
         let mut session = match self.driver.start(env.clone()).await {
             Ok(session) => session,
             Err(error) => return Done::failed(&error),
         };
         let mut steps = Steps::new(&env, server_case);
+        let mut leftovers = Leftovers::new(&env);
         let mut unmet = Vec::new();
         let mut status = (Status::Conforms, None);
         for (at, step) in scenario.steps.iter().enumerate() {
-            match steps.run(at + 1, step, session.as_mut()).await {
+            let done = steps.run(at + 1, step, session.as_mut()).await;
+            leftovers.look(session.as_mut());
+            match done {
                 Ok(()) => {}
                 Err(Stop::Unmet(found)) => {
                     unmet.push(found);
@@ -176,7 +201,21 @@ impl Runner {
             unmet.extend(steps.settle(scenario).await);
         }
         release_all(&env, server_case);
-        let patience = if expects_no_process(scenario) { TOOL_LIMIT } else { Duration::ZERO };
+        leftovers.look(session.as_mut());
+        // What runs on by design is no leftover, and not waited for.
+        if !self
+            .driver
+            .info()
+            .features
+            .contains(&Feature::BackgroundTools)
+        {
+            leftovers.wait(session.as_mut()).await;
+        }
+        let patience = if expects_no_process(scenario) {
+            TOOL_LIMIT
+        } else {
+            Duration::ZERO
+        };
         let end = wind_up(session.as_mut(), &env, patience).await;
         if let (Status::Conforms, Err(error)) = (status.0, end) {
             status = (Status::AgentFailed, Some(error.to_string()));
@@ -196,12 +235,18 @@ struct Done {
 
 impl Done {
     fn failed(error: &AgentError) -> Self {
-        Self { unmet: Vec::new(), status: (Status::AgentFailed, Some(error.to_string())) }
+        Self {
+            unmet: Vec::new(),
+            status: (Status::AgentFailed, Some(error.to_string())),
+        }
     }
 }
 
 fn expects_no_process(scenario: &Scenario) -> bool {
-    scenario.expect.iter().any(|expect| matches!(expect.what, Expectation::NoProcess { .. }))
+    scenario
+        .expect
+        .iter()
+        .any(|expect| matches!(expect.what, Expectation::NoProcess { .. }))
 }
 
 fn on_request(rollout: &Arc<RolloutReader>) -> Arc<dyn Fn(usize) + Send + Sync> {
@@ -222,32 +267,47 @@ async fn wind_up(
     patience: Duration,
 ) -> Result<(), AgentError> {
     let deadline = Instant::now() + patience;
-    let mut alive = session.processes();
-    while !alive.is_empty() && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        alive = session.processes();
-    }
-    env.tracer.record(What::Processes { alive, at_end: true });
+    let alive = leftovers::look_until(session, deadline, <[Process]>::is_empty).await;
+    env.tracer.record(What::Processes {
+        alive,
+        at_end: false,
+    });
     let running = env.tracer.with(0, observe::is_running);
     // A turn that could not go on because nothing was scripted for it is not the agent's to end.
     let unscripted = |what: &What| matches!(what, What::Unscripted { .. }).then_some(());
     let abandoned = env.tracer.find(0, unscripted).is_some() && turn_is_active(&env.tracer);
     if running && !abandoned {
         // What the agent does about an active turn from here on, it does because it was told to end.
-        env.tracer.record(What::Op { id: "end".to_owned(), op: ClientOp::Shutdown });
+        env.tracer.record(What::Op {
+            id: "end".to_owned(),
+            op: ClientOp::Shutdown,
+        });
     }
     let finished = session.finish().await;
+    // A process that serves further cases has not ended.
+    let ended = !env.tracer.with(0, observe::is_running);
     if abandoned && env.tracer.with(0, observe::is_running) {
-        let exited = What::AgentExited { code: None, expected: true, stderr: String::new() };
+        let exited = What::AgentExited {
+            code: None,
+            expected: true,
+            stderr: String::new(),
+        };
         env.tracer.record(exited);
     }
     env.rollout.read(ReadTrigger::End);
+    if ended {
+        leftovers::behind_the_end(session, env, true).await;
+    }
     finished
 }
 
 fn unexpected_exit(tracer: &Tracer) -> Option<String> {
     let exit = |what: &What| match what {
-        What::AgentExited { expected: false, code, stderr } => Some((*code, stderr.clone())),
+        What::AgentExited {
+            expected: false,
+            code,
+            stderr,
+        } => Some((*code, stderr.clone())),
         _ => None,
     };
     let (_, (code, stderr)) = tracer.find(0, exit)?;
@@ -272,6 +332,7 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
         file: Some(planned.file.clone()),
         agent: info.clone(),
         seed,
+        abort_bound_ms: ABORT_BOUND_MS,
         waived: scenario.waive.iter().map(waiver).collect(),
     };
     Case {
@@ -287,7 +348,10 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
         duration_ms: 0.0,
         replay: String::new(),
         trace_path: None,
-        trace: Trace { header, entries: Vec::new() },
+        trace: Trace {
+            header,
+            entries: Vec::new(),
+        },
     }
 }
 

@@ -18,30 +18,47 @@ pub fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, Str
     if let Some(recording) = &model.recording {
         return find(&recording.name, file, recordings).map(Script::Recording);
     }
-    let replies = model.replies.iter().map(|reply| scripted(reply, file, recordings));
+    let replies = model
+        .replies
+        .iter()
+        .map(|reply| scripted(reply, file, recordings));
     replies.collect::<Result<_, _>>().map(Script::Replies)
 }
 
 fn scripted(reply: &Reply, file: &Path, recordings: &Path) -> Result<ScriptedReply, String> {
     let body = match &reply.body {
-        ReplyBody::Stream { parts, end } => {
-            ScriptedBody::Stream { parts: parts.clone(), end: end.clone() }
-        }
-        ReplyBody::Status { status, retry_after_s, headers, body } => {
+        ReplyBody::Stream { parts, end } => ScriptedBody::Stream {
+            parts: parts.clone(),
+            end: end.clone(),
+        },
+        ReplyBody::Status {
+            status,
+            retry_after_s,
+            headers,
+            body,
+        } => {
             let mut headers = headers.clone();
             if let Some(seconds) = retry_after_s {
                 headers.push(("retry-after".to_owned(), seconds.to_string()));
             }
             let own = || api_error::for_status(*status).body.to_string();
             let body = body.clone().unwrap_or_else(own);
-            ScriptedBody::Status { status: *status, headers, body }
+            ScriptedBody::Status {
+                status: *status,
+                headers,
+                body,
+            }
         }
         ReplyBody::Recorded { name, exchange } => ScriptedBody::Recorded {
             recording: find(name, file, recordings)?,
             exchange: *exchange,
         },
     };
-    Ok(ScriptedReply { body, lenient: reply.lenient, text: reply.to_string() })
+    Ok(ScriptedReply {
+        body,
+        lenient: reply.lenient,
+        text: reply.to_string(),
+    })
 }
 
 fn find(name: &str, file: &Path, recordings: &Path) -> Result<Arc<Recording>, String> {
@@ -49,7 +66,11 @@ fn find(name: &str, file: &Path, recordings: &Path) -> Result<Arc<Recording>, St
     let candidates: [PathBuf; 2] = [beside, recordings.join(name)];
     let Some(path) = candidates.iter().find(|path| path.exists()) else {
         let [beside, stored] = candidates.map(|path| path.display().to_string());
-        return Err(format!("there is no recording `{name}`: neither {beside} nor {stored} exists"));
+        return Err(format!(
+            "there is no recording `{name}`: neither {beside} nor {stored} exists"
+        ));
     };
-    Recording::load(path).map(Arc::new).map_err(|errors| errors.to_string())
+    Recording::load(path)
+        .map(Arc::new)
+        .map_err(|errors| errors.to_string())
 }

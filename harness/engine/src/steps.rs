@@ -9,6 +9,7 @@ use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
 use tokio::task::JoinSet;
 
 use crate::driver::{AgentError, CaseEnv, Session};
+use crate::leftovers;
 use crate::observe;
 use crate::quiescence;
 use crate::runner::turn_is_active;
@@ -62,7 +63,13 @@ impl From<AgentError> for Failure {
 impl<'a> Steps<'a> {
     /// The steps of a case that has just been started.
     pub fn new(env: &'a CaseEnv, server_case: &'a Arc<ServerCase>) -> Self {
-        Self { env, server_case, cursor: 0, ops: 0, letting_go: JoinSet::new() }
+        Self {
+            env,
+            server_case,
+            cursor: 0,
+            ops: 0,
+            letting_go: JoinSet::new(),
+        }
     }
 
     /// Runs one step.
@@ -74,7 +81,11 @@ impl<'a> Steps<'a> {
     ) -> Result<(), Stop> {
         let text = step.to_string();
         let line = step.span.line;
-        self.env.tracer.record(What::Step { number, line, text: text.clone() });
+        self.env.tracer.record(What::Step {
+            number,
+            line,
+            text: text.clone(),
+        });
         let gate = match &step.at {
             Some(point) => self.reach(point, session).await,
             None => Ok(None),
@@ -85,7 +96,12 @@ impl<'a> Steps<'a> {
         };
         done.map_err(|failure| match failure {
             Failure::Agent(error) => Stop::Agent(error),
-            Failure::Found(found) => Stop::Unmet(Unmet { text, line, found, evidence: self.last_entry() }),
+            Failure::Found(found) => Stop::Unmet(Unmet {
+                text,
+                line,
+                found,
+                evidence: self.last_entry(),
+            }),
         })
     }
 
@@ -99,7 +115,10 @@ impl<'a> Steps<'a> {
         if self.idle().await.is_ok() {
             return None;
         }
-        let found = format!("a turn is still active after {} s", self.env.limit.as_secs_f64());
+        let found = format!(
+            "a turn is still active after {} s",
+            self.env.limit.as_secs_f64()
+        );
         Some(Unmet {
             text: "every turn has ended when the scenario ends".to_owned(),
             line: scenario.span.line,
@@ -109,7 +128,11 @@ impl<'a> Steps<'a> {
     }
 
     fn last_entry(&self) -> Vec<u64> {
-        self.env.tracer.with(0, |entries| entries.last().map(|entry| entry.seq)).into_iter().collect()
+        self.env
+            .tracer
+            .with(0, |entries| entries.last().map(|entry| entry.seq))
+            .into_iter()
+            .collect()
     }
 
     /// Waits until the cut point is reached. Gives the gate that holds there, if one does.
@@ -118,12 +141,18 @@ impl<'a> Steps<'a> {
         point: &CutPoint,
         session: &mut dyn Session,
     ) -> Result<Option<Arc<Gate>>, Failure> {
-        if let Some(gate) = self.env.points.gate(point).or_else(|| self.held_by_server(point)) {
+        if let Some(gate) = self
+            .env
+            .points
+            .gate(point)
+            .or_else(|| self.held_by_server(point))
+        {
             let name = point.to_string();
             let reached = |what: &What| {
                 matches!(what, What::Reached { point } if *point == name).then_some(())
             };
-            self.wait(0, &format!("the cut point \"{name}\""), reached).await?;
+            self.wait(0, &format!("the cut point \"{name}\""), reached)
+                .await?;
             let gate = gate.clone();
             if gate.ends().is_some() {
                 quiescence::wait(gate.ends(), session.pid()).await;
@@ -132,17 +161,24 @@ impl<'a> Steps<'a> {
         }
         match point {
             CutPoint::Running { call } => {
-                self.wait(0, &format!("`{call}` to run"), |what| observe::begins(what, call).then_some(())).await?;
+                self.wait(0, &format!("`{call}` to run"), |what| {
+                    observe::begins(what, call).then_some(())
+                })
+                .await?;
                 if !session.begins_after_spawn() {
                     self.wait_for_process(session).await;
                 }
             }
             CutPoint::Exited { call } => {
-                self.wait(0, &format!("`{call}` to end"), |what| observe::ends(what, call).then_some(())).await?;
+                self.wait(0, &format!("`{call}` to end"), |what| {
+                    observe::ends(what, call).then_some(())
+                })
+                .await?;
             }
             CutPoint::Approval { call } => {
                 let asked = |what: &What| observe::asks(what, call).then_some(());
-                self.wait(0, &format!("the approval request of `{call}`"), asked).await?;
+                self.wait(0, &format!("the approval request of `{call}`"), asked)
+                    .await?;
             }
             CutPoint::Idle => self.idle().await?,
             // A step that starts a turn has waited for the acknowledgement already.
@@ -172,7 +208,8 @@ impl<'a> Steps<'a> {
         match action {
             Action::Interrupt => {
                 let turn_id = self.env.tracer.with(0, observe::last_turn);
-                self.submit(ClientOp::Interrupt { turn_id }, session).await?;
+                self.submit(ClientOp::Interrupt { turn_id }, session)
+                    .await?;
                 self.release_on_effect(gate);
                 return Ok(());
             }
@@ -186,6 +223,7 @@ impl<'a> Steps<'a> {
                 self.env.tracer.record(What::AgentKilled);
                 session.kill().await?;
                 self.env.rollout.read(ReadTrigger::Exit);
+                leftovers::behind_the_end(session, self.env, false).await;
             }
             Action::Resume => session.resume().await?,
             Action::Shutdown => {
@@ -200,7 +238,10 @@ impl<'a> Steps<'a> {
             Action::Deny { call } => self.approve(call, Decision::Deny, session).await?,
             Action::Abort { call } => self.approve(call, Decision::Abort, session).await?,
             Action::Answer { call, text } => {
-                let op = ClientOp::Answer { call_id: call.clone(), text: text.clone() };
+                let op = ClientOp::Answer {
+                    call_id: call.clone(),
+                    text: text.clone(),
+                };
                 self.submit(op, session).await?;
             }
         }
@@ -214,7 +255,10 @@ impl<'a> Steps<'a> {
     async fn submit(&mut self, op: ClientOp, session: &mut dyn Session) -> Result<String, Failure> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
-        self.env.tracer.record(What::Op { id: id.clone(), op: op.clone() });
+        self.env.tracer.record(What::Op {
+            id: id.clone(),
+            op: op.clone(),
+        });
         session.submit(&id, &op).await?;
         Ok(id)
     }
@@ -227,8 +271,12 @@ impl<'a> Steps<'a> {
     ) -> Result<(), Failure> {
         // The answer is for a request that was made; without one there is nobody to take it.
         let asked = |what: &What| observe::asks(what, call).then_some(());
-        self.wait(0, &format!("the approval request of `{call}`"), asked).await?;
-        let op = ClientOp::Approval { call_id: call.to_owned(), decision };
+        self.wait(0, &format!("the approval request of `{call}`"), asked)
+            .await?;
+        let op = ClientOp::Approval {
+            call_id: call.to_owned(),
+            decision,
+        };
         self.submit(op, session).await.map(|_| ())
     }
 
@@ -240,17 +288,26 @@ impl<'a> Steps<'a> {
         session: &mut dyn Session,
     ) -> Result<(), Failure> {
         let seen = self.env.tracer.len();
-        let op = ClientOp::Input { text: text.to_owned(), mode };
+        let op = ClientOp::Input {
+            text: text.to_owned(),
+            mode,
+        };
         let id = self.submit(op, session).await?;
         if mode == InputMode::Steer {
             return Ok(());
         }
         let answered = |what: &What| match what {
             What::OpReply { id: of, error, .. } if *of == id => Some(error.clone()),
-            What::Event { event: AgentEvent::TurnStarted { .. }, .. } => Some(None),
+            What::Event {
+                event: AgentEvent::TurnStarted { .. },
+                ..
+            } => Some(None),
             _ => None,
         };
-        match self.wait(seen, "the acknowledgement of the turn's start", answered).await? {
+        match self
+            .wait(seen, "the acknowledgement of the turn's start", answered)
+            .await?
+        {
             None => Ok(()),
             Some(error) => Err(Failure::Found(format!("the input was refused: {error}"))),
         }
@@ -280,7 +337,8 @@ impl<'a> Steps<'a> {
             }
             Await::Request { number } => {
                 let arrived = |what: &What| {
-                    matches!(what, What::Request { exchange, .. } if exchange == number).then_some(())
+                    matches!(what, What::Request { exchange, .. } if exchange == number)
+                        .then_some(())
                 };
                 self.wait(0, &format!("request {number}"), arrived).await
             }
@@ -294,19 +352,43 @@ impl<'a> Steps<'a> {
             }
             Await::Approval { call } => {
                 let asks = |what: &What| observe::asks(what, call).then_some(());
-                self.wait(0, &format!("the approval request of `{call}`"), asks).await
+                self.wait(0, &format!("the approval request of `{call}`"), asks)
+                    .await
+            }
+            Await::Output { call, containing } => {
+                let mut shown = String::new();
+                let prints = |what: &What| {
+                    if let What::Event {
+                        event: AgentEvent::CallOutput { call_id, chunk, .. },
+                        ..
+                    } = what
+                        && call_id == call
+                    {
+                        shown.push_str(chunk);
+                    }
+                    shown.contains(containing.as_str()).then_some(())
+                };
+                self.wait(0, &format!("`{call}` to print {containing:?}"), prints)
+                    .await
             }
             Await::Text { containing } => {
                 let mut shown = String::new();
                 let shows = |what: &What| {
                     match what {
-                        What::Event { event: AgentEvent::TextDelta { text, .. }, .. } => shown.push_str(text),
-                        What::Event { event: AgentEvent::Message { text, .. }, .. } => shown.clone_from(text),
+                        What::Event {
+                            event: AgentEvent::TextDelta { text, .. },
+                            ..
+                        } => shown.push_str(text),
+                        What::Event {
+                            event: AgentEvent::Message { text, .. },
+                            ..
+                        } => shown.clone_from(text),
                         _ => {}
                     }
                     shown.contains(containing.as_str()).then_some(())
                 };
-                self.consume(&format!("the text {containing:?}"), shows).await
+                self.consume(&format!("the text {containing:?}"), shows)
+                    .await
             }
             Await::TurnEnded => self.turn_end("the turn to end", |_| true).await,
             Await::TurnComplete => {
@@ -336,7 +418,10 @@ impl<'a> Steps<'a> {
         if is_wanted(&end) {
             return Ok(());
         }
-        Err(Failure::Found(format!("the turn ended as {}", observe::end_in_words(&end))))
+        Err(Failure::Found(format!(
+            "the turn ended as {}",
+            observe::end_in_words(&end)
+        )))
     }
 
     async fn consume(
@@ -355,7 +440,9 @@ impl<'a> Steps<'a> {
         waiting_for: &str,
         wanted: impl FnMut(&What) -> Option<T>,
     ) -> Result<T, Failure> {
-        self.wait_at(from, waiting_for, wanted).await.map(|(_, found)| found)
+        self.wait_at(from, waiting_for, wanted)
+            .await
+            .map(|(_, found)| found)
     }
 
     /// Waits for an entry. An agent that ends in the meantime will not bring it any more.
@@ -369,7 +456,9 @@ impl<'a> Steps<'a> {
         let found = |what: &What| match wanted(what) {
             Some(found) => Some(Ok(found)),
             None => match what {
-                What::AgentExited { expected: false, .. } => Some(Err(None)),
+                What::AgentExited {
+                    expected: false, ..
+                } => Some(Err(None)),
                 What::Unscripted { message, .. } => Some(Err(Some(message.clone()))),
                 _ => None,
             },
@@ -384,9 +473,14 @@ impl<'a> Steps<'a> {
             Err(_) => {
                 let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                 let waiting_for = waiting_for.to_owned();
-                self.env.tracer.record(What::TimedOut { waiting_for: waiting_for.clone(), limit_ms });
+                self.env.tracer.record(What::TimedOut {
+                    waiting_for: waiting_for.clone(),
+                    limit_ms,
+                });
                 let seconds = limit.as_secs_f64();
-                Err(Failure::Found(format!("waited {seconds} s for {waiting_for}; it did not come")))
+                Err(Failure::Found(format!(
+                    "waited {seconds} s for {waiting_for}; it did not come"
+                )))
             }
         }
     }
@@ -410,7 +504,9 @@ impl<'a> Steps<'a> {
                 && turn_is_active(&self.env.tracer)
             {
                 let seconds = self.env.limit.as_secs_f64();
-                return Err(Failure::Found(format!("a turn is still active after {seconds} s")));
+                return Err(Failure::Found(format!(
+                    "a turn is still active after {seconds} s"
+                )));
             }
         }
         Ok(())

@@ -48,7 +48,11 @@ impl Tracer {
                 entries.push(Entry { seq, at_ns, what });
             } else if entries.len() == ENTRY_LIMIT {
                 let message = format!("the case produced more than {ENTRY_LIMIT} trace entries");
-                entries.push(Entry { seq, at_ns, what: What::Trouble { message } });
+                entries.push(Entry {
+                    seq,
+                    at_ns,
+                    what: What::Trouble { message },
+                });
             }
         }
         let count = entries.len();
@@ -73,7 +77,11 @@ impl Tracer {
     }
 
     /// The first entry from `from` on for which `wanted` gives something, with its position.
-    pub fn find<T>(&self, from: usize, mut wanted: impl FnMut(&What) -> Option<T>) -> Option<(usize, T)> {
+    pub fn find<T>(
+        &self,
+        from: usize,
+        mut wanted: impl FnMut(&What) -> Option<T>,
+    ) -> Option<(usize, T)> {
         self.with(from, |entries| {
             entries
                 .iter()
@@ -106,7 +114,9 @@ impl Tracer {
                 let _ = recorded.changed().await;
             }
         };
-        tokio::time::timeout(limit, search).await.map_err(|_| TimedOut)
+        tokio::time::timeout(limit, search)
+            .await
+            .map_err(|_| TimedOut)
     }
 
     /// The entries, copied.
@@ -125,7 +135,11 @@ mod tests {
     use super::*;
 
     fn step(number: usize) -> What {
-        What::Step { number, line: 0, text: String::new() }
+        What::Step {
+            number,
+            line: 0,
+            text: String::new(),
+        }
     }
 
     fn wanted(n: usize) -> impl FnMut(&What) -> Option<()> {
@@ -150,6 +164,9 @@ mod tests {
     #[tokio::test]
     async fn a_wait_has_a_limit() {
         let tracer = Tracer::default();
-        assert_eq!(tracer.wait(0, Duration::from_millis(1), wanted(1)).await, Err(TimedOut));
+        assert_eq!(
+            tracer.wait(0, Duration::from_millis(1), wanted(1)).await,
+            Err(TimedOut)
+        );
     }
 }

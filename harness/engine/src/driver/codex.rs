@@ -25,7 +25,9 @@ use super::codex_events::meaning;
 use super::jsonrpc::{Client, Inbox};
 use super::lines::{GarbageLog, tail};
 use super::{AgentError, CaseEnv, Driver, Session};
+use crate::observe;
 use crate::process::{self, Belongs, GroupLeader, RUN_VARIABLE};
+use crate::runner::turn_is_active;
 
 /// How long Codex may take to get ready. Released versions take up to 0.6 s on a 2-core machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -38,6 +40,12 @@ const SETTLE: Duration = Duration::from_millis(30);
 const NO_TURN: &str = "00000000-0000-7000-8000-000000000000";
 /// Nothing listens on the discard port of loopback, so a request that is proxied there is refused.
 const NOWHERE: &str = "http://127.0.0.1:9";
+
+/// The first version whose commands outlive their turn on purpose (the `exec_command` tool); its marker
+/// tells the model so.
+const EXEC_COMMAND: (u64, u64) = (0, 98);
+/// The version from which on requests were seen to carry the server's `x-codex-turn-state`.
+const TURN_STATE: (u64, u64) = (0, 169);
 
 /// The driver.
 pub struct CodexDriver {
@@ -85,9 +93,19 @@ fn new_home() -> Result<TempDir, AgentError> {
     home.map_err(|error| AgentError::Start(format!("no temporary directory: {error}")))
 }
 
+fn at_least(version: &str, wanted: (u64, u64)) -> bool {
+    let mut numbers = version
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
+}
+
 async fn version_of(binary: &Path) -> Result<String, AgentError> {
     let mut command = Command::new(binary);
-    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let failed = |why: String| AgentError::Start(format!("{}: {why}", binary.display()));
     let output = tokio::time::timeout(START_LIMIT, command.output())
         .await
@@ -103,19 +121,25 @@ async fn version_of(binary: &Path) -> Result<String, AgentError> {
 #[async_trait]
 impl Driver for CodexDriver {
     fn info(&self) -> AgentInfo {
-        let features = [
+        let mut features = BTreeSet::from([
             Feature::Rollout,
             Feature::RolloutTurns,
             Feature::Marker,
             Feature::TurnIds,
             Feature::OpReplies,
             Feature::CallEvents,
-        ];
+        ]);
+        if at_least(&self.version, EXEC_COMMAND) {
+            features.insert(Feature::BackgroundTools);
+        }
+        if at_least(&self.version, TURN_STATE) {
+            features.insert(Feature::TurnHeaders);
+        }
         AgentInfo {
             name: "codex".to_owned(),
             version: self.version.clone(),
             driver: "app-server-v2".to_owned(),
-            features: BTreeSet::from(features),
+            features,
             defects: Vec::new(),
         }
     }
@@ -186,14 +210,35 @@ impl Server {
         let client = Client::start(stdin, stdout, router.clone());
         let expected_end = Arc::new(AtomicBool::new(false));
         let stderr = tokio::spawn(tail(stderr));
-        tokio::spawn(watch_end(router.clone(), leader.clone(), stderr, expected_end.clone()));
-        let server = Self { client, router, leader, expected_end, home, pid };
-        let info = json!({"name": "cutpoint", "title": "cutpoint", "version": env!("CARGO_PKG_VERSION")});
-        match server.client.ask("initialize", &json!({"clientInfo": info}), START_LIMIT).await {
+        tokio::spawn(watch_end(
+            router.clone(),
+            leader.clone(),
+            stderr,
+            expected_end.clone(),
+        ));
+        let server = Self {
+            client,
+            router,
+            leader,
+            expected_end,
+            home,
+            pid,
+        };
+        let info =
+            json!({"name": "cutpoint", "title": "cutpoint", "version": env!("CARGO_PKG_VERSION")});
+        match server
+            .client
+            .ask("initialize", &json!({"clientInfo": info}), START_LIMIT)
+            .await
+        {
             Ok(_) => server.client.notify("initialized")?,
             Err(error) => {
                 let stderr = server.end().await;
-                let said = if stderr.is_empty() { String::new() } else { format!("\n{stderr}") };
+                let said = if stderr.is_empty() {
+                    String::new()
+                } else {
+                    format!("\n{stderr}")
+                };
                 return Err(AgentError::Start(format!("{error}{said}")));
             }
         }
@@ -224,7 +269,10 @@ fn environment(home: &Path, mark: &str) -> Vec<(String, String)> {
         ("NO_PROXY", "127.0.0.1,localhost"),
         (RUN_VARIABLE, mark),
     ];
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// The settings that all threads share. The base URL is given per thread. Retries are few, so that
@@ -263,7 +311,11 @@ async fn watch_end(
     let stderr = tokio::time::timeout(Duration::from_millis(200), stderr).await;
     abort.abort();
     let stderr = stderr.ok().and_then(Result::ok).unwrap_or_default();
-    router.agent_exited(status.and_then(|status| status.code()), expected.load(Ordering::Acquire), stderr);
+    router.agent_exited(
+        status.and_then(|status| status.code()),
+        expected.load(Ordering::Acquire),
+        stderr,
+    );
 }
 
 /// Hands notifications to the thread that they belong to.
@@ -300,27 +352,42 @@ impl Router {
     /// hold its output open, so the wait is bounded.
     async fn ended(&self) -> String {
         let _ = tokio::time::timeout(END_PATIENCE, self.ended.cancelled()).await;
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stderr
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn agent_exited(&self, code: Option<i32>, expected: bool, stderr: String) {
         for thread in self.threads().values() {
             let stderr = stderr.clone();
             thread.env.rollout.read(ReadTrigger::Exit);
-            thread.env.tracer.record(What::AgentExited { code, expected, stderr });
+            thread.env.tracer.record(What::AgentExited {
+                code,
+                expected,
+                stderr,
+            });
         }
         *self.stderr.lock().unwrap_or_else(PoisonError::into_inner) = stderr;
         self.ended.cancel();
     }
 
     fn deliver(&self, params: &Value, meaning: AgentEvent, raw: &Value) {
-        let thread = params["threadId"].as_str().and_then(|id| self.threads().get(id).cloned());
+        let thread = params["threadId"]
+            .as_str()
+            .and_then(|id| self.threads().get(id).cloned());
         let Some(thread) = thread else { return };
         let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
         let turn_id = meaning.turn_id().map(str::to_owned);
-        let what = What::Event { event: meaning, raw: raw.clone() };
+        let what = What::Event {
+            event: meaning,
+            raw: raw.clone(),
+        };
         if ended {
-            thread.env.rollout.record_with(what, ReadTrigger::TurnEnded { turn_id });
+            thread
+                .env
+                .rollout
+                .record_with(what, ReadTrigger::TurnEnded { turn_id });
         } else {
             thread.env.tracer.record(what);
         }
@@ -333,9 +400,14 @@ impl Inbox for Router {
     }
 
     fn request(&self, id: &Value, method: &str, params: &Value, raw: &Value) {
-        let thread = params["threadId"].as_str().and_then(|id| self.threads().get(id).cloned());
+        let thread = params["threadId"]
+            .as_str()
+            .and_then(|id| self.threads().get(id).cloned());
         if let (Some(thread), Some(call)) = (thread, params["itemId"].as_str()) {
-            let mut approvals = thread.approvals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut approvals = thread
+                .approvals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             approvals.insert(call.to_owned(), id.clone());
         }
         self.deliver(params, meaning(method, params), raw);
@@ -343,7 +415,10 @@ impl Inbox for Router {
 
     fn garbage(&self, text: String) {
         for thread in self.threads().values() {
-            let mut log = thread.garbage.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut log = thread
+                .garbage
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             log.record(&thread.env.tracer, text.clone());
         }
     }
@@ -389,7 +464,10 @@ impl CodexSession {
             }
             None => "thread/start",
         };
-        let started = What::AgentStarted { pid: self.server.pid, resumed: known.is_some() };
+        let started = What::AgentStarted {
+            pid: self.server.pid,
+            resumed: known.is_some(),
+        };
         self.env.tracer.record(started);
         if let Some(id) = known {
             // What the thread tells while it is resumed belongs to the case as well.
@@ -403,29 +481,41 @@ impl CodexSession {
                 if let Some(path) = answer["thread"]["path"].as_str() {
                     env.rollout.set_path(Path::new(path));
                 }
-                answer["thread"]["id"].as_str().map(|id| router.enter(id, env))
+                answer["thread"]["id"]
+                    .as_str()
+                    .map(|id| router.enter(id, env))
             });
             drop(give.send(entered));
         })?;
         match tokio::time::timeout(START_LIMIT, take).await {
             Ok(Ok(Ok(Some(thread)))) => self.thread = Some(thread),
             Ok(Ok(Ok(None))) => {
-                return Err(AgentError::Protocol(format!("`{method}` gave no thread id")));
+                return Err(AgentError::Protocol(format!(
+                    "`{method}` gave no thread id"
+                )));
             }
             Ok(Ok(Err(error))) => {
-                return Err(AgentError::Protocol(format!("`{method}` was refused: {}", error.message)));
+                return Err(AgentError::Protocol(format!(
+                    "`{method}` was refused: {}",
+                    error.message
+                )));
             }
             Ok(Err(_)) => return Err(AgentError::Died(format!("it went away during `{method}`"))),
             Err(_) => {
                 let what = format!("answer `{method}`");
-                return Err(AgentError::TimedOut { what, limit: START_LIMIT });
+                return Err(AgentError::TimedOut {
+                    what,
+                    limit: START_LIMIT,
+                });
             }
         }
         Ok(())
     }
 
     fn thread(&self) -> Result<&Arc<Thread>, AgentError> {
-        self.thread.as_ref().ok_or_else(|| AgentError::Protocol("it has no thread".to_owned()))
+        self.thread
+            .as_ref()
+            .ok_or_else(|| AgentError::Protocol("it has no thread".to_owned()))
     }
 
     /// From here on nothing of the thread is observed any more.
@@ -443,7 +533,9 @@ impl CodexSession {
         self.server.client.call(method, &params, move |reply| {
             let (turn_id, error) = match reply {
                 Ok(result) => {
-                    let turn = result["turn"]["id"].as_str().or_else(|| result["turnId"].as_str());
+                    let turn = result["turn"]["id"]
+                        .as_str()
+                        .or_else(|| result["turnId"].as_str());
                     (turn.map(str::to_owned), None)
                 }
                 Err(error) => (None, Some(error.message)),
@@ -461,14 +553,18 @@ impl CodexSession {
             .get(call_id)
             .cloned();
         let Some(request) = request else {
-            return Err(AgentError::Protocol(format!("no approval of `{call_id}` was asked for")));
+            return Err(AgentError::Protocol(format!(
+                "no approval of `{call_id}` was asked for"
+            )));
         };
         let word = match decision {
             Decision::Approve => "accept",
             Decision::Deny => "decline",
             Decision::Abort => "cancel",
         };
-        self.server.client.answer(&request, &json!({"decision": word}))
+        self.server
+            .client
+            .answer(&request, &json!({"decision": word}))
     }
 }
 
@@ -484,7 +580,11 @@ impl Session for CodexSession {
                     }
                     InputMode::Steer => {
                         let turn = current_turn(&self.env);
-                        self.call(id, "turn/steer", json!({"input": input, "expectedTurnId": turn}))
+                        self.call(
+                            id,
+                            "turn/steer",
+                            json!({"input": input, "expectedTurnId": turn}),
+                        )
                     }
                 }
             }
@@ -493,9 +593,9 @@ impl Session for CodexSession {
                 self.call(id, "turn/interrupt", json!({"turnId": turn_id}))
             }
             ClientOp::Approval { call_id, decision } => self.approve(call_id, *decision),
-            ClientOp::Answer { call_id, .. } => {
-                Err(AgentError::Protocol(format!("no question of `{call_id}` was asked")))
-            }
+            ClientOp::Answer { call_id, .. } => Err(AgentError::Protocol(format!(
+                "no question of `{call_id}` was asked"
+            ))),
             ClientOp::Shutdown => {
                 self.server.end().await;
                 Ok(())
@@ -519,21 +619,51 @@ impl Session for CodexSession {
     }
 
     async fn finish(&mut self) -> Result<(), AgentError> {
-        if let Some(thread) = self.thread.clone().filter(|_| !self.server.router.is_closed()) {
+        if let Some(thread) = self
+            .thread
+            .clone()
+            .filter(|_| !self.server.router.is_closed())
+        {
             tokio::time::sleep(SETTLE).await;
-            self.leave();
+            // A scenario that was given up may have left a turn running; mostly there is none. The end
+            // of one is still watched, so that it is not taken for a turn that never ended.
+            let (seen, active) = (self.env.tracer.len(), turn_is_active(&self.env.tracer));
+            if !active {
+                self.leave();
+            }
             let turn_id = current_turn(&self.env);
             let interrupt = json!({"threadId": thread.id, "turnId": turn_id});
-            // A scenario that was given up may have left a turn running; mostly there is none.
-            let _ = self.server.client.ask("turn/interrupt", &interrupt, self.env.limit).await;
+            let _ = self
+                .server
+                .client
+                .ask("turn/interrupt", &interrupt, self.env.limit)
+                .await;
+            if active {
+                let ended = |what: &What| observe::turn_end(what).map(|_| ());
+                let _ = self.env.tracer.wait(seen, END_PATIENCE, ended).await;
+                self.leave();
+            }
             let params = json!({"threadId": thread.id});
             // Either may be unknown to this version, or the process may be gone: nothing is lost.
             for method in ["thread/backgroundTerminals/clean", "thread/unsubscribe"] {
-                let _ = self.server.client.ask(method, &params, self.env.limit).await;
+                let _ = self
+                    .server
+                    .client
+                    .ask(method, &params, self.env.limit)
+                    .await;
             }
         }
         if self.env.private {
             self.server.end().await;
+            if self.env.tracer.with(0, observe::is_running) {
+                // Nothing of the thread is watched any more, but that its process is gone is known.
+                let exited = What::AgentExited {
+                    code: None,
+                    expected: true,
+                    stderr: String::new(),
+                };
+                self.env.tracer.record(exited);
+            }
         }
         self.leave();
         Ok(())
@@ -558,9 +688,34 @@ impl Drop for CodexSession {
 fn current_turn(env: &CaseEnv) -> Option<String> {
     env.tracer.with(0, |entries| {
         entries.iter().rev().find_map(|entry| match &entry.what {
-            What::OpReply { turn_id: Some(turn_id), .. } => Some(turn_id.clone()),
-            What::Event { event: AgentEvent::TurnStarted { turn_id }, .. } => Some(turn_id.clone()),
+            What::OpReply {
+                turn_id: Some(turn_id),
+                ..
+            } => Some(turn_id.clone()),
+            What::Event {
+                event: AgentEvent::TurnStarted { turn_id },
+                ..
+            } => Some(turn_id.clone()),
             _ => None,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        let seen = |version| {
+            (
+                at_least(version, EXEC_COMMAND),
+                at_least(version, TURN_STATE),
+            )
+        };
+        assert_eq!(seen("0.23.0"), (false, false));
+        assert_eq!(seen("0.104.0-alpha.1"), (true, false));
+        assert_eq!(seen("0.169.0"), (true, true));
+        assert_eq!(seen("1.0.0"), (true, true));
+    }
 }

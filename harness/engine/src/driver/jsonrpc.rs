@@ -59,9 +59,18 @@ impl Client {
         let (out, outbox) = mpsc::channel(OUTBOX_LIMIT);
         let pending = Pending::default();
         let close = CancellationToken::new();
-        tokio::spawn(close.clone().run_until_cancelled_owned(write(stdin, outbox)));
+        tokio::spawn(
+            close
+                .clone()
+                .run_until_cancelled_owned(write(stdin, outbox)),
+        );
         tokio::spawn(read(stdout, pending.clone(), inbox));
-        Self { out, pending, next_id: Arc::default(), close }
+        Self {
+            out,
+            pending,
+            next_id: Arc::default(),
+            close,
+        }
     }
 
     /// Closes the peer's input.
@@ -102,11 +111,15 @@ impl Client {
         self.call(method, params, |reply| drop(give.send(reply)))?;
         match tokio::time::timeout(limit, take).await {
             Ok(Ok(Ok(result))) => Ok(result),
-            Ok(Ok(Err(error))) => {
-                Err(AgentError::Protocol(format!("`{method}` was refused: {}", error.message)))
-            }
+            Ok(Ok(Err(error))) => Err(AgentError::Protocol(format!(
+                "`{method}` was refused: {}",
+                error.message
+            ))),
             Ok(Err(_)) => Err(AgentError::Died(format!("it went away during `{method}`"))),
-            Err(_) => Err(AgentError::TimedOut { what: format!("answer `{method}`"), limit }),
+            Err(_) => Err(AgentError::TimedOut {
+                what: format!("answer `{method}`"),
+                limit,
+            }),
         }
     }
 
@@ -127,14 +140,16 @@ impl Client {
     }
 
     fn send(&self, message: &Value) -> Result<(), AgentError> {
-        self.out.try_send(format!("{message}\n")).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                AgentError::Protocol(format!("{OUTBOX_LIMIT} messages wait, and it reads none"))
-            }
-            mpsc::error::TrySendError::Closed(_) => {
-                AgentError::Died("it does not read its input any more".to_owned())
-            }
-        })
+        self.out
+            .try_send(format!("{message}\n"))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    AgentError::Protocol(format!("{OUTBOX_LIMIT} messages wait, and it reads none"))
+                }
+                mpsc::error::TrySendError::Closed(_) => {
+                    AgentError::Died("it does not read its input any more".to_owned())
+                }
+            })
     }
 }
 

@@ -37,7 +37,10 @@ pub(super) enum Line {
 impl<R: AsyncRead + Unpin> JsonLines<R> {
     /// A reader of JSON lines.
     pub(super) fn new(from: R) -> Self {
-        Self { from: BufReader::new(from), buffer: Vec::new() }
+        Self {
+            from: BufReader::new(from),
+            buffer: Vec::new(),
+        }
     }
 
     /// The next line that is not blank; `None` at the end of the output.
@@ -46,7 +49,10 @@ impl<R: AsyncRead + Unpin> JsonLines<R> {
             self.buffer.clear();
             let mut limited = (&mut self.from).take(LINE_LIMIT_BYTES);
             // A read error of a pipe means that its other end is gone.
-            let read = limited.read_until(b'\n', &mut self.buffer).await.unwrap_or(0);
+            let read = limited
+                .read_until(b'\n', &mut self.buffer)
+                .await
+                .unwrap_or(0);
             if read == 0 {
                 return None;
             }

@@ -9,6 +9,7 @@ pub mod stdio;
 
 mod lines;
 mod queue_events;
+mod store_log;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -31,12 +31,18 @@ impl Points {
             };
             Some((label, nth, Gate::new(point.clone(), Some(tracer.clone()))))
         };
-        Self { gates: points.into_iter().filter_map(gate).collect(), passed: Mutex::default() }
+        Self {
+            gates: points.into_iter().filter_map(gate).collect(),
+            passed: Mutex::default(),
+        }
     }
 
     /// The gate at that cut point.
     pub fn gate(&self, point: &CutPoint) -> Option<&Arc<Gate>> {
-        self.gates.iter().map(|(_, _, gate)| gate).find(|gate| gate.point == *point)
+        self.gates
+            .iter()
+            .map(|(_, _, gate)| gate)
+            .find(|gate| gate.point == *point)
     }
 
     /// All gates.
@@ -53,7 +59,10 @@ impl Points {
         let count = passed.entry(label).or_default();
         *count += 1;
         let count = *count;
-        let (_, _, gate) = self.gates.iter().find(|(of, nth, _)| of == label && *nth == count)?;
+        let (_, _, gate) = self
+            .gates
+            .iter()
+            .find(|(of, nth, _)| of == label && *nth == count)?;
         let gate = gate.clone();
         Some(Box::pin(async move {
             poll_fn(|context| gate.poll(None, context)).await;

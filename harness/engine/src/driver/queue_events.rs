@@ -13,7 +13,10 @@ pub(super) fn record(event: &Event, tracer: &Tracer, rollout: &RolloutReader) {
     let raw = serde_json::to_value(event).unwrap_or(Value::Null);
     let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
     let turn_id = meaning.turn_id().map(str::to_owned);
-    let what = What::Event { event: meaning, raw };
+    let what = What::Event {
+        event: meaning,
+        raw,
+    };
     if ended {
         rollout.record_with(what, ReadTrigger::TurnEnded { turn_id });
     } else {
@@ -25,28 +28,61 @@ fn meaning(msg: &EventMsg) -> AgentEvent {
     let turn_id = msg.turn_id().map(str::to_owned);
     match msg.clone() {
         EventMsg::TurnStarted { turn_id } => AgentEvent::TurnStarted { turn_id },
-        EventMsg::TurnComplete { .. } => AgentEvent::TurnEnded { turn_id, end: TurnEnd::Complete },
+        EventMsg::TurnComplete { .. } => AgentEvent::TurnEnded {
+            turn_id,
+            end: TurnEnd::Complete,
+        },
         EventMsg::TurnAborted { reason, .. } => {
             let reason = match reason {
                 session::AbortReason::Interrupted => AbortReason::Interrupted,
                 session::AbortReason::Replaced => AbortReason::Replaced,
             };
-            AgentEvent::TurnEnded { turn_id, end: TurnEnd::Aborted { reason: Some(reason) } }
+            AgentEvent::TurnEnded {
+                turn_id,
+                end: TurnEnd::Aborted {
+                    reason: Some(reason),
+                },
+            }
         }
-        EventMsg::TurnFailed { message, .. } => {
-            AgentEvent::TurnEnded { turn_id, end: TurnEnd::Failed { message } }
-        }
-        EventMsg::AgentMessageDelta { delta, .. } => AgentEvent::TextDelta { turn_id, text: delta },
-        EventMsg::AgentMessage { message, .. } => AgentEvent::Message { turn_id, text: message },
-        EventMsg::ExecCommandBegin { call_id, command, pid, .. } => {
-            AgentEvent::CallBegin { turn_id, call_id, command: command.join(" "), pid }
-        }
-        EventMsg::ExecCommandOutputDelta { call_id, chunk, .. } => {
-            AgentEvent::CallOutput { turn_id, call_id, chunk }
-        }
-        EventMsg::ExecCommandEnd { call_id, exit_code, output, .. } => {
-            AgentEvent::CallEnd { turn_id, call_id, exit_code, output }
-        }
+        EventMsg::TurnFailed { message, .. } => AgentEvent::TurnEnded {
+            turn_id,
+            end: TurnEnd::Failed { message },
+        },
+        EventMsg::AgentMessageDelta { delta, .. } => AgentEvent::TextDelta {
+            turn_id,
+            text: delta,
+        },
+        EventMsg::AgentMessage { message, .. } => AgentEvent::Message {
+            turn_id,
+            text: message,
+        },
+        EventMsg::ExecCommandBegin {
+            call_id,
+            command,
+            pid,
+            ..
+        } => AgentEvent::CallBegin {
+            turn_id,
+            call_id,
+            command: command.join(" "),
+            pid,
+        },
+        EventMsg::ExecCommandOutputDelta { call_id, chunk, .. } => AgentEvent::CallOutput {
+            turn_id,
+            call_id,
+            chunk,
+        },
+        EventMsg::ExecCommandEnd {
+            call_id,
+            exit_code,
+            output,
+            ..
+        } => AgentEvent::CallEnd {
+            turn_id,
+            call_id,
+            exit_code,
+            output,
+        },
         EventMsg::ExecApprovalRequest { call_id, .. } => {
             AgentEvent::ApprovalRequest { turn_id, call_id }
         }
@@ -58,7 +94,10 @@ fn meaning(msg: &EventMsg) -> AgentEvent {
         EventMsg::SessionConfigured { .. }
         | EventMsg::AgentReasoningDelta { .. }
         | EventMsg::TokenCount { .. }
-        | EventMsg::Unknown(_) => AgentEvent::Other { turn_id, name: name_of(msg) },
+        | EventMsg::Unknown(_) => AgentEvent::Other {
+            turn_id,
+            name: name_of(msg),
+        },
     }
 }
 

@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cutpoint_agent::{Config, Defect, DefectSet, Endpoint, HistoryMode, Parts, Probe, Session as Agent};
+use cutpoint_agent::{
+    Config, Defect, DefectSet, Endpoint, HistoryMode, Parts, Probe, Session as Agent,
+};
 use cutpoint_check::trace::{
     AgentEvent, AgentInfo, ClientOp, Decision, Feature, InputMode, Process, ReadTrigger, What,
 };
@@ -16,6 +18,7 @@ use cutpoint_scenario::ast::Capability;
 use tokio::task::JoinHandle;
 
 use super::points::Points;
+use super::store_log::LoggedStore;
 use super::{AgentError, CaseEnv, Driver, Session, queue_events};
 use crate::process::{self, Belongs};
 use crate::rollout::RolloutReader;
@@ -30,6 +33,7 @@ pub(super) fn features() -> BTreeSet<Feature> {
         Feature::TurnIds,
         Feature::CallEvents,
         Feature::Replace,
+        Feature::TurnHeaders,
     ])
 }
 
@@ -44,6 +48,7 @@ pub(super) fn capabilities() -> BTreeSet<Capability> {
         Capability::Resume,
         Capability::Points,
         Capability::ServerHistory,
+        Capability::ShownOutput,
     ])
 }
 
@@ -87,12 +92,19 @@ impl ReferenceDriver {
 #[async_trait]
 impl Driver for ReferenceDriver {
     fn info(&self) -> AgentInfo {
+        let mut features = features();
+        // What another process stores can't be seen as it returns.
+        features.insert(Feature::StoreLog);
         AgentInfo {
             name: "reference".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             driver: "in-process".to_owned(),
-            features: features(),
-            defects: self.defects.iter().map(|defect| defect.name().to_owned()).collect(),
+            features,
+            defects: self
+                .defects
+                .iter()
+                .map(|defect| defect.name().to_owned())
+                .collect(),
         }
     }
 
@@ -103,7 +115,12 @@ impl Driver for ReferenceDriver {
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
         let defects = self.defects.iter().copied().collect();
         let running = Running::start(&env, defects, None).await?;
-        Ok(Box::new(ReferenceSession { env, defects, rollout: running.rollout(), running: Some(running) }))
+        Ok(Box::new(ReferenceSession {
+            env,
+            defects,
+            rollout: running.rollout(),
+            running: Some(running),
+        }))
     }
 }
 
@@ -148,8 +165,8 @@ impl Running {
         for directory in [&cwd, &rollouts] {
             std::fs::create_dir_all(directory).map_err(failed)?;
         }
-        let endpoint = Endpoint::parse(&env.base_url)
-            .map_err(|error| AgentError::Start(error.to_string()))?;
+        let endpoint =
+            Endpoint::parse(&env.base_url).map_err(|error| AgentError::Start(error.to_string()))?;
         let mut config = Config::new(endpoint, rollouts, cwd);
         config.seed = env.seed;
         config.defects = defects;
@@ -159,6 +176,7 @@ impl Running {
         let resumed = resume.is_some();
         config.resume = resume;
         let mut parts = Parts::real(&config).map_err(failed)?;
+        parts.store = Arc::new(LoggedStore::new(parts.store, env.tracer.clone()));
         parts.probe = Some(Arc::new(Watch {
             tracer: env.tracer.clone(),
             rollout: env.rollout.clone(),
@@ -180,22 +198,43 @@ impl Running {
 
 impl ReferenceSession {
     async fn end(&mut self) -> Result<(), AgentError> {
-        let Some(running) = self.running.take() else { return Ok(()) };
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
         let Running { agent, drain } = running;
-        let submission = Submission { id: "shutdown".to_owned(), op: Op::Shutdown };
+        let submission = Submission {
+            id: "shutdown".to_owned(),
+            op: Op::Shutdown,
+        };
         let seen = self.env.tracer.len();
         let ended = |what: &What| {
-            matches!(what, What::Event { event: AgentEvent::ShutdownComplete, .. }).then_some(())
+            matches!(
+                what,
+                What::Event {
+                    event: AgentEvent::ShutdownComplete,
+                    ..
+                }
+            )
+            .then_some(())
         };
         // A closed queue means that the session has ended already.
         let waited = match agent.submit(submission).await {
-            Ok(()) => self.env.tracer.wait(seen, self.env.limit, ended).await.map(|_| ()),
+            Ok(()) => self
+                .env
+                .tracer
+                .wait(seen, self.env.limit, ended)
+                .await
+                .map(|_| ()),
             Err(_) => Ok(()),
         };
         agent.kill();
         let _ = tokio::time::timeout(self.env.limit, drain).await;
         self.env.rollout.read(ReadTrigger::Exit);
-        let exited = What::AgentExited { code: None, expected: true, stderr: String::new() };
+        let exited = What::AgentExited {
+            code: None,
+            expected: true,
+            stderr: String::new(),
+        };
         self.env.tracer.record(exited);
         waited.map_err(|_| AgentError::TimedOut {
             what: "shut down".to_owned(),
@@ -216,8 +255,15 @@ impl Session for ReferenceSession {
         let Some(running) = &self.running else {
             return Err(AgentError::Died("its session was closed".to_owned()));
         };
-        let submission = Submission { id: id.to_owned(), op };
-        running.agent.submit(submission).await.map_err(|error| AgentError::Died(error.to_string()))
+        let submission = Submission {
+            id: id.to_owned(),
+            op,
+        };
+        running
+            .agent
+            .submit(submission)
+            .await
+            .map_err(|error| AgentError::Died(error.to_string()))
     }
 
     async fn kill(&mut self) -> Result<(), AgentError> {

@@ -49,7 +49,11 @@ impl StdioDriver {
             features: reference::features(),
             defects,
         };
-        Self { command, info, mark: mark.to_owned() }
+        Self {
+            command,
+            info,
+            mark: mark.to_owned(),
+        }
     }
 }
 
@@ -68,11 +72,19 @@ impl Driver for StdioDriver {
 
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
         let mut command = self.command.clone();
-        command.arguments.extend(self.info.defects.iter().flat_map(|defect| {
-            ["--defect".to_owned(), defect.clone()]
-        }));
+        command.arguments.extend(
+            self.info
+                .defects
+                .iter()
+                .flat_map(|defect| ["--defect".to_owned(), defect.clone()]),
+        );
         let running = Running::start(&command, &self.mark, &env, None).await?;
-        Ok(Box::new(StdioSession { command, mark: self.mark.clone(), env, running }))
+        Ok(Box::new(StdioSession {
+            command,
+            mark: self.mark.clone(),
+            env,
+            running,
+        }))
     }
 }
 
@@ -134,7 +146,10 @@ impl Running {
         let pid = child.id();
         let leader = GroupLeader::new(child);
         let stderr = tokio::spawn(tail(stderr));
-        env.tracer.record(What::AgentStarted { pid, resumed: resume.is_some() });
+        env.tracer.record(What::AgentStarted {
+            pid,
+            resumed: resume.is_some(),
+        });
         let expected_end = Arc::new(AtomicBool::new(false));
         let seen = env.tracer.len();
         let reader = tokio::spawn(read(stdout, env.clone(), expected_end.clone()));
@@ -152,10 +167,17 @@ impl Running {
     }
 
     /// Waits for the first event, which tells where the rollout is.
-    async fn wait_until_ready(&mut self, env: &CaseEnv, seen: usize) -> Result<PathBuf, AgentError> {
+    async fn wait_until_ready(
+        &mut self,
+        env: &CaseEnv,
+        seen: usize,
+    ) -> Result<PathBuf, AgentError> {
         let configured = |what: &What| match what {
             What::Event { raw, .. } if raw["msg"]["type"] == "session_configured" => {
-                raw["msg"]["rollout_path"].as_str().map(PathBuf::from).map(Some)
+                raw["msg"]["rollout_path"]
+                    .as_str()
+                    .map(PathBuf::from)
+                    .map(Some)
             }
             What::AgentExited { .. } => Some(None),
             _ => None,
@@ -170,7 +192,10 @@ impl Running {
                 });
                 let printed = garbage.map(|(_, text)| format!("; it printed {text:?}"));
                 let what = format!("send `session_configured`{}", printed.unwrap_or_default());
-                Err(AgentError::TimedOut { what, limit: env.limit })
+                Err(AgentError::TimedOut {
+                    what,
+                    limit: env.limit,
+                })
             }
         }
     }
@@ -179,8 +204,11 @@ impl Running {
         let status = self.leader.end(END_PATIENCE).await;
         let stderr = tokio::time::timeout(END_PATIENCE, &mut self.stderr).await;
         let stderr = stderr.ok().and_then(Result::ok).unwrap_or_default();
-        let status = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
-        format!("it ended at once ({status})\n{}", stderr.trim_end()).trim_end().to_owned()
+        let status =
+            status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
+        format!("it ended at once ({status})\n{}", stderr.trim_end())
+            .trim_end()
+            .to_owned()
     }
 
     async fn end(&mut self) {
@@ -188,7 +216,10 @@ impl Running {
         self.stdin = None;
         self.leader.end(END_PATIENCE).await;
         // A tool that the agent left behind may hold its output open.
-        if tokio::time::timeout(END_PATIENCE, &mut self.reader).await.is_err() {
+        if tokio::time::timeout(END_PATIENCE, &mut self.reader)
+            .await
+            .is_err()
+        {
             self.reader.abort();
         }
     }
@@ -220,7 +251,11 @@ async fn read(stdout: ChildStdout, env: CaseEnv, expected_end: Arc<AtomicBool>) 
     }
     env.rollout.read(ReadTrigger::Exit);
     let expected = expected_end.load(Ordering::Acquire);
-    env.tracer.record(What::AgentExited { code: None, expected, stderr: String::new() });
+    env.tracer.record(What::AgentExited {
+        code: None,
+        expected,
+        stderr: String::new(),
+    });
 }
 
 #[async_trait]
@@ -230,7 +265,10 @@ impl Session for StdioSession {
             return Err(AgentError::Protocol("it knows no such op".to_owned()));
         };
         let ends = matches!(op, cutpoint_protocol::session::Op::Shutdown);
-        let submission = Submission { id: id.to_owned(), op };
+        let submission = Submission {
+            id: id.to_owned(),
+            op,
+        };
         let line = serde_json::to_string(&submission).unwrap_or_default() + "\n";
         if ends {
             self.running.expected_end.store(true, Ordering::Release);
@@ -247,7 +285,10 @@ impl Session for StdioSession {
             Ok(Err(error)) => return Err(AgentError::Died(error.to_string())),
             Err(_) => {
                 let what = "read its input".to_owned();
-                return Err(AgentError::TimedOut { what, limit: self.env.limit });
+                return Err(AgentError::TimedOut {
+                    what,
+                    limit: self.env.limit,
+                });
             }
         }
         if ends {

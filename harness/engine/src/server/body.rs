@@ -114,7 +114,10 @@ impl GatedBody {
     /// Waits until the connection has written what it was given, before anything is claimed about
     /// what the client can have seen.
     fn poll_flushed(&mut self) -> Poll<()> {
-        if self.unflushed.is_some_and(|before| self.control.flushes() == before) {
+        if self
+            .unflushed
+            .is_some_and(|before| self.control.flushes() == before)
+        {
             self.control.await_flush();
             return Poll::Pending;
         }
@@ -166,14 +169,25 @@ impl GatedBody {
         if cut.is_some() {
             self.cursor.byte = end;
             let index = self.cursor.frame + 1;
-            self.record(|exchange| What::SentPart { exchange, index, bytes: end });
+            self.record(|exchange| What::SentPart {
+                exchange,
+                index,
+                bytes: end,
+            });
         } else {
             if self.tracer.is_some() {
                 let data = data_of(frame);
                 let index = self.cursor.frame + 1;
-                self.record(|exchange| What::Sent { exchange, index, data });
+                self.record(|exchange| What::Sent {
+                    exchange,
+                    index,
+                    data,
+                });
             }
-            self.cursor = Position { frame: self.cursor.frame + 1, byte: 0 };
+            self.cursor = Position {
+                frame: self.cursor.frame + 1,
+                byte: 0,
+            };
         }
         self.unflushed = Some(self.control.flushes());
         piece
@@ -192,12 +206,16 @@ impl GatedBody {
             }
             DropKind::Close => {
                 self.end(StreamEnd::Close);
-                Some(Err(io::Error::other("the scenario closes the connection here")))
+                Some(Err(io::Error::other(
+                    "the scenario closes the connection here",
+                )))
             }
             DropKind::Reset => {
                 self.end(StreamEnd::Reset);
                 self.control.reset_on_drop();
-                Some(Err(io::Error::other("the scenario resets the connection here")))
+                Some(Err(io::Error::other(
+                    "the scenario resets the connection here",
+                )))
             }
         }
     }

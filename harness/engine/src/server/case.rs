@@ -1,6 +1,6 @@
 //! One case on the server: its replies, its conversations, its gates, the responses it remembers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -91,7 +91,9 @@ pub struct CaseConfig {
 
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Case").field("gates", &self.gates).finish_non_exhaustive()
+        f.debug_struct("Case")
+            .field("gates", &self.gates)
+            .finish_non_exhaustive()
     }
 }
 
@@ -173,7 +175,13 @@ impl Case {
             Script::Recording(recording) => Some(recording.matcher()),
             Script::Replies(_) => None,
         };
-        Self { config, gates, matcher, exchanges: AtomicUsize::new(0), state: Mutex::default() }
+        Self {
+            config,
+            gates,
+            matcher,
+            exchanges: AtomicUsize::new(0),
+            state: Mutex::default(),
+        }
     }
 
     /// The gate at that point.
@@ -218,21 +226,30 @@ impl Case {
         }
     }
 
-    /// Finds the answer to a request.
-    pub fn answer(&self, exchange: usize, request: &ResponsesRequest) -> Answer {
+    /// Finds the answer to a request that came with these headers.
+    pub fn answer(
+        &self,
+        exchange: usize,
+        request: &ResponsesRequest,
+        headers: BTreeMap<String, String>,
+    ) -> Answer {
         let mut state = self.lock();
         let history = match whole_history(&state, request) {
             Ok(history) => history,
             Err(error) => {
-                self.record_request(exchange, 0, request, None);
+                self.record_request(exchange, 0, request, None, headers);
                 return self.refuse(&mut state, exchange, &error);
             }
         };
         let conversation = state.conversations.find(&history);
-        self.record_request(exchange, conversation, request, Some(&history));
-        let lenient = self.next_reply(&state, conversation).is_some_and(|reply| reply.lenient);
+        self.record_request(exchange, conversation, request, Some(&history), headers);
+        let lenient = self
+            .next_reply(&state, conversation)
+            .is_some_and(|reply| reply.lenient);
         if !lenient {
-            let error = pairing::faults(&history).iter().find_map(api_error::for_fault);
+            let error = pairing::faults(&history)
+                .iter()
+                .find_map(api_error::for_fault);
             if let Some(error) = error {
                 return self.refuse(&mut state, exchange, &error);
             }
@@ -257,7 +274,10 @@ impl Case {
             }
             Err(message) => {
                 state.tally.unmatched += 1;
-                self.record(|| What::Unscripted { exchange, message: message.clone() });
+                self.record(|| What::Unscripted {
+                    exchange,
+                    message: message.clone(),
+                });
                 unscripted(&message)
             }
         }
@@ -266,7 +286,11 @@ impl Case {
     /// Remembers a response that was sent whole, for `previous_response_id`.
     pub fn remember(&self, response_id: String, history: Vec<Item>) {
         let mut state = self.lock();
-        if state.responses.insert(response_id.clone(), Arc::new(history)).is_none() {
+        if state
+            .responses
+            .insert(response_id.clone(), Arc::new(history))
+            .is_none()
+        {
             state.order.push_back(response_id);
         }
         if state.order.len() > RESPONSES_KEPT
@@ -303,7 +327,11 @@ impl Case {
         let number = served + 1;
         let before = self.gate(&CutPoint::Request { reply: number }).cloned();
         match &reply.body {
-            ScriptedBody::Status { status, headers, body } => Ok(Answer::Body {
+            ScriptedBody::Status {
+                status,
+                headers,
+                body,
+            } => Ok(Answer::Body {
                 status: *status,
                 headers: headers.clone(),
                 body: body.clone(),
@@ -312,15 +340,14 @@ impl Case {
             }),
             ScriptedBody::Stream { parts, end } => {
                 let id = format!("resp_{number}");
-                let plan = plan::compose(parts, end, &id, request, self.config.asks_approval).map_err(|message| {
-                    state.scenario_errors.push(message.clone());
-                    message
-                })?;
+                let plan = plan::compose(parts, end, &id, request, self.config.asks_approval)
+                    .inspect_err(|message| state.scenario_errors.push(message.clone()))?;
                 Ok(self.stream(state, plan, before, number))
             }
-            ScriptedBody::Recorded { recording, exchange } => {
-                self.exchange(state, recording, *exchange, before, number)
-            }
+            ScriptedBody::Recorded {
+                recording,
+                exchange,
+            } => self.exchange(state, recording, *exchange, before, number),
         }
     }
 
@@ -332,7 +359,10 @@ impl Case {
         history: &[Item],
     ) -> Result<Answer, String> {
         let taken = state.conversations.taken(conversation);
-        let found = self.matcher.as_ref().map_or(Match::None, |matcher| matcher.match_request(history, taken));
+        let found = self
+            .matcher
+            .as_ref()
+            .map_or(Match::None, |matcher| matcher.match_request(history, taken));
         let number = match found {
             Match::Exact(number) => {
                 state.tally.exact += 1;
@@ -362,18 +392,26 @@ impl Case {
         let Some(found) = recording.exchange(exchange) else {
             let count = recording.exchanges.len();
             let name = &recording.name;
-            return Err(format!("recording `{name}` has {count} exchanges, so there is no exchange {exchange}"));
+            return Err(format!(
+                "recording `{name}` has {count} exchanges, so there is no exchange {exchange}"
+            ));
         };
         match &found.response {
             Response::Stream(document) => {
                 let read = || plan::recorded(document, self.config.timed);
                 let plan = match &self.config.script {
-                    Script::Recording(_) => state.plans.entry(exchange).or_insert_with(read).clone(),
+                    Script::Recording(_) => {
+                        state.plans.entry(exchange).or_insert_with(read).clone()
+                    }
                     Script::Replies(_) => read(),
                 };
                 Ok(self.stream(state, plan, before, number))
             }
-            Response::Body { status, headers, body } => Ok(Answer::Body {
+            Response::Body {
+                status,
+                headers,
+                body,
+            } => Ok(Answer::Body {
                 status: *status,
                 headers: headers.clone().into_iter().collect(),
                 body: match body {
@@ -396,14 +434,25 @@ impl Case {
         let mut holds = Vec::new();
         for gate in self.gates.iter().filter(|gate| gate.is_closed()) {
             match plan.place(&gate.point, number) {
-                Ok(Some(at)) => holds.push(Hold { at, gate: gate.clone() }),
+                Ok(Some(at)) => holds.push(Hold {
+                    at,
+                    gate: gate.clone(),
+                }),
                 Ok(None) => {}
                 Err(message) => {
-                    state.scenario_errors.push(format!("at=\"{}\": {message}", gate.point));
+                    state
+                        .scenario_errors
+                        .push(format!("at=\"{}\": {message}", gate.point));
                 }
             }
         }
-        Answer::Stream { plan, holds, before, reply: number, remember: None }
+        Answer::Stream {
+            plan,
+            holds,
+            before,
+            reply: number,
+            remember: None,
+        }
     }
 
     fn refuse(&self, state: &mut State, exchange: usize, error: &ApiError) -> Answer {
@@ -428,6 +477,7 @@ impl Case {
         conversation: usize,
         request: &ResponsesRequest,
         history: Option<&[Item]>,
+        headers: BTreeMap<String, String>,
     ) {
         self.record(|| {
             let rebuilt = history.filter(|_| request.previous_response_id().is_some());
@@ -435,6 +485,7 @@ impl Case {
                 exchange,
                 conversation,
                 path: "/responses".to_owned(),
+                headers,
                 body: Value::Object(request.body.clone()),
                 history: rebuilt.map(|history| history.iter().map(Item::to_value).collect()),
             }
@@ -451,14 +502,23 @@ impl Case {
 
 /// Whether the API keeps the response for `previous_response_id`: it does unless told not to.
 fn is_stored(request: &ResponsesRequest) -> bool {
-    request.body.get("store").and_then(Value::as_bool).unwrap_or(true)
+    request
+        .body
+        .get("store")
+        .and_then(Value::as_bool)
+        .unwrap_or(true)
 }
 
 /// A response's id, and the whole history up to and with it; `None` if it is not to be completed.
 fn to_remember(plan: &StreamPlan, history: &[Item]) -> Option<(String, Vec<Item>)> {
     let response = plan.whole_response()?;
-    let id = response["id"].as_str().filter(|_| response["status"] == "completed")?;
-    Some((id.to_owned(), history.iter().cloned().chain(plan.output()).collect()))
+    let id = response["id"]
+        .as_str()
+        .filter(|_| response["status"] == "completed")?;
+    Some((
+        id.to_owned(),
+        history.iter().cloned().chain(plan.output()).collect(),
+    ))
 }
 
 /// The history that a request stands for: what `previous_response_id` names, then its input.

@@ -71,14 +71,20 @@ impl Connection {
     /// If the socket option can't be set.
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        let ends = Ends { client: stream.peer_addr()?, server: stream.local_addr()? };
+        let ends = Ends {
+            client: stream.peer_addr()?,
+            server: stream.local_addr()?,
+        };
         let control = Control {
             reset: AtomicBool::new(false),
             ends: Some(ends),
             flushes: AtomicU64::new(0),
             flush_awaited: AtomicBool::new(false),
         };
-        Ok(Self { stream, control: Arc::new(control) })
+        Ok(Self {
+            stream,
+            control: Arc::new(control),
+        })
     }
 
     /// The connection's control.

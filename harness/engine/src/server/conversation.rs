@@ -42,7 +42,11 @@ impl Conversations {
             self.forgotten += 1;
         }
         let opening = texts.into_iter().next();
-        self.known.push(Conversation { opening, served: 0, taken: Vec::new() });
+        self.known.push(Conversation {
+            opening,
+            served: 0,
+            taken: Vec::new(),
+        });
         self.forgotten + self.known.len() - 1
     }
 

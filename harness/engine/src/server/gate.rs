@@ -39,7 +39,11 @@ impl State {
             return Vec::new();
         }
         let full = self.wakers.len() == WAKERS_KEPT;
-        let forgotten = if full { std::mem::take(&mut self.wakers) } else { Vec::new() };
+        let forgotten = if full {
+            std::mem::take(&mut self.wakers)
+        } else {
+            Vec::new()
+        };
         self.wakers.push(waker.clone());
         forgotten
     }
@@ -59,7 +63,12 @@ impl Gate {
     /// A closed gate at that point.
     pub fn new(point: CutPoint, tracer: Option<Arc<Tracer>>) -> Arc<Self> {
         let name = point.to_string();
-        Arc::new(Self { point, name, tracer, state: Mutex::default() })
+        Arc::new(Self {
+            point,
+            name,
+            tracer,
+            state: Mutex::default(),
+        })
     }
 
     /// Opens the gate, or ends the connection that is held there. Only the first call counts.
@@ -73,7 +82,9 @@ impl Gate {
         let reached = state.reached;
         drop(state);
         if reached {
-            self.record(What::Released { point: self.name.clone() });
+            self.record(What::Released {
+                point: self.name.clone(),
+            });
         }
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -90,7 +101,9 @@ impl Gate {
         drop(state);
         forgotten.into_iter().for_each(Waker::wake);
         if first {
-            self.record(What::Reached { point: self.name.clone() });
+            self.record(What::Reached {
+                point: self.name.clone(),
+            });
         }
         Poll::Pending
     }

@@ -17,7 +17,7 @@ pub mod plan;
 
 mod connection;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -33,7 +33,7 @@ use cutpoint_scenario::ast::Drop as DropKind;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -54,6 +54,15 @@ pub const REQUEST_LIMIT_BYTES: usize = 64 << 20;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most connections served at once; more wait in the listener's backlog.
 pub const CONNECTION_LIMIT: usize = 4096;
+
+/// The response header that a client sends back for the rest of its turn.
+const TURN_STATE: &str = "x-codex-turn-state";
+/// How many headers of a request are kept for the trace.
+const HEADERS_KEPT: usize = 16;
+/// The longest header that is kept, in bytes.
+const HEADER_LIMIT_BYTES: usize = 512;
+/// Words in the name of a header that may carry a credential.
+const SECRETS: &[&str] = &["key", "token", "auth", "secret", "cookie", "password"];
 
 /// Settings of a server.
 #[derive(Debug, Clone)]
@@ -83,7 +92,9 @@ impl Default for ServerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address can be reached from other machines.
-    #[error("{0} can be reached from other machines; cutpoint listens on loopback unless told otherwise")]
+    #[error(
+        "{0} can be reached from other machines; cutpoint listens on loopback unless told otherwise"
+    )]
     NotLoopback(IpAddr),
     /// The address can't be had.
     #[error("cannot listen on {address}: {source}")]
@@ -116,11 +127,23 @@ impl ReplayServer {
         if !wanted.ip().is_loopback() && !config.beyond_loopback {
             return Err(ServerError::NotLoopback(wanted.ip()));
         }
-        let failed = |source| ServerError::Listen { address: wanted, source };
+        let failed = |source| ServerError::Listen {
+            address: wanted,
+            source,
+        };
         let listener = TcpListener::bind(wanted).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let server = Self { address, cases: Cases::default(), stop: CancellationToken::new() };
-        tokio::spawn(accept(listener, server.cases.clone(), Arc::new(config), server.stop.clone()));
+        let server = Self {
+            address,
+            cases: Cases::default(),
+            stop: CancellationToken::new(),
+        };
+        tokio::spawn(accept(
+            listener,
+            server.cases.clone(),
+            Arc::new(config),
+            server.stop.clone(),
+        ));
         Ok(server)
     }
 
@@ -139,7 +162,10 @@ impl ReplayServer {
 
     /// Takes a case away. Responses under way go on to their end.
     pub fn remove(&self, base: &str) {
-        self.cases.write().unwrap_or_else(PoisonError::into_inner).remove(base);
+        self.cases
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(base);
     }
 
     /// The base URL of the case below `base`.
@@ -179,7 +205,9 @@ async fn accept(
 }
 
 async fn serve(stream: TcpStream, cases: Cases, config: Arc<ServerConfig>) {
-    let Ok(connection) = Connection::new(stream) else { return };
+    let Ok(connection) = Connection::new(stream) else {
+        return;
+    };
     let control = connection.control();
     let header_timeout = config.request_timeout;
     let service = service_fn(move |request| {
@@ -205,18 +233,23 @@ async fn respond(
         Some(at) => path.split_at(at),
         None => ("", path.as_str()),
     };
-    let found = cases.read().unwrap_or_else(PoisonError::into_inner).get(base).cloned();
+    let found = cases
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(base)
+        .cloned();
     let Some(case) = found else {
         let message = format!("Nothing is served at {path}.");
         return error(StatusCode::NOT_FOUND, &message);
     };
     match (request.method(), resource) {
-        (&Method::POST, "/responses") => responses(request, &case, &config, control).await,
+        (&Method::POST, "/responses") => responses(request, &case, base, &config, control).await,
         (&Method::GET, "/models") => json_response(StatusCode::OK, models()),
         // What the API's hosts without WebSocket answer; clients then use HTTP.
-        (&Method::GET, "/responses") => {
-            error(StatusCode::UPGRADE_REQUIRED, "This server speaks HTTP only.")
-        }
+        (&Method::GET, "/responses") => error(
+            StatusCode::UPGRADE_REQUIRED,
+            "This server speaks HTTP only.",
+        ),
         (method, resource) => {
             let message = format!("cutpoint does not serve {method} {resource}.");
             error(StatusCode::NOT_FOUND, &message)
@@ -232,20 +265,32 @@ fn models() -> String {
 async fn responses(
     request: Request<Incoming>,
     case: &Arc<Case>,
+    base: &str,
     config: &ServerConfig,
     control: Arc<Control>,
 ) -> Response<ResponseBody> {
+    let headers = state_headers(request.headers());
     let parsed = match read_request(request, config).await {
         Ok(parsed) => parsed,
         Err((status, message)) => return error(status, &message),
     };
     let exchange = case.next_exchange();
-    match case.answer(exchange, &parsed) {
-        Answer::Body { status, headers, body, before, reply } => {
+    match case.answer(exchange, &parsed, headers) {
+        Answer::Body {
+            status,
+            headers,
+            body,
+            before,
+            reply,
+        } => {
             if let Some(kind) = pass(before, &control, case, exchange).await {
                 return dropped(kind, control, case, exchange);
             }
-            case.record(|| What::ResponseHead { exchange, status, reply });
+            case.record(|| What::ResponseHead {
+                exchange,
+                status,
+                reply,
+            });
             case.record(|| What::ResponseBody {
                 exchange,
                 body: serde_json::from_str(&body).unwrap_or_else(|_| json!(body)),
@@ -256,7 +301,13 @@ async fn responses(
             });
             whole(status, &headers, body)
         }
-        Answer::Stream { plan, holds, before, reply, remember } => {
+        Answer::Stream {
+            plan,
+            holds,
+            before,
+            reply,
+            remember,
+        } => {
             if let Some(kind) = pass(before, &control, case, exchange).await {
                 return dropped(kind, control, case, exchange);
             }
@@ -264,7 +315,11 @@ async fn responses(
                 return not_streamed(case, exchange, reply, &plan, remember);
             }
             let status = plan.status;
-            case.record(|| What::ResponseHead { exchange, status, reply: Some(reply) });
+            case.record(|| What::ResponseHead {
+                exchange,
+                status,
+                reply: Some(reply),
+            });
             let mut body = GatedBody::new(&plan, holds, control)
                 .pace(case.pace())
                 .traced(exchange, case.tracer().cloned());
@@ -272,9 +327,40 @@ async fn responses(
                 let case = case.clone();
                 body = body.on_sent(Box::new(move || case.remember(id, history)));
             }
-            stream_response(status, body)
+            let mut response = stream_response(status, body);
+            if let Ok(state) = turn_state(base, exchange).parse() {
+                response.headers_mut().insert(TURN_STATE, state);
+            }
+            response
         }
     }
+}
+
+/// What a client is to send with the further requests of its turn. It tells the case and the
+/// exchange that gave it, so that no two are the same.
+fn turn_state(base: &str, exchange: usize) -> String {
+    let case: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
+    let case = if case.is_empty() {
+        "cutpoint".to_owned()
+    } else {
+        case.join("-")
+    };
+    format!("{case}-{exchange}")
+}
+
+/// The headers that say something of a client's state: a few short ones that begin with `x-`, and
+/// none that may be a credential.
+fn state_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let secret = |name: &str| SECRETS.iter().any(|word| name.contains(word));
+    headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-") && !secret(name.as_str()))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
+        .filter(|(_, value)| value.len() <= HEADER_LIMIT_BYTES)
+        .take(HEADERS_KEPT)
+        .collect()
 }
 
 async fn read_request(
@@ -284,7 +370,8 @@ async fn read_request(
     if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
         && encoding.as_bytes() != b"identity"
     {
-        let message = format!("cutpoint does not read requests with content-encoding {encoding:?}.");
+        let message =
+            format!("cutpoint does not read requests with content-encoding {encoding:?}.");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     let limit = config.request_limit_bytes;
@@ -320,7 +407,11 @@ async fn pass(
     exchange: usize,
 ) -> Option<DropKind> {
     let gate = gate?;
-    let mut waiting = Waiting { case, exchange, held: true };
+    let mut waiting = Waiting {
+        case,
+        exchange,
+        held: true,
+    };
     let verdict = poll_fn(|context| gate.poll(control.ends(), context)).await;
     waiting.held = false;
     match verdict {
@@ -339,7 +430,9 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.held {
-            self.case.record(|| What::Disconnected { exchange: self.exchange });
+            self.case.record(|| What::Disconnected {
+                exchange: self.exchange,
+            });
         }
     }
 }
@@ -353,7 +446,11 @@ fn dropped(
     exchange: usize,
 ) -> Response<ResponseBody> {
     if kind == DropKind::End {
-        case.record(|| What::ResponseHead { exchange, status: 200, reply: None });
+        case.record(|| What::ResponseHead {
+            exchange,
+            status: 200,
+            reply: None,
+        });
     }
     let plan = plan::StreamPlan {
         status: 200,
@@ -373,14 +470,24 @@ fn not_streamed(
 ) -> Response<ResponseBody> {
     let Some(response) = plan.whole_response() else {
         let message = "cutpoint: this reply has no terminal event, so it can only be streamed.";
-        case.record(|| What::Unscripted { exchange, message: message.to_owned() });
+        case.record(|| What::Unscripted {
+            exchange,
+            message: message.to_owned(),
+        });
         return error(StatusCode::INTERNAL_SERVER_ERROR, message);
     };
     let body = response.clone();
-    case.record(|| What::ResponseHead { exchange, status: 200, reply: Some(reply) });
+    case.record(|| What::ResponseHead {
+        exchange,
+        status: 200,
+        reply: Some(reply),
+    });
     let text = body.to_string();
     case.record(|| What::ResponseBody { exchange, body });
-    case.record(|| What::StreamEnd { exchange, how: cutpoint_check::trace::StreamEnd::Complete });
+    case.record(|| What::StreamEnd {
+        exchange,
+        how: cutpoint_check::trace::StreamEnd::Complete,
+    });
     if let Some((id, history)) = remember {
         case.remember(id, history);
     }
@@ -391,7 +498,10 @@ fn stream_response(status: u16, body: GatedBody) -> Response<ResponseBody> {
     let mut response = Response::new(BoxBody::new(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
     headers.insert("cache-control", HeaderValue::from_static("no-store"));
     response
 }
@@ -401,9 +511,10 @@ fn whole(status: u16, headers: &[(String, String)], body: String) -> Response<Re
     let mut response = json_response(status, body);
     for (name, value) in headers {
         // A header that HTTP can't carry was refused when the scenario or recording was read.
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
-        {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::try_from(name.as_str()),
+            HeaderValue::try_from(value.as_str()),
+        ) {
             response.headers_mut().insert(name, value);
         }
     }
@@ -423,4 +534,3 @@ fn error(status: StatusCode, message: &str) -> Response<ResponseBody> {
     let body = api_error::invalid_body(message).body;
     json_response(status, body.to_string())
 }
-

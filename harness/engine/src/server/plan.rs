@@ -92,7 +92,11 @@ pub fn compose(
         }
     }
     let (events, ending) = finish(composer, end);
-    Ok(StreamPlan { status: 200, frames: interleave(events, extras), ending })
+    Ok(StreamPlan {
+        status: 200,
+        frames: interleave(events, extras),
+        ending,
+    })
 }
 
 /// When composed responses claim to have been created, in seconds since 1970: a fixed time, so that
@@ -111,24 +115,63 @@ fn add_item(
     asks_approval: bool,
 ) -> Result<(), String> {
     match part {
-        Part::Text { text, chunks } => composer.item(&Content::Text { text, chunks: *chunks }),
+        Part::Text { text, chunks } => composer.item(&Content::Text {
+            text,
+            chunks: *chunks,
+        }),
         Part::Reasoning { text, chunks } => {
-            composer.item(&Content::Reasoning { text, chunks: *chunks });
+            composer.item(&Content::Reasoning {
+                text,
+                chunks: *chunks,
+            });
         }
-        Part::Shell { call, command, chunks } => {
+        Part::Shell {
+            call,
+            command,
+            chunks,
+        } => {
             let tool = request.shell_tool().ok_or_else(|| {
                 format!("the reply calls `shell {call}`, but the request advertises no shell tool")
             })?;
-            shell(composer, tool.call(command, asks_approval), call, command, *chunks);
+            shell(
+                composer,
+                tool.call(command, asks_approval),
+                call,
+                command,
+                *chunks,
+            );
         }
-        Part::Function { call, name, arguments, chunks } => {
-            composer.item(&Content::Function { call_id: call, name, arguments, chunks: *chunks });
+        Part::Function {
+            call,
+            name,
+            arguments,
+            chunks,
+        } => {
+            composer.item(&Content::Function {
+                call_id: call,
+                name,
+                arguments,
+                chunks: *chunks,
+            });
         }
-        Part::Custom { call, name, input, chunks } => {
-            composer.item(&Content::Custom { call_id: call, name, input, chunks: *chunks });
+        Part::Custom {
+            call,
+            name,
+            input,
+            chunks,
+        } => {
+            composer.item(&Content::Custom {
+                call_id: call,
+                name,
+                input,
+                chunks: *chunks,
+            });
         }
         Part::LocalShell { call, command } => {
-            composer.item(&Content::LocalShell { call_id: call, command });
+            composer.item(&Content::LocalShell {
+                call_id: call,
+                command,
+            });
         }
         Part::Item { json } => {
             let value = serde_json::from_str(json).map_err(|error| error.to_string())?;
@@ -149,11 +192,19 @@ fn shell(
 ) {
     match function {
         Some((name, arguments)) => {
-            composer.item(&Content::Function { call_id, name, arguments: &arguments, chunks });
+            composer.item(&Content::Function {
+                call_id,
+                name,
+                arguments: &arguments,
+                chunks,
+            });
         }
         None => {
             let words = ["bash", "-c", command].map(str::to_owned);
-            composer.item(&Content::LocalShell { call_id, command: &words });
+            composer.item(&Content::LocalShell {
+                call_id,
+                command: &words,
+            });
         }
     }
 }
@@ -165,10 +216,15 @@ fn finish(composer: Composer, end: &End) -> (Vec<Composed>, Ending) {
         End::Stall => (composer.unfinished(), Ending::Stall),
         End::Drop(kind) => (composer.unfinished(), Ending::Drop(*kind)),
         End::Incomplete { reason } => (composer.incomplete(reason), Ending::Complete),
-        End::Failed { code, message } => {
-            (composer.failed(code, message.as_deref().unwrap_or(MESSAGE)), Ending::Complete)
-        }
-        End::Error { code, message, nested } => {
+        End::Failed { code, message } => (
+            composer.failed(code, message.as_deref().unwrap_or(MESSAGE)),
+            Ending::Complete,
+        ),
+        End::Error {
+            code,
+            message,
+            nested,
+        } => {
             let message = message.as_deref().unwrap_or(MESSAGE);
             (composer.error(code, message, *nested), Ending::Complete)
         }
@@ -184,17 +240,29 @@ fn interleave(events: Vec<Composed>, extras: Vec<(usize, Extra)>) -> Arc<[Frame]
             match extra {
                 Extra::Raw(bytes) => {
                     let delay = std::mem::take(&mut delay);
-                    frames.push(Frame { bytes, event: None, delay });
+                    frames.push(Frame {
+                        bytes,
+                        event: None,
+                        delay,
+                    });
                 }
                 Extra::Pause(pause) => delay += pause,
             }
         }
         let delay = std::mem::take(&mut delay);
-        frames.push(Frame { bytes, event: Some(event), delay });
+        frames.push(Frame {
+            bytes,
+            event: Some(event),
+            delay,
+        });
     }
     for (_, extra) in extras {
         if let Extra::Raw(bytes) = extra {
-            frames.push(Frame { bytes, event: None, delay: Duration::ZERO });
+            frames.push(Frame {
+                bytes,
+                event: None,
+                delay: Duration::ZERO,
+            });
         }
     }
     frames.into()
@@ -204,17 +272,31 @@ fn interleave(events: Vec<Composed>, extras: Vec<(usize, Extra)>) -> Arc<[Frame]
 pub fn recorded(document: &Document, timed: bool) -> StreamPlan {
     let frames = document.frames.iter().map(|frame| Frame {
         bytes: Bytes::copy_from_slice(&frame.wire),
-        event: frame.event.as_ref().and_then(|event| StreamEvent::parse(&event.data).ok()),
-        delay: if timed { delay_of(&frame.directives) } else { Duration::ZERO },
+        event: frame
+            .event
+            .as_ref()
+            .and_then(|event| StreamEvent::parse(&event.data).ok()),
+        delay: if timed {
+            delay_of(&frame.directives)
+        } else {
+            Duration::ZERO
+        },
     });
-    let status = document.setting("status").and_then(|status| status.parse().ok()).unwrap_or(200);
+    let status = document
+        .setting("status")
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(200);
     let ending = match document.setting("end") {
         Some("reset") => Ending::Drop(DropKind::Reset),
         Some("close") => Ending::Drop(DropKind::Close),
         Some("stall") => Ending::Stall,
         _ => Ending::Complete,
     };
-    StreamPlan { status, frames: frames.collect(), ending }
+    StreamPlan {
+        status,
+        frames: frames.collect(),
+        ending,
+    }
 }
 
 fn delay_of(directives: &[Directive]) -> Duration {
@@ -236,7 +318,11 @@ impl StreamPlan {
     /// The items that the stream emits whole.
     pub fn output(&self) -> impl Iterator<Item = Item> {
         let done = |event: &&StreamEvent| event.kind() == Some(EventKind::OutputItemDone);
-        self.frames.iter().filter_map(|frame| frame.event.as_ref()).filter(done).filter_map(StreamEvent::item)
+        self.frames
+            .iter()
+            .filter_map(|frame| frame.event.as_ref())
+            .filter(done)
+            .filter_map(StreamEvent::item)
     }
 
     /// The place at which a gate at `point` stands in this stream, which is reply number `reply`
@@ -251,7 +337,11 @@ impl StreamPlan {
             CutPoint::Event { reply: n, event } if *n == reply => {
                 after(self.event_frame(*event)? + 1)
             }
-            CutPoint::Byte { reply: n, event, byte } if *n == reply => {
+            CutPoint::Byte {
+                reply: n,
+                event,
+                byte,
+            } if *n == reply => {
                 let frame = self.event_frame(*event)?;
                 let size = self.frames[frame].bytes.len();
                 if *byte >= size {
@@ -262,12 +352,19 @@ impl StreamPlan {
                 Ok(Some(Position { frame, byte: *byte }))
             }
             CutPoint::End { reply: n } if *n == reply => {
-                let terminal = |frame: &Frame| frame.event.as_ref().is_some_and(StreamEvent::is_terminal);
+                let terminal =
+                    |frame: &Frame| frame.event.as_ref().is_some_and(StreamEvent::is_terminal);
                 let at = self.frames.iter().position(terminal);
                 after(at.unwrap_or(self.frames.len()))
             }
-            CutPoint::Delta { nth, of: Target::Reply(n) } if *n == reply => self.delta(*nth, None),
-            CutPoint::Delta { nth, of: Target::Call(call) } => match self.item_of(call) {
+            CutPoint::Delta {
+                nth,
+                of: Target::Reply(n),
+            } if *n == reply => self.delta(*nth, None),
+            CutPoint::Delta {
+                nth,
+                of: Target::Call(call),
+            } => match self.item_of(call) {
                 Some(item_id) => self.delta(*nth, Some(&item_id)),
                 None => Ok(None),
             },
@@ -281,10 +378,17 @@ impl StreamPlan {
     /// a connection alive, malformed ones) don't count.
     fn event_frame(&self, event: usize) -> Result<usize, String> {
         let mut frames = (0..self.frames.len()).filter(|at| self.frames[*at].event.is_some());
-        event.checked_sub(1).and_then(|skipped| frames.nth(skipped)).ok_or_else(|| {
-            let count = self.frames.iter().filter(|frame| frame.event.is_some()).count();
-            format!("the stream has {count} events, so there is no event {event}")
-        })
+        event
+            .checked_sub(1)
+            .and_then(|skipped| frames.nth(skipped))
+            .ok_or_else(|| {
+                let count = self
+                    .frames
+                    .iter()
+                    .filter(|frame| frame.event.is_some())
+                    .count();
+                format!("the stream has {count} events, so there is no event {event}")
+            })
     }
 
     fn delta(&self, nth: Nth, item_id: Option<&str>) -> Result<Option<Position>, String> {
@@ -302,13 +406,22 @@ impl StreamPlan {
             Nth::Last => deltas.len(),
         };
         match deltas.get(at.wrapping_sub(1)) {
-            Some(frame) => Ok(Some(Position { frame: *frame, byte: 0 })),
-            None => Err(format!("there are {} deltas, so there is no delta {at}", deltas.len())),
+            Some(frame) => Ok(Some(Position {
+                frame: *frame,
+                byte: 0,
+            })),
+            None => Err(format!(
+                "there are {} deltas, so there is no delta {at}",
+                deltas.len()
+            )),
         }
     }
 
     fn item_of(&self, call: &str) -> Option<String> {
-        let items = self.frames.iter().filter_map(|frame| frame.event.as_ref()?.item());
+        let items = self
+            .frames
+            .iter()
+            .filter_map(|frame| frame.event.as_ref()?.item());
         items
             .filter(|item| item.call_id() == Some(call))
             .find_map(|item| item.id().map(str::to_owned))
@@ -318,10 +431,15 @@ impl StreamPlan {
         let is_it = |frame: &Frame| {
             frame.event.as_ref().is_some_and(|event| {
                 event.kind() == Some(kind)
-                    && event.item().is_some_and(|item| item.call_id() == Some(call))
+                    && event
+                        .item()
+                        .is_some_and(|item| item.call_id() == Some(call))
             })
         };
         let at = self.frames.iter().position(is_it)?;
-        Some(Position { frame: at + 1, byte: 0 })
+        Some(Position {
+            frame: at + 1,
+            byte: 0,
+        })
     }
 }

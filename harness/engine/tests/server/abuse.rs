@@ -43,7 +43,10 @@ async fn a_request_that_comes_byte_by_byte_is_answered() {
     }
     client.head().await;
     assert_eq!(client.finish().await, client::End::Whole);
-    assert_eq!(client.body, composed(&[text_part("a", 1)], &End::Completed).concat());
+    assert_eq!(
+        client.body,
+        composed(&[text_part("a", 1)], &End::Completed).concat()
+    );
 }
 
 /// A client that does not read costs the sockets' buffers and one event, and holds up nobody.
@@ -57,7 +60,10 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
         let mut settings = config(script, &[]);
         settings.pace = pace;
         let rig = Rig::new(settings).await;
-        let others = config(Script::Replies((0..50).map(|_| text_reply("b")).collect()), &[]);
+        let others = config(
+            Script::Replies((0..50).map(|_| text_reply("b")).collect()),
+            &[],
+        );
         rig.server.add("/other", others);
 
         let socket = TcpSocket::new_v4().unwrap();
@@ -71,7 +77,10 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
             assert_eq!(other.finish().await, client::End::Whole);
         }
         let sent = rig.count(|what| matches!(what, What::Sent { .. }));
-        assert!(sent < EVENTS / 2, "{sent} of {EVENTS} events were taken while nobody read");
+        assert!(
+            sent < EVENTS / 2,
+            "{sent} of {EVENTS} events were taken while nobody read"
+        );
 
         // Once it reads, it gets all of it.
         assert_eq!(slow.finish().await, client::End::Whole);
@@ -83,10 +92,15 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
 async fn headers_that_do_not_come_in_time_end_the_connection() {
     let rig = hasty_rig().await;
     let mut client = Client::connect(rig.address()).await;
-    client.send(format!("POST {PATH} HTTP/1.1\r\nhost: ").as_bytes()).await;
+    client
+        .send(format!("POST {PATH} HTTP/1.1\r\nhost: ").as_bytes())
+        .await;
     let (_, answer) = client.until_closed().await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408 "),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -97,7 +111,10 @@ async fn a_body_that_does_not_come_in_time_is_a_408() {
     client.send(&request[..request.len() - 3]).await;
     let (head, body) = client.json().await;
     assert_eq!(head.status, 408);
-    assert_eq!(body["error"]["message"], "The request's body did not arrive in time.");
+    assert_eq!(
+        body["error"]["message"],
+        "The request's body did not arrive in time."
+    );
     client.until_closed().await;
     assert!(rig.tracer.is_empty());
 }
@@ -108,11 +125,15 @@ async fn a_body_that_is_declared_too_large_is_refused_unread() {
     for expect in ["", "expect: 100-continue\r\n"] {
         let mut client = Client::connect(rig.address()).await;
         let length = LIMIT_BYTES + 1;
-        let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{expect}\r\n");
+        let head =
+            format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{expect}\r\n");
         client.send(head.as_bytes()).await;
         let (head, body) = client.json().await;
         assert_eq!(head.status, 413);
-        assert_eq!(body["error"]["message"], "The request's body is larger than 65536 bytes.");
+        assert_eq!(
+            body["error"]["message"],
+            "The request's body is larger than 65536 bytes."
+        );
         client.until_closed().await;
     }
 }
@@ -138,7 +159,10 @@ async fn a_chunked_body_that_turns_out_too_large_is_refused() {
     }
     let (head, body) = client.json().await;
     assert_eq!(head.status, 413);
-    assert_eq!(body["error"]["message"], "The request's body is larger than 65536 bytes.");
+    assert_eq!(
+        body["error"]["message"],
+        "The request's body is larger than 65536 bytes."
+    );
     client.until_closed().await;
 }
 
@@ -188,7 +212,10 @@ async fn what_is_no_http_is_refused_or_cut_off() {
 async fn long_headers_are_taken_and_endless_ones_are_not() {
     let rig = small_rig().await;
     let request = String::from_utf8(post(PATH, &says("hi"))).unwrap();
-    let long = request.replace("host: x", &format!("host: x\r\nx-long: {}", "y".repeat(10_000)));
+    let long = request.replace(
+        "host: x",
+        &format!("host: x\r\nx-long: {}", "y".repeat(10_000)),
+    );
     let mut client = Client::connect(rig.address()).await;
     client.send(long.as_bytes()).await;
     assert_eq!(client.head().await.status, 200);
@@ -200,7 +227,10 @@ async fn long_headers_are_taken_and_endless_ones_are_not() {
     let _ = client::soon("the server to cut the header off", sent).await;
     let (_, answer) = client.until_closed().await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

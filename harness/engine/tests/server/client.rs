@@ -82,14 +82,22 @@ pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
 impl Client {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = soon("a connection", TcpStream::connect(address)).await.unwrap();
+        let stream = soon("a connection", TcpStream::connect(address))
+            .await
+            .unwrap();
         stream.set_nodelay(true).unwrap();
         Self::over(stream)
     }
 
     /// A client on an existing connection.
     pub fn over(stream: TcpStream) -> Self {
-        Self { stream, raw: Vec::new(), framing: Framing::Over, body: Vec::new(), gone: None }
+        Self {
+            stream,
+            raw: Vec::new(),
+            framing: Framing::Over,
+            body: Vec::new(),
+            gone: None,
+        }
     }
 
     /// Connects and sends a request.
@@ -101,7 +109,9 @@ impl Client {
 
     /// Sends bytes.
     pub async fn send(&mut self, bytes: &[u8]) {
-        soon("the server to take bytes", self.stream.write_all(bytes)).await.unwrap();
+        soon("the server to take bytes", self.stream.write_all(bytes))
+            .await
+            .unwrap();
     }
 
     /// Reads the next response's head. Fails with what was read if the connection ends before.
@@ -123,15 +133,27 @@ impl Client {
 
     /// Reads the next response's head.
     pub async fn head(&mut self) -> Head {
-        self.try_head().await.expect("the connection ended before a response came")
+        self.try_head()
+            .await
+            .expect("the connection ended before a response came")
     }
 
     /// Reads until so many bytes of the body are there.
     pub async fn read_body(&mut self, bytes: usize) {
         self.take_apart();
         while self.body.len() < bytes {
-            assert_eq!(self.gone, None, "after {} of {bytes} bytes", self.body.len());
-            assert_ne!(self.framing, Framing::Over, "after {} of {bytes} bytes", self.body.len());
+            assert_eq!(
+                self.gone,
+                None,
+                "after {} of {bytes} bytes",
+                self.body.len()
+            );
+            assert_ne!(
+                self.framing,
+                Framing::Over,
+                "after {} of {bytes} bytes",
+                self.body.len()
+            );
             self.read_more().await;
             self.take_apart();
         }
@@ -153,7 +175,10 @@ impl Client {
     pub async fn json(&mut self) -> (Head, Value) {
         let head = self.head().await;
         assert_eq!(self.finish().await, End::Whole);
-        (head, serde_json::from_slice(&self.body).expect("a JSON body"))
+        (
+            head,
+            serde_json::from_slice(&self.body).expect("a JSON body"),
+        )
     }
 
     /// Waits for the end of the connection and gives what came before it.
@@ -195,7 +220,9 @@ impl Client {
         match soon("bytes from the server", self.stream.read(&mut buffer)).await {
             Ok(0) => self.gone = Some(End::Closed),
             Ok(count) => self.raw.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => self.gone = Some(End::Reset),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                self.gone = Some(End::Reset)
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -216,7 +243,9 @@ impl Client {
                     self.framing = Framing::Over;
                 }
                 Framing::Chunked { left: 0 } => {
-                    let Some(at) = self.raw.windows(2).position(|two| two == b"\r\n") else { return };
+                    let Some(at) = self.raw.windows(2).position(|two| two == b"\r\n") else {
+                        return;
+                    };
                     let size = std::str::from_utf8(&self.raw[..at]).unwrap();
                     let size = usize::from_str_radix(size, 16).expect("a chunk's size");
                     if size == 0 {
@@ -236,7 +265,11 @@ impl Client {
                     let of_body = self.raw.len().min(left.saturating_sub(2));
                     self.body.extend(self.raw.drain(..of_body));
                     *left -= of_body;
-                    let of_break = if *left <= 2 { self.raw.len().min(*left) } else { 0 };
+                    let of_break = if *left <= 2 {
+                        self.raw.len().min(*left)
+                    } else {
+                        0
+                    };
                     self.raw.drain(..of_break);
                     *left -= of_break;
                     if *left > 0 {
@@ -257,16 +290,25 @@ fn parse_head(text: &str) -> Head {
         let (name, value) = line.split_once(':').expect("a header");
         (name.to_ascii_lowercase(), value.trim().to_owned())
     };
-    Head { version, status, headers: lines.map(header).collect() }
+    Head {
+        version,
+        status,
+        headers: lines.map(header).collect(),
+    }
 }
 
 fn framing(head: &Head) -> Framing {
     if head.status == 100 {
         return Framing::Over;
     }
-    match (head.header("transfer-encoding"), head.header("content-length")) {
+    match (
+        head.header("transfer-encoding"),
+        head.header("content-length"),
+    ) {
         (Some("chunked"), _) => Framing::Chunked { left: 0 },
-        (_, Some(length)) => Framing::Length { left: length.parse().unwrap() },
+        (_, Some(length)) => Framing::Length {
+            left: length.parse().unwrap(),
+        },
         _ => Framing::UntilClose,
     }
 }

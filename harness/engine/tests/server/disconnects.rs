@@ -30,7 +30,10 @@ async fn at_each_event_the_trace_tells_it_once() {
             // A further exchange gives the server time to say more than it should.
             assert_eq!(rig.ask_json(&says("hi")).await.0, 500);
             assert_eq!(rig.disconnects(), [1], "{gate}");
-            assert!(rig.ends().iter().all(|(exchange, _)| *exchange != 1), "{gate}");
+            assert!(
+                rig.ends().iter().all(|(exchange, _)| *exchange != 1),
+                "{gate}"
+            );
             let sent = rig.count(|what| matches!(what, What::Sent { exchange: 1, .. }));
             assert_eq!(sent, event, "{gate}");
         }
@@ -61,7 +64,10 @@ async fn a_client_that_shuts_down_its_sending_side_is_gone() {
     client.stream.shutdown().await.unwrap();
     rig.disconnected(1).await;
     assert_ne!(client.finish().await, client::End::Whole);
-    assert_eq!(client.body, composed(&parts(), &End::Completed)[..2].concat());
+    assert_eq!(
+        client.body,
+        composed(&parts(), &End::Completed)[..2].concat()
+    );
     assert_eq!((rig.disconnects(), rig.ends()), (vec![1], vec![]));
 }
 

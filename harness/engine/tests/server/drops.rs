@@ -104,7 +104,9 @@ async fn a_stalled_stream_keeps_its_connection() {
     client.read_body(whole.len()).await;
     // Another exchange from end to end, so that the server had every occasion to go on.
     let mut other = client::Client::connect(rig.address()).await;
-    other.send(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    other
+        .send(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
     assert_eq!(other.json().await.0.status, 200);
     assert!(client.is_silent());
     assert_eq!(client.body, whole);

@@ -12,14 +12,22 @@ use crate::client;
 use crate::rig::{PATH, Rig, composed, config, function_part, point, reply, says, text_part};
 
 fn parts() -> Vec<Part> {
-    let reasoning = Part::Reasoning { text: "let me see".to_owned(), chunks: 2 };
+    let reasoning = Part::Reasoning {
+        text: "let me see".to_owned(),
+        chunks: 2,
+    };
     let custom = Part::Custom {
         call: "call_2".to_owned(),
         name: "apply_patch".to_owned(),
         input: "*** Begin Patch".to_owned(),
         chunks: 2,
     };
-    vec![reasoning, text_part("wörds and more", 3), function_part("call_1", 4), custom]
+    vec![
+        reasoning,
+        text_part("wörds and more", 3),
+        function_part("call_1", 4),
+        custom,
+    ]
 }
 
 /// The frames, with their events' names: what the cut points are counted on.
@@ -33,7 +41,11 @@ impl Stream {
         let frames = composed(&parts(), &End::Completed);
         let name = |frame: &Vec<u8>| {
             let text = std::str::from_utf8(frame).unwrap();
-            let (name, data) = text.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let (name, data) = text
+                .strip_prefix("event: ")
+                .unwrap()
+                .split_once("\ndata: ")
+                .unwrap();
             assert_eq!(StreamEvent::parse(data).unwrap().type_name(), name);
             name.to_owned()
         };
@@ -58,14 +70,20 @@ impl Stream {
 
 /// Runs a reply up to a gate, compares, lets go, and compares the rest.
 async fn check(phrase: &str, prefix: &[u8], whole: &[u8], pace: Pace) {
-    let mut settings = config(Script::Replies(vec![reply(parts(), End::Completed)]), &[phrase]);
+    let mut settings = config(
+        Script::Replies(vec![reply(parts(), End::Completed)]),
+        &[phrase],
+    );
     settings.pace = pace;
     let rig = Rig::new(settings).await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached(phrase).await;
     assert_eq!(client.head().await.status, 200, "{phrase}");
     client.read_body(prefix.len()).await;
-    assert!(client.is_silent(), "{phrase}: more than what stands in front of it");
+    assert!(
+        client.is_silent(),
+        "{phrase}: more than what stands in front of it"
+    );
     assert_eq!(client.body, prefix, "{phrase}");
     rig.release(phrase);
     assert_eq!(client.finish().await, client::End::Whole, "{phrase}");
@@ -81,20 +99,59 @@ async fn every_point_between_events() {
     let mut points = vec![
         ("headers of reply 1".to_owned(), Vec::new()),
         ("end of reply 1".to_owned(), stream.bytes(last - 1)),
-        ("first delta of reply 1".to_owned(), stream.after(".delta", 1)),
+        (
+            "first delta of reply 1".to_owned(),
+            stream.after(".delta", 1),
+        ),
         // 2 of the reasoning, 3 of the text, 4 and 2 of the calls.
-        ("middle delta of reply 1".to_owned(), stream.after(".delta", 6)),
-        ("last delta of reply 1".to_owned(), stream.after(".delta", 11)),
-        ("delta 1 of call_1".to_owned(), stream.after("call_arguments.delta", 1)),
-        ("delta 3 of call_1".to_owned(), stream.after("call_arguments.delta", 3)),
-        ("middle delta of call_1".to_owned(), stream.after("call_arguments.delta", 2)),
-        ("last delta of call_1".to_owned(), stream.after("call_arguments.delta", 4)),
-        ("middle delta of call_2".to_owned(), stream.after("call_input.delta", 1)),
-        ("last delta of call_2".to_owned(), stream.after("call_input.delta", 2)),
-        ("added of call_1".to_owned(), stream.after("output_item.added", 3)),
-        ("added of call_2".to_owned(), stream.after("output_item.added", 4)),
-        ("done of call_1".to_owned(), stream.after("output_item.done", 3)),
-        ("done of call_2".to_owned(), stream.after("output_item.done", 4)),
+        (
+            "middle delta of reply 1".to_owned(),
+            stream.after(".delta", 6),
+        ),
+        (
+            "last delta of reply 1".to_owned(),
+            stream.after(".delta", 11),
+        ),
+        (
+            "delta 1 of call_1".to_owned(),
+            stream.after("call_arguments.delta", 1),
+        ),
+        (
+            "delta 3 of call_1".to_owned(),
+            stream.after("call_arguments.delta", 3),
+        ),
+        (
+            "middle delta of call_1".to_owned(),
+            stream.after("call_arguments.delta", 2),
+        ),
+        (
+            "last delta of call_1".to_owned(),
+            stream.after("call_arguments.delta", 4),
+        ),
+        (
+            "middle delta of call_2".to_owned(),
+            stream.after("call_input.delta", 1),
+        ),
+        (
+            "last delta of call_2".to_owned(),
+            stream.after("call_input.delta", 2),
+        ),
+        (
+            "added of call_1".to_owned(),
+            stream.after("output_item.added", 3),
+        ),
+        (
+            "added of call_2".to_owned(),
+            stream.after("output_item.added", 4),
+        ),
+        (
+            "done of call_1".to_owned(),
+            stream.after("output_item.done", 3),
+        ),
+        (
+            "done of call_2".to_owned(),
+            stream.after("output_item.done", 4),
+        ),
     ];
     points.extend((1..=last).map(|k| (format!("reply 1 event {k}"), stream.bytes(k))));
     for (phrase, prefix) in points {
@@ -108,7 +165,11 @@ async fn every_point_between_events() {
 async fn every_byte_of_an_event() {
     let stream = Stream::new();
     let whole = stream.whole();
-    let event = 1 + stream.names.iter().position(|name| name.ends_with("input.delta")).unwrap();
+    let event = 1 + stream
+        .names
+        .iter()
+        .position(|name| name.ends_with("input.delta"))
+        .unwrap();
     let before = stream.bytes(event - 1);
     for byte in 1..stream.frames[event - 1].len() {
         let prefix = whole[..before.len() + byte].to_vec();
@@ -164,7 +225,12 @@ async fn several_gates_in_one_reply_hold_one_after_the_other() {
 #[tokio::test]
 async fn a_gate_that_was_opened_before_does_not_hold() {
     let stream = Stream::new();
-    let points = ["request 1", "headers of reply 1", "reply 1 event 3", "byte 5 of reply 1 event 5"];
+    let points = [
+        "request 1",
+        "headers of reply 1",
+        "reply 1 event 3",
+        "byte 5 of reply 1 event 5",
+    ];
     let rig = Rig::replies(vec![reply(parts(), End::Completed)], &points).await;
     for phrase in points {
         rig.release(phrase);
@@ -180,7 +246,11 @@ async fn a_gate_that_was_opened_before_does_not_hold() {
 #[tokio::test]
 async fn a_later_gate_opened_while_an_earlier_one_holds_does_not_hold() {
     let stream = Stream::new();
-    let points = ["reply 1 event 1", "byte 5 of reply 1 event 2", "reply 1 event 3"];
+    let points = [
+        "reply 1 event 1",
+        "byte 5 of reply 1 event 2",
+        "reply 1 event 3",
+    ];
     let rig = Rig::replies(vec![reply(parts(), End::Completed)], &points).await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached(points[0]).await;
@@ -198,7 +268,8 @@ async fn only_the_first_decision_counts() {
     let mut client = rig.ask(&says("hi")).await;
     rig.reached("reply 1 event 1").await;
     rig.release("reply 1 event 1");
-    rig.gate("reply 1 event 1").decide(Verdict::Drop(DropKind::Reset));
+    rig.gate("reply 1 event 1")
+        .decide(Verdict::Drop(DropKind::Reset));
     client.head().await;
     assert_eq!(client.finish().await, client::End::Whole);
 }
@@ -215,7 +286,11 @@ async fn a_gate_knows_the_connection_that_it_holds() {
 
 #[tokio::test]
 async fn a_point_that_the_stream_lacks_is_the_scenarios_mistake() {
-    let points = ["reply 1 event 99", "byte 9999 of reply 1 event 1", "delta 9 of call_1"];
+    let points = [
+        "reply 1 event 99",
+        "byte 9999 of reply 1 event 1",
+        "delta 9 of call_1",
+    ];
     let rig = Rig::replies(vec![reply(parts(), End::Completed)], &points).await;
     assert_eq!(rig.ask_stream(&says("hi")).await, Stream::new().whole());
     let errors = rig.case.scenario_errors();
@@ -235,7 +310,9 @@ async fn a_gate_holds_everything_that_reaches_it_and_lets_all_of_it_go() {
     let document = cutpoint_protocol::sse::Document::parse(&bytes, 1 << 20).unwrap();
     let response = cutpoint_recording::Response::Stream(document);
     let mut recording = cutpoint_recording::Recording::new("r", "a test");
-    recording.exchanges.push(cutpoint_recording::Exchange::bare(1, response));
+    recording
+        .exchanges
+        .push(cutpoint_recording::Exchange::bare(1, response));
     let rig = Rig::recording(recording, &[gate]).await;
     let mut clients = Vec::new();
     for n in 0..3 {
@@ -291,7 +368,11 @@ async fn a_slow_client_is_at_the_gate_only_when_it_can_read_all_before_it() {
 async fn a_dropped_server_ends_all_connections() {
     let stalled = reply(parts(), End::Stall);
     let points = ["request 1", "reply 2 event 3"];
-    let replies = vec![reply(parts(), End::Completed), reply(parts(), End::Completed), stalled];
+    let replies = vec![
+        reply(parts(), End::Completed),
+        reply(parts(), End::Completed),
+        stalled,
+    ];
     let rig = Rig::replies(replies, &points).await;
     let mut clients = Vec::new();
     for phrase in points {
@@ -299,7 +380,8 @@ async fn a_dropped_server_ends_all_connections() {
         rig.reached(phrase).await;
     }
     let mut idle = client::Client::connect(rig.address()).await;
-    idle.send(format!("POST {PATH} HTTP/1.1\r\n").as_bytes()).await;
+    idle.send(format!("POST {PATH} HTTP/1.1\r\n").as_bytes())
+        .await;
     clients.push(idle);
     let mut stalled = rig.ask(&says("hi")).await;
     stalled.head().await;
@@ -316,5 +398,8 @@ async fn a_dropped_server_ends_all_connections() {
         }
     })
     .await;
-    assert!(tracer.upgrade().is_none(), "something of the server is still alive");
+    assert!(
+        tracer.upgrade().is_none(),
+        "something of the server is still alive"
+    );
 }

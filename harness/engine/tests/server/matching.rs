@@ -24,7 +24,11 @@ fn recorded(number: usize, request: &Value, answer: &str) -> Exchange {
         headers: Default::default(),
         body: request.clone(),
     };
-    Exchange { number, request: Some(request), response: Response::Stream(document) }
+    Exchange {
+        number,
+        request: Some(request),
+        response: Response::Stream(document),
+    }
 }
 
 fn assistant(text: &str) -> Value {
@@ -47,31 +51,50 @@ fn conversations() -> Vec<(Value, &'static str)> {
 fn recording() -> Recording {
     let mut recording = Recording::new("talk", "a test");
     let exchanges = conversations().into_iter().enumerate();
-    recording.exchanges =
-        exchanges.map(|(at, (request, answer))| recorded(at + 1, &request, answer)).collect();
+    recording.exchanges = exchanges
+        .map(|(at, (request, answer))| recorded(at + 1, &request, answer))
+        .collect();
     recording
 }
 
 #[tokio::test]
 async fn another_conversation_does_not_eat_the_replies() {
-    let rig = Rig::replies(vec![text_reply("one"), text_reply("two")], &["reply 1 event 2"]).await;
+    let rig = Rig::replies(
+        vec![text_reply("one"), text_reply("two")],
+        &["reply 1 event 2"],
+    )
+    .await;
     let mut held = rig.ask(&says("main task")).await;
     rig.reached("reply 1 event 2").await;
     let (status, body) = rig.ask_json(&says("sub task")).await;
-    assert_eq!((status, &body["error"]["code"]), (500, &json!("unscripted_request")));
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (500, &json!("unscripted_request"))
+    );
     rig.release("reply 1 event 2");
     held.head().await;
     assert_eq!(held.finish().await, client::End::Whole);
-    assert!(String::from_utf8(held.body).unwrap().contains(r#""text":"one""#));
+    assert!(
+        String::from_utf8(held.body)
+            .unwrap()
+            .contains(r#""text":"one""#)
+    );
     let second = with_items(&[user("main task"), assistant("one"), user("more")]);
     let stream = rig.ask_stream(&second).await;
-    assert!(String::from_utf8(stream).unwrap().contains(r#""text":"two""#));
+    assert!(
+        String::from_utf8(stream)
+            .unwrap()
+            .contains(r#""text":"two""#)
+    );
     let conversations = rig.tracer.with(0, |entries| {
         let of = |what: &What| match what {
             What::Request { conversation, .. } => Some(*conversation),
             _ => None,
         };
-        entries.iter().filter_map(|entry| of(&entry.what)).collect::<Vec<_>>()
+        entries
+            .iter()
+            .filter_map(|entry| of(&entry.what))
+            .collect::<Vec<_>>()
     });
     assert_eq!(conversations, [0, 1, 0]);
 }
@@ -94,13 +117,23 @@ async fn parallel_requests_get_their_own_answers() {
 
 #[tokio::test]
 async fn a_retry_after_a_fault_gets_the_next_reply() {
-    let unavailable = ScriptedBody::Status { status: 503, headers: vec![], body: "{}".to_owned() };
+    let unavailable = ScriptedBody::Status {
+        status: 503,
+        headers: vec![],
+        body: "{}".to_owned(),
+    };
     let faults = [
         reply(vec![text_part("torn", 1)], End::Drop(DropKind::Reset)),
         reply(vec![text_part("torn", 1)], End::Drop(DropKind::Close)),
         reply(vec![text_part("torn", 1)], End::Drop(DropKind::End)),
         scripted(unavailable),
-        reply(vec![], End::Failed { code: "server_error".to_owned(), message: None }),
+        reply(
+            vec![],
+            End::Failed {
+                code: "server_error".to_owned(),
+                message: None,
+            },
+        ),
     ];
     let count = faults.len();
     let replies = faults.into_iter().chain([text_reply("whole")]).collect();
@@ -111,7 +144,11 @@ async fn a_retry_after_a_fault_gets_the_next_reply() {
         client.finish().await;
     }
     let stream = rig.ask_stream(&says("hi")).await;
-    assert!(String::from_utf8(stream).unwrap().contains(r#""text":"whole""#));
+    assert!(
+        String::from_utf8(stream)
+            .unwrap()
+            .contains(r#""text":"whole""#)
+    );
 }
 
 #[tokio::test]
@@ -123,7 +160,11 @@ async fn a_recording_is_matched_by_content_in_any_order_and_again() {
             assert_eq!(rig.ask_stream(request).await, stream_of(answer), "{at}");
         }
     }
-    let tally = Tally { served: 12, exact: 12, ..Tally::default() };
+    let tally = Tally {
+        served: 12,
+        exact: 12,
+        ..Tally::default()
+    };
     assert_eq!(rig.case.tally(), tally);
 }
 
@@ -131,11 +172,15 @@ async fn a_recording_is_matched_by_content_in_any_order_and_again() {
 async fn equal_requests_get_their_answers_in_order() {
     let mut recording = Recording::new("retry", "a test");
     let request = says("hi");
-    recording.exchanges =
-        (1..=3).map(|number| recorded(number, &request, &format!("try {number}"))).collect();
+    recording.exchanges = (1..=3)
+        .map(|number| recorded(number, &request, &format!("try {number}")))
+        .collect();
     let rig = Rig::recording(recording, &[]).await;
     for number in [1, 2, 3, 3] {
-        assert_eq!(rig.ask_stream(&request).await, stream_of(&format!("try {number}")));
+        assert_eq!(
+            rig.ask_stream(&request).await,
+            stream_of(&format!("try {number}"))
+        );
     }
 }
 
@@ -144,18 +189,43 @@ async fn what_matches_nothing_is_shown_against_the_nearest() {
     let rig = Rig::recording(recording(), &[]).await;
     let stray = with_items(&[user("fix it"), assistant("looking"), user("stop it")]);
     let (status, body) = rig.ask_json(&stray).await;
-    assert_eq!((status, &body["error"]["type"]), (500, &json!("cutpoint_unscripted_request")));
+    assert_eq!(
+        (status, &body["error"]["type"]),
+        (500, &json!("cutpoint_unscripted_request"))
+    );
     let message = body["error"]["message"].as_str().unwrap();
-    for part in ["cutpoint: no recorded request has this history", "exchange 2", "go on", "stop it"] {
+    for part in [
+        "cutpoint: no recorded request has this history",
+        "exchange 2",
+        "go on",
+        "stop it",
+    ] {
         assert!(message.contains(part), "{part} in {message}");
     }
     let lines: Vec<&str> = message.lines().collect();
-    assert!(lines.iter().any(|line| line.starts_with('-') && line.contains("go on")), "{message}");
-    assert!(lines.iter().any(|line| line.starts_with('+') && line.contains("stop it")), "{message}");
-    let tally = Tally { diverged: 1, unmatched: 1, ..Tally::default() };
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with('-') && line.contains("go on")),
+        "{message}"
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with('+') && line.contains("stop it")),
+        "{message}"
+    );
+    let tally = Tally {
+        diverged: 1,
+        unmatched: 1,
+        ..Tally::default()
+    };
     assert_eq!(rig.case.tally(), tally);
     let told = |what: &What| match what {
-        What::Unscripted { exchange: 1, message: told } => message.ends_with(told),
+        What::Unscripted {
+            exchange: 1,
+            message: told,
+        } => message.ends_with(told),
         _ => false,
     };
     assert_eq!(rig.count(told), 1);
@@ -169,15 +239,25 @@ async fn when_no_reply_is_left_the_answer_says_what_was_asked() {
     let (status, body) = rig.ask_json(&more).await;
     let message = body["error"]["message"].as_str().unwrap();
     assert_eq!(status, 500);
-    assert!(message.contains("request 2 of the conversation, but only 1 replies"), "{message}");
+    assert!(
+        message.contains("request 2 of the conversation, but only 1 replies"),
+        "{message}"
+    );
     assert!(message.contains("+ user \"again\""), "{message}");
-    let tally = Tally { served: 1, unmatched: 1, ..Tally::default() };
+    let tally = Tally {
+        served: 1,
+        unmatched: 1,
+        ..Tally::default()
+    };
     assert_eq!(rig.case.tally(), tally);
 }
 
 #[tokio::test]
 async fn an_exchange_of_a_recording_can_stand_among_replies() {
-    let body = |exchange| ScriptedBody::Recorded { recording: recording().into(), exchange };
+    let body = |exchange| ScriptedBody::Recorded {
+        recording: recording().into(),
+        exchange,
+    };
     let replies = vec![scripted(body(3)), text_reply("composed"), scripted(body(9))];
     let rig = Rig::new(config(Script::Replies(replies), &["reply 1 event 2"])).await;
     rig.release("reply 1 event 2");

@@ -18,21 +18,44 @@ fn any_part() -> impl Strategy<Value = Part> {
         (text(), 1..6usize).prop_map(|(text, chunks)| Part::Text { text, chunks }),
         (text(), 1..4usize).prop_map(|(text, chunks)| Part::Reasoning { text, chunks }),
         ("[a-z]{1,5}", text(), 1..5usize).prop_map(|(call, arguments, chunks)| {
-            Part::Function { call, name: "look".to_owned(), arguments, chunks }
+            Part::Function {
+                call,
+                name: "look".to_owned(),
+                arguments,
+                chunks,
+            }
         }),
         ("[a-z]{1,5}", text(), 1..5usize).prop_map(|(call, input, chunks)| {
-            Part::Custom { call, name: "patch".to_owned(), input, chunks }
+            Part::Custom {
+                call,
+                name: "patch".to_owned(),
+                input,
+                chunks,
+            }
         }),
-        ("[a-z]{1,5}", text()).prop_map(|(call, word)| Part::LocalShell { call, command: vec![word] }),
-        Just(Part::Malformed { text: "data: {oops".to_owned() }),
-        Just(Part::Malformed { text: ": a comment".to_owned() }),
-        Just(Part::Pause { duration: Duration::from_micros(200) }),
+        ("[a-z]{1,5}", text()).prop_map(|(call, word)| Part::LocalShell {
+            call,
+            command: vec![word]
+        }),
+        Just(Part::Malformed {
+            text: "data: {oops".to_owned()
+        }),
+        Just(Part::Malformed {
+            text: ": a comment".to_owned()
+        }),
+        Just(Part::Pause {
+            duration: Duration::from_micros(200)
+        }),
     ]
 }
 
 /// A cut, as fractions of the stream and of the event.
 fn any_cut() -> impl Strategy<Value = (prop::sample::Index, prop::sample::Index, bool)> {
-    (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>())
+    (
+        any::<prop::sample::Index>(),
+        any::<prop::sample::Index>(),
+        any::<bool>(),
+    )
 }
 
 /// The cut points of a stream with the number of bytes in front of each, in order. Events are
@@ -52,7 +75,10 @@ fn cuts(
             let size = frames[frame].len();
             if *inside {
                 let byte = 1 + byte.index(size - 1);
-                (before + byte, format!("byte {byte} of reply 1 event {number}"))
+                (
+                    before + byte,
+                    format!("byte {byte} of reply 1 event {number}"),
+                )
             } else {
                 (before + size, format!("reply 1 event {number}"))
             }
@@ -65,7 +91,10 @@ fn cuts(
 
 async fn cut_stream(parts: Vec<Part>, cuts: &[(usize, String)], pace: Pace, whole: &[u8]) {
     let phrases: Vec<&str> = cuts.iter().map(|(_, phrase)| phrase.as_str()).collect();
-    let mut settings = config(Script::Replies(vec![reply(parts, End::Completed)]), &phrases);
+    let mut settings = config(
+        Script::Replies(vec![reply(parts, End::Completed)]),
+        &phrases,
+    );
     settings.pace = pace;
     let rig = Rig::new(settings).await;
     let mut client = rig.ask(&says("hi")).await;
@@ -98,7 +127,10 @@ fn any_block() -> impl Strategy<Value = (String, String)> {
     (prop::collection::vec(line, 0..5), ending).prop_map(|(lines, ending)| {
         let join = |wanted: &dyn Fn(bool) -> bool| {
             let lines = lines.iter().filter(|(_, wire)| wanted(*wire));
-            lines.map(|(line, _)| format!("{line}{ending}")).collect::<String>() + ending
+            lines
+                .map(|(line, _)| format!("{line}{ending}"))
+                .collect::<String>()
+                + ending
         };
         (join(&|_| true), join(&|wire| wire))
     })

@@ -44,8 +44,14 @@ fn not_found(id: &str) -> Value {
 /// Histories that the API refuses, with its messages.
 fn refused() -> Vec<(Vec<Value>, &'static str)> {
     vec![
-        (vec![call("call_1")], "No tool output found for function call call_1."),
-        (vec![custom_call("call_1")], "No tool output found for custom tool call call_1."),
+        (
+            vec![call("call_1")],
+            "No tool output found for function call call_1.",
+        ),
+        (
+            vec![custom_call("call_1")],
+            "No tool output found for custom tool call call_1.",
+        ),
         (
             vec![call("call_1"), output("call_1"), call("call_2")],
             "No tool output found for function call call_2.",
@@ -91,23 +97,31 @@ async fn a_history_that_the_api_refuses_is_refused_and_uses_no_reply_up() {
         assert_eq!((status, body), (400, input_error(message)));
         let exchange_at = at + 1;
         let told = |what: &What| match what {
-            What::Refused { exchange, status: 400, message: told } => {
-                *exchange == exchange_at && told == message
-            }
+            What::Refused {
+                exchange,
+                status: 400,
+                message: told,
+            } => *exchange == exchange_at && told == message,
             _ => false,
         };
         assert_eq!(rig.count(told), 1, "{message}");
     }
     let tally = rig.case.tally();
     assert_eq!((tally.refused, tally.served), (histories.len(), 0));
-    rig.ask_stream(&behind_a_prompt(&[call("call_1"), output("call_1")])).await;
+    rig.ask_stream(&behind_a_prompt(&[call("call_1"), output("call_1")]))
+        .await;
     assert_eq!(rig.case.tally().served, 1);
 }
 
 #[tokio::test]
 async fn a_repeated_call_with_an_output_is_let_through() {
     let rig = Rig::replies(vec![text_reply("a")], &[]).await;
-    rig.ask_stream(&behind_a_prompt(&[call("call_1"), call("call_1"), output("call_1")])).await;
+    rig.ask_stream(&behind_a_prompt(&[
+        call("call_1"),
+        call("call_1"),
+        output("call_1"),
+    ]))
+    .await;
 }
 
 #[tokio::test]
@@ -138,11 +152,15 @@ fn stored(input: &[Value], previous: Option<&str>) -> Value {
 /// The ids, texts and types of the history that the trace gives for an exchange.
 fn history(rig: &Rig, number: usize) -> Vec<String> {
     let outline = |item: &Value| {
-        let text = item["content"][0]["text"].as_str().or(item["call_id"].as_str());
+        let text = item["content"][0]["text"]
+            .as_str()
+            .or(item["call_id"].as_str());
         text.unwrap_or_default().to_owned()
     };
     let found = rig.tracer.find(0, |what| match what {
-        What::Request { exchange, history, .. } if *exchange == number => Some(history.clone()),
+        What::Request {
+            exchange, history, ..
+        } if *exchange == number => Some(history.clone()),
         _ => None,
     });
     found.unwrap().1.unwrap().iter().map(outline).collect()
@@ -164,11 +182,19 @@ async fn previous_responses_give_the_history_back() {
     let message = "No tool output found for function call call_1.";
     assert_eq!(rig.ask_json(&unanswered).await, (400, input_error(message)));
 
-    rig.ask_stream(&stored(&[output("call_1")], Some("resp_1"))).await;
-    rig.ask_stream(&stored(&[user("three?")], Some("resp_2"))).await;
+    rig.ask_stream(&stored(&[output("call_1")], Some("resp_1")))
+        .await;
+    rig.ask_stream(&stored(&[user("three?")], Some("resp_2")))
+        .await;
     assert_eq!(history(&rig, 3), ["one?", "call_1", "call_1"]);
-    rig.ask_stream(&stored(&[user("four?")], Some("resp_3"))).await;
-    assert_eq!(history(&rig, 5), ["one?", "call_1", "call_1", "two", "three?", "three", "four?"]);
+    rig.ask_stream(&stored(&[user("four?")], Some("resp_3")))
+        .await;
+    assert_eq!(
+        history(&rig, 5),
+        [
+            "one?", "call_1", "call_1", "two", "three?", "three", "four?"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -176,7 +202,8 @@ async fn an_answer_given_whole_is_remembered_too() {
     let rig = Rig::replies(vec![text_reply("one"), text_reply("two")], &[]).await;
     let request = json!({"model": "m", "input": "one?"});
     assert_eq!(rig.ask_json(&request).await.0, 200);
-    rig.ask_stream(&stored(&[user("two?")], Some("resp_1"))).await;
+    rig.ask_stream(&stored(&[user("two?")], Some("resp_1")))
+        .await;
     assert_eq!(history(&rig, 2), ["one?", "one", "two?"]);
 }
 
@@ -209,8 +236,13 @@ async fn an_interrupted_response_is_not_remembered() {
 
 #[tokio::test]
 async fn a_response_that_failed_is_not_remembered() {
-    let failed = End::Failed { code: "server_error".to_owned(), message: None };
-    let incomplete = End::Incomplete { reason: "max_output_tokens".to_owned() };
+    let failed = End::Failed {
+        code: "server_error".to_owned(),
+        message: None,
+    };
+    let incomplete = End::Incomplete {
+        reason: "max_output_tokens".to_owned(),
+    };
     for end in [failed, incomplete] {
         let replies = vec![reply(vec![text_part("one", 1)], end), text_reply("two")];
         let rig = Rig::replies(replies, &[]).await;
@@ -232,6 +264,9 @@ async fn the_oldest_responses_are_forgotten() {
         assert_eq!(client.finish().await, client::End::Whole);
     }
     let after = |id| stored(&[user("and?")], Some(id));
-    assert_eq!(rig.ask_json(&after("resp_1")).await, (400, not_found("resp_1")));
+    assert_eq!(
+        rig.ask_json(&after("resp_1")).await,
+        (400, not_found("resp_1"))
+    );
     rig.ask_stream(&after("resp_2")).await;
 }

@@ -42,7 +42,9 @@ pub fn config(script: Script, gates: &[&str]) -> CaseConfig {
 
 /// A cut point.
 pub fn point(phrase: &str) -> CutPoint {
-    phrase.parse().unwrap_or_else(|error| panic!("{phrase}: {error}"))
+    phrase
+        .parse()
+        .unwrap_or_else(|error| panic!("{phrase}: {error}"))
 }
 
 impl Rig {
@@ -66,7 +68,11 @@ impl Rig {
         let server = ReplayServer::start(server).await.unwrap();
         let tracer = config.tracer.clone().unwrap();
         let case = server.add("/v1", config);
-        Self { server, case, tracer }
+        Self {
+            server,
+            case,
+            tracer,
+        }
     }
 
     /// Where the server listens.
@@ -91,7 +97,11 @@ impl Rig {
         let head = client.head().await;
         let end = client.finish().await;
         let text = String::from_utf8_lossy(&client.body);
-        assert_eq!((head.status, end), (200, crate::client::End::Whole), "{text}");
+        assert_eq!(
+            (head.status, end),
+            (200, crate::client::End::Whole),
+            "{text}"
+        );
         client.body
     }
 
@@ -108,7 +118,8 @@ impl Rig {
     /// Waits until the response is held at that point.
     pub async fn reached(&self, phrase: &str) {
         let name = point(phrase).to_string();
-        self.wait(|what| matches!(what, What::Reached { point } if *point == name)).await;
+        self.wait(|what| matches!(what, What::Reached { point } if *point == name))
+            .await;
     }
 
     /// Waits until the client of that exchange was found gone.
@@ -119,13 +130,18 @@ impl Rig {
 
     /// Waits for an entry of the trace.
     pub async fn wait(&self, wanted: impl Fn(&What) -> bool) {
-        let found = self.tracer.wait(0, PATIENCE, |what| wanted(what).then_some(())).await;
+        let found = self
+            .tracer
+            .wait(0, PATIENCE, |what| wanted(what).then_some(()))
+            .await;
         found.unwrap_or_else(|_| panic!("not in the trace: {:#?}", self.tracer.entries()));
     }
 
     /// How many entries of the trace there are of a kind.
     pub fn count(&self, wanted: impl Fn(&What) -> bool) -> usize {
-        self.tracer.with(0, |entries| entries.iter().filter(|entry| wanted(&entry.what)).count())
+        self.tracer.with(0, |entries| {
+            entries.iter().filter(|entry| wanted(&entry.what)).count()
+        })
     }
 
     /// How the responses were ended by the server, with their exchanges.
@@ -135,7 +151,10 @@ impl Rig {
             What::StreamEnd { exchange, how } => Some((*exchange, *how)),
             _ => None,
         };
-        entries.iter().filter_map(|entry| end(&entry.what)).collect()
+        entries
+            .iter()
+            .filter_map(|entry| end(&entry.what))
+            .collect()
     }
 
     /// The exchanges whose clients went away.
@@ -145,7 +164,10 @@ impl Rig {
             What::Disconnected { exchange } => Some(*exchange),
             _ => None,
         };
-        entries.iter().filter_map(|entry| gone(&entry.what)).collect()
+        entries
+            .iter()
+            .filter_map(|entry| gone(&entry.what))
+            .collect()
     }
 }
 
@@ -161,12 +183,19 @@ pub fn text_reply(text: &str) -> ScriptedReply {
 
 /// A reply with that body.
 pub fn scripted(body: ScriptedBody) -> ScriptedReply {
-    ScriptedReply { body, lenient: false, text: "reply { … }".to_owned() }
+    ScriptedReply {
+        body,
+        lenient: false,
+        text: "reply { … }".to_owned(),
+    }
 }
 
 /// The text part of a reply.
 pub fn text_part(text: &str, chunks: usize) -> Part {
-    Part::Text { text: text.to_owned(), chunks }
+    Part::Text {
+        text: text.to_owned(),
+        chunks,
+    }
 }
 
 /// The function call part of a reply.
@@ -199,5 +228,8 @@ pub fn user(text: &str) -> Value {
 pub fn composed(parts: &[Part], end: &End) -> Vec<Vec<u8>> {
     let request = ResponsesRequest::parse(says("hi").to_string().as_bytes()).unwrap();
     let plan = plan::compose(parts, end, "resp_1", &request, false).unwrap();
-    plan.frames.iter().map(|frame| frame.bytes.to_vec()).collect()
+    plan.frames
+        .iter()
+        .map(|frame| frame.bytes.to_vec())
+        .collect()
 }

@@ -13,7 +13,10 @@ async fn they_get_the_whole_response() {
     let mut request = says("hi");
     request["stream"] = json!(false);
     let (status, body) = rig.ask_json(&request).await;
-    assert_eq!((status, &body["id"], &body["status"]), (200, &json!("resp_1"), &json!("completed")));
+    assert_eq!(
+        (status, &body["id"], &body["status"]),
+        (200, &json!("resp_1"), &json!("completed"))
+    );
     assert_eq!(body["output"][0]["content"][0]["text"], "some words");
     assert_eq!(body["output"][1]["call_id"], "call_1");
     assert_eq!(rig.ends(), [(1, StreamEnd::Complete)]);
@@ -29,13 +32,22 @@ async fn a_response_is_whole_unless_a_stream_is_asked_for() {
 
 #[tokio::test]
 async fn a_reply_without_an_end_can_only_be_streamed() {
-    let replies = vec![reply(vec![text_part("a", 1)], End::Drop(DropKind::End)), text_reply("b")];
+    let replies = vec![
+        reply(vec![text_part("a", 1)], End::Drop(DropKind::End)),
+        text_reply("b"),
+    ];
     let rig = Rig::replies(replies, &[]).await;
     let mut request = says("hi");
     request["stream"] = json!(false);
     let (status, body) = rig.ask_json(&request).await;
     assert_eq!(status, 500);
-    assert!(body["error"]["message"].as_str().unwrap().contains("no terminal event"), "{body}");
+    assert!(
+        body["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("no terminal event"),
+        "{body}"
+    );
     let told = |what: &What| matches!(what, What::Unscripted { exchange: 1, .. });
     assert_eq!(rig.count(told), 1);
 }
