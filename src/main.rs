@@ -39,6 +39,8 @@ const EXIT_CODES: &str = "Exit codes:
 enum Command {
     /// Run scenarios on agents and check the rule book.
     Run(cmd::run::Arguments),
+    /// Prove the rules: run every planted defect, and see that its rule catches it.
+    Mutate(cmd::mutate::Arguments),
     /// Serve a recording as a stand-alone mock of the Responses API.
     Serve(cmd::serve::Arguments),
     /// Show the rule book, or one rule in full.
@@ -57,6 +59,7 @@ fn main() -> process::ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Run(arguments) => cmd::run::run(&arguments),
+        Command::Mutate(arguments) => cmd::mutate::run(&arguments),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Rules(arguments) => cmd::rules::run(&arguments),
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),

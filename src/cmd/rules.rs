@@ -53,6 +53,9 @@ fn show(rule: &dyn Invariant) -> Result<(), Failure> {
     for race in rule.legal_races() {
         say!("Also legal: {race}")?;
     }
+    for (_, why) in rule.exempt() {
+        anstream::println!("Does not apply where {why}.");
+    }
     let defects: Vec<_> = Defect::ALL
         .iter()
         .filter(|defect| defect.rule() == rule.id())

@@ -107,9 +107,23 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 /// Reads every file before anything is run; a mistake in any of them ends the command.
 fn plan(arguments: &Arguments) -> Result<Vec<Planned>, Failure> {
+    let mut planned = read_scenarios(&arguments.paths)?;
+    if let Some(only) = &arguments.only {
+        planned.retain(|one| one.scenario.name.contains(only) || one.file.contains(only));
+        if planned.is_empty() {
+            return Err(Failure::usage(format!(
+                "no scenario's name or file contains {only:?}"
+            )));
+        }
+    }
+    Ok(planned)
+}
+
+/// The scenarios among and below the paths. Every mistake in them is told.
+pub(super) fn read_scenarios(paths: &[PathBuf]) -> Result<Vec<Planned>, Failure> {
     let mut planned = Vec::new();
     let mut failed = 0;
-    for file in files::scenario_files(&arguments.paths)? {
+    for file in files::scenario_files(paths)? {
         let name = file.display().to_string();
         match cutpoint_scenario::parse_bytes(&name, &files::read_bounded(&file)?) {
             Ok(parsed) => planned.extend(parsed.scenarios.into_iter().map(|scenario| Planned {
@@ -129,14 +143,6 @@ fn plan(arguments: &Arguments) -> Result<Vec<Planned>, Failure> {
             &format!("{failed} scenario files have")
         };
         return Err(Failure::usage(format!("{files} mistakes; nothing was run")));
-    }
-    if let Some(only) = &arguments.only {
-        planned.retain(|one| one.scenario.name.contains(only) || one.file.contains(only));
-        if planned.is_empty() {
-            return Err(Failure::usage(format!(
-                "no scenario's name or file contains {only:?}"
-            )));
-        }
     }
     Ok(planned)
 }

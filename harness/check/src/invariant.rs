@@ -24,6 +24,11 @@ pub trait Invariant: Sync {
     /// What must be observable of an agent for the rule to apply to it.
     fn needs(&self) -> &'static [Feature];
 
+    /// Features of agents to which the rule does not apply, each with the reason.
+    fn exempt(&self) -> &'static [(Feature, &'static str)] {
+        &[]
+    }
+
     /// Races whose outcomes both pass, each with its reason.
     fn legal_races(&self) -> &'static [&'static str] {
         &[]

@@ -46,6 +46,11 @@ fn outcome(rule: &dyn Invariant, view: &View<'_>) -> Outcome {
         let why = format!("the agent has no {}", lacking.join(", and no "));
         return Outcome::NotApplicable { why };
     }
+    let mut exempt = rule.exempt().iter();
+    if let Some((_, why)) = exempt.find(|(feature, _)| features.contains(feature)) {
+        let why = (*why).to_owned();
+        return Outcome::NotApplicable { why };
+    }
     match guarded(|| rule.check(view)) {
         Err(crash) => Outcome::Unknown {
             why: format!("the rule {crash}"),
@@ -107,6 +112,9 @@ fn in_words(feature: Feature) -> &'static str {
         Feature::OpReplies => "reply to each op",
         Feature::CallEvents => "events for the begin and end of a tool",
         Feature::Replace => "way to replace a running turn",
+        Feature::StoreLog => "log of the writes and syncs of its rollout",
+        Feature::TurnHeaders => "request header that belongs to a turn",
+        Feature::BackgroundTools => "tools that run on in the background",
     }
 }
 
@@ -115,7 +123,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{Tracer, interrupted_tool, keeps, long_session, outcome};
+    use crate::testing::{
+        Tracer, eventful_session, interrupted_tool, keeps, long_session, outcome,
+    };
     use crate::trace::Waiver;
     use crate::verdict::Level;
 
@@ -147,7 +157,12 @@ mod tests {
 
     #[test]
     fn the_whole_book_holds_over_sessions_without_fault() {
-        for tracer in [interrupted_tool(), long_session(), Tracer::new()] {
+        for tracer in [
+            interrupted_tool(),
+            long_session(),
+            eventful_session(),
+            Tracer::new(),
+        ] {
             for verdict in judge(&tracer.trace()) {
                 let kept = matches!(
                     verdict.outcome,
@@ -160,7 +175,8 @@ mod tests {
             let exercised = |tracer: &Tracer| {
                 matches!(outcome(rule.id(), tracer), Outcome::Pass { exercised: 1.. })
             };
-            let by_any = exercised(&interrupted_tool()) || exercised(&long_session());
+            let sessions = [interrupted_tool(), long_session(), eventful_session()];
+            let by_any = sessions.iter().any(exercised);
             assert!(by_any, "{} is never put to the test", rule.id());
         }
     }
@@ -203,26 +219,33 @@ mod tests {
 
     /// Entries of a long session, some of them left out, doubled and moved.
     fn shuffled() -> impl Strategy<Value = Trace> {
-        let trace = long_session().trace();
-        let picks = prop::collection::vec((0..trace.entries.len(), any::<bool>()), 0..160);
-        picks.prop_map(move |picks| {
-            let mut order: Vec<usize> = (0..trace.entries.len()).collect();
-            for (at, pick) in picks.iter().enumerate() {
-                match pick {
-                    (entry, true) if !order.is_empty() => {
-                        let count = order.len();
-                        order.swap(at % count, entry % count);
+        let traces = prop_oneof![
+            Just(long_session().trace()),
+            Just(eventful_session().trace())
+        ];
+        traces
+            .prop_flat_map(|trace| {
+                let picks = (0..trace.entries.len(), any::<bool>());
+                (Just(trace), prop::collection::vec(picks, 0..160))
+            })
+            .prop_map(|(trace, picks)| {
+                let mut order: Vec<usize> = (0..trace.entries.len()).collect();
+                for (at, pick) in picks.iter().enumerate() {
+                    match pick {
+                        (entry, true) if !order.is_empty() => {
+                            let count = order.len();
+                            order.swap(at % count, entry % count);
+                        }
+                        (entry, _) if at % 2 == 0 => order.push(*entry),
+                        (entry, _) => order.retain(|known| known != entry),
                     }
-                    (entry, _) if at % 2 == 0 => order.push(*entry),
-                    (entry, _) => order.retain(|known| known != entry),
                 }
-            }
-            let entries = order.iter().map(|at| trace.entries[*at].clone());
-            Trace {
-                header: trace.header.clone(),
-                entries: entries.collect(),
-            }
-        })
+                let entries = order.iter().map(|at| trace.entries[*at].clone());
+                Trace {
+                    header: trace.header.clone(),
+                    entries: entries.collect(),
+                }
+            })
     }
 
     proptest! {

@@ -1,13 +1,13 @@
 //! A small language for traces in tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cutpoint_protocol::Item;
 use serde_json::{Value, json};
 
 use crate::trace::{
-    AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, InputMode,
-    ReadTrigger, StreamEnd, Trace, TurnEnd, VERSION, What,
+    ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Decision, Entry, FORMAT, Feature,
+    Header, InputMode, Process, ReadTrigger, Stored, StreamEnd, Trace, TurnEnd, VERSION, What,
 };
 use crate::verdict::{Breach, Outcome};
 
@@ -23,6 +23,7 @@ pub(crate) struct Tracer {
     now_ns: u64,
     file: String,
     known: usize,
+    written: usize,
     ops: usize,
 }
 
@@ -37,6 +38,8 @@ impl Tracer {
             Feature::OpReplies,
             Feature::CallEvents,
             Feature::Replace,
+            Feature::StoreLog,
+            Feature::TurnHeaders,
         ];
         let agent = AgentInfo {
             name: "reference".into(),
@@ -52,6 +55,7 @@ impl Tracer {
             file: None,
             agent,
             seed: 0,
+            abort_bound_ms: ABORT_BOUND_MS,
             waived: vec![],
         };
         let mut tracer = Self {
@@ -62,6 +66,7 @@ impl Tracer {
             now_ns: 0,
             file: String::new(),
             known: 0,
+            written: 0,
             ops: 0,
         };
         tracer.push(What::AgentStarted {
@@ -73,6 +78,11 @@ impl Tracer {
 
     pub(crate) fn without(mut self, feature: Feature) -> Self {
         self.trace.header.agent.features.remove(&feature);
+        self
+    }
+
+    pub(crate) fn with(mut self, feature: Feature) -> Self {
+        self.trace.header.agent.features.insert(feature);
         self
     }
 
@@ -151,6 +161,7 @@ impl Tracer {
     /// An interrupt of that turn, its reply, the marker in the rollout, the event, the read.
     pub(crate) fn interrupted(&mut self, turn: &str) -> &mut Self {
         self.interrupt().reply(None).wrote(&marker());
+        self.written().synced();
         self.aborted(turn).read_at_end(turn)
     }
 
@@ -197,6 +208,55 @@ impl Tracer {
         })
     }
 
+    pub(crate) fn printed(&mut self, turn: &str, call_id: &str, chunk: &str) -> &mut Self {
+        self.event(AgentEvent::CallOutput {
+            turn_id: Some(turn.to_owned()),
+            call_id: call_id.to_owned(),
+            chunk: chunk.to_owned(),
+        })
+    }
+
+    pub(crate) fn delta(&mut self, turn: &str, text: &str) -> &mut Self {
+        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        self.event(AgentEvent::TextDelta { turn_id, text })
+    }
+
+    pub(crate) fn message(&mut self, turn: &str, text: &str) -> &mut Self {
+        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        self.event(AgentEvent::Message { turn_id, text })
+    }
+
+    pub(crate) fn background(&mut self, message: &str) -> &mut Self {
+        let message = message.to_owned();
+        self.event(AgentEvent::Background { message })
+    }
+
+    /// The user is asked whether a call may run.
+    pub(crate) fn ask(&mut self, turn: &str, call_id: &str) -> &mut Self {
+        let (turn_id, call_id) = (Some(turn.to_owned()), call_id.to_owned());
+        self.event(AgentEvent::ApprovalRequest { turn_id, call_id })
+    }
+
+    /// The user says whether a call may run.
+    pub(crate) fn decide(&mut self, call_id: &str, decision: Decision) -> &mut Self {
+        let call_id = call_id.to_owned();
+        self.op(ClientOp::Approval { call_id, decision })
+    }
+
+    /// A look at the processes below the agent.
+    pub(crate) fn alive(&mut self, pids: &[u32]) -> &mut Self {
+        let process = |pid: &u32| Process {
+            pid: *pid,
+            ppid: 1,
+            command: format!("sleep {pid}"),
+        };
+        let alive = pids.iter().map(process).collect();
+        self.push(What::Processes {
+            alive,
+            at_end: false,
+        })
+    }
+
     pub(crate) fn request(&mut self, exchange: usize, input: &[Value]) -> &mut Self {
         self.request_of(0, exchange, input)
     }
@@ -211,9 +271,54 @@ impl Tracer {
             exchange,
             conversation,
             path: "/responses".into(),
+            headers: BTreeMap::new(),
             body: json!({"model": "m", "input": input, "stream": true}),
             history: None,
         })
+    }
+
+    /// A request that carries the header of a turn.
+    pub(crate) fn request_with(
+        &mut self,
+        exchange: usize,
+        state: &str,
+        input: &[Value],
+    ) -> &mut Self {
+        let headers = BTreeMap::from([("x-codex-turn-state".to_owned(), state.to_owned())]);
+        self.push(What::Request {
+            exchange,
+            conversation: 0,
+            path: "/responses".into(),
+            headers,
+            body: json!({"model": "m", "input": input, "stream": true}),
+            history: None,
+        })
+    }
+
+    /// The response begins.
+    pub(crate) fn created(&mut self, exchange: usize) -> &mut Self {
+        let reply = Some(exchange);
+        self.push(What::ResponseHead {
+            exchange,
+            status: 200,
+            reply,
+        });
+        self.sent(
+            exchange,
+            json!({"type": "response.created", "response": {}}),
+        )
+    }
+
+    /// An answer that is no stream.
+    pub(crate) fn answer(&mut self, exchange: usize, status: u16, message: &str) -> &mut Self {
+        self.push(What::ResponseHead {
+            exchange,
+            status,
+            reply: None,
+        });
+        let body = json!({"error": {"message": message}});
+        self.push(What::ResponseBody { exchange, body });
+        self.stream_end(exchange, StreamEnd::Complete)
     }
 
     pub(crate) fn sent(&mut self, exchange: usize, data: Value) -> &mut Self {
@@ -282,6 +387,25 @@ impl Tracer {
     /// The rollout as it is.
     pub(crate) fn file(&self) -> &str {
         &self.file
+    }
+
+    /// What was appended to the rollout since the last such write reaches the file.
+    pub(crate) fn written(&mut self) -> &mut Self {
+        let bytes = (self.file.len() - self.written) as u64;
+        self.written = self.file.len();
+        let done = Stored::Written { bytes };
+        self.push(What::Stored {
+            path: ROLLOUT.into(),
+            done,
+        })
+    }
+
+    pub(crate) fn synced(&mut self) -> &mut Self {
+        let done = Stored::Synced;
+        self.push(What::Stored {
+            path: ROLLOUT.into(),
+            done,
+        })
     }
 
     /// Something other than appending happens to the rollout.
@@ -416,6 +540,60 @@ pub(crate) fn interrupted_tool() -> Tracer {
     ];
     t.request(2, &history).emit(2, assistant("Nothing."));
     t.finish(2).completed("t2").read_at_end("t2");
+    t
+}
+
+/// A session in which the user is asked, requests fail, and processes are looked at: everything as it
+/// should be.
+pub(crate) fn eventful_session() -> Tracer {
+    let mut t = Tracer::new();
+    t.start("t1", "run it").wrote(&user("run it"));
+    t.request(1, &[user("run it")])
+        .read(ReadTrigger::Request { exchange: 1 });
+    t.created(1).delta("t1", "Let me").delta("t1", " see.");
+    t.emit(1, assistant("Let me see."))
+        .emit(1, call("c1"))
+        .finish(1);
+    t.begin("t1", "c1").printed("t1", "c1", "first light\n");
+    t.wait_ms(200)
+        .interrupted("t1")
+        .alive(&[7])
+        .wait_ms(30)
+        .alive(&[]);
+    let told = "aborted; it had printed: first light";
+    let mut history = vec![
+        user("run it"),
+        assistant("Let me see."),
+        call("c1"),
+        output("c1", told),
+    ];
+    history.extend([marker(), user("go on")]);
+    t.start("t2", "go on").request(2, &history);
+    t.answer(2, 400, "No tool output found for function call c1.");
+    t.background("c1 is answered once more")
+        .request(3, &history)
+        .created(3);
+    t.emit(3, call("c2")).finish(3).ask("t2", "c2");
+    t.decide("c2", Decision::Abort)
+        .wrote(&marker())
+        .written()
+        .synced();
+    t.end("t2", "c2", None).aborted("t2").read_at_end("t2");
+    t.decide("c2", Decision::Approve).kill().alive(&[]).resume();
+    history.extend([call("c2"), output("c2", "aborted"), marker(), user("more")]);
+    t.start("t3", "more").request(4, &history).created(4);
+    t.emit(4, call("c3"))
+        .finish(4)
+        .ask("t3", "c3")
+        .interrupted("t3");
+    history.extend([call("c3"), output("c3", "aborted"), marker(), user("last")]);
+    t.start("t4", "last")
+        .request(5, &history)
+        .created(5)
+        .interrupt()
+        .reply(None);
+    t.wrote(&marker()).written().synced().disconnected(5);
+    t.aborted("t4").read_at_end("t4").exit().alive(&[]);
     t
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Stored as JSON lines: a header, then one entry per line in the order of observation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Write};
 
 use cutpoint_protocol::Item;
@@ -35,6 +35,12 @@ pub enum Feature {
     CallEvents,
     /// A new turn replaces the running one.
     Replace,
+    /// Writes and syncs of the rollout are seen as they return.
+    StoreLog,
+    /// Requests carry a header that belongs to the turn, as the server gave it.
+    TurnHeaders,
+    /// Commands run on in the background when their turn is aborted, and the model is told so.
+    BackgroundTools,
 }
 
 /// Who was driven, and how.
@@ -62,6 +68,14 @@ pub struct Waiver {
     pub because: String,
 }
 
+/// The time that an abort may take beyond the grace period unless a scenario sets another: long
+/// enough for a loaded machine, short enough for a person at the keyboard.
+pub const ABORT_BOUND_MS: u64 = 2000;
+
+fn abort_bound_ms() -> u64 {
+    ABORT_BOUND_MS
+}
+
 /// The first line of a stored trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
@@ -77,6 +91,10 @@ pub struct Header {
     pub agent: AgentInfo,
     /// The seed of everything random in the run.
     pub seed: u64,
+    /// How long after an interrupt, beyond the grace period, a turn may take to end, in
+    /// milliseconds.
+    #[serde(default = "abort_bound_ms")]
+    pub abort_bound_ms: u64,
     /// Rules that the scenario sets aside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waived: Vec<Waiver>,
@@ -141,6 +159,10 @@ pub enum What {
         conversation: usize,
         /// The request's path below the case's base path, such as `/responses`.
         path: String,
+        /// The headers that say something of the agent's state: those that begin with `x-`, in lower
+        /// case. Never credentials.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        headers: BTreeMap<String, String>,
         /// The body.
         body: Value,
         /// The whole history, rebuilt through `previous_response_id`; absent where the body's input
@@ -229,6 +251,13 @@ pub enum What {
         from: u64,
         /// The file's bytes from there on (lossy UTF-8).
         text: String,
+    },
+    /// A write to a session's rollout returned, or a sync of it. Only seen of an agent in this process.
+    Stored {
+        /// The file.
+        path: String,
+        /// What returned.
+        done: Stored,
     },
     /// A rollout file could not be read.
     RolloutUnreadable {
@@ -354,6 +383,19 @@ pub enum StreamEnd {
     Close,
     /// The body ended in good order without a terminal event.
     Cut,
+}
+
+/// What a store has done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Stored {
+    /// Bytes were written: they survive the process.
+    Written {
+        /// How many.
+        bytes: u64,
+    },
+    /// The file was synced: what was written before survives a power loss.
+    Synced,
 }
 
 /// Why a rollout was read.
@@ -666,6 +708,7 @@ mod tests {
             file: None,
             agent,
             seed: 7,
+            abort_bound_ms: ABORT_BOUND_MS,
             waived: vec![],
         };
         let event = AgentEvent::TurnEnded {

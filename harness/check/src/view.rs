@@ -12,12 +12,12 @@ mod turns;
 
 use std::collections::HashMap;
 
-use crate::trace::{AgentEvent, Feature, Trace, What};
+use crate::trace::{AgentEvent, Decision, Feature, Trace, What};
 
-pub use calls::{Call, CallEnding, Emitted};
+pub use calls::{Approval, Call, CallEnding, Emitted};
 pub use exchanges::{Exchange, Role, StreamTerminal};
 pub use regions::Region;
-pub use rollouts::{Bracket, Change, FileLine, LineKind, Read, RolloutFile, Unreadable};
+pub use rollouts::{Bracket, Change, FileLine, Held, LineKind, Read, RolloutFile, Unreadable};
 pub use turns::{
     Ending, Input, Interrupt, InterruptState, Late, OpAnswer, SessionStart, Stray, Turn,
 };
@@ -46,6 +46,8 @@ pub struct View<'a> {
     pub exchanges: Vec<Exchange<'a>>,
     /// Calls in the order in which they were first seen.
     pub calls: Vec<Call<'a>>,
+    /// The user's answers to approval requests, in order.
+    pub approvals: Vec<Approval<'a>>,
     /// Rollout files in the order in which they were first read.
     pub rollouts: Vec<RolloutFile<'a>>,
     /// Reads of a rollout file that failed.
@@ -102,6 +104,42 @@ impl<'a> View<'a> {
         self.call_ids
             .get(call_id)
             .and_then(|index| self.calls.get(*index))
+    }
+
+    /// Where the client first asked for what aborted a turn: an interrupt, input that replaces it, an
+    /// approval answered with "abort"; the terminal event where nothing else is known. `None` for a
+    /// turn that was not aborted, or was cut by the agent's end.
+    pub fn cut_at(&self, turn: usize) -> Option<At> {
+        let known = self.turns.get(turn)?;
+        let ending = known.ending().filter(|ending| ending.aborted())?;
+        if known.killed.is_some_and(|killed| killed < ending.at) {
+            return None;
+        }
+        let interrupt = known
+            .interrupts
+            .first()
+            .map(|first| self.interrupts[*first].at);
+        let replaced = known.replaced_by.and_then(|by| self.turns[by].input);
+        let replaced = replaced.map(|input| self.inputs[input].at);
+        let refused = self.approvals.iter().find(|approval| {
+            let call = self.call(approval.call_id);
+            approval.decision == Decision::Abort && call.is_some_and(|call| call.turn == Some(turn))
+        });
+        let asked = [interrupt, replaced, refused.map(|approval| approval.at)];
+        let first = asked.into_iter().flatten().min();
+        Some(first.unwrap_or(ending.at).min(ending.at))
+    }
+
+    /// The first request behind an entry that asks for a response in the user's conversation.
+    pub fn request_behind(&self, at: At) -> Option<&Exchange<'a>> {
+        let next = self.exchanges.partition_point(|exchange| exchange.at <= at);
+        let mut later = self.exchanges[next..].iter();
+        later.find(|exchange| exchange.generates && exchange.is_the_users())
+    }
+
+    /// When the last entry was observed.
+    pub fn end_ns(&self) -> u64 {
+        self.trace.entries.last().map_or(0, |entry| entry.at_ns)
     }
 
     /// The position at which the next turn began after an entry; the trace's end if none did.

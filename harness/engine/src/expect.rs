@@ -203,7 +203,7 @@ impl<'a> Seen<'a> {
             .find_map(|entry| match &entry.what {
                 What::Processes {
                     alive,
-                    at_end: true,
+                    at_end: false,
                 } => Some((entry.seq, alive)),
                 _ => None,
             });

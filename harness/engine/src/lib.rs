@@ -4,6 +4,8 @@
 
 pub mod driver;
 pub mod expect;
+pub mod leftovers;
+pub mod mutation;
 pub mod needs;
 pub mod observe;
 pub mod process;

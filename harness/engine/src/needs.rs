@@ -43,6 +43,7 @@ fn of_action(action: &Action) -> Option<Capability> {
         | Action::Deny { .. }
         | Action::Abort { .. }
         | Action::Await(Await::Approval { .. }) => Some(Capability::Approvals),
+        Action::Await(Await::Output { .. }) => Some(Capability::ShownOutput),
         _ => None,
     }
 }

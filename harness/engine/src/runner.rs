@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use cutpoint_check::judge;
 use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
-    AgentInfo, ClientOp, FORMAT, Header, ReadTrigger, Trace, VERSION, Waiver, What,
+    ABORT_BOUND_MS, AgentInfo, ClientOp, FORMAT, Feature, Header, Process, ReadTrigger, Trace,
+    VERSION, Waiver, What,
 };
 use cutpoint_scenario::ast::{Capability, CutPoint, Expectation, Scenario};
 
 use crate::driver::points::Points;
 use crate::driver::{AgentError, CaseEnv, Driver, Session};
+use crate::leftovers::{self, Leftovers, TOOL_LIMIT};
 use crate::process::{self, Belongs};
 use crate::rollout::RolloutReader;
 use crate::script;
@@ -28,8 +30,6 @@ use crate::{expect, needs, observe};
 
 /// Upper bound of each single wait unless told otherwise.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a tool may outlive the turn that it belonged to (rule PROC-1).
-const TOOL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Settings of a run.
 #[derive(Debug, Clone)]
@@ -184,10 +184,13 @@ impl Runner {
             Err(error) => return Done::failed(&error),
         };
         let mut steps = Steps::new(&env, server_case);
+        let mut leftovers = Leftovers::new(&env);
         let mut unmet = Vec::new();
         let mut status = (Status::Conforms, None);
         for (at, step) in scenario.steps.iter().enumerate() {
-            match steps.run(at + 1, step, session.as_mut()).await {
+            let done = steps.run(at + 1, step, session.as_mut()).await;
+            leftovers.look(session.as_mut());
+            match done {
                 Ok(()) => {}
                 Err(Stop::Unmet(found)) => {
                     unmet.push(found);
@@ -204,6 +207,16 @@ impl Runner {
         }
         drop(steps);
         release_all(&env, server_case);
+        leftovers.look(session.as_mut());
+        // What runs on by design is no leftover, and not waited for.
+        if !self
+            .driver
+            .info()
+            .features
+            .contains(&Feature::BackgroundTools)
+        {
+            leftovers.wait(session.as_mut()).await;
+        }
         let patience = if expects_no_process(scenario) {
             TOOL_LIMIT
         } else {
@@ -284,14 +297,10 @@ async fn wind_up(
     patience: Duration,
 ) -> Result<(), AgentError> {
     let deadline = Instant::now() + patience;
-    let mut alive = session.processes();
-    while !alive.is_empty() && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        alive = session.processes();
-    }
+    let alive = leftovers::look_until(session, deadline, <[Process]>::is_empty).await;
     env.tracer.record(What::Processes {
         alive,
-        at_end: true,
+        at_end: false,
     });
     let running = env.tracer.with(0, observe::is_running);
     // A turn that could not go on because nothing was scripted for it is not the agent's to end.
@@ -305,6 +314,8 @@ async fn wind_up(
         });
     }
     let finished = session.finish().await;
+    // A process that serves further cases has not ended.
+    let ended = !env.tracer.with(0, observe::is_running);
     if abandoned && env.tracer.with(0, observe::is_running) {
         let exited = What::AgentExited {
             code: None,
@@ -314,6 +325,9 @@ async fn wind_up(
         env.tracer.record(exited);
     }
     env.rollout.read(ReadTrigger::End);
+    if ended {
+        leftovers::behind_the_end(session, env, true).await;
+    }
     finished
 }
 
@@ -350,6 +364,7 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
         file: Some(planned.file.clone()),
         agent: info.clone(),
         seed,
+        abort_bound_ms: ABORT_BOUND_MS,
         waived: scenario.waive.iter().map(waiver).collect(),
     };
     Case {

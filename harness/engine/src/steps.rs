@@ -9,6 +9,7 @@ use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
 use tokio::task::JoinSet;
 
 use crate::driver::{AgentError, CaseEnv, Session};
+use crate::leftovers;
 use crate::observe;
 use crate::quiescence;
 use crate::runner::turn_is_active;
@@ -217,6 +218,7 @@ impl<'a> Steps<'a> {
                 self.env.tracer.record(What::AgentKilled);
                 session.kill().await?;
                 self.env.rollout.read(ReadTrigger::Exit);
+                leftovers::behind_the_end(session, self.env, false).await;
             }
             Action::Resume => session.resume().await?,
             Action::Shutdown => {
@@ -346,6 +348,22 @@ impl<'a> Steps<'a> {
             Await::Approval { call } => {
                 let asks = |what: &What| observe::asks(what, call).then_some(());
                 self.wait(0, &format!("the approval request of `{call}`"), asks)
+                    .await
+            }
+            Await::Output { call, containing } => {
+                let mut shown = String::new();
+                let prints = |what: &What| {
+                    if let What::Event {
+                        event: AgentEvent::CallOutput { call_id, chunk, .. },
+                        ..
+                    } = what
+                        && call_id == call
+                    {
+                        shown.push_str(chunk);
+                    }
+                    shown.contains(containing.as_str()).then_some(())
+                };
+                self.wait(0, &format!("`{call}` to print {containing:?}"), prints)
                     .await
             }
             Await::Text { containing } => {

@@ -1,8 +1,8 @@
 //! One line for people about each entry of a trace.
 
 use cutpoint_check::trace::{
-    AbortReason, AgentEvent, ClientOp, Decision, Entry, InputMode, Process, ReadTrigger, StreamEnd,
-    TurnEnd, What,
+    AbortReason, AgentEvent, ClientOp, Decision, Entry, InputMode, Process, ReadTrigger, Stored,
+    StreamEnd, TurnEnd, What,
 };
 use cutpoint_protocol::{Item, StreamEvent, marker};
 use serde_json::Value;
@@ -59,7 +59,9 @@ pub fn describe_what(what: &What) -> String {
             limit_ms,
         } => format!("waited {limit_ms} ms in vain for {waiting_for}"),
         What::Trouble { message } => format!("trouble in the harness: {message}"),
-        What::Rollout { .. } | What::RolloutUnreadable { .. } => rollout(what),
+        What::Rollout { .. } | What::RolloutUnreadable { .. } | What::Stored { .. } => {
+            rollout(what)
+        }
         _ => exchange(what),
     };
     shorten(&clean(&text), LIMIT_CHARS).into_owned()
@@ -73,6 +75,7 @@ fn exchange(what: &What) -> String {
             path,
             body,
             history,
+            ..
         } => request(*exchange, *conversation, path, body, history.as_deref()),
         What::Refused {
             exchange,
@@ -334,6 +337,10 @@ fn rollout(what: &What) -> String {
                 quote(last, ITEM_CHARS)
             )
         }
+        What::Stored { path, done } => match done {
+            Stored::Written { bytes } => format!("rollout {}: {bytes} bytes written", name(path)),
+            Stored::Synced => format!("rollout {}: synced", name(path)),
+        },
         What::RolloutUnreadable {
             trigger,
             path,

@@ -75,6 +75,8 @@ pub enum Capability {
     Points,
     /// `server-history`: the agent sends `previous_response_id` and new items only.
     ServerHistory,
+    /// `shown-output`: a tool's output is shown as it comes, and not only when the tool has ended.
+    ShownOutput,
 }
 
 /// What the model answers.
@@ -363,6 +365,13 @@ pub enum Await {
     Approval {
         /// The call.
         call: String,
+    },
+    /// `await output call_1 "first"`: what the user was shown of the call's output contains this.
+    Output {
+        /// The call.
+        call: String,
+        /// The text to look for.
+        containing: String,
     },
     /// `await text "Hel"`: the text shown to the user contains this.
     Text {

@@ -6,7 +6,7 @@ use crate::ast::{Capability, Drop, Outcome, Reason};
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Shell,
         Self::CustomTools,
         Self::LocalShell,
@@ -16,6 +16,7 @@ impl Capability {
         Self::Approvals,
         Self::Points,
         Self::ServerHistory,
+        Self::ShownOutput,
     ];
 
     /// The capability as `needs` names it.
@@ -30,6 +31,7 @@ impl Capability {
             Self::Approvals => "approvals",
             Self::Points => "points",
             Self::ServerHistory => "server-history",
+            Self::ShownOutput => "shown-output",
         }
     }
 }

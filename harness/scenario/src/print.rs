@@ -454,6 +454,7 @@ fn await_line(event: &Await) -> Line {
         Await::Running { call } => line.plain("running").id(call),
         Await::Exited { call } => line.plain("exited").id(call),
         Await::Approval { call } => line.plain("approval").id(call),
+        Await::Output { call, containing } => line.plain("output").id(call).text(containing),
         Await::Text { containing } => line.plain("text").text(containing),
     }
 }

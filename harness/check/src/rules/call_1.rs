@@ -120,6 +120,7 @@ mod tests {
             exchange: 1,
             conversation: 0,
             path: "/responses".into(),
+            headers: std::collections::BTreeMap::new(),
             body: json!({"previous_response_id": "r", "input": [output("c1", "")]}),
             history: Some(vec![call("c1"), output("c1", "")]),
         });

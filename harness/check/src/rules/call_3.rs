@@ -139,7 +139,7 @@ fn claim(text: &str, call: &Call<'_>) -> Option<&'static str> {
     let text = squeeze(text);
     let printed = || {
         let ended = call.endings.iter().map(|ending| ending.output);
-        let printed: String = call.shown.iter().copied().chain(ended).collect();
+        let printed: String = call.shown.iter().map(|(_, text)| *text).chain(ended).collect();
         squeeze(&printed.to_lowercase())
     };
     CLAIMS

@@ -38,6 +38,7 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
         exchanges: exchanges.exchanges,
         calls: calls.calls,
         call_ids: calls.ids,
+        approvals: calls.approvals,
         rollouts: rollouts.files,
         unreadable: rollouts.unreadable,
         compactions: rollouts.compactions,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::At;
 use super::exchanges::{Exchange, Role};
 use super::turns::Turns;
-use crate::trace::{AgentEvent, What};
+use crate::trace::{AgentEvent, ClientOp, Decision, What};
 
 /// A call that the model emitted whole.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,17 @@ pub struct CallEnding<'a> {
     pub output: &'a str,
 }
 
+/// The user's answer to the question whether a call may run.
+#[derive(Debug, Clone, Copy)]
+pub struct Approval<'a> {
+    /// The op.
+    pub at: At,
+    /// The call.
+    pub call_id: &'a str,
+    /// The answer.
+    pub decision: Decision,
+}
+
 /// A call.
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -41,12 +52,14 @@ pub struct Call<'a> {
     /// The conversation in which it was emitted or added, or else the one of the newest request
     /// when it was first seen.
     pub conversation: Option<usize>,
+    /// Where the user was asked whether it may run.
+    pub asked: Option<At>,
     /// Where its tool began.
     pub begun: Option<At>,
     /// Where its tool ended, each time that the agent said so.
     pub endings: Vec<CallEnding<'a>>,
-    /// Pieces of its output that the client was shown.
-    pub shown: Vec<&'a str>,
+    /// Pieces of its output that the client was shown, each with its event.
+    pub shown: Vec<(At, &'a str)>,
     /// The first request that carries an output for it, as an index into the view's exchanges.
     pub answered: Option<usize>,
     /// The turn that it belongs to.
@@ -65,6 +78,7 @@ impl Call<'_> {
 pub(super) struct Calls<'a> {
     pub(super) calls: Vec<Call<'a>>,
     pub(super) ids: HashMap<&'a str, usize>,
+    pub(super) approvals: Vec<Approval<'a>>,
     /// The conversation of each exchange.
     conversations: HashMap<usize, usize>,
     newest: Option<usize>,
@@ -84,6 +98,14 @@ impl<'a> Calls<'a> {
             What::Sent { exchange, data, .. } => self.sent(at, *exchange, data, turns),
             What::ResponseBody { exchange, body } => self.output(at, *exchange, body, turns),
             What::Event { event, .. } => self.event(at, event, turns),
+            What::Op {
+                op: ClientOp::Approval { call_id, decision },
+                ..
+            } => self.approvals.push(Approval {
+                at,
+                call_id,
+                decision: *decision,
+            }),
             _ => {}
         }
     }
@@ -138,7 +160,8 @@ impl<'a> Calls<'a> {
     }
 
     fn event(&mut self, at: At, event: &'a AgentEvent, turns: &mut Turns<'a>) {
-        let (AgentEvent::CallBegin { call_id, .. }
+        let (AgentEvent::ApprovalRequest { call_id, .. }
+        | AgentEvent::CallBegin { call_id, .. }
         | AgentEvent::CallOutput { call_id, .. }
         | AgentEvent::CallEnd { call_id, .. }) = event
         else {
@@ -147,7 +170,7 @@ impl<'a> Calls<'a> {
         let index = self.known(call_id, self.newest, turns);
         let call = &mut self.calls[index];
         match event {
-            AgentEvent::CallOutput { chunk, .. } => call.shown.push(chunk),
+            AgentEvent::CallOutput { chunk, .. } => call.shown.push((at, chunk)),
             AgentEvent::CallEnd {
                 exit_code, output, ..
             } => call.endings.push(CallEnding {
@@ -156,7 +179,11 @@ impl<'a> Calls<'a> {
                 output,
             }),
             _ => {
-                call.begun.get_or_insert(at);
+                let first = match event {
+                    AgentEvent::ApprovalRequest { .. } => &mut call.asked,
+                    _ => &mut call.begun,
+                };
+                first.get_or_insert(at);
                 // The event knows better than the moment at which the call was emitted.
                 if let Some(turn) = turns.named(event)
                     && call.turn != Some(turn)
@@ -183,6 +210,7 @@ impl<'a> Calls<'a> {
             emitted: Vec::new(),
             added: None,
             conversation,
+            asked: None,
             begun: None,
             endings: Vec::new(),
             shown: Vec::new(),

@@ -1,6 +1,6 @@
 //! Model requests and what became of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use cutpoint_protocol::pairing::{self, Fault};
 use cutpoint_protocol::{Item, ItemKind, marker};
@@ -47,6 +47,8 @@ pub struct Exchange<'a> {
     pub at: At,
     /// The conversation that it belongs to.
     pub conversation: usize,
+    /// The headers that say something of the agent's state.
+    pub headers: &'a BTreeMap<String, String>,
     /// The conversation's request before this one, as an index into the view's exchanges.
     pub previous: Option<usize>,
     /// The whole history, item by item; what is no item is left out.
@@ -69,6 +71,8 @@ pub struct Exchange<'a> {
     pub refused: Option<At>,
     /// The HTTP status.
     pub status: Option<u16>,
+    /// Where the response's first event, `response.created`, was sent.
+    pub created: Option<At>,
     /// The events that were sent whole.
     pub sent: Vec<At>,
     /// The event that ended the stream.
@@ -92,6 +96,16 @@ impl Exchange<'_> {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Where the server began to answer from this request: its first event, or a body that is no
+    /// error.
+    pub fn answered(&self) -> Option<At> {
+        let body = self
+            .body
+            .filter(|_| self.status.is_none_or(|status| status < 400));
+        let first = self.sent.first().copied().filter(|_| !self.malformed);
+        self.created.or(first).or(body)
     }
 
     /// Where the response was over as the model meant it to be.
@@ -124,6 +138,34 @@ impl Exchange<'_> {
             Role::Output(id) => Some(*id),
             _ => None,
         })
+    }
+
+    /// The ids of the history's calls.
+    pub fn calls(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().filter_map(|role| match role {
+            Role::Call(id, _) => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// The inputs of the user that the history carries, as indexes into the view's inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = usize> {
+        self.roles.iter().filter_map(|role| match role {
+            Role::User(input) => *input,
+            _ => None,
+        })
+    }
+
+    /// Whether the conversation is the user's, and not one that the agent holds beside it.
+    pub fn is_the_users(&self) -> bool {
+        self.conversation == 0 || self.inputs().next().is_some()
+    }
+
+    /// The texts of the model's messages in the history, in order.
+    pub fn assistant_texts(&self) -> impl Iterator<Item = String> {
+        let places = self.roles.iter().enumerate();
+        let places = places.filter(|(_, role)| **role == Role::Assistant);
+        places.filter_map(|(place, _)| Some(self.item(place)?.all_text()))
     }
 
     /// Whether the history has a summary in place of items.
@@ -165,6 +207,7 @@ impl<'a> Exchanges<'a> {
         let What::Request {
             exchange: number,
             conversation,
+            headers,
             body,
             history,
             ..
@@ -178,6 +221,7 @@ impl<'a> Exchanges<'a> {
             number: *number,
             at,
             conversation: *conversation,
+            headers,
             previous: self.last_of.insert(*conversation, index),
             faults: faults(&items),
             history: items,
@@ -189,6 +233,7 @@ impl<'a> Exchanges<'a> {
             lineage: turns.lineage(),
             refused: None,
             status: None,
+            created: None,
             sent: Vec::new(),
             terminal: None,
             body: None,
@@ -220,6 +265,9 @@ fn note(exchange: &mut Exchange<'_>, at: At, what: &What) {
             exchange.sent.push(at);
             let kind = data.get("type").and_then(Value::as_str);
             exchange.malformed |= kind.is_none();
+            if kind == Some("response.created") {
+                exchange.created.get_or_insert(at);
+            }
             if let Some(
                 "response.completed" | "response.failed" | "response.incomplete" | "error",
             ) = kind

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use cutpoint_protocol::marker;
 use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
+use cutpoint_protocol::{Item, marker};
 use serde_json::Value;
 
 use super::At;
@@ -33,11 +33,28 @@ pub struct Bracket {
     pub end: Option<TurnEnd>,
 }
 
+/// What a line holds of a history, by what a request's items are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// A call, with its id.
+    Call(String),
+    /// A call's output, with the call's id.
+    Output(String),
+    /// A message of the user, with its text.
+    User(String),
+    /// A message of the model, with its text.
+    Assistant(String),
+}
+
 /// A whole line of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileLine {
     /// What it is.
     pub kind: LineKind,
+    /// What it holds of a history, if it is a line of an item.
+    pub held: Option<Held>,
+    /// Where it ends, with its line break, in bytes from the file's beginning.
+    pub end: usize,
     /// Its ordinal, in the forms that have one.
     pub ordinal: Option<u64>,
     /// The read that first showed it.
@@ -80,6 +97,8 @@ pub struct Read<'a> {
     pub trigger: &'a ReadTrigger,
     /// What it changed.
     pub change: Change,
+    /// How long the file was, in bytes.
+    pub length: usize,
     /// How many whole lines the file had.
     pub lines: usize,
     /// How many markers stood in them.
@@ -198,6 +217,7 @@ impl<'a> RolloutFile<'a> {
             at,
             trigger,
             change,
+            length: self.content.len(),
             lines: self.lines.len(),
             markers: self.markers,
         });
@@ -265,8 +285,8 @@ impl<'a> RolloutFile<'a> {
     fn parse_new(&mut self, at: At) {
         while let Some(length) = self.content[self.whole..].find('\n') {
             let text = &self.content[self.whole..self.whole + length];
-            let line = read_line(text, at);
-            self.whole += length + 1;
+            let line = read_line(text, at, self.whole + length + 1);
+            self.whole = line.end;
             self.markers += usize::from(line.kind == LineKind::Marker);
             if matches!(line.kind, LineKind::Bad(_)) {
                 self.bad.push((self.lines.len() + 1, line.clone()));
@@ -276,18 +296,47 @@ impl<'a> RolloutFile<'a> {
     }
 }
 
-fn read_line(text: &str, read_at: At) -> FileLine {
+fn read_line(text: &str, read_at: At, end: usize) -> FileLine {
     match RolloutLine::parse(text) {
         Ok(line) => FileLine {
             kind: kind(&line),
+            held: held(&line),
+            end,
             ordinal: line.ordinal,
             read_at,
         },
         Err(error) => FileLine {
             kind: LineKind::Bad(error.to_string()),
+            held: None,
+            end,
             ordinal: None,
             read_at,
         },
+    }
+}
+
+/// What a line holds of a history.
+fn held(line: &RolloutLine) -> Option<Held> {
+    if line.kind != "response_item" {
+        return None;
+    }
+    let text = |name: &str| line.payload.get(name).and_then(Value::as_str);
+    let id = || text("call_id").or(text("id")).map(str::to_owned);
+    let message = || {
+        let item = Item::from_value(Value::Object(line.payload.clone())).ok()?;
+        Some(item.all_text())
+    };
+    match text("type").unwrap_or("message") {
+        "function_call" | "custom_tool_call" | "local_shell_call" => id().map(Held::Call),
+        "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" => {
+            id().map(Held::Output)
+        }
+        "message" => match text("role") {
+            Some("user") => message().map(Held::User),
+            Some("assistant") => message().map(Held::Assistant),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Drivers: how an agent is started, spoken to, and observed. One file per kind.
 
 pub mod codex;
-pub mod codex_events;
 pub mod jsonrpc;
 pub mod points;
 pub mod reference;
@@ -10,6 +9,7 @@ pub mod stdio;
 mod child;
 mod lines;
 mod queue_events;
+mod store_log;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ use cutpoint_scenario::ast::Capability;
 use tokio::task::JoinHandle;
 
 use super::points::Points;
+use super::store_log::LoggedStore;
 use super::{AgentError, CaseEnv, Driver, Session, queue_events};
 use crate::process::{self, Belongs};
 use crate::rollout::RolloutReader;
@@ -32,6 +33,7 @@ pub(super) fn features() -> BTreeSet<Feature> {
         Feature::TurnIds,
         Feature::CallEvents,
         Feature::Replace,
+        Feature::TurnHeaders,
     ])
 }
 
@@ -46,6 +48,7 @@ pub(super) fn capabilities() -> BTreeSet<Capability> {
         Capability::Resume,
         Capability::Points,
         Capability::ServerHistory,
+        Capability::ShownOutput,
     ])
 }
 
@@ -89,11 +92,14 @@ impl ReferenceDriver {
 #[async_trait]
 impl Driver for ReferenceDriver {
     fn info(&self) -> AgentInfo {
+        let mut features = features();
+        // What another process stores can't be seen as it returns.
+        features.insert(Feature::StoreLog);
         AgentInfo {
             name: "reference".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             driver: "in-process".to_owned(),
-            features: features(),
+            features,
             defects: self
                 .defects
                 .iter()
@@ -170,6 +176,7 @@ impl Running {
         let resumed = resume.is_some();
         config.resume = resume;
         let mut parts = Parts::real(&config).map_err(failed)?;
+        parts.store = Arc::new(LoggedStore::new(parts.store, env.tracer.clone()));
         parts.probe = Some(Arc::new(Watch {
             tracer: env.tracer.clone(),
             rollout: env.rollout.clone(),

@@ -1,6 +1,6 @@
 //! One case on the server: its replies, its conversations, its gates, the responses it remembers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -226,18 +226,23 @@ impl Case {
         }
     }
 
-    /// Finds the answer to a request.
-    pub fn answer(&self, exchange: usize, request: &ResponsesRequest) -> Answer {
+    /// Finds the answer to a request that came with these headers.
+    pub fn answer(
+        &self,
+        exchange: usize,
+        request: &ResponsesRequest,
+        headers: BTreeMap<String, String>,
+    ) -> Answer {
         let mut state = self.lock();
         let history = match whole_history(&state, request) {
             Ok(history) => history,
             Err(error) => {
-                self.record_request(exchange, 0, request, None);
+                self.record_request(exchange, 0, request, None, headers);
                 return self.refuse(&mut state, exchange, &error);
             }
         };
         let conversation = state.conversations.find(&history);
-        self.record_request(exchange, conversation, request, Some(&history));
+        self.record_request(exchange, conversation, request, Some(&history), headers);
         let lenient = self
             .next_reply(&state, conversation)
             .is_some_and(|reply| reply.lenient);
@@ -336,9 +341,7 @@ impl Case {
             ScriptedBody::Stream { parts, end } => {
                 let id = format!("resp_{number}");
                 let plan = plan::compose(parts, end, &id, request, self.config.asks_approval)
-                    .inspect_err(|message| {
-                        state.scenario_errors.push(message.clone());
-                    })?;
+                    .inspect_err(|message| state.scenario_errors.push(message.clone()))?;
                 Ok(self.stream(state, plan, before, number))
             }
             ScriptedBody::Recorded {
@@ -475,6 +478,7 @@ impl Case {
         conversation: usize,
         request: &ResponsesRequest,
         history: Option<&[Item]>,
+        headers: BTreeMap<String, String>,
     ) {
         self.record(|| {
             let rebuilt = history.filter(|_| request.previous_response_id().is_some());
@@ -482,6 +486,7 @@ impl Case {
                 exchange,
                 conversation,
                 path: "/responses".to_owned(),
+                headers,
                 body: Value::Object(request.body.clone()),
                 history: rebuilt.map(|history| history.iter().map(Item::to_value).collect()),
             }

@@ -17,7 +17,7 @@ pub mod plan;
 
 mod connection;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -33,7 +33,7 @@ use cutpoint_scenario::ast::Drop as DropKind;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -54,6 +54,15 @@ pub const REQUEST_LIMIT_BYTES: usize = 64 << 20;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most connections served at once; more wait in the listener's backlog.
 pub const CONNECTION_LIMIT: usize = 4096;
+
+/// The response header that a client sends back for the rest of its turn.
+const TURN_STATE: &str = "x-codex-turn-state";
+/// How many headers of a request are kept for the trace.
+const HEADERS_KEPT: usize = 16;
+/// The longest header that is kept, in bytes.
+const HEADER_LIMIT_BYTES: usize = 512;
+/// Words in the name of a header that may carry a credential.
+const SECRETS: &[&str] = &["key", "token", "auth", "secret", "cookie", "password"];
 
 /// Settings of a server.
 #[derive(Debug, Clone)]
@@ -234,7 +243,7 @@ async fn respond(
         return error(StatusCode::NOT_FOUND, &message);
     };
     match (request.method(), resource) {
-        (&Method::POST, "/responses") => responses(request, &case, &config, control).await,
+        (&Method::POST, "/responses") => responses(request, &case, base, &config, control).await,
         (&Method::GET, "/models") => json_response(StatusCode::OK, models()),
         // What the API's hosts without WebSocket answer; clients then use HTTP.
         (&Method::GET, "/responses") => error(
@@ -256,15 +265,17 @@ fn models() -> String {
 async fn responses(
     request: Request<Incoming>,
     case: &Arc<Case>,
+    base: &str,
     config: &ServerConfig,
     control: Arc<Control>,
 ) -> Response<ResponseBody> {
+    let headers = state_headers(request.headers());
     let parsed = match read_request(request, config).await {
         Ok(parsed) => parsed,
         Err((status, message)) => return error(status, &message),
     };
     let exchange = case.next_exchange();
-    match case.answer(exchange, &parsed) {
+    match case.answer(exchange, &parsed, headers) {
         Answer::Body {
             status,
             headers,
@@ -316,9 +327,40 @@ async fn responses(
                 let case = case.clone();
                 body = body.on_sent(Box::new(move || case.remember(id, history)));
             }
-            stream_response(status, body)
+            let mut response = stream_response(status, body);
+            if let Ok(state) = turn_state(base, exchange).parse() {
+                response.headers_mut().insert(TURN_STATE, state);
+            }
+            response
         }
     }
+}
+
+/// What a client is to send with the further requests of its turn. It tells the case and the
+/// exchange that gave it, so that no two are the same.
+fn turn_state(base: &str, exchange: usize) -> String {
+    let case: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
+    let case = if case.is_empty() {
+        "cutpoint".to_owned()
+    } else {
+        case.join("-")
+    };
+    format!("{case}-{exchange}")
+}
+
+/// The headers that say something of a client's state: a few short ones that begin with `x-`, and
+/// none that may be a credential.
+fn state_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let secret = |name: &str| SECRETS.iter().any(|word| name.contains(word));
+    headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-") && !secret(name.as_str()))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
+        .filter(|(_, value)| value.len() <= HEADER_LIMIT_BYTES)
+        .take(HEADERS_KEPT)
+        .collect()
 }
 
 async fn read_request(

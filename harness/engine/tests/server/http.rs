@@ -1,5 +1,6 @@
 //! Plain HTTP as clients speak it: reuse, pipelining, old versions, paths, errors' shapes.
 
+use cutpoint_check::trace::What;
 use cutpoint_engine::server::case::{Script, ScriptedBody};
 use cutpoint_engine::server::{ReplayServer, ServerConfig, ServerError};
 use cutpoint_scenario::ast::End;
@@ -35,6 +36,41 @@ async fn a_streams_head_says_that_it_is_one() {
     );
     assert_eq!(head.header("transfer-encoding"), Some("chunked"));
     assert_eq!(head.header("content-encoding"), None);
+}
+
+#[tokio::test]
+async fn a_stream_gives_the_turns_header_and_a_trace_keeps_no_credentials() {
+    let rig = Rig::replies(vec![text_reply("a"), text_reply("b")], &[]).await;
+    let mut states = Vec::new();
+    for _ in 0..2 {
+        let request = String::from_utf8(post(PATH, &says("hi"))).unwrap();
+        let long = "x".repeat(1000);
+        let more = format!(
+            "\r\nX-State: a\r\nX-Api-Key: k\r\nX-Auth: k\r\nX-Long: {long}\r\nOther: o\r\n"
+        );
+        let mut client = Client::connect(rig.address()).await;
+        client
+            .send(request.replacen("\r\n", &more, 1).as_bytes())
+            .await;
+        states.push(
+            client
+                .head()
+                .await
+                .header("x-codex-turn-state")
+                .unwrap()
+                .to_owned(),
+        );
+        assert_eq!(client.finish().await, client::End::Whole);
+    }
+    assert_ne!(states[0], states[1]);
+    let kept = |what: &What| match what {
+        What::Request { headers, .. } => headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .eq([("x-state", "a")]),
+        _ => false,
+    };
+    assert_eq!(rig.count(kept), 2);
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ const RARE: &[&str] = &[
     r#"{"kind":"event","event":{"type":"background","message":"retrying 1/5"}}"#,
     r#"{"kind":"event","event":{"type":"other","turn_id":null,"name":"token_count"}}"#,
     r#"{"kind":"rollout_unreadable","trigger":{"on":"exit"},"path":"a/b.jsonl","error":"no such file"}"#,
+    r#"{"kind":"stored","path":"a/b.jsonl","done":{"what":"written","bytes":17}}"#,
+    r#"{"kind":"stored","path":"a/b.jsonl","done":{"what":"synced"}}"#,
     r#"{"kind":"processes","alive":[],"at_end":false}"#,
     r#"{"kind":"agent_started","pid":12,"resumed":true}"#,
     r#"{"kind":"agent_killed"}"#,

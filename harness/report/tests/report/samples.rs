@@ -1,11 +1,11 @@
 //! Cases to report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
-    AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, InputMode,
-    Process, ReadTrigger, Trace, TurnEnd, VERSION, What,
+    ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header,
+    InputMode, Process, ReadTrigger, Trace, TurnEnd, VERSION, What,
 };
 use cutpoint_check::verdict::{Breach, Level, Outcome, Verdict};
 use cutpoint_report::Context;
@@ -97,6 +97,7 @@ fn request(exchange: usize, input: &[Value]) -> What {
         exchange,
         conversation: 0,
         path: "/responses".into(),
+        headers: BTreeMap::new(),
         body: json!({"model": "m", "input": input}),
         history: None,
     }
@@ -179,6 +180,7 @@ fn trace() -> Trace {
             file: None,
             agent: agent(),
             seed: 42,
+            abort_bound_ms: ABORT_BOUND_MS,
             waived: vec![],
         },
         entries: observations().into_iter().enumerate().map(entry).collect(),

@@ -99,7 +99,7 @@ pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> Drop {
 }
 
 /// The forms of `await`, with how each is written.
-const EVENTS: [(&str, &str); 10] = [
+const EVENTS: [(&str, &str); 11] = [
     ("turn-started", "await turn-started"),
     ("turn-complete", "await turn-complete"),
     ("turn-aborted", "await turn-aborted reason=interrupted"),
@@ -109,6 +109,7 @@ const EVENTS: [(&str, &str); 10] = [
     ("running", "await running call_1"),
     ("exited", "await exited call_1"),
     ("approval", "await approval call_1"),
+    ("output", "await output call_1 \"first\""),
     ("text", "await text \"Hel\""),
 ];
 
@@ -141,6 +142,10 @@ fn event(fields: &mut Fields<'_, '_, '_>) -> Option<Await> {
         },
         "approval" => Await::Approval {
             call: fields.call(),
+        },
+        "output" => Await::Output {
+            call: fields.call(),
+            containing: fields.needle("a text"),
         },
         _ => Await::Text {
             containing: fields.needle("a text"),

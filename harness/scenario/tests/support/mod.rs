@@ -214,6 +214,7 @@ fn awaited(calls: Vec<String>) -> impl Strategy<Value = Await> {
         call().prop_map(|call| Await::Running { call }),
         call().prop_map(|call| Await::Exited { call }),
         call().prop_map(|call| Await::Approval { call }),
+        (call(), text()).prop_map(|(call, containing)| Await::Output { call, containing }),
         text().prop_map(|containing| Await::Text { containing }),
     ]
 }

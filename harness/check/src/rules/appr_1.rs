@@ -1,0 +1,196 @@
+//! APPR-1: a pending approval is aborted, not rejected.
+
+use serde_json::Value;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{AgentEvent, Feature};
+use crate::verdict::Level;
+use crate::view::{At, Call, Role, View};
+
+pub(super) struct PendingApprovalIsAborted;
+
+/// Words with which an output says that the user said no.
+const REJECTED: &[&str] = &["reject", "denied", "declined", "not approved", "refused"];
+
+impl Invariant for PendingApprovalIsAborted {
+    fn id(&self) -> &'static str {
+        "APPR-1"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A call that waits for the user's approval when its turn is interrupted is aborted: it does \
+         not run, the model is not told that the user rejected it, and no request speaks of it before \
+         the abort."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #14000, #14102 (an approval cleared before the cancellation: the model sees a \
+         rejection)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "An approval that the user had answered before the interrupt is not pending.",
+            "The agent may tell of the call's end, as one that was cut off, before the abort or \
+             behind it.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a turn is interrupted and aborted while one of its calls waits for approval"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for call in &view.calls {
+            let Some((asked, cut, ended)) = pending(view, call) else {
+                continue;
+            };
+            findings.exercised += 1;
+            if let Some((fault, at)) = fault(view, call, cut, ended) {
+                let message = format!(
+                    "call {} waited for approval when its turn was interrupted, and {fault}",
+                    call.id
+                );
+                findings.breach(view, message, &[asked, cut, at]);
+            }
+        }
+        findings
+    }
+}
+
+/// Where the user was asked, where the turn was interrupted before an answer, and where it ended.
+fn pending(view: &View<'_>, call: &Call<'_>) -> Option<(At, At, At)> {
+    let asked = call.asked?;
+    let turn = call.turn?;
+    let ended = view.turns[turn].ending()?.at;
+    let cut = view.cut_at(turn)?;
+    let mut answers = view
+        .approvals
+        .iter()
+        .filter(|approval| approval.call_id == call.id);
+    let answered = answers.any(|approval| approval.at <= cut);
+    (asked < cut && !answered && !call.ended_before(cut)).then_some((asked, cut, ended))
+}
+
+fn fault(view: &View<'_>, call: &Call<'_>, cut: At, ended: At) -> Option<(String, At)> {
+    let ran = call
+        .endings
+        .iter()
+        .find(|ending| ending.at > cut && ending.exit_code.is_some());
+    let began = call.begun.filter(|begun| *begun > cut);
+    if let Some(at) = ran.map(|ending| ending.at).or(began) {
+        return Some(("it ran all the same".to_owned(), at));
+    }
+    let shown = (cut..ended).find(|at| match view.event(*at) {
+        Some(AgentEvent::Error { message, .. }) => rejected(message),
+        _ => false,
+    });
+    if let Some(at) = shown {
+        return Some(("a rejection was shown before the abort".to_owned(), at));
+    }
+    let first = view.exchanges.partition_point(|exchange| exchange.at < cut);
+    for exchange in &view.exchanges[first..] {
+        for (item, role) in exchange.history.iter().zip(&exchange.roles) {
+            if *role != Role::Output(call.id) {
+                continue;
+            }
+            let number = exchange.number;
+            if exchange.at < ended {
+                return Some((
+                    format!("request {number} spoke of it before the abort"),
+                    exchange.at,
+                ));
+            }
+            let text = match item.get("output") {
+                Some(Value::String(text)) => text.clone(),
+                other => other.map(Value::to_string).unwrap_or_default(),
+            };
+            return rejected(&text).then(|| {
+                (
+                    format!("request {number} calls it rejected: {text:?}"),
+                    exchange.at,
+                )
+            });
+        }
+    }
+    None
+}
+
+fn rejected(text: &str) -> bool {
+    let text = text.to_lowercase();
+    REJECTED.iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
+    use crate::trace::Decision;
+
+    fn asked() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1")).finish(1).ask("t1", "c1");
+        t
+    }
+
+    fn told(text: &str) -> Tracer {
+        let mut t = asked();
+        t.interrupted("t1").start("t2", "next");
+        t.request(
+            2,
+            &[user("run"), call("c1"), output("c1", text), user("next")],
+        );
+        t
+    }
+
+    #[test]
+    fn an_aborted_approval_passes() {
+        keeps("APPR-1", &told("aborted by the user"), 1);
+        keeps(
+            "APPR-1",
+            asked().interrupt().end("t1", "c1", None).aborted("t1"),
+            1,
+        );
+        let mut t = asked();
+        is_idle(
+            "APPR-1",
+            t.decide("c1", Decision::Approve).interrupted("t1"),
+        );
+    }
+
+    #[test]
+    fn a_rejection_is_a_breach() {
+        assert!(
+            breaks("APPR-1", &told("exec command rejected by user"))
+                .message
+                .contains("rejected")
+        );
+    }
+
+    #[test]
+    fn a_command_that_runs_is_a_breach() {
+        breaks(
+            "APPR-1",
+            asked().interrupt().begin("t1", "c1").aborted("t1"),
+        );
+        breaks("APPR-1", asked().interrupted("t1").end("t1", "c1", Some(0)));
+    }
+
+    #[test]
+    fn a_request_before_the_abort_is_a_breach() {
+        let mut t = asked();
+        t.interrupt()
+            .request(2, &[call("c1"), output("c1", "aborted")])
+            .aborted("t1");
+        assert!(breaks("APPR-1", &t).message.contains("before the abort"));
+    }
+}

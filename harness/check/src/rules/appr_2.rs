@@ -1,0 +1,186 @@
+//! APPR-2: an answer that comes too late changes nothing.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{Feature, What};
+use crate::verdict::Level;
+use crate::view::{Approval, At, Call, View};
+
+pub(super) struct LateApprovalIsHarmless;
+
+impl Invariant for LateApprovalIsHarmless {
+    fn id(&self) -> &'static str {
+        "APPR-2"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "An answer to an approval request of a turn that has ended changes nothing: the call does not \
+         run, no turn begins or ends of it, and the session goes on."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's task lifecycle: pending approvals go with their turn, and a late answer finds nobody"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "The agent may refuse the answer with an error: the session must go on all the same.",
+            "A call that had run before its turn ended has run.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "an approval request is answered behind the end of its turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for approval in &view.approvals {
+            let Some(call) = view.call(approval.call_id) else {
+                continue;
+            };
+            let ending = call
+                .turn
+                .and_then(|turn| view.turns[turn].ending_before(approval.at));
+            let Some(ending) = ending else { continue };
+            findings.exercised += 1;
+            if let Some((fault, at)) = fault(view, approval, call) {
+                let message = format!(
+                    "the answer to the approval of call {} came too late, and {fault}",
+                    call.id
+                );
+                findings.breach(view, message, &[ending.at, approval.at, at]);
+            }
+        }
+        findings
+    }
+}
+
+/// What came of a late answer before the user did anything else.
+fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(&'static str, At)> {
+    let ran = call
+        .endings
+        .iter()
+        .find(|ending| ending.at > approval.at && ending.exit_code.is_some());
+    let began = call.begun.filter(|begun| *begun > approval.at);
+    if let Some(at) = began.or(ran.map(|ending| ending.at)) {
+        return Some(("the call ran", at));
+    }
+    let until = next_op(view, approval.at);
+    for (at, entry) in view
+        .trace
+        .entries
+        .iter()
+        .enumerate()
+        .take(until)
+        .skip(approval.at)
+    {
+        match &entry.what {
+            What::AgentExited {
+                expected: false, ..
+            } => return Some(("the agent ended", at)),
+            What::Event { event, .. } => match event {
+                crate::trace::AgentEvent::TurnStarted { .. } => return Some(("a turn began", at)),
+                crate::trace::AgentEvent::TurnEnded { .. } => {
+                    return Some(("a turn was told as ended", at));
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Where the client asked for something else, unless a turn was still active.
+fn next_op(view: &View<'_>, at: At) -> At {
+    let active = view.turns.iter().any(|turn| {
+        turn.begun < at
+            && turn.ending().is_none_or(|ending| ending.at > at)
+            && turn.killed.is_none()
+    });
+    if active {
+        // What begins and ends then has other causes.
+        return at;
+    }
+    let behind = view.trace.entries.iter().enumerate().skip(at + 1);
+    let mut ops =
+        behind.filter(|(_, entry)| matches!(entry.what, What::Op { .. } | What::AgentKilled));
+    ops.next().map_or(view.trace.entries.len(), |(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
+    use crate::trace::{Decision, What};
+
+    fn late() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1"))
+            .finish(1)
+            .ask("t1", "c1")
+            .interrupted("t1");
+        t.decide("c1", Decision::Approve);
+        t
+    }
+
+    #[test]
+    fn a_late_answer_without_effect_passes() {
+        keeps("APPR-2", &late(), 1);
+        keeps(
+            "APPR-2",
+            late().refuse().start("t2", "next").completed("t2"),
+            1,
+        );
+        let mut t = Tracer::new();
+        t.start("t1", "run")
+            .ask("t1", "c1")
+            .decide("c1", Decision::Approve);
+        is_idle("APPR-2", t.begin("t1", "c1").end("t1", "c1", Some(0)));
+    }
+
+    #[test]
+    fn a_call_that_runs_is_a_breach() {
+        assert!(
+            breaks("APPR-2", late().begin("t1", "c1"))
+                .message
+                .contains("the call ran")
+        );
+        breaks(
+            "APPR-2",
+            late().start("t2", "next").end("t1", "c1", Some(0)),
+        );
+    }
+
+    #[test]
+    fn a_turn_that_comes_of_it_is_a_breach() {
+        breaks("APPR-2", late().aborted("t1"));
+        assert!(
+            breaks("APPR-2", late().started("t2"))
+                .message
+                .contains("began")
+        );
+    }
+
+    #[test]
+    fn an_agent_that_breaks_of_it_is_a_breach() {
+        let exited = What::AgentExited {
+            code: Some(101),
+            expected: false,
+            stderr: String::new(),
+        };
+        assert!(
+            breaks("APPR-2", late().push(exited))
+                .message
+                .contains("ended")
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! APPR-4: an approval answered with "abort" is an interrupt.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{Decision, Feature};
+use crate::verdict::Level;
+use crate::view::{Approval, At, View};
+
+pub(super) struct AbortAnswerInterrupts;
+
+impl Invariant for AbortAnswerInterrupts {
+    fn id(&self) -> &'static str {
+        "APPR-4"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "An approval request that the user answers with \"abort\" ends its turn as interrupted, and \
+         the call does not run."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's approvals: \"abort\" stops the turn, any other decision goes to the call"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A turn that is replaced or cut by the agent's end behind the answer ends so.",
+            "An answer behind the turn's end is APPR-2's matter.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "an approval request of an active turn is answered with \"abort\""
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let aborts = view
+            .approvals
+            .iter()
+            .filter(|approval| approval.decision == Decision::Abort);
+        for approval in aborts {
+            let Some(call) = view.call(approval.call_id) else {
+                continue;
+            };
+            let Some(turn) = call.turn.map(|turn| &view.turns[turn]) else {
+                continue;
+            };
+            let cut = turn.killed.or(turn.exited).is_some();
+            if call.asked.is_none_or(|asked| asked > approval.at)
+                || turn.ending_before(approval.at).is_some()
+                || answered_before(view, approval)
+                || cut
+            {
+                continue;
+            }
+            findings.exercised += 1;
+            let ending = turn.ending();
+            let ran = call
+                .endings
+                .iter()
+                .find(|ending| ending.at > approval.at && ending.exit_code.is_some());
+            let began = call.begun.filter(|begun| *begun > approval.at);
+            let (fault, at): (String, Option<At>) = match (began.or(ran.map(|ran| ran.at)), ending)
+            {
+                (Some(at), _) => (format!("call {} ran", call.id), Some(at)),
+                (None, None) => (format!("turn {} never ended", turn.id), None),
+                (None, Some(ending)) if !ending.aborted() => (
+                    format!("turn {} ended as {}", turn.id, ending.in_words()),
+                    Some(ending.at),
+                ),
+                _ => continue,
+            };
+            let message = format!("an approval was answered with \"abort\", and {fault}");
+            let shown_by: Vec<At> = [approval.at].into_iter().chain(at).collect();
+            findings.breach(view, message, &shown_by);
+        }
+        findings
+    }
+}
+
+/// Whether the same request had been answered already.
+fn answered_before(view: &View<'_>, approval: &Approval<'_>) -> bool {
+    let mut same = view
+        .approvals
+        .iter()
+        .filter(|other| other.call_id == approval.call_id);
+    same.any(|other| other.at < approval.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
+    use crate::trace::Decision;
+
+    fn aborting() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1"))
+            .finish(1)
+            .ask("t1", "c1")
+            .decide("c1", Decision::Abort);
+        t
+    }
+
+    #[test]
+    fn an_aborted_turn_passes() {
+        keeps("APPR-4", aborting().aborted("t1"), 1);
+        keeps("APPR-4", aborting().end("t1", "c1", None).aborted("t1"), 1);
+        is_idle("APPR-4", aborting().kill());
+        let mut t = Tracer::new();
+        t.start("t1", "run")
+            .ask("t1", "c1")
+            .decide("c1", Decision::Deny);
+        is_idle("APPR-4", t.completed("t1"));
+    }
+
+    #[test]
+    fn a_turn_that_goes_on_is_a_breach() {
+        assert!(
+            breaks("APPR-4", aborting().completed("t1"))
+                .message
+                .ends_with("complete")
+        );
+        assert!(
+            breaks("APPR-4", &aborting())
+                .message
+                .ends_with("never ended")
+        );
+    }
+
+    #[test]
+    fn a_call_that_runs_is_a_breach() {
+        let mut t = aborting();
+        t.begin("t1", "c1").aborted("t1");
+        assert!(breaks("APPR-4", &t).message.contains("c1 ran"));
+    }
+}

@@ -1,0 +1,202 @@
+//! CALL-6: what a cut-off tool had shown reaches the model.
+
+use serde_json::Value;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Call, Exchange, Role, View};
+
+pub(super) struct PartialOutputIsKept;
+
+/// Up to this many characters all lines of what was shown are looked for; of more than that an
+/// agent may leave out the middle, or one end.
+const SHORT_CHARS: usize = 1024;
+
+impl Invariant for PartialOutputIsKept {
+    fn id(&self) -> &'static str {
+        "CALL-6"
+    }
+
+    fn level(&self) -> Level {
+        Level::Should
+    }
+
+    fn sentence(&self) -> &'static str {
+        "What a tool printed, and the client was shown, before its turn was cut is in the output that \
+         the model gets."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #35735 (the partial output of an interrupted command lost to the model)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::CallEvents]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "What is shown behind the interrupt need not reach the model: the agent may have taken \
+             its output together already.",
+            "Of output longer than 1024 characters the first line or the last one is enough: agents \
+             shorten what they send.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request answers a call that had printed something before its turn was cut"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for call in &view.calls {
+            let Some((shown, last, exchange)) = cut(view, call) else {
+                continue;
+            };
+            findings.exercised += 1;
+            if let Some(line) = missing(&shown, &output(exchange, call.id)) {
+                let (number, id) = (exchange.number, call.id);
+                let message = format!(
+                    "request {number} does not tell what call {id} had printed before it was cut off: \
+                     {line:?}"
+                );
+                findings.breach(view, message, &[last, exchange.at]);
+            }
+        }
+        findings
+    }
+}
+
+/// What a call had shown when it was cut off, the last event that showed it, and the request that
+/// answers the call.
+fn cut<'v, 'a>(view: &'v View<'a>, call: &Call<'a>) -> Option<(String, At, &'v Exchange<'a>)> {
+    let turn = call.turn?;
+    let cut = view.cut_at(turn)?;
+    let ended = view.turns[turn].ending()?.at;
+    let exchange = &view.exchanges[call.answered?];
+    let running = call.begun.is_some_and(|begun| begun < cut) && !call.ended_before(cut);
+    // An output that went to the model before is that of a tool which runs on in the background.
+    if !running || exchange.at < ended {
+        return None;
+    }
+    let pieces = call.shown.iter().take_while(|(at, _)| *at < cut);
+    let shown: String = pieces.clone().map(|(_, text)| *text).collect();
+    let last = pieces.last()?.0;
+    (!shown.trim().is_empty()).then_some((shown, last, exchange))
+}
+
+/// Every text of a call's output in a request, without what spellings differ in.
+fn output(exchange: &Exchange<'_>, id: &str) -> String {
+    let mut text = String::new();
+    for (item, role) in exchange.history.iter().zip(&exchange.roles) {
+        if *role == Role::Output(id) {
+            collect(item.get("output").unwrap_or(&Value::Null), &mut text);
+        }
+    }
+    text
+}
+
+/// Collects the texts of a value, and of the JSON that a text may be.
+fn collect(value: &Value, into: &mut String) {
+    match value {
+        Value::String(text) => {
+            into.push_str(&squeeze(text));
+            if let Ok(inner @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str(text) {
+                collect(&inner, into);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
+        Value::Object(fields) => fields.values().for_each(|value| collect(value, into)),
+        _ => {}
+    }
+}
+
+/// A line of what was shown that the output lacks.
+fn missing<'s>(shown: &'s str, output: &str) -> Option<&'s str> {
+    let has = |line: &&str| output.contains(&squeeze(line));
+    let mut lines = shown.lines().filter(|line| !squeeze(line).is_empty());
+    if shown.chars().count() <= SHORT_CHARS {
+        return lines.find(|line| !has(line));
+    }
+    let (first, last) = (lines.next()?, lines.next_back());
+    let kept = has(&first) || last.is_some_and(|last| has(&last));
+    (!kept).then_some(first)
+}
+
+fn squeeze(text: &str) -> String {
+    let printed = |letter: &char| !letter.is_whitespace() && !letter.is_control();
+    text.chars().filter(printed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
+
+    /// A call that prints before and behind the interrupt, and the output that the model gets.
+    fn printed(before: &str, behind: &str, told: &str) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1")).finish(1).begin("t1", "c1");
+        t.printed("t1", "c1", before).interrupt();
+        t.printed("t1", "c1", behind)
+            .aborted("t1")
+            .start("t2", "next");
+        t.request(
+            2,
+            &[user("run"), call("c1"), output("c1", told), user("next")],
+        );
+        t
+    }
+
+    #[test]
+    fn output_that_is_told_passes() {
+        let told = "{\"output\":\"first \\\"light\\\"\\n\",\"status\":\"aborted\"}";
+        keeps("CALL-6", &printed("first \"light\"\n", "late", told), 1);
+        keeps(
+            "CALL-6",
+            &printed("one\r\ntwo\r\n", "", "one\ntwo\naborted"),
+            1,
+        );
+        is_idle("CALL-6", &printed("\n", "late", "aborted"));
+        is_idle("CALL-6", &interrupted_tool());
+    }
+
+    #[test]
+    fn lost_output_is_a_breach() {
+        let breach = breaks(
+            "CALL-6",
+            &printed("first light\n", "", "aborted by the user"),
+        );
+        assert!(
+            breach.message.ends_with("\"first light\""),
+            "{}",
+            breach.message
+        );
+    }
+
+    #[test]
+    fn a_lost_line_is_a_breach() {
+        breaks("CALL-6", &printed("one\ntwo\n", "", "aborted\none"));
+    }
+
+    #[test]
+    fn long_output_may_be_shortened() {
+        let long: String = (0..400).map(|number| format!("line {number}\n")).collect();
+        keeps("CALL-6", &printed(&long, "", "aborted; … line 399"), 1);
+        breaks("CALL-6", &printed(&long, "", "aborted; line 200"));
+    }
+
+    #[test]
+    fn a_tool_that_had_ended_was_not_cut() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1")).finish(1).begin("t1", "c1");
+        t.printed("t1", "c1", "x")
+            .end("t1", "c1", Some(0))
+            .interrupted("t1");
+        t.start("t2", "next")
+            .request(2, &[call("c1"), output("c1", "")]);
+        is_idle("CALL-6", &t);
+    }
+}

@@ -1,0 +1,276 @@
+//! CALL-7: a 400 that names an unanswered call is answered, and tried again once.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{AgentEvent, Feature, What};
+use crate::verdict::Level;
+use crate::view::{At, Exchange, View};
+
+pub(super) struct NamedCallsAreAnswered;
+
+/// How the API's complaint about an unanswered call starts.
+const COMPLAINT: &str = "No tool output found for ";
+/// How soon "at once" is on a loaded machine.
+const AT_ONCE_NS: u64 = 1_000_000_000;
+/// How many refusals that name no call a turn may have: more than any cause can mend.
+const REFUSALS: usize = 5;
+
+impl Invariant for NamedCallsAreAnswered {
+    fn id(&self) -> &'static str {
+        "CALL-7"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "When the API answers 400 and names a call without output, the agent tells the client and \
+         sends the request again at once with an output for that call: once for each call, and no \
+         refusal is tried again for ever."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #1610 (recovery from the 400), #93 (every request behind an abort refused)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A turn that is interrupted, replaced or cut by the agent's end behind the refusal need \
+             not try again.",
+            "A call that the refused request does not carry need not be answered: an output without \
+             its call would be refused as well.",
+            "\"At once\" is within 1 s: a loaded machine is slow, and a delay is told by its retries.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "the API answers 400 to a request of a turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let following = following(view);
+        let mut named = HashSet::new();
+        let mut unnamed: HashMap<usize, usize> = HashMap::new();
+        for (index, exchange) in view.exchanges.iter().enumerate() {
+            let (Some(turn), Some(400)) = (exchange.turn, exchange.status) else {
+                continue;
+            };
+            let retry = following.get(&index).map(|next| &view.exchanges[*next]);
+            let retry = retry.filter(|retry| retry.turn == Some(turn));
+            let refusal = Refusal {
+                view,
+                exchange,
+                turn,
+                retry,
+            };
+            let Some(id) = message(view, exchange).and_then(named_call) else {
+                findings.exercised += 1;
+                let count = unnamed.entry(turn).or_default();
+                *count += 1;
+                if *count == REFUSALS + 1 {
+                    let message =
+                        format!("a turn went on after {REFUSALS} refusals that name no call");
+                    findings.breach(view, message, &[exchange.at]);
+                }
+                continue;
+            };
+            if named.insert((turn, id)) {
+                refusal.check_first(id, &mut findings);
+            } else {
+                findings.exercised += 1;
+                if let Some(retry) = retry {
+                    let number = exchange.number;
+                    let message = format!(
+                        "request {number} was tried again, although it was refused for call {id} a second time"
+                    );
+                    findings.breach(view, message, &[exchange.at, retry.at]);
+                }
+            }
+        }
+        findings
+    }
+}
+
+/// A request that was refused, and the one behind it in the turn.
+struct Refusal<'v, 'a> {
+    view: &'v View<'a>,
+    exchange: &'v Exchange<'a>,
+    turn: usize,
+    retry: Option<&'v Exchange<'a>>,
+}
+
+impl Refusal<'_, '_> {
+    fn check_first(&self, id: &str, findings: &mut Findings) {
+        if !self.exchange.calls().any(|call| call == id) {
+            return;
+        }
+        let number = self.exchange.number;
+        let over = self.exchange.over().unwrap_or(self.exchange.at);
+        let Some(retry) = self.retry else {
+            if !self.given_up() {
+                findings.exercised += 1;
+                let message = format!(
+                    "request {number} was refused for call {id}, and not tried again with its output"
+                );
+                let ending = self.view.turns[self.turn].ending();
+                let ended = ending.map_or(over, |ending| ending.at);
+                findings.breach(self.view, message, &[self.exchange.at, over, ended]);
+            }
+            return;
+        };
+        findings.exercised += 1;
+        let again = retry.number;
+        let late_ms = self.view.between_ns(over, retry.at) / 1_000_000;
+        let fault = if !retry.outputs().any(|output| output == id) {
+            format!("request {again} follows the refusal for call {id}, and has no output for it")
+        } else if self.view.between_ns(over, retry.at) > AT_ONCE_NS {
+            format!("request {again} followed the refusal for call {id} only after {late_ms} ms")
+        } else if !self.was_told(over) {
+            format!("the client was not told that request {number} was refused for call {id}")
+        } else {
+            return;
+        };
+        findings.breach(self.view, fault, &[self.exchange.at, over, retry.at]);
+    }
+
+    /// Whether the turn was cut, so that nothing needs to be tried again.
+    fn given_up(&self) -> bool {
+        let turn = &self.view.turns[self.turn];
+        let gone = turn.killed.or(turn.exited).is_some();
+        gone || turn.ending().is_none() || self.view.cut_at(self.turn).is_some()
+    }
+
+    /// Whether the client was told of anything behind the refusal, while the turn went on.
+    fn was_told(&self, from: At) -> bool {
+        let ending = self.view.turns[self.turn].ending();
+        let until = ending.map_or(self.view.trace.entries.len(), |ending| ending.at);
+        let mut between = from..until;
+        between.any(|at| {
+            let event = self.view.event(at);
+            matches!(
+                event,
+                Some(AgentEvent::Background { .. } | AgentEvent::Error { .. })
+            )
+        })
+    }
+}
+
+/// The request behind each request, in its conversation.
+fn following(view: &View<'_>) -> HashMap<usize, usize> {
+    let all = view.exchanges.iter().enumerate();
+    all.filter_map(|(index, exchange)| Some((exchange.previous?, index)))
+        .collect()
+}
+
+/// What the API said.
+fn message<'a>(view: &View<'a>, exchange: &Exchange<'_>) -> Option<&'a str> {
+    match &view.trace.entries.get(exchange.body?)?.what {
+        What::ResponseBody {
+            body: Value::String(text),
+            ..
+        } => Some(text),
+        What::ResponseBody { body, .. } => body.get("error")?.get("message")?.as_str(),
+        _ => None,
+    }
+}
+
+/// The call that a complaint names.
+fn named_call(message: &str) -> Option<&str> {
+    let rest = &message[message.find(COMPLAINT)? + COMPLAINT.len()..];
+    let (_, rest) = rest.split_once("call ")?;
+    let of_id = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '/');
+    let end = rest.find(|letter| !of_id(letter)).unwrap_or(rest.len());
+    (end > 0).then_some(&rest[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
+    use crate::trace::TurnEnd;
+
+    const REFUSAL: &str = "No tool output found for function call c1.";
+
+    fn failed() -> TurnEnd {
+        let message = REFUSAL.to_owned();
+        TurnEnd::Failed { message }
+    }
+
+    fn history() -> Vec<Value> {
+        vec![user("run"), call("c1"), output("c1", "aborted")]
+    }
+
+    /// A request that carries a call and is refused for it.
+    fn refused() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run"), call("c1")]);
+        t.answer(1, 400, REFUSAL);
+        t
+    }
+
+    #[test]
+    fn a_recovery_passes() {
+        let mut t = refused();
+        t.background("c1 is sent as aborted")
+            .request(2, &history())
+            .finish(2)
+            .completed("t1");
+        keeps("CALL-7", &t, 1);
+    }
+
+    #[test]
+    fn a_turn_that_fails_of_it_is_a_breach() {
+        let breach = breaks("CALL-7", refused().ended(Some("t1"), failed()));
+        assert!(breach.message.contains("not tried again"));
+        is_idle("CALL-7", refused().interrupt().aborted("t1"));
+    }
+
+    #[test]
+    fn a_retry_without_the_output_is_a_breach() {
+        let mut t = refused();
+        t.background("x").request(2, &[user("run"), call("c1")]);
+        assert!(breaks("CALL-7", &t).message.contains("no output for it"));
+    }
+
+    #[test]
+    fn a_late_or_silent_retry_is_a_breach() {
+        let mut t = refused();
+        t.background("x").wait_ms(1500).request(2, &history());
+        assert!(breaks("CALL-7", &t).message.contains("only after"));
+        let mut t = refused();
+        t.request(2, &history()).finish(2).completed("t1");
+        assert!(breaks("CALL-7", &t).message.contains("not told"));
+    }
+
+    #[test]
+    fn a_call_is_recovered_once() {
+        let mut t = refused();
+        t.background("x")
+            .request(2, &history())
+            .answer(2, 400, REFUSAL);
+        keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
+        let breach = breaks("CALL-7", t.request(3, &history()));
+        assert!(breach.message.contains("a second time"));
+    }
+
+    #[test]
+    fn a_refusal_that_names_no_call_is_not_tried_for_ever() {
+        let mut t = Tracer::new();
+        t.start("t1", "run");
+        for number in 1..=5 {
+            t.request(number, &[user("run")]).answer(number, 400, "no");
+        }
+        keeps("CALL-7", &t, 5);
+        breaks("CALL-7", t.request(6, &[user("run")]).answer(6, 400, "no"));
+    }
+}

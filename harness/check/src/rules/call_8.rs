@@ -1,0 +1,244 @@
+//! CALL-8: outputs are owed until a response was made from them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Call, Exchange, Role, View};
+
+pub(super) struct DebtOutlivesTheAbort;
+
+impl Invariant for DebtOutlivesTheAbort {
+    fn id(&self) -> &'static str {
+        "CALL-8"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Calls that an abort left open are answered in the next request, and an output is sent again \
+         with each request until a response was created from one that carried it."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #1387 (pending calls are cleared by response.created, and not before)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A call that the next request does not carry was dropped whole, which is CALL-4's or \
+             CALL-9's matter.",
+            "Outputs may be gone once the history was compacted, or in a session that continues no \
+             other.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request follows an abort that left a call open, or one whose outputs were never taken"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut open: Vec<(At, &Call<'_>)> = view
+            .calls
+            .iter()
+            .filter_map(|call| left_open(view, call))
+            .collect();
+        open.sort_by_key(|(aborted, _)| *aborted);
+        let mut open = open.into_iter().peekable();
+        let mut debts: HashMap<usize, Debts<'_>> = HashMap::new();
+        for (index, exchange) in view
+            .exchanges
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| it.generates)
+        {
+            while let Some((aborted, call)) = open.next_if(|(aborted, _)| *aborted < exchange.at) {
+                let conversation = call.conversation.unwrap_or(exchange.conversation);
+                let answered = call.answered.is_some_and(|first| first < index);
+                if !answered {
+                    let debts = debts.entry(conversation).or_default();
+                    debts.left.push((aborted, call.id));
+                }
+            }
+            let debts = debts.entry(exchange.conversation).or_default();
+            debts.check(view, exchange, &mut findings);
+            debts.take(exchange);
+        }
+        findings
+    }
+}
+
+/// A call that an abort left open, with the abort.
+fn left_open<'v, 'a>(view: &View<'a>, call: &'v Call<'a>) -> Option<(At, &'v Call<'a>)> {
+    let turn = call.turn?;
+    view.cut_at(turn)?;
+    let aborted = view.turns[turn].ending()?.at;
+    let emitted = call.emitted.first()?.at;
+    (emitted < aborted).then_some((aborted, call))
+}
+
+/// What a conversation owes.
+#[derive(Default)]
+struct Debts<'a> {
+    lineage: usize,
+    /// Calls that an abort left open, with the abort.
+    left: Vec<(At, &'a str)>,
+    /// Outputs that were sent, with the first request that carried them, and never taken.
+    sent: BTreeMap<&'a str, At>,
+    /// Outputs that a response was created from.
+    settled: HashSet<&'a str>,
+    /// Requests whose responses have not been looked at: their creation and their new outputs.
+    waiting: Vec<(Option<At>, Vec<&'a str>)>,
+}
+
+impl<'a> Debts<'a> {
+    fn check(&mut self, view: &View<'a>, exchange: &Exchange<'a>, findings: &mut Findings) {
+        self.settle(exchange.at);
+        let over = exchange.over().unwrap_or(exchange.at + 2) + 1;
+        let carried: HashSet<&str> = exchange.outputs().collect();
+        let calls: HashSet<&str> = exchange.calls().collect();
+        let fresh = std::mem::replace(&mut self.lineage, exchange.lineage) != exchange.lineage;
+        let number = exchange.number;
+        let gone =
+            |since: At| fresh || exchange.has_compaction() || view.compacted_between(since, over);
+        for (aborted, id) in std::mem::take(&mut self.left) {
+            if gone(aborted) || !calls.contains(id) {
+                continue;
+            }
+            findings.exercised += 1;
+            if !carried.contains(id) {
+                let message =
+                    format!("request {number} does not answer call {id}, which an abort left open");
+                findings.breach(view, message, &[aborted, exchange.at]);
+            }
+        }
+        self.sent.retain(|id, first| {
+            if gone(*first) {
+                return false;
+            }
+            findings.exercised += 1;
+            let kept = carried.contains(id);
+            if !kept {
+                let message = format!(
+                    "request {number} lacks the output of call {id}, although no response was created \
+                     from a request that carried it"
+                );
+                findings.breach(view, message, &[*first, exchange.at]);
+            }
+            kept
+        });
+    }
+
+    /// Outputs from which a response was created before an entry are owed no longer.
+    fn settle(&mut self, at: At) {
+        for (created, outputs) in std::mem::take(&mut self.waiting) {
+            if created.is_some_and(|created| created < at) {
+                outputs.iter().for_each(|id| {
+                    self.sent.remove(id);
+                });
+                self.settled.extend(outputs);
+            }
+        }
+    }
+
+    /// Notes the outputs that a request carries for the first time, or again in vain.
+    fn take(&mut self, exchange: &Exchange<'a>) {
+        let mut unsettled = Vec::new();
+        for role in &exchange.roles {
+            if let Role::Output(id) = role
+                && !self.settled.contains(id)
+            {
+                self.sent.entry(id).or_insert(exchange.at);
+                unsettled.push(*id);
+            }
+        }
+        self.waiting.push((exchange.answered(), unsettled));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
+
+    fn answered() -> Vec<Value> {
+        vec![
+            user("run"),
+            call("c1"),
+            output("c1", "aborted"),
+            user("next"),
+        ]
+    }
+
+    /// An aborted call, and the next turn's first request, which fails.
+    fn failing(status: u16) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]).created(1);
+        t.emit(1, call("c1")).interrupted("t1").start("t2", "next");
+        t.request(2, &answered()).answer(2, status, "no");
+        t
+    }
+
+    #[test]
+    fn a_debt_that_is_paid_passes() {
+        keeps("CALL-8", &interrupted_tool(), 1);
+        keeps("CALL-8", failing(500).request(3, &answered()), 2);
+        let mut t = failing(500);
+        t.request(3, &answered()).created(3).finish(3);
+        keeps("CALL-8", t.request(4, &[user("anything")]), 2);
+    }
+
+    #[test]
+    fn an_abort_that_forgets_the_debt_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "run")
+            .request(1, &[user("run")])
+            .emit(1, call("c1"));
+        t.interrupted("t1").start("t2", "next");
+        let breach = breaks(
+            "CALL-8",
+            t.request(2, &[user("run"), call("c1"), user("next")]),
+        );
+        assert!(breach.message.contains("an abort left open"));
+    }
+
+    #[test]
+    fn an_output_that_is_sent_only_once_is_a_breach() {
+        let mut t = failing(500);
+        let breach = breaks(
+            "CALL-8",
+            t.request(3, &[user("run"), call("c1"), user("next")]),
+        );
+        assert!(breach.message.contains("no response was created"));
+        breaks(
+            "CALL-8",
+            failing(400).request(3, &[user("run"), user("next")]),
+        );
+    }
+
+    #[test]
+    fn a_fresh_session_owes_nothing() {
+        let mut t = failing(500);
+        t.exit().push(crate::trace::What::AgentStarted {
+            pid: None,
+            resumed: false,
+        });
+        t.start("t3", "new").request(3, &[user("new")]);
+        keeps("CALL-8", &t, 1);
+        let mut t = Tracer::new();
+        t.start("t1", "hi")
+            .request(1, &[user("hi")])
+            .created(1)
+            .finish(1);
+        is_idle("CALL-8", &t);
+    }
+}

@@ -1,0 +1,146 @@
+//! REQ-6: headers of a turn stay with the turn.
+
+use std::collections::HashMap;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{Exchange, View};
+
+pub(super) struct TurnHeadersEndWithTheTurn;
+
+/// The headers that a server gives with a response, and wants back for the rest of the turn.
+const OF_A_TURN: &[&str] = &["x-codex-turn-state"];
+
+impl Invariant for TurnHeadersEndWithTheTurn {
+    fn id(&self) -> &'static str {
+        "REQ-6"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A header that the server gave for a turn goes with that turn's requests only: a turn's first \
+         request carries none, and no value of it is sent in another turn."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's task lifecycle: turn-scoped request headers are cleared when a turn ends, however it \
+         ends"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::TurnHeaders]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A request that arrives before its turn was announced is taken as of the turn that starts \
+             next.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request follows a response that may have given such a header"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut owners: HashMap<(&str, &str), (usize, usize)> = HashMap::new();
+        // The turns in which a response has begun, so that a header may have been given.
+        let mut begun: Vec<(usize, usize)> = Vec::new();
+        for (index, exchange) in view.exchanges.iter().enumerate() {
+            let Some(turn) = turn_of(view, exchange) else {
+                continue;
+            };
+            findings.exercised += usize::from(!begun.is_empty());
+            for name in OF_A_TURN {
+                let Some(value) = exchange.headers.get(*name) else {
+                    continue;
+                };
+                let number = exchange.number;
+                let (owner, first) = *owners.entry((name, value)).or_insert((turn, index));
+                if owner != turn {
+                    let message = format!("request {number} carries the {name} of an earlier turn");
+                    findings.breach(view, message, &[view.exchanges[first].at, exchange.at]);
+                } else if first == index && !given(view, &begun, turn, exchange) {
+                    let message = format!(
+                        "request {number} carries a {name}, although no response of its turn gave it"
+                    );
+                    findings.breach(view, message, &[exchange.at]);
+                }
+            }
+            begun.push((turn, index));
+        }
+        findings
+    }
+}
+
+fn turn_of(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
+    let next = || view.turns.partition_point(|turn| turn.begun <= exchange.at);
+    exchange
+        .turn
+        .or_else(|| exchange.in_flight.then(next))
+        .filter(|turn| *turn < view.turns.len())
+}
+
+/// Whether a response of the turn had begun before a request was sent.
+fn given(view: &View<'_>, begun: &[(usize, usize)], turn: usize, exchange: &Exchange<'_>) -> bool {
+    let mut of_turn = begun.iter().filter(|(of, _)| *of == turn);
+    of_turn.any(|(_, index)| {
+        let earlier = &view.exchanges[*index];
+        earlier.answered().is_some_and(|at| at < exchange.at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
+
+    /// A turn of two requests, the second with the header that the first response gave.
+    fn routed() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]).created(1);
+        t.emit(1, call("c1")).finish(1);
+        t.request_with(2, "a", &[user("run"), call("c1"), output("c1", "x")]);
+        t.created(2).finish(2).completed("t1").start("t2", "next");
+        t
+    }
+
+    #[test]
+    fn a_header_that_stays_with_its_turn_passes() {
+        keeps("REQ-6", routed().request(3, &[user("next")]), 2);
+        let mut t = routed();
+        t.request(3, &[user("next")]).created(3).finish(3);
+        keeps("REQ-6", t.request_with(4, "b", &[user("next")]), 3);
+        is_idle(
+            "REQ-6",
+            Tracer::new().start("t1", "hi").request(1, &[user("hi")]),
+        );
+    }
+
+    #[test]
+    fn a_header_of_an_earlier_turn_is_a_breach() {
+        let breach = breaks("REQ-6", routed().request_with(3, "a", &[user("next")]));
+        assert!(breach.message.contains("of an earlier turn"));
+    }
+
+    #[test]
+    fn a_header_that_nobody_gave_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi")
+            .request(1, &[user("hi")])
+            .created(1)
+            .finish(1)
+            .completed("t1");
+        t.start("t2", "ho")
+            .request_with(2, "a", &[user("hi"), user("ho")]);
+        assert!(
+            breaks("REQ-6", &t)
+                .message
+                .contains("no response of its turn")
+        );
+    }
+}

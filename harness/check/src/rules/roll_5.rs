@@ -1,0 +1,225 @@
+//! ROLL-5: what the model is told is in the rollout first.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{Feature, ReadTrigger};
+use crate::verdict::Level;
+use crate::view::{At, Change, Exchange, Held, Role, RolloutFile, View};
+
+pub(super) struct RecordedBeforeSent;
+
+impl Invariant for RecordedBeforeSent {
+    fn id(&self) -> &'static str {
+        "ROLL-5"
+    }
+
+    fn level(&self) -> Level {
+        Level::Should
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A user's input, a call, an output or a message of the model is in the rollout before the \
+         first request that carries it."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #40805, #34599 (input accepted and never persisted)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Rollout]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "An item that was written between the request and the harness's read of the file passes: \
+             the read cannot tell.",
+            "Instructions and the description of the environment are not judged: an agent can make \
+             them anew.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request arrives with items that none before it carried, and the rollout is read"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let reads = reads(view);
+        let mut known: HashSet<Held> = HashSet::new();
+        let mut lines = Lines::default();
+        for exchange in view
+            .exchanges
+            .iter()
+            .filter(|exchange| exchange.is_the_users())
+        {
+            let new: Vec<Held> = carried(view, exchange)
+                .filter(|item| known.insert(item.clone()))
+                .collect();
+            let Some(read) = reads.get(&exchange.number).filter(|_| !new.is_empty()) else {
+                continue;
+            };
+            findings.exercised += 1;
+            lines.take(view, *read);
+            let missing = new.iter().find(|item| !lines.has(item));
+            if let Some(item) = missing {
+                let (number, item) = (exchange.number, in_words(item));
+                let message =
+                    format!("request {number} carries {item}, which the rollout did not have then");
+                findings.breach(view, message, &[exchange.at, *read]);
+            }
+        }
+        findings
+    }
+}
+
+/// The read behind each request, by the request's number. A file that could not be read had nothing.
+fn reads(view: &View<'_>) -> HashMap<usize, At> {
+    let read = view
+        .rollouts
+        .iter()
+        .flat_map(|file| &file.reads)
+        .map(|read| (read.at, read.trigger));
+    let unreadable = view.unreadable.iter().map(|read| (read.at, read.trigger));
+    let of_request = |(at, trigger): (At, &ReadTrigger)| match trigger {
+        ReadTrigger::Request { exchange } => Some((*exchange, at)),
+        _ => None,
+    };
+    read.chain(unreadable).filter_map(of_request).collect()
+}
+
+/// What a request carries that a rollout has to hold, behind what it has in common with the request
+/// before it: histories repeat, and what was there before was looked at then.
+fn carried<'v>(view: &'v View<'_>, exchange: &'v Exchange<'_>) -> impl Iterator<Item = Held> + 'v {
+    let previous = exchange.previous.map(|index| &view.exchanges[index]);
+    let known = previous
+        .filter(|previous| previous.is_the_users())
+        .map_or(&[][..], |it| &it.history);
+    let pairs = known.iter().zip(&exchange.history);
+    let same = pairs.take_while(|(one, other)| one == other).count();
+    let text = |place: usize| exchange.item(place).map(|item| item.all_text());
+    let places = exchange.roles.iter().enumerate().skip(same);
+    places.filter_map(move |(place, role)| match role {
+        Role::Call(id, _) => Some(Held::Call((*id).to_owned())),
+        Role::Output(id) => Some(Held::Output((*id).to_owned())),
+        Role::User(Some(_)) => text(place).map(Held::User),
+        Role::Assistant => text(place).map(Held::Assistant),
+        _ => None,
+    })
+}
+
+/// The items in the rollouts' lines, as far as they have been read.
+#[derive(Default)]
+struct Lines {
+    held: HashSet<Held>,
+    taken: HashMap<usize, usize>,
+}
+
+impl Lines {
+    /// Takes the lines that reads up to an entry have shown.
+    fn take(&mut self, view: &View<'_>, at: At) {
+        for (index, file) in view.rollouts.iter().enumerate() {
+            let taken = self.taken.entry(index).or_default();
+            let shown = shown(file, at);
+            for line in file.lines.get(*taken..shown).unwrap_or_default() {
+                self.held.extend(line.held.clone());
+            }
+            *taken = shown.max(*taken);
+        }
+    }
+
+    fn has(&self, item: &Held) -> bool {
+        self.held.contains(item)
+    }
+}
+
+/// How many of a file's lines had been read by then; all, where earlier lines did not stay.
+fn shown(file: &RolloutFile<'_>, at: At) -> usize {
+    let stayed = |change: Change| !matches!(change, Change::Rewritten { .. } | Change::Gap { .. });
+    if !file.reads.iter().all(|read| stayed(read.change)) {
+        return file.lines.len();
+    }
+    let next = file.reads.partition_point(|read| read.at <= at);
+    next.checked_sub(1).map_or(0, |last| file.reads[last].lines)
+}
+
+fn in_words(item: &Held) -> String {
+    let start = |text: &str| text.chars().take(40).collect::<String>();
+    match item {
+        Held::Call(id) => format!("call {id}"),
+        Held::Output(id) => format!("the output of call {id}"),
+        Held::User(text) => format!("the input {:?}", start(text)),
+        Held::Assistant(text) => format!("the message {:?}", start(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{ROLLOUT, Tracer, assistant, breaks, call, is_idle, keeps, output, user};
+    use crate::trace::{ReadTrigger, What};
+
+    fn asked(recorded: bool) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run");
+        if recorded {
+            t.wrote(&user("run"));
+        }
+        t.request(1, &[user("env"), user("run")]);
+        t.read(ReadTrigger::Request { exchange: 1 });
+        t
+    }
+
+    #[test]
+    fn what_is_recorded_first_passes() {
+        let mut t = asked(true);
+        t.emit(1, call("c1")).finish(1).wrote(&call("c1"));
+        t.wrote(&output("c1", "x")).wrote(&assistant("Hm."));
+        t.request(
+            2,
+            &[user("run"), call("c1"), output("c1", "x"), assistant("Hm.")],
+        );
+        keeps("ROLL-5", t.read(ReadTrigger::Request { exchange: 2 }), 2);
+    }
+
+    #[test]
+    fn input_that_is_not_recorded_is_a_breach() {
+        assert!(
+            breaks("ROLL-5", &asked(false))
+                .message
+                .contains("the input \"run\"")
+        );
+    }
+
+    #[test]
+    fn an_output_that_is_recorded_later_is_a_breach() {
+        let mut t = asked(true);
+        t.emit(1, call("c1")).finish(1).wrote(&call("c1"));
+        t.request(2, &[user("run"), call("c1"), output("c1", "x")]);
+        t.read(ReadTrigger::Request { exchange: 2 });
+        t.wrote(&output("c1", "x")).read(ReadTrigger::End);
+        assert!(
+            breaks("ROLL-5", &t)
+                .message
+                .contains("the output of call c1")
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.push(What::RolloutUnreadable {
+            trigger: ReadTrigger::Request { exchange: 1 },
+            path: ROLLOUT.into(),
+            error: "no such file".into(),
+        });
+        breaks("ROLL-5", &t);
+    }
+
+    #[test]
+    fn without_a_read_there_is_no_telling() {
+        let mut t = Tracer::new();
+        is_idle("ROLL-5", t.start("t1", "run").request(1, &[user("run")]));
+    }
+}

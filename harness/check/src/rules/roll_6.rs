@@ -1,0 +1,193 @@
+//! ROLL-6: a turn that a crash cut off resumes as interrupted.
+
+use cutpoint_protocol::rollout::TurnEnd as LineEnd;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{AgentEvent, Feature, TurnEnd};
+use crate::verdict::Level;
+use crate::view::{At, LineKind, Turn, View};
+
+pub(super) struct CutTurnsAreInterrupted;
+
+impl Invariant for CutTurnsAreInterrupted {
+    fn id(&self) -> &'static str {
+        "ROLL-6"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A turn that was cut by a crash is interrupted when its session is resumed: neither the \
+         events nor the rollout make it complete, and it does not go on."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #13379, #20392, #12382 and PR 14125 (a cold resume shows the turn as completed, \
+         or as running)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::TurnIds]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A turn whose terminal line was in the rollout when the agent was killed had finished; \
+             only its event was lost.",
+            "A rollout that leaves the turn open is ROLL-4's matter.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a session is resumed in which a kill had cut a turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for (index, turn) in view.turns.iter().enumerate() {
+            let Some(killed) = turn.killed else { continue };
+            let resumed = view.starts.iter().find(|start| start.at > killed);
+            let Some(resumed) = resumed.filter(|start| start.resumed) else {
+                continue;
+            };
+            findings.exercised += 1;
+            // An agent that counts its turns anew in each session speaks of another turn.
+            let mut again = view.turns[index + 1..]
+                .iter()
+                .filter(|other| other.id == turn.id);
+            let until = again
+                .next()
+                .map_or(view.trace.entries.len(), |other| other.begun);
+            if let Some((fault, at)) = fault(view, turn, killed, resumed.at, until) {
+                let message = format!("turn {} was cut by a kill, and {fault}", turn.id);
+                findings.breach(view, message, &[killed, resumed.at, at]);
+            }
+        }
+        findings
+    }
+}
+
+fn fault(
+    view: &View<'_>,
+    turn: &Turn<'_>,
+    killed: At,
+    resumed: At,
+    until: At,
+) -> Option<(&'static str, At)> {
+    let mut endings = turn
+        .endings
+        .iter()
+        .filter(|ending| (resumed..until).contains(&ending.at));
+    if let Some(ending) = endings.find(|ending| *ending.end == TurnEnd::Complete) {
+        return Some(("told as complete when the session was resumed", ending.at));
+    }
+    if let Some(at) = completed_line(view, turn.id, killed, until) {
+        return Some((
+            "closed as complete in the rollout when the session was resumed",
+            at,
+        ));
+    }
+    let goes_on = |at: At| {
+        let event = view.event(at)?;
+        let own = event.turn_id() == Some(turn.id);
+        (own && !matches!(event, AgentEvent::TurnEnded { .. })).then_some(at)
+    };
+    // What is told while a session is restored tells of its past; a turn that goes on is seen
+    // behind the next one's start.
+    let next = view.next_turn_after(resumed);
+    (next..until)
+        .find_map(goes_on)
+        .map(|at| ("went on when the session was resumed", at))
+}
+
+/// The read that first showed a line, written behind the kill, which completes the turn.
+fn completed_line(view: &View<'_>, id: &str, killed: At, until: At) -> Option<At> {
+    let starts = &view.starts;
+    let resumed = starts.iter().find(|start| start.at > killed)?.at;
+    let lines = view.rollouts.iter().flat_map(|file| &file.lines);
+    let complete = lines.filter(|line| match &line.kind {
+        LineKind::Turn(bracket) => {
+            bracket.end == Some(LineEnd::Complete) && bracket.turn_id.as_deref() == Some(id)
+        }
+        _ => false,
+    });
+    complete
+        .map(|line| line.read_at)
+        .find(|at| (resumed..until).contains(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::{Tracer, breaks, is_idle, keeps, long_session, user};
+    use crate::trace::{AgentEvent, ReadTrigger};
+
+    fn cut() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]).kill();
+        t.read(ReadTrigger::Exit);
+        t
+    }
+
+    fn closed(kind: &str) -> Tracer {
+        let mut t = cut();
+        t.resume()
+            .wrote_line("event_msg", &json!({"type": kind, "turn_id": "t1"}));
+        t.start("t2", "next").completed("t2").read(ReadTrigger::End);
+        t
+    }
+
+    #[test]
+    fn a_turn_that_is_closed_as_interrupted_passes() {
+        keeps("ROLL-6", &closed("turn_aborted"), 1);
+        keeps("ROLL-6", &long_session(), 1);
+        is_idle("ROLL-6", &cut());
+    }
+
+    #[test]
+    fn a_turn_that_is_closed_as_complete_is_a_breach() {
+        assert!(
+            breaks("ROLL-6", &closed("task_complete"))
+                .message
+                .contains("in the rollout")
+        );
+    }
+
+    #[test]
+    fn a_turn_that_is_told_as_complete_is_a_breach() {
+        let mut t = cut();
+        assert!(
+            breaks("ROLL-6", t.resume().completed("t1"))
+                .message
+                .contains("told as complete")
+        );
+    }
+
+    #[test]
+    fn a_turn_that_goes_on_is_a_breach() {
+        let mut t = cut();
+        t.resume().start("t2", "next").event(AgentEvent::TextDelta {
+            turn_id: Some("t1".into()),
+            text: "still here".into(),
+        });
+        assert!(breaks("ROLL-6", &t).message.contains("went on"));
+    }
+
+    #[test]
+    fn a_turn_that_had_finished_is_no_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "run");
+        t.wrote_line(
+            "event_msg",
+            &json!({"type": "task_complete", "turn_id": "t1"}),
+        );
+        t.kill()
+            .read(ReadTrigger::Exit)
+            .resume()
+            .start("t2", "next");
+        keeps("ROLL-6", t.read(ReadTrigger::End), 1);
+    }
+}

@@ -1,0 +1,190 @@
+//! TURN-6: an interrupt takes effect in bounded time.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{Feature, What};
+use crate::verdict::Level;
+use crate::view::{At, InterruptState, View};
+
+pub(super) struct AbortIsPrompt;
+
+/// How long an agent may wait for an aborted turn to end by itself.
+const GRACE_NS: u64 = 100_000_000;
+
+impl Invariant for AbortIsPrompt {
+    fn id(&self) -> &'static str {
+        "TURN-6"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "An interrupted turn ends within the grace period of 100 ms and the run's bound on top of it, \
+         whatever the turn is busy with."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's task lifecycle (100 ms, then the task is stopped hard); openai/codex #17143 (an \
+         interrupt during start-up is a no-op), #28499 (stuck behind an interrupt)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A turn that ends of another cause behind the interrupt has ended as well.",
+            "Time for which the harness held the agent at one of its own points does not count.",
+            "A turn that the agent's end cut is not judged, nor one for which the run ended before \
+             the bound.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "an active turn is interrupted, counted once for each turn"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
+        let bound_ns = bound_ns.saturating_add(GRACE_NS);
+        let held = held(view);
+        for (index, turn) in view.turns.iter().enumerate() {
+            let mut interrupts = turn
+                .interrupts
+                .iter()
+                .map(|interrupt| &view.interrupts[*interrupt]);
+            let first = interrupts.find(|it| it.state == InterruptState::Active(index));
+            let Some(interrupt) = first.filter(|_| turn.killed.or(turn.exited).is_none()) else {
+                continue;
+            };
+            let ending = turn.ending().map(|ending| ending.at);
+            let until_ns = ending.map_or(view.end_ns(), |at| view.at_ns(at));
+            let from_ns = view.at_ns(interrupt.at);
+            let took_ns = until_ns.saturating_sub(from_ns);
+            let took_ns = took_ns.saturating_sub(overlap(&held, from_ns, until_ns));
+            if ending.is_none() && took_ns <= bound_ns {
+                continue;
+            }
+            findings.exercised += 1;
+            if took_ns > bound_ns {
+                let (id, ms, bound) = (turn.id, took_ns / 1_000_000, bound_ns / 1_000_000);
+                let message = match ending {
+                    Some(_) => format!(
+                        "turn {id} ended {ms} ms behind its interrupt; {bound} ms are allowed"
+                    ),
+                    None => format!(
+                        "turn {id} had not ended {ms} ms behind its interrupt; {bound} ms are allowed"
+                    ),
+                };
+                let mut shown_by: Vec<At> = vec![turn.begun, interrupt.at];
+                shown_by.extend(ending);
+                findings.breach(view, message, &shown_by);
+            }
+        }
+        findings
+    }
+}
+
+/// The times for which the harness held the agent at points of its own, without overlaps.
+fn held(view: &View<'_>) -> Vec<(u64, u64)> {
+    let mut spans = Vec::new();
+    let mut count = 0_usize;
+    let mut since_ns = 0;
+    for entry in &view.trace.entries {
+        match &entry.what {
+            What::Reached { point } if is_the_agents(point) => {
+                if count == 0 {
+                    since_ns = entry.at_ns;
+                }
+                count += 1;
+            }
+            What::Released { point } if is_the_agents(point) && count > 0 => {
+                count -= 1;
+                if count == 0 {
+                    spans.push((since_ns, entry.at_ns));
+                }
+            }
+            _ => {}
+        }
+    }
+    if count > 0 {
+        spans.push((since_ns, view.end_ns()));
+    }
+    spans
+}
+
+fn is_the_agents(point: &str) -> bool {
+    point == "aborting" || point.starts_with("point ")
+}
+
+fn overlap(spans: &[(u64, u64)], from_ns: u64, until_ns: u64) -> u64 {
+    let within =
+        |(start, end): &(u64, u64)| (*end).min(until_ns).saturating_sub((*start).max(from_ns));
+    spans.iter().map(within).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps};
+
+    fn interrupted() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").interrupt();
+        t
+    }
+
+    #[test]
+    fn a_prompt_end_passes() {
+        keeps("TURN-6", &interrupted_tool(), 1);
+        keeps("TURN-6", interrupted().wait_ms(2000).aborted("t1"), 1);
+        keeps("TURN-6", interrupted().completed("t1"), 1);
+    }
+
+    #[test]
+    fn a_late_end_is_a_breach() {
+        let breach = breaks("TURN-6", interrupted().wait_ms(2200).aborted("t1"));
+        assert!(
+            breach.message.contains("2100 ms are allowed"),
+            "{}",
+            breach.message
+        );
+        breaks(
+            "TURN-6",
+            interrupted()
+                .interrupt()
+                .wait_ms(2099)
+                .interrupt()
+                .aborted("t1"),
+        );
+    }
+
+    #[test]
+    fn no_end_is_a_breach() {
+        let mut t = interrupted();
+        assert!(
+            breaks("TURN-6", t.wait_ms(9000).interrupt())
+                .message
+                .contains("had not ended")
+        );
+        is_idle("TURN-6", &interrupted());
+    }
+
+    #[test]
+    fn time_at_a_point_of_the_agent_does_not_count() {
+        let held = |point: &str| {
+            let mut t = interrupted();
+            t.reached(point).wait_ms(5000).released(point).aborted("t1");
+            t
+        };
+        keeps("TURN-6", &held("aborting"), 1);
+        breaks("TURN-6", &held("delta 1 of reply 1"));
+    }
+
+    #[test]
+    fn a_kill_asks_for_nothing() {
+        is_idle("TURN-6", interrupted().wait_ms(5000).kill());
+    }
+}

@@ -1,0 +1,162 @@
+//! VIEW-3: text that was shown is in the history.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{AgentEvent, Feature};
+use crate::verdict::Level;
+use crate::view::{At, Turn, View};
+
+pub(super) struct ShownTextIsKept;
+
+impl Invariant for ShownTextIsKept {
+    fn id(&self) -> &'static str {
+        "VIEW-3"
+    }
+
+    fn level(&self) -> Level {
+        Level::Should
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Text of the model that the user was shown before a turn was cut is in the next request: user \
+         and model speak of the same conversation."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #2759; observed in released agents: what was on the screen is unknown to the \
+         model"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "Text that is shown behind the interrupt need not be kept.",
+            "Text may be gone once the history was compacted, or when the agent was killed.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request follows the abort of a turn that had shown text"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for (index, turn) in view.turns.iter().enumerate() {
+            let (Some(cut), Some(ending)) = (view.cut_at(index), turn.ending()) else {
+                continue;
+            };
+            let shown = shown(view, turn, cut);
+            let Some(next) = view.request_behind(ending.at).filter(|_| !shown.is_empty()) else {
+                continue;
+            };
+            let over = next.over().unwrap_or(next.at + 2) + 1;
+            let gone = next.has_compaction() || view.compacted_between(turn.begun, over);
+            if gone || next.lineage != turn.lineage {
+                continue;
+            }
+            findings.exercised += 1;
+            let kept: String = next.assistant_texts().map(|text| squeeze(&text)).collect();
+            let lost = shown
+                .iter()
+                .find(|(_, text)| !kept.contains(&squeeze(text)));
+            if let Some((at, text)) = lost {
+                let (number, id) = (next.number, turn.id);
+                let start: String = text.chars().take(40).collect();
+                let message = format!(
+                    "request {number} lacks the text {start:?}, which the user was shown in turn {id}"
+                );
+                findings.breach(view, message, &[*at, cut, next.at]);
+            }
+        }
+        findings
+    }
+}
+
+/// The pieces of text that a turn had shown when it was cut, each with its event.
+///
+/// Pieces are looked for one by one: a stream that is tried again shows the same text once more,
+/// and events do not tell where it begins anew.
+fn shown<'a>(view: &View<'a>, turn: &Turn<'_>, cut: At) -> Vec<(At, &'a str)> {
+    let begun = turn.started.unwrap_or(turn.begun).min(cut);
+    let piece = |at: At| match view.event(at)? {
+        AgentEvent::TextDelta { turn_id, text } | AgentEvent::Message { turn_id, text } => {
+            let own = turn_id.as_deref().is_none_or(|id| id == turn.id);
+            (own && !text.trim().is_empty()).then_some((at, text.as_str()))
+        }
+        _ => None,
+    };
+    (begun..cut).filter_map(piece).collect()
+}
+
+/// Drops white space, which agents trim.
+fn squeeze(text: &str) -> String {
+    text.chars()
+        .filter(|letter| !letter.is_whitespace())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::testing::{Tracer, assistant, breaks, interrupted_tool, is_idle, keeps, user};
+
+    /// A turn that is cut when it has shown half a sentence, and the next request.
+    fn cut(kept: &[Value]) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").request(1, &[user("hi")]).created(1);
+        t.delta("t1", "The quick").delta("t1", " brown").interrupt();
+        t.delta("t1", " fox").aborted("t1").start("t2", "next");
+        let history = [&[user("hi")], kept, &[user("next")]].concat();
+        t.request(2, &history);
+        t
+    }
+
+    #[test]
+    fn text_that_stays_passes() {
+        keeps("VIEW-3", &cut(&[assistant("The quick brown")]), 1);
+        keeps(
+            "VIEW-3",
+            &cut(&[assistant("The quick"), assistant("brown fox")]),
+            1,
+        );
+        is_idle("VIEW-3", &interrupted_tool());
+    }
+
+    #[test]
+    fn text_that_is_lost_is_a_breach() {
+        let breach = breaks("VIEW-3", &cut(&[]));
+        assert!(breach.message.contains("\"The quick\""));
+    }
+
+    #[test]
+    fn the_last_words_count_as_well() {
+        breaks("VIEW-3", &cut(&[assistant("The quick")]));
+    }
+
+    #[test]
+    fn a_finished_message_that_is_lost_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi")
+            .message("t1", "Hello.")
+            .interrupted("t1");
+        breaks(
+            "VIEW-3",
+            t.start("t2", "next")
+                .request(1, &[user("hi"), user("next")]),
+        );
+    }
+
+    #[test]
+    fn a_turn_that_completes_is_another_matter() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").delta("t1", "Hello.").completed("t1");
+        is_idle(
+            "VIEW-3",
+            t.start("t2", "next")
+                .request(1, &[user("hi"), user("next")]),
+        );
+    }
+}

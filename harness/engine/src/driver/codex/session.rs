@@ -1,0 +1,303 @@
+//! One thread of Codex as a session.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutpoint_check::trace::{AgentEvent, ClientOp, Decision, InputMode, Process, What};
+use cutpoint_scenario::ast::Capability;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::CodexConfig;
+use super::router::Thread;
+use super::server::Server;
+use crate::driver::child::END_PATIENCE;
+use crate::driver::{AgentError, CaseEnv, Session};
+use crate::observe;
+use crate::process::{self, Belongs};
+use crate::runner::turn_is_active;
+
+/// How long a thread is watched after its last turn: the app-server has no barrier behind which no
+/// notification of a thread can come any more, and events follow each other within 1 ms.
+const SETTLE: Duration = Duration::from_millis(30);
+/// The turn named by an interrupt when there never was one.
+const NO_TURN: &str = "00000000-0000-7000-8000-000000000000";
+
+pub(super) struct CodexSession {
+    pub(super) binary: PathBuf,
+    pub(super) config: CodexConfig,
+    pub(super) server: Arc<Server>,
+    pub(super) thread: Option<Arc<Thread>>,
+    pub(super) env: CaseEnv,
+}
+
+impl CodexSession {
+    /// Starts a thread, or continues one.
+    pub(super) async fn open_thread(&mut self, known: Option<&str>) -> Result<(), AgentError> {
+        let cwd = self.env.dir.join("work");
+        std::fs::create_dir_all(&cwd).map_err(|error| AgentError::Start(error.to_string()))?;
+        let asks = self.env.needs.contains(&Capability::Approvals);
+        let mut params = json!({
+            "cwd": cwd,
+            "config": {"model_providers.cutpoint.base_url": self.env.base_url},
+            "approvalPolicy": if asks { "on-request" } else { "never" },
+            "sandbox": if asks { "read-only" } else { "danger-full-access" },
+        });
+        let method = match known {
+            Some(id) => {
+                params["threadId"] = json!(id);
+                "thread/resume"
+            }
+            None => "thread/start",
+        };
+        let started = What::AgentStarted {
+            pid: self.server.process.pid(),
+            resumed: known.is_some(),
+        };
+        self.env.tracer.record(started);
+        if let Some(id) = known {
+            // What the thread tells while it is resumed belongs to the case as well.
+            self.server.router.enter(id, self.env.clone());
+        }
+        let (give, take) = oneshot::channel();
+        let (env, router) = (self.env.clone(), self.server.router.clone());
+        // The thread is entered before anything else is read, so that nothing of it is missed.
+        self.server.client.call(method, &params, move |reply| {
+            let entered = reply.map(|answer| {
+                if let Some(path) = answer["thread"]["path"].as_str() {
+                    env.rollout.set_path(Path::new(path));
+                }
+                answer["thread"]["id"]
+                    .as_str()
+                    .map(|id| router.enter(id, env))
+            });
+            drop(give.send(entered));
+        })?;
+        let limit = self.config.start_limit;
+        let error = match tokio::time::timeout(limit, take).await {
+            Ok(Ok(Ok(Some(thread)))) => {
+                self.thread = Some(thread);
+                return Ok(());
+            }
+            Ok(Ok(Ok(None))) => AgentError::Protocol(format!("`{method}` gave no thread id")),
+            Ok(Ok(Err(error))) => {
+                AgentError::Protocol(format!("`{method}` was refused: {}", error.message))
+            }
+            Ok(Err(_)) => AgentError::Died(format!("it went away during `{method}`")),
+            Err(_) => AgentError::TimedOut {
+                what: format!("answer `{method}`"),
+                limit,
+            },
+        };
+        Err(self.server.explain(error).await)
+    }
+
+    pub(super) fn thread(&self) -> Result<&Arc<Thread>, AgentError> {
+        self.thread
+            .as_ref()
+            .ok_or_else(|| AgentError::Protocol("it has no thread".to_owned()))
+    }
+
+    /// Ends what the thread runs in the background, and lets the process forget the thread. Either
+    /// request may be unknown to this version, or the process may be gone: nothing is lost.
+    pub(super) async fn clean_up(&self, thread: &str) {
+        let params = json!({"threadId": thread});
+        for method in ["thread/backgroundTerminals/clean", "thread/unsubscribe"] {
+            let asked = self
+                .server
+                .client
+                .ask(method, &params, self.env.limit)
+                .await;
+            if matches!(asked, Err(AgentError::TimedOut { .. })) {
+                return;
+            }
+        }
+    }
+
+    /// From here on nothing of the thread is observed any more.
+    pub(super) fn leave(&self) {
+        if let Some(thread) = &self.thread {
+            self.server.router.threads().remove(&thread.id);
+        }
+    }
+
+    /// Sends a request whose reply is recorded as the op's.
+    pub(super) fn call(&self, id: &str, method: &str, mut params: Value) -> Result<(), AgentError> {
+        let thread = self.thread()?;
+        params["threadId"] = json!(thread.id);
+        let (tracer, id) = (thread.env.tracer.clone(), id.to_owned());
+        self.server.client.call(method, &params, move |reply| {
+            let (turn_id, error) = match reply {
+                Ok(result) => {
+                    let turn = result["turn"]["id"]
+                        .as_str()
+                        .or_else(|| result["turnId"].as_str());
+                    (turn.map(str::to_owned), None)
+                }
+                Err(error) => (None, Some(error.message)),
+            };
+            tracer.record(What::OpReply { id, turn_id, error });
+        })
+    }
+
+    pub(super) fn approve(&self, call_id: &str, decision: Decision) -> Result<(), AgentError> {
+        let thread = self.thread()?;
+        let request = thread
+            .approvals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(call_id)
+            .cloned();
+        let Some(request) = request else {
+            return Err(AgentError::Protocol(format!(
+                "no approval of `{call_id}` was asked for"
+            )));
+        };
+        let word = match decision {
+            Decision::Approve => "accept",
+            Decision::Deny => "decline",
+            Decision::Abort => "cancel",
+        };
+        self.server
+            .client
+            .answer(&request, &json!({"decision": word}))
+    }
+}
+
+#[async_trait]
+impl Session for CodexSession {
+    async fn submit(&mut self, id: &str, op: &ClientOp) -> Result<(), AgentError> {
+        match op {
+            ClientOp::Input { text, mode } => {
+                let input = json!([{"type": "text", "text": text}]);
+                match mode {
+                    InputMode::Start | InputMode::Replace => {
+                        self.call(id, "turn/start", json!({"input": input}))
+                    }
+                    InputMode::Steer => {
+                        let turn = current_turn(&self.env);
+                        self.call(
+                            id,
+                            "turn/steer",
+                            json!({"input": input, "expectedTurnId": turn}),
+                        )
+                    }
+                }
+            }
+            ClientOp::Interrupt { turn_id } => {
+                let turn_id = turn_id.as_deref().unwrap_or(NO_TURN);
+                self.call(id, "turn/interrupt", json!({"turnId": turn_id}))
+            }
+            ClientOp::Approval { call_id, decision } => self.approve(call_id, *decision),
+            ClientOp::Answer { call_id, .. } => Err(AgentError::Protocol(format!(
+                "no question of `{call_id}` was asked"
+            ))),
+            ClientOp::Shutdown => {
+                self.server.end().await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn kill(&mut self) -> Result<(), AgentError> {
+        self.server.expected_end.store(true, Ordering::Release);
+        let killed = self.server.process.crash().await;
+        killed.map_err(|error| AgentError::Died(error.to_string()))?;
+        self.server.router.ended().await;
+        Ok(())
+    }
+
+    async fn resume(&mut self) -> Result<(), AgentError> {
+        let home = self.server.home.clone();
+        let known = self.thread()?.id.clone();
+        self.server = Server::start(&self.binary, &self.config, home).await?;
+        self.open_thread(Some(&known)).await
+    }
+
+    async fn finish(&mut self) -> Result<(), AgentError> {
+        if let Some(thread) = self
+            .thread
+            .clone()
+            .filter(|_| !self.server.router.is_closed())
+        {
+            tokio::time::sleep(SETTLE).await;
+            // A scenario that was given up may have left a turn running; mostly there is none. The end
+            // of one is still watched, so that it is not taken for a turn that never ended.
+            let (seen, active) = (self.env.tracer.len(), turn_is_active(&self.env.tracer));
+            if !active {
+                self.leave();
+            }
+            let turn_id = current_turn(&self.env);
+            let interrupt = json!({"threadId": thread.id, "turnId": turn_id});
+            let asked = self
+                .server
+                .client
+                .ask("turn/interrupt", &interrupt, self.env.limit)
+                .await;
+            if active {
+                let ended = |what: &What| observe::turn_end(what).map(|_| ());
+                let _ = self.env.tracer.wait(seen, END_PATIENCE, ended).await;
+                self.leave();
+            }
+            // Who doesn't answer one request won't answer the next.
+            if !matches!(asked, Err(AgentError::TimedOut { .. })) {
+                self.clean_up(&thread.id).await;
+            }
+        }
+        if self.env.private {
+            self.server.end().await;
+            if self.env.tracer.with(0, observe::is_running) {
+                // Nothing of the thread is watched any more, but that its process is gone is known.
+                let exited = What::AgentExited {
+                    code: None,
+                    expected: true,
+                    stderr: String::new(),
+                };
+                self.env.tracer.record(exited);
+            }
+        }
+        self.leave();
+        Ok(())
+    }
+
+    fn ending(&self) -> Option<String> {
+        self.server
+            .process
+            .ending()
+            .map(|ending| ending.words.clone())
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.server.process.pid()
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        process::find(&Belongs::Case(self.env.dir.clone()))
+    }
+}
+
+impl Drop for CodexSession {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The turn that was started last, as far as the trace tells.
+pub(super) fn current_turn(env: &CaseEnv) -> Option<String> {
+    env.tracer.with(0, |entries| {
+        entries.iter().rev().find_map(|entry| match &entry.what {
+            What::OpReply {
+                turn_id: Some(turn_id),
+                ..
+            } => Some(turn_id.clone()),
+            What::Event {
+                event: AgentEvent::TurnStarted { turn_id },
+                ..
+            } => Some(turn_id.clone()),
+            _ => None,
+        })
+    })
+}

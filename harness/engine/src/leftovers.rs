@@ -1,0 +1,94 @@
+//! Looks for processes that outlive what started them: a turn, or the agent.
+
+use std::time::{Duration, Instant};
+
+use cutpoint_check::trace::{Process, What};
+
+use crate::driver::{CaseEnv, Session};
+use crate::observe;
+
+/// How long a tool may outlive its turn, or the agent (rules PROC-1 and PROC-2).
+pub const TOOL_LIMIT: Duration = Duration::from_secs(2);
+/// How often processes are looked for while they are waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What was alive right behind each abort of a case.
+pub struct Leftovers<'a> {
+    env: &'a CaseEnv,
+    /// Entries before this one were looked through for aborts.
+    seen: usize,
+    left: Vec<(Instant, Vec<Process>)>,
+}
+
+impl<'a> Leftovers<'a> {
+    /// Nothing was seen yet.
+    pub fn new(env: &'a CaseEnv) -> Self {
+        Self {
+            env,
+            seen: 0,
+            left: Vec::new(),
+        }
+    }
+
+    /// Called behind each step: a turn that was aborted since the last call gets a look at what is
+    /// alive, before anything else is started.
+    pub fn look(&mut self, session: &mut dyn Session) {
+        let (from, tracer) = (self.seen, &self.env.tracer);
+        self.seen = tracer.len();
+        let aborted = |what: &What| {
+            observe::turn_end(what)
+                .filter(|end| observe::is_abort(end, None))
+                .map(|_| ())
+        };
+        if tracer.find(from, aborted).is_none() {
+            return;
+        }
+        let alive = session.processes();
+        tracer.record(What::Processes {
+            alive: alive.clone(),
+            at_end: false,
+        });
+        if !alive.is_empty() {
+            self.left.push((Instant::now(), alive));
+        }
+    }
+
+    /// Waits until all that was alive behind an abort is gone, or has had its time, and looks once
+    /// more.
+    pub async fn wait(self, session: &mut dyn Session) {
+        let Some(last) = self.left.iter().map(|(since, _)| *since + TOOL_LIMIT).max() else {
+            return;
+        };
+        let left: Vec<Process> = self.left.into_iter().flat_map(|(_, alive)| alive).collect();
+        let gone = |alive: &[Process]| !left.iter().any(|process| alive.contains(process));
+        let alive = look_until(session, last, gone).await;
+        self.env.tracer.record(What::Processes {
+            alive,
+            at_end: false,
+        });
+    }
+}
+
+/// Waits until nothing of the case is alive behind the agent's end, at most for the limit, and tells
+/// what is.
+pub async fn behind_the_end(session: &mut dyn Session, env: &CaseEnv, at_end: bool) {
+    let deadline = Instant::now() + TOOL_LIMIT;
+    let alive = look_until(session, deadline, <[Process]>::is_empty).await;
+    env.tracer.record(What::Processes { alive, at_end });
+}
+
+/// Looks until what is alive is as wanted, or the time is up.
+pub async fn look_until(
+    session: &mut dyn Session,
+    deadline: Instant,
+    wanted: impl Fn(&[Process]) -> bool,
+) -> Vec<Process> {
+    loop {
+        let late = Instant::now() >= deadline;
+        let alive = session.processes();
+        if late || wanted(&alive) {
+            return alive;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
