@@ -120,7 +120,7 @@ impl AgentSpec {
 }
 
 async fn codex(binary: &Path, config: &CodexConfig) -> Result<Arc<dyn Driver>, Failure> {
-    let driver = CodexDriver::with(binary, config.clone()).await;
+    let driver = CodexDriver::new(binary, config.clone()).await;
     driver
         .map(|driver| Arc::new(driver) as Arc<dyn Driver>)
         .map_err(|error| Failure::agent(error.to_string()))

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutpoint_check::outcome::{Case, Status};
-use cutpoint_engine::driver::Driver;
-use cutpoint_engine::driver::codex::CodexDriver;
+use cutpoint_engine::driver::codex::{CodexConfig, CodexDriver};
+use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::needs;
 use cutpoint_engine::process::{Belongs, find};
 use cutpoint_engine::runner::Planned;
@@ -125,7 +125,13 @@ fn main() -> ExitCode {
     };
     let mark = format!("real-codex-tests-{}", std::process::id());
     let runtime = Arc::new(runtime());
-    let driver = runtime.block_on(CodexDriver::new(&binary, &mark));
+    let homes = tempfile::tempdir().unwrap();
+    let config = CodexConfig {
+        mark: mark.clone(),
+        start_limit: START_LIMIT,
+        homes: homes.path().to_owned(),
+    };
+    let driver = runtime.block_on(CodexDriver::new(&binary, config));
     let driver: Arc<dyn Driver> = match driver {
         Ok(driver) => Arc::new(driver),
         Err(error) => {

@@ -24,7 +24,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::server::Server;
 use self::session::CodexSession;
-use super::{AgentError, CaseEnv, Driver, START_LIMIT, Session};
+use super::{AgentError, CaseEnv, Driver, Session};
 use crate::process::RUN_VARIABLE;
 
 /// How much of what `--version` prints is read.
@@ -65,28 +65,11 @@ enum Shared {
 }
 
 impl CodexDriver {
-    /// A driver for that binary. `mark` is put into the environment of all it starts.
+    /// A driver for that binary.
     ///
     /// # Errors
     /// If the binary does not tell its version.
-    pub async fn new(binary: &Path, mark: &str) -> Result<Self, AgentError> {
-        let (mark, homes) = (mark.to_owned(), std::env::temp_dir());
-        Self::with(
-            binary,
-            CodexConfig {
-                mark,
-                start_limit: START_LIMIT,
-                homes,
-            },
-        )
-        .await
-    }
-
-    /// The same with other settings.
-    ///
-    /// # Errors
-    /// If the binary does not tell its version.
-    pub async fn with(binary: &Path, config: CodexConfig) -> Result<Self, AgentError> {
+    pub async fn new(binary: &Path, config: CodexConfig) -> Result<Self, AgentError> {
         let version = version_of(binary, &config).await?;
         Ok(Self {
             binary: binary.to_owned(),
