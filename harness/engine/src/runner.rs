@@ -364,7 +364,9 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
         file: Some(planned.file.clone()),
         agent: info.clone(),
         seed,
-        abort_bound_ms: ABORT_BOUND_MS,
+        abort_bound_ms: scenario.abort_within.map_or(ABORT_BOUND_MS, |bound| {
+            u64::try_from(bound.as_millis()).unwrap_or(u64::MAX)
+        }),
         waived: scenario.waive.iter().map(waiver).collect(),
     };
     Case {

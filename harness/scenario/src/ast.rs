@@ -42,6 +42,9 @@ pub struct Scenario {
     pub needs: Vec<Capability>,
     /// Upper bound of every single wait in this scenario (`limit "5s"`); the runner has a default.
     pub limit: Option<Duration>,
+    /// How long an interrupted turn may take to end, beyond the grace period of 100 ms
+    /// (`abort-within "500ms"`); the rule book has a default.
+    pub abort_within: Option<Duration>,
     /// What the model answers, in order, for the main conversation.
     pub model: Model,
     /// The client's steps, in order.

@@ -304,6 +304,9 @@ fn scenario(scenario: &Scenario) -> Line {
     if let Some(limit) = scenario.limit {
         lines.push(Line::new("limit").duration(limit));
     }
+    if let Some(bound) = scenario.abort_within {
+        lines.push(Line::new("abort-within").duration(bound));
+    }
     let recording = scenario.model.recording.iter();
     let model = recording
         .map(|recording| Line::new("recording").text(&recording.name))

@@ -37,6 +37,7 @@ const SCENARIO: Context = Context {
         "about",
         "needs",
         "limit",
+        "abort-within",
         "model",
         "user",
         "interrupt",

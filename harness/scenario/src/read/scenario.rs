@@ -56,7 +56,7 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Scenario {
 
 /// Reports the second of a node that can only be there once.
 fn once<'n>(sink: &mut Sink<'_>, node: &'n Node, seen: &mut Vec<(&'n str, usize)>) {
-    if !["about", "limit", "model"].contains(&node.name.as_str()) {
+    if !["about", "limit", "abort-within", "model"].contains(&node.name.as_str()) {
         return;
     }
     let line = sink.span(node).line;
@@ -74,6 +74,28 @@ fn once<'n>(sink: &mut Sink<'_>, node: &'n Node, seen: &mut Vec<(&'n str, usize)
     }
 }
 
+/// Reads a node that bounds a time; `usage` is how it is written, what it is, and for what.
+fn bound(sink: &mut Sink<'_>, node: &Node, usage: (&'static str, &str, &str)) -> Option<Duration> {
+    let (written, what, purpose) = usage;
+    let mut fields = Fields::new(sink, node, written);
+    let arg = fields.required("a duration");
+    let bound = arg.and_then(|arg| fields.as_duration(arg, what));
+    if let (Some(arg), Some(Duration::ZERO)) = (arg, bound) {
+        fields.problem(
+            "bad-duration",
+            arg.span.clone(),
+            format!("a limit of nothing leaves no time {purpose}"),
+            "this is zero",
+            format!(
+                "write a longer one, or leave `{}` out for the default",
+                node.name
+            ),
+        );
+    }
+    fields.finish();
+    bound
+}
+
 fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
     match node.name.as_str() {
         "about" => {
@@ -84,20 +106,12 @@ fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
         }
         "needs" => needs(sink, node, &mut scenario.needs),
         "limit" => {
-            let mut fields = Fields::new(sink, node, "limit \"5s\"");
-            let arg = fields.required("a duration");
-            let limit = arg.and_then(|arg| fields.as_duration(arg, "the limit"));
-            if let (Some(arg), Some(Duration::ZERO)) = (arg, limit) {
-                fields.problem(
-                    "bad-duration",
-                    arg.span.clone(),
-                    "a limit of nothing leaves no time for any wait".to_owned(),
-                    "this is zero",
-                    "write a longer one, or leave `limit` out for the default".to_owned(),
-                );
-            }
-            fields.finish();
-            scenario.limit = limit;
+            let usage = ("limit \"5s\"", "the limit", "for any wait");
+            scenario.limit = bound(sink, node, usage);
+        }
+        "abort-within" => {
+            let usage = ("abort-within \"500ms\"", "the time", "for an abort");
+            scenario.abort_within = bound(sink, node, usage);
         }
         "model" => {
             sink.facts.model.get_or_insert(node.name_span.clone());

@@ -356,44 +356,47 @@ pub fn scenario() -> impl Strategy<Value = Scenario> {
         name(),
         option::of(text()),
         proptest::sample::subsequence(Capability::ALL.to_vec(), 0..4),
-        option::of(duration()),
+        (option::of(duration()), option::of(duration())),
         vec(text(), 0..3),
     );
-    (head, model()).prop_flat_map(|((name, about, needs, limit, waive), mut model)| {
-        let calls = if model.recording.is_some() {
-            vec!["any".to_owned()]
-        } else {
-            name_calls(&mut model)
-        };
-        let point = cut_point(calls.clone(), model.replies.len().max(1));
-        let steps = vec((option::of(point), action(calls.clone())), 0..6);
-        let expect = vec(expectation(calls), 0..5);
-        (steps, expect).prop_map(move |(steps, expect)| Scenario {
-            name: name.clone(),
-            about: about.clone(),
-            needs: needs.clone(),
-            limit,
-            model: model.clone(),
-            steps: possible(steps, &model),
-            expect: expect
-                .into_iter()
-                .map(|what| Expect {
-                    what,
-                    span: Span::default(),
-                })
-                .collect(),
-            waive: waive
-                .iter()
-                .enumerate()
-                .map(|(number, because)| Waive {
-                    rule: format!("CALL-{number}"),
-                    because: format!("because {because}"),
-                    span: Span::default(),
-                })
-                .collect(),
-            span: Span::default(),
-        })
-    })
+    (head, model()).prop_flat_map(
+        |((name, about, needs, (limit, abort_within), waive), mut model)| {
+            let calls = if model.recording.is_some() {
+                vec!["any".to_owned()]
+            } else {
+                name_calls(&mut model)
+            };
+            let point = cut_point(calls.clone(), model.replies.len().max(1));
+            let steps = vec((option::of(point), action(calls.clone())), 0..6);
+            let expect = vec(expectation(calls), 0..5);
+            (steps, expect).prop_map(move |(steps, expect)| Scenario {
+                name: name.clone(),
+                about: about.clone(),
+                needs: needs.clone(),
+                limit,
+                abort_within,
+                model: model.clone(),
+                steps: possible(steps, &model),
+                expect: expect
+                    .into_iter()
+                    .map(|what| Expect {
+                        what,
+                        span: Span::default(),
+                    })
+                    .collect(),
+                waive: waive
+                    .iter()
+                    .enumerate()
+                    .map(|(number, because)| Waive {
+                        rule: format!("CALL-{number}"),
+                        because: format!("because {because}"),
+                        span: Span::default(),
+                    })
+                    .collect(),
+                span: Span::default(),
+            })
+        },
+    )
 }
 
 /// A valid file.
