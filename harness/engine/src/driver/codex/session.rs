@@ -101,6 +101,20 @@ impl CodexSession {
             .ok_or_else(|| AgentError::Protocol("it has no thread".to_owned()))
     }
 
+    /// Ends the running turn, and waits for its end. Gives whether the process answers.
+    async fn interrupt_for_good(&self, thread: &str) -> bool {
+        let seen = self.env.tracer.len();
+        let params = json!({"threadId": thread, "turnId": current_turn(&self.env)});
+        let asked = self
+            .server
+            .client
+            .ask("turn/interrupt", &params, self.env.limit)
+            .await;
+        let ended = |what: &What| observe::turn_end(what).map(|_| ());
+        let _ = self.env.tracer.wait(seen, END_PATIENCE, ended).await;
+        !matches!(asked, Err(AgentError::TimedOut { .. }))
+    }
+
     /// Ends what the thread runs in the background, and lets the process forget the thread. Either
     /// request may be unknown to this version, or the process may be gone: nothing is lost.
     pub(super) async fn clean_up(&self, thread: &str) {
@@ -224,26 +238,15 @@ impl Session for CodexSession {
             .filter(|_| !self.server.router.is_closed())
         {
             tokio::time::sleep(SETTLE).await;
-            // A scenario that was given up may have left a turn running; mostly there is none. The end
-            // of one is still watched, so that it is not taken for a turn that never ended.
-            let (seen, active) = (self.env.tracer.len(), turn_is_active(&self.env.tracer));
-            if !active {
-                self.leave();
+            // A scenario that was given up may have left a turn running. Its end is still watched, so
+            // that it is not taken for a turn that never ended.
+            let mut answers = true;
+            if turn_is_active(&self.env.tracer) {
+                answers = self.interrupt_for_good(&thread.id).await;
             }
-            let turn_id = current_turn(&self.env);
-            let interrupt = json!({"threadId": thread.id, "turnId": turn_id});
-            let asked = self
-                .server
-                .client
-                .ask("turn/interrupt", &interrupt, self.env.limit)
-                .await;
-            if active {
-                let ended = |what: &What| observe::turn_end(what).map(|_| ());
-                let _ = self.env.tracer.wait(seen, END_PATIENCE, ended).await;
-                self.leave();
-            }
+            self.leave();
             // Who doesn't answer one request won't answer the next.
-            if !matches!(asked, Err(AgentError::TimedOut { .. })) {
+            if answers {
                 self.clean_up(&thread.id).await;
             }
         }
