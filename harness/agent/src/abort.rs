@@ -1,6 +1,7 @@
 //! Aborting the running turn, step by step in the order that the client and the model rely on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cutpoint_protocol::session::{AbortReason, EventMsg};
 
@@ -25,6 +26,10 @@ impl Dispatcher {
             if active.is_some_and(|turn| !turn.was_requested()) {
                 return;
             }
+        }
+        if core.has(Defect::ApprovalClearedFirst) {
+            lock(&core.state).approvals.clear();
+            tokio::task::yield_now().await;
         }
         let was_interrupted = std::mem::take(&mut self.just_interrupted);
         if self.abort(AbortReason::Interrupted).await {
@@ -73,6 +78,12 @@ impl Dispatcher {
         if !early {
             self.tell(&turn, reason).await;
         }
+        // Not before all calls saw the cancellation: one that still waited would take the dropped
+        // channel for a rejection, and the model would read of it.
+        if !core.has(Defect::ApprovalSurvives) {
+            lock(&core.state).approvals.clear();
+        }
+        core.hooks.point("approval.cleared").await;
         if core.has(Defect::RequestAfterAbort) {
             self.stray_request().await;
         }
@@ -86,10 +97,12 @@ impl Dispatcher {
             core.hooks.point("abort.grace").await;
             while self.task.join_next().await.is_some() {}
         };
-        if tokio::time::timeout(core.config.grace, graceful)
-            .await
-            .is_err()
-        {
+        let patience = if core.has(Defect::AbortWaitsForTool) {
+            Duration::MAX
+        } else {
+            core.config.grace
+        };
+        if tokio::time::timeout(patience, graceful).await.is_err() {
             core.hooks.point("abort.hard").await;
             self.task.abort_all();
             while self.task.join_next().await.is_some() {}

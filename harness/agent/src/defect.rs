@@ -82,6 +82,9 @@ defects! {
     IdleInterruptAborts = "idle-interrupt-aborts", "TURN-5",
         "An interrupt without an active turn aborts the last turn once more.",
         "openai/codex PR 4173";
+    AbortWaitsForTool = "abort-waits-for-tool", "TURN-6",
+        "An abort waits for the running command to end by itself.",
+        "openai/codex #28499";
     AbortTwice = "abort-twice", "TURN-7",
         "A second interrupt of the same turn emits a second TurnAborted.",
         "openai/codex #2365 rules it out";
@@ -109,6 +112,9 @@ defects! {
     MarkerOnIdle = "marker-on-idle", "MARK-4",
         "An interrupt without an active turn leaves a marker.",
         "thought up";
+    MarkerLostOnResume = "marker-lost-on-resume", "MARK-5",
+        "A resumed session's history has no markers, though the rollout does.",
+        "openai/codex #9042, carried on to a resumed session";
     TornLine = "torn-line", "ROLL-1",
         "An abort leaves out the line break between two lines of the rollout.",
         "openai/codex #24425, #45150";
@@ -121,6 +127,9 @@ defects! {
     TerminalLineMissing = "terminal-line-missing", "ROLL-4",
         "An aborted turn has no terminal line in the rollout.",
         "openai/codex #12382, #15849";
+    ItemAfterRequest = "item-after-request", "ROLL-5",
+        "The outputs of calls are written to the rollout only when their turn is complete.",
+        "openai/codex #40805, #34599 (accepted and never persisted)";
     ResumedAsComplete = "resumed-as-complete", "ROLL-6",
         "A turn that a crash cut off is closed as complete when the session is resumed.",
         "openai/codex #13379, #20392, PR 14125";
@@ -130,15 +139,33 @@ defects! {
     RequestOnResume = "request-on-resume", "REQ-2",
         "Resuming a session sends a model request that nobody asked for.",
         "observed in a released agent (mistral-vibe)";
+    RetriesAtOnce = "retries-at-once", "REQ-3",
+        "A failed request is tried again without any delay.",
+        "thought up";
+    StreamLeftOpen = "stream-left-open", "REQ-4",
+        "The response to an aborted turn is not given up: its connection stays open.",
+        "thought up";
     SteerLost = "steer-lost", "REQ-5",
         "Input that was accepted while a turn ran is lost when the turn ends first.",
         "openai/codex #40805, #34599";
     StaleTurnHeader = "stale-turn-header", "REQ-6",
         "Requests of a later turn carry the routing header of an earlier one.",
         "behaviour of Codex's turn-scoped headers, turned round";
+    ApprovalClearedFirst = "approval-cleared-first", "APPR-1",
+        "Pending approvals are dropped before the cancellation, so the model reads of a rejection.",
+        "openai/codex PR 14000, #14102";
+    ApprovalSurvives = "approval-survives", "APPR-2",
+        "An approval outlives its aborted turn, and a late answer runs the command.",
+        "behaviour of Codex's task lifecycle, turned round";
+    AbortIsDenial = "abort-is-denial", "APPR-4",
+        "An approval answered with abort counts as denied, and the turn goes on.",
+        "behaviour of Codex's approvals, turned round";
     ToolSurvives = "tool-survives", "PROC-1",
         "The running command of an aborted turn is not killed.",
         "openai/codex #4337, PR 5258, #7985";
+    ToolSurvivesShutdown = "tool-survives-shutdown", "PROC-2",
+        "A command that runs when the session is shut down is not killed.",
+        "openai/codex #21994";
     ShownTextLost = "shown-text-lost", "VIEW-3",
         "Text of an unfinished message that the user was shown is dropped.",
         "openai/codex #2759";

@@ -83,8 +83,7 @@ impl Dispatcher {
                 self.start_turn(&id, &items).await;
             }
             Op::Interrupt => self.interrupt().await,
-            // No call waits for an answer, so this one comes too late and changes nothing.
-            Op::ExecApproval { .. } => {}
+            Op::ExecApproval { call_id, decision } => self.approval(&call_id, decision).await,
             Op::Shutdown => {
                 self.shutdown(&id).await;
                 return true;
@@ -184,6 +183,7 @@ impl Dispatcher {
     }
 
     async fn shutdown(&mut self, id: &str) {
+        lock(&self.core.state).shutting_down = true;
         self.abort(AbortReason::Interrupted).await;
         self.task_ended().await;
         self.core.hooks.point("shutdown.flush").await;

@@ -10,6 +10,7 @@
 //! Architecture invariant: the agent knows nothing of the harness that drives it.
 
 mod abort;
+mod approvals;
 mod clock;
 mod config;
 mod defect;

@@ -207,6 +207,9 @@ async fn open(
 /// stays.
 async fn begin(core: &Core, restored: Restored, is_new: bool) -> Result<(), WriteFault> {
     let mut items = restored.items;
+    if core.has(Defect::MarkerLostOnResume) {
+        items.retain(|item| !cutpoint_protocol::marker::is_marker(item));
+    }
     let mut drafts = Vec::new();
     if is_new {
         let cwd = core.config.cwd.display().to_string();

@@ -8,6 +8,7 @@ use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::EventMsg;
 use tokio_util::sync::CancellationToken;
 
+use crate::approvals::Approvals;
 use crate::clock::Chance;
 use crate::config::Config;
 use crate::defect::Defect;
@@ -41,8 +42,11 @@ pub(crate) struct State {
     pub(crate) history: History,
     /// The running turn. Whoever takes it out ends it: so finish and abort can't both do so.
     pub(crate) active: Option<Active>,
+    pub(crate) approvals: Approvals,
     /// For a planted defect: a marker that waits for the next user message.
     pub(crate) late_marker: Option<Item>,
+    /// For a planted defect: the client has asked for the end of the session.
+    pub(crate) shutting_down: bool,
     /// For a planted defect: a routing header that outlived its turn.
     pub(crate) stale_header: Option<String>,
 }
@@ -79,6 +83,8 @@ pub(crate) struct Live {
     pub(crate) calls: Vec<LiveCall>,
     /// For a planted defect: the call that is being written, and its text so far.
     pub(crate) half_call: Option<(Item, String)>,
+    /// For a planted defect: lines that are written when the turn is complete.
+    pub(crate) late: Vec<Draft>,
     pub(crate) last_message: Option<String>,
     pub(crate) input_tokens: u64,
     pub(crate) output_tokens: u64,

@@ -2,6 +2,7 @@
 
 mod connect;
 mod http;
+pub(crate) mod left_open;
 pub(crate) mod refusal;
 pub(crate) mod request;
 

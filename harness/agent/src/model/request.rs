@@ -58,6 +58,12 @@ fn tools() -> Value {
                     },
                     "workdir": {"type": "string", "description": "Where to run it."},
                     "timeout_ms": {"type": "number", "description": "When to end it."},
+                    "sandbox_permissions": {
+                        "type": "string",
+                        "enum": ["use_default", "require_escalated"],
+                        "description": "`require_escalated` asks the user first.",
+                    },
+                    "justification": {"type": "string", "description": "What the user is told."},
                 },
                 "required": ["command"],
                 "additionalProperties": false,

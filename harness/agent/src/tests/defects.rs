@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutpoint_protocol::pairing::Fault;
 use cutpoint_protocol::rollout::RolloutLine;
-use cutpoint_protocol::session::{AbortReason, EventMsg};
+use cutpoint_protocol::session::{AbortReason, Decision, EventMsg, Op};
 use tokio::sync::watch;
 
 use super::support::{Client, Entry, Reply, Rig, ToolStep, aborts, is_aborted};
@@ -408,4 +408,133 @@ async fn shown_text_lost() {
     client.user("next").await;
     client.end().await;
     assert_eq!(rig.request(1).outline(), ["u:hi", "marker", "u:next"]);
+}
+
+/// A call waits for approval.
+async fn asked(defect: Defect, replies: Vec<Reply>) -> (Rig, Client) {
+    let rig = Rig::new(replies, vec![vec![ToolStep::Exit(0)]]).with(defect);
+    let mut client = rig.start().await;
+    client.user("go").await;
+    client
+        .until(|msg| matches!(msg, EventMsg::ExecApprovalRequest { .. }))
+        .await;
+    (rig, client)
+}
+
+async fn decide(client: &mut Client, decision: Decision) {
+    let call_id = "c1".to_owned();
+    client.submit(Op::ExecApproval { call_id, decision }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn approval_cleared_first() {
+    let replies = vec![
+        Reply::asking("r1", &[("c1", "run")]),
+        Reply::Silence,
+        Reply::text("r2", "ok"),
+    ];
+    let (rig, mut client) = asked(Defect::ApprovalClearedFirst, replies).await;
+    client.interrupt().await;
+    assert!(is_aborted(&client.end().await, AbortReason::Interrupted));
+    let output = rig.request(1).output("c1");
+    assert!(output.contains("did not allow"), "{output}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn approval_survives() {
+    let replies = vec![Reply::asking("r1", &[("c1", "run")])];
+    let (rig, mut client) = asked(Defect::ApprovalSurvives, replies).await;
+    client.interrupt().await;
+    client.end().await;
+    decide(&mut client, Decision::Approved).await;
+    client.begin_of_tool().await;
+    assert_eq!(lock(&rig.tools.commands).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn abort_is_denial() {
+    let replies = vec![
+        Reply::asking("r1", &[("c1", "run")]),
+        Reply::text("r2", "ok"),
+    ];
+    let (rig, mut client) = asked(Defect::AbortIsDenial, replies).await;
+    decide(&mut client, Decision::Abort).await;
+    assert!(matches!(client.end().await, EventMsg::TurnComplete { .. }));
+    assert!(rig.request(1).output("c1").contains("did not allow"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn abort_waits_for_tool() {
+    let (open, gate) = watch::channel(false);
+    let tool = vec![ToolStep::Gate(gate), ToolStep::Exit(0)];
+    let rig =
+        Rig::new(vec![Reply::shell("r1", &["c1"])], vec![tool]).with(Defect::AbortWaitsForTool);
+    let mut client = rig.start().await;
+    client.user("go").await;
+    client.begin_of_tool().await;
+    client.interrupt().await;
+    let patience = Duration::from_secs(60);
+    let end = tokio::time::timeout(patience, client.events.recv()).await;
+    assert!(end.is_err(), "{end:?}");
+    open.send_replace(true);
+    assert!(is_aborted(&client.end().await, AbortReason::Interrupted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn marker_lost_on_resume() {
+    let mut aftermath = interrupted_tool(Defect::MarkerLostOnResume).await;
+    let path = aftermath.client.session.rollout_path().to_owned();
+    aftermath.client.session.kill();
+    aftermath.client = aftermath.rig.resume(path).await;
+    let request = aftermath.next_turn().await;
+    assert_eq!(request.outline(), ["u:go", "c:c1", "o:c1", "u:next"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn item_after_request() {
+    let replies = vec![Reply::shell("r1", &["c1"]), Reply::Silence];
+    let tool = vec![ToolStep::Exit(0)];
+    let rig = Rig::new(replies, vec![tool]).with(Defect::ItemAfterRequest);
+    let mut client = rig.start().await;
+    client.user("go").await;
+    client
+        .until(|msg| matches!(msg, EventMsg::ExecCommandEnd { .. }))
+        .await;
+    client.rest().await;
+    assert_eq!(rig.request(1).outline(), ["u:go", "c:c1", "o:c1"]);
+    let lines = rig.store.outline(client.session.rollout_path());
+    assert!(!lines.contains(&"o:c1".to_owned()), "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_at_once() {
+    let rig = Rig::new(vec![Reply::status(500); 9], vec![]).with(Defect::RetriesAtOnce);
+    let mut client = rig.start().await;
+    let start = tokio::time::Instant::now();
+    client.user("go").await;
+    assert!(matches!(client.end().await, EventMsg::TurnFailed { .. }));
+    assert!(rig.requests() > 2 && start.elapsed() < Duration::from_millis(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_left_open() {
+    let first = Reply::text("r1", "hello").hang_after("response.output_text.delta", 1);
+    let rig = Rig::new(vec![first], vec![]).with(Defect::StreamLeftOpen);
+    let mut client = rig.start().await;
+    client.user("hi").await;
+    client.delta().await;
+    client.interrupt().await;
+    client.rest().await;
+    assert_eq!(*rig.model.closed.borrow(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tool_survives_shutdown() {
+    let replies = vec![Reply::shell("r1", &["c1"])];
+    let rig = Rig::new(replies, vec![vec![ToolStep::Hang]]).with(Defect::ToolSurvivesShutdown);
+    let mut client = rig.start().await;
+    client.user("go").await;
+    client.begin_of_tool().await;
+    client.shutdown().await;
+    assert_eq!(rig.tools.alive(), 1);
 }

@@ -1,5 +1,6 @@
 //! Tests with scripted parts: a model, tools and a store that do what the test says.
 
+mod approvals;
 mod calls;
 mod defects;
 mod http;

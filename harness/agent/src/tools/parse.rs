@@ -50,6 +50,14 @@ pub(crate) fn command(call: &Item, kind: CallKind, cwd: &Path) -> Result<ToolCom
     }
 }
 
+/// Whether the user must allow the call's command first.
+pub(crate) fn asks_approval(call: &Item, kind: CallKind) -> bool {
+    let arguments = call.text("arguments").unwrap_or_default();
+    let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
+    let is_shell = kind == CallKind::Function && call.text("name") == Some("shell");
+    is_shell && arguments["sandbox_permissions"] == "require_escalated"
+}
+
 fn from_fields(fields: &Value, directory: &str, cwd: &Path) -> Result<ToolCommand, String> {
     let words = fields["command"].as_array();
     let words = words.ok_or("`command` must be an array of strings")?;

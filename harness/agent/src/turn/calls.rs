@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use cutpoint_protocol::Item;
 use cutpoint_protocol::item::CallKind;
-use cutpoint_protocol::session::EventMsg;
+use cutpoint_protocol::session::{Decision, EventMsg};
 
 use super::{Failure, Worker};
+use crate::approvals::Waiting;
 use crate::defect::Defect;
 use crate::lock;
 use crate::rollout::Draft;
@@ -20,6 +21,7 @@ impl Worker {
     pub(super) async fn call(&mut self, item: Item, kind: CallKind) -> Result<bool, Failure> {
         let call_id = item.call_id().unwrap_or_default().to_owned();
         let command = parse::command(&item, kind, &self.core.config.cwd);
+        let asks = parse::asks_approval(&item, kind);
         let mut refused = None;
         self.core
             .record(|state| {
@@ -60,7 +62,7 @@ impl Worker {
                     turn: Arc::clone(&self.turn),
                     call_id,
                 };
-                self.crew.add(call.run(command));
+                self.crew.add(call.run(command, asks));
             }
             Err(why) => {
                 self.turn
@@ -79,8 +81,19 @@ struct Call {
 }
 
 impl Call {
-    async fn run(self, command: ToolCommand) {
+    async fn run(self, command: ToolCommand, asks: bool) {
         let token = self.turn.token.clone();
+        let allowed = tokio::select! {
+            biased;
+            () = token.cancelled() => return,
+            allowed = self.is_allowed(&command, asks) => allowed,
+        };
+        if !allowed {
+            let output = parse::failed("the user did not allow it");
+            return self
+                .turn
+                .with_call(&self.call_id, |call| call.output = Some(output));
+        }
         let argv = command.argv.clone();
         let timeout = command.timeout;
         let spawned = tokio::select! {
@@ -93,7 +106,7 @@ impl Call {
         };
         let ended = tokio::select! {
             biased;
-            () = token.cancelled() => None,
+            () = token.cancelled(), if !self.core.has(Defect::AbortWaitsForTool) => None,
             ended = self.follow(tool.as_mut(), argv, timeout) => Some(ended),
         };
         let Some((exit_code, output)) = ended else {
@@ -108,6 +121,31 @@ impl Call {
             () = token.cancelled() => {}
             () = self.emit(self.end(exit_code, printed)) => {}
         }
+    }
+
+    /// Whether the command may run: the user is asked, if the call wants that and the answer is not
+    /// known yet.
+    async fn is_allowed(&self, command: &ToolCommand, asks: bool) -> bool {
+        if !asks {
+            return true;
+        }
+        let asked = lock(&self.core.state)
+            .approvals
+            .ask(&self.call_id, &self.turn, command);
+        let Some(answer) = asked else {
+            return true;
+        };
+        self.emit(EventMsg::ExecApprovalRequest {
+            turn_id: self.turn.id.clone(),
+            call_id: self.call_id.clone(),
+            command: command.argv.clone(),
+        })
+        .await;
+        self.core.hooks.point("approval.asked").await;
+        // When nobody is left who could say yes, the command must not run.
+        let decision = answer.await.unwrap_or(Decision::Denied);
+        self.core.hooks.point("approval.decided").await;
+        matches!(decision, Decision::Approved | Decision::ApprovedForSession)
     }
 
     async fn spawn(&self, command: ToolCommand) -> Option<Box<dyn RunningTool>> {
@@ -184,7 +222,10 @@ impl Call {
     /// The turn is cancelled: the tool goes with it.
     async fn cut_off(&self, mut tool: Box<dyn RunningTool>) {
         self.core.hooks.point("tool.kill").await;
-        if self.core.has(Defect::ToolSurvives) {
+        let survives_end = self.core.has(Defect::ToolSurvivesShutdown);
+        if self.core.has(Defect::ToolSurvives)
+            || (survives_end && lock(&self.core.state).shutting_down)
+        {
             return std::mem::forget(tool);
         }
         let rest = tool.kill().await;
@@ -214,6 +255,17 @@ impl Call {
     async fn emit(&self, msg: EventMsg) {
         self.core.events.emit(&self.turn.submission, msg).await;
     }
+}
+
+/// For a planted defect: a call of a dead turn, run after all.
+pub(crate) async fn stray_call(core: Arc<Core>, late: Waiting) {
+    let turn = Turn::new(&late.turn.submission, late.turn.id.clone(), 0);
+    let call = Call {
+        core,
+        turn: Arc::new(turn),
+        call_id: late.call_id,
+    };
+    call.run(late.command, false).await;
 }
 
 impl Turn {

@@ -29,7 +29,8 @@ pub(super) async fn complete(core: &Arc<Core>, turn: &Turn) {
     };
     let recorded = core
         .record(|state| {
-            let mut drafts = leave(core.config.defects, state, active);
+            let mut drafts = std::mem::take(&mut lock(&turn.live).late);
+            drafts.extend(leave(core.config.defects, state, active));
             drafts.push(Draft::token_count(&turn.id, used.0, used.1));
             drafts.push(Draft::turn_complete(&turn.id, message.as_deref()));
             drafts
@@ -79,6 +80,8 @@ pub(crate) async fn failed(core: &Core, active: Active, message: String) {
     core.events
         .emit(&turn.submission, EventMsg::TurnFailed { turn_id, message })
         .await;
+    // The turn's calls are gone by now, so nobody is told of a rejection.
+    lock(&core.state).approvals.clear();
 }
 
 /// Saves what an aborted turn had in hand: texts that the user was shown, outputs that calls are

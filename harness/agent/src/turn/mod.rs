@@ -11,8 +11,11 @@ use std::sync::Arc;
 
 use cutpoint_protocol::session::EventMsg;
 
+pub(crate) use calls::stray_call;
 pub(crate) use end::{failed, wind_down};
 
+use crate::defect::Defect;
+use crate::lock;
 use crate::rollout::WriteFault;
 use crate::shared::{Core, Turn};
 use crew::Crew;
@@ -84,7 +87,14 @@ impl Worker {
         self.core.hooks.point("turn.calls").await;
         self.crew.idle().await;
         self.core
-            .record(|state| self.turn.collect_outputs(state))
+            .record(|state| {
+                let drafts = self.turn.collect_outputs(state);
+                if self.core.has(Defect::ItemAfterRequest) {
+                    lock(&self.turn.live).late.extend(drafts);
+                    return Vec::new();
+                }
+                drafts
+            })
             .await?;
         Ok(())
     }

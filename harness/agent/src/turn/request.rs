@@ -10,6 +10,7 @@ use cutpoint_protocol::session::EventMsg;
 use super::{Failure, Worker};
 use crate::defect::Defect;
 use crate::lock;
+use crate::model::left_open::LeftOpen;
 use crate::model::{ModelError, ModelRequest, ModelStream, refusal, request};
 use crate::rollout::Draft;
 
@@ -32,7 +33,10 @@ impl Worker {
             self.turn.requested.store(true, Ordering::Release);
             let open = self.core.model.open(request);
             let error = match tokio::time::timeout(self.core.config.stream_idle, open).await {
-                Ok(Ok(stream)) => {
+                Ok(Ok(mut stream)) => {
+                    if self.core.has(Defect::StreamLeftOpen) {
+                        stream = Box::new(LeftOpen::new(stream, &self.core.life));
+                    }
                     if let Some(routing) = stream.turn_state() {
                         lock(&self.turn.live).routing = Some(routing.to_owned());
                     }
@@ -62,7 +66,10 @@ impl Worker {
                 .core
                 .chance
                 .backoff(self.core.config.backoff_base, attempt);
-            let delay = asked.map_or(backoff, |asked| asked.min(RETRY_AFTER_LIMIT));
+            let mut delay = asked.map_or(backoff, |asked| asked.min(RETRY_AFTER_LIMIT));
+            if self.core.has(Defect::RetriesAtOnce) {
+                delay = Duration::ZERO;
+            }
             let message = format!(
                 "{}; retrying {attempt}/{limit} in {delay:.1?}",
                 describe(&error)

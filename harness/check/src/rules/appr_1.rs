@@ -10,7 +10,14 @@ use crate::view::{At, Call, Role, View};
 pub(super) struct PendingApprovalIsAborted;
 
 /// Words with which an output says that the user said no.
-const REJECTED: &[&str] = &["reject", "denied", "declined", "not approved", "refused"];
+const REJECTED: &[&str] = &[
+    "reject",
+    "denied",
+    "declined",
+    "not approved",
+    "refused",
+    "did not allow",
+];
 
 impl Invariant for PendingApprovalIsAborted {
     fn id(&self) -> &'static str {
@@ -174,6 +181,7 @@ mod tests {
                 .message
                 .contains("rejected")
         );
+        breaks("APPR-1", &told("error: the user did not allow it"));
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub(super) fn capabilities() -> BTreeSet<Capability> {
         Capability::Points,
         Capability::ServerHistory,
         Capability::ShownOutput,
+        Capability::Approvals,
     ])
 }
 

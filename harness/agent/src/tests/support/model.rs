@@ -49,6 +49,27 @@ impl Reply {
         Self::compose(id, &contents)
     }
 
+    /// Function calls of `shell` that ask for approval, each with its program.
+    pub(crate) fn asking(id: &str, calls: &[(&str, &str)]) -> Self {
+        let arguments = |program| {
+            format!(r#"{{"command":["{program}"],"sandbox_permissions":"require_escalated"}}"#)
+        };
+        let calls: Vec<_> = calls
+            .iter()
+            .map(|(call_id, program)| (*call_id, arguments(*program)))
+            .collect();
+        let contents: Vec<_> = calls
+            .iter()
+            .map(|(call_id, arguments)| Content::Function {
+                call_id,
+                name: "shell",
+                arguments,
+                chunks: 2,
+            })
+            .collect();
+        Self::compose(id, &contents)
+    }
+
     pub(crate) fn compose(id: &str, contents: &[Content<'_>]) -> Self {
         let mut composer = Composer::new(id, "m", 1);
         contents.iter().for_each(|content| composer.item(content));

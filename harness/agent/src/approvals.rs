@@ -1,0 +1,101 @@
+//! Calls that wait for the user's approval, and the user's answers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use cutpoint_protocol::session::Decision;
+use tokio::sync::oneshot;
+
+use crate::defect::Defect;
+use crate::dispatch::Dispatcher;
+use crate::lock;
+use crate::shared::{Core, Turn};
+use crate::tools::ToolCommand;
+use crate::turn;
+
+/// A call that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) call_id: String,
+    pub(crate) turn: Arc<Turn>,
+    pub(crate) command: ToolCommand,
+    answer: oneshot::Sender<Decision>,
+}
+
+/// The calls that wait, and what the user allowed once and for all.
+#[derive(Debug, Default)]
+pub(crate) struct Approvals {
+    /// By call id. An entry may outlive its call for a moment; whoever answers it then is too late.
+    waiting: HashMap<String, Waiting>,
+    /// The words of commands that need not be asked for again in this session.
+    allowed: HashSet<Vec<String>>,
+}
+
+impl Approvals {
+    /// Lets a call wait for an answer; nothing if the user has given it for the whole session.
+    pub(crate) fn ask(
+        &mut self,
+        call_id: &str,
+        turn: &Arc<Turn>,
+        command: &ToolCommand,
+    ) -> Option<oneshot::Receiver<Decision>> {
+        if self.allowed.contains(&command.argv) {
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting {
+            call_id: call_id.to_owned(),
+            turn: Arc::clone(turn),
+            command: command.clone(),
+            answer,
+        };
+        self.waiting.insert(call_id.to_owned(), waiting);
+        Some(answered)
+    }
+
+    fn is_waiting(&self, call_id: &str) -> bool {
+        let waiting = self.waiting.get(call_id);
+        waiting.is_some_and(|waiting| !waiting.answer.is_closed())
+    }
+
+    /// Gives a call its answer. What waited no more is returned: the answer came too late, and
+    /// nothing is remembered of it.
+    fn answer(&mut self, call_id: &str, decision: Decision) -> Option<Waiting> {
+        let mut waiting = self.waiting.remove(call_id)?;
+        if waiting.answer.is_closed() {
+            return Some(waiting);
+        }
+        let words = std::mem::take(&mut waiting.command.argv);
+        if waiting.answer.send(decision).is_ok() && decision == Decision::ApprovedForSession {
+            self.allowed.insert(words);
+        }
+        None
+    }
+
+    /// Forgets who waits. For a call that still does, it is as if the user had said no.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+    }
+}
+
+impl Dispatcher {
+    /// An answer goes to the call that waits for it; "abort" is an interrupt of the turn. An answer
+    /// that comes too late finds nobody and changes nothing.
+    pub(crate) async fn approval(&mut self, call_id: &str, decision: Decision) {
+        let core = Arc::clone(&self.core);
+        core.hooks.point("approval.answered").await;
+        if decision == Decision::Abort && !core.has(Defect::AbortIsDenial) {
+            let waits = lock(&core.state).approvals.is_waiting(call_id);
+            if waits {
+                self.interrupt().await;
+            }
+            return;
+        }
+        let late = lock(&core.state).approvals.answer(call_id, decision);
+        let runs = core.has(Defect::ApprovalSurvives) && decision == Decision::Approved;
+        if let Some(late) = late.filter(|_| runs) {
+            let work = turn::stray_call(Arc::clone(&core), late);
+            self.task.spawn(Core::until_killed(core.life.clone(), work));
+        }
+    }
+}
