@@ -108,6 +108,12 @@ const KNOWN: &[Known] = &[
         broken: &["VIEW-3"],
         always: true,
     },
+    // docs/findings/codex-0.169.0.md#a-turn-does-not-end-when-the-client-leaves
+    Known {
+        file: "scenarios/tools/shut-down.kdl",
+        broken: &["TURN-1", "unmet"],
+        always: true,
+    },
     // docs/findings/codex-0.169.0.md#commands-outlive-the-interrupt
     Known {
         file: "scenarios/tools/no-process-left.kdl",
