@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::{CaseConfig, Script};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
-use cutpoint_recording::{Recording, Severity};
+use cutpoint_recording::{Problem, Recording};
 
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
@@ -45,10 +45,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     for problem in &problems {
         complain!("{problem}");
     }
-    if problems
-        .iter()
-        .any(|problem| problem.severity == Severity::Error)
-    {
+    if problems.iter().any(Problem::is_error) {
         return Err(Failure::usage("the recording is not valid"));
     }
     runtime()?.block_on(serve(arguments, recording))

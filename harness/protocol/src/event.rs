@@ -141,11 +141,6 @@ impl StreamEvent {
         &self.0
     }
 
-    /// The event as a JSON object, to change.
-    pub fn as_map_mut(&mut self) -> &mut Map<String, Value> {
-        &mut self.0
-    }
-
     /// The event as JSON text on one line.
     pub fn to_json(&self) -> String {
         Value::Object(self.0.clone()).to_string()

@@ -105,11 +105,6 @@ impl Decoder {
         Ok(())
     }
 
-    /// Whether bytes of an unfinished event are waiting: the stream ended in the middle of one.
-    pub fn has_partial(&self) -> bool {
-        !self.line.is_empty() || self.has_data || !self.current.event.is_empty()
-    }
-
     fn grow(&self, more: usize) -> Result<(), SseError> {
         if self.block_bytes + self.line.len() + more > self.limit_bytes {
             return Err(SseError::TooLarge {

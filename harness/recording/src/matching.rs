@@ -104,16 +104,13 @@ fn remember(exchange: &Exchange, mut history: Vec<Item>, known: &mut HashMap<Str
     known.extend(id.map(|id| (id, history)));
 }
 
-pub(crate) fn match_request(
-    recording: &Recording,
-    history: &[Item],
-    already_served: &[usize],
-) -> Match {
-    recording.matcher().match_request(history, already_served)
-}
-
 impl Matcher {
-    /// As [`Recording::match_request`].
+    /// The exchange that answers a request with this whole history.
+    ///
+    /// `already_served` are the numbers of the exchanges that were served before. Exchanges with a
+    /// recorded request match by content (see [`crate::normalise`]): the first equal one that was
+    /// not served yet, else the last equal one, so that a retry gets an answer. Exchanges without a
+    /// request are taken in order within the conversation.
     pub fn match_request(&self, history: &[Item], already_served: &[usize]) -> Match {
         let wanted = normalise(history);
         let served: HashSet<usize> = already_served.iter().copied().collect();

@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::files::Part;
 use crate::load::{self, Limits};
 use crate::manifest::VERSION;
-use crate::matching::{self, Match};
 use crate::problem::{LoadErrors, Problem};
 use crate::{save, validate};
 
@@ -142,20 +141,6 @@ impl Recording {
         self.exchanges
             .iter()
             .find(|exchange| exchange.number == number)
-    }
-
-    /// The exchange that answers a request with this whole history.
-    ///
-    /// `already_served` are the numbers of the exchanges that were served before. Exchanges with a
-    /// recorded request match by content (see [`crate::normalise`]): the first equal one that was
-    /// not served yet, else the last equal one, so that a retry gets an answer. Exchanges without a
-    /// request are taken in order within the conversation.
-    pub fn match_request(
-        &self,
-        history: &[cutpoint_protocol::Item],
-        already_served: &[usize],
-    ) -> Match {
-        matching::match_request(self, history, already_served)
     }
 }
 

@@ -563,7 +563,7 @@ fn nothing_left(
         );
     }
     let mut message = format!(
-        "request {} of the conversation, but only {} replies are scripted; add a `reply` for it.\n",
+        "request {} of the conversation has no reply ({} scripted); add a `reply` for it.\n",
         served + 1,
         replies.len()
     );

@@ -83,7 +83,7 @@ fn the_same_conversation_elsewhere_is_the_same() {
     assert_eq!(normalise(&items(&here())), normalise(&items(&there())));
     let recording = recording(&[&[message("user", "x")], &here()]);
     assert_eq!(
-        recording.match_request(&items(&there()), &[]),
+        recording.matcher().match_request(&items(&there()), &[]),
         Match::Exact(2)
     );
 }
@@ -122,11 +122,20 @@ fn of_equal_ones_the_first_that_was_not_served() {
     let same: &[Value] = &[message("user", "x")];
     let recording = recording(&[same, same, &[message("user", "y")]]);
     let history = items(same);
-    assert_eq!(recording.match_request(&history, &[]), Match::Exact(1));
-    assert_eq!(recording.match_request(&history, &[1]), Match::Exact(2));
-    assert_eq!(recording.match_request(&history, &[2]), Match::Exact(1));
     assert_eq!(
-        recording.match_request(&history, &[1, 2]),
+        recording.matcher().match_request(&history, &[]),
+        Match::Exact(1)
+    );
+    assert_eq!(
+        recording.matcher().match_request(&history, &[1]),
+        Match::Exact(2)
+    );
+    assert_eq!(
+        recording.matcher().match_request(&history, &[2]),
+        Match::Exact(1)
+    );
+    assert_eq!(
+        recording.matcher().match_request(&history, &[1, 2]),
         Match::Exact(2),
         "a retry"
     );
@@ -143,7 +152,8 @@ fn a_miss_shows_the_nearest_exchange() {
     let long = format!("{} the end", "0123456789".repeat(40));
     values[5] = output("call_1", "{\"output\":\"c\"}\nsecond line");
     values.push(message("user", &long));
-    let Match::Diverged { nearest, diff } = recording.match_request(&items(&values), &[]) else {
+    let Match::Diverged { nearest, diff } = recording.matcher().match_request(&items(&values), &[])
+    else {
         panic!("it matched");
     };
     assert_eq!(nearest, 2);
@@ -173,7 +183,9 @@ fn a_difference_late_in_a_long_line_is_seen() {
         )]
     };
     let recording = recording(&[&text("recorded")]);
-    let Match::Diverged { diff, .. } = recording.match_request(&items(&text("requested")), &[])
+    let Match::Diverged { diff, .. } = recording
+        .matcher()
+        .match_request(&items(&text("requested")), &[])
     else {
         panic!("it matched");
     };
@@ -191,7 +203,8 @@ fn a_difference_late_in_a_long_line_is_seen() {
 fn a_difference_between_many_lines_is_bounded() {
     let text = |word: &str| [message("user", &format!("{word}\n").repeat(3000))];
     let recording = recording(&[&text("a")]);
-    let Match::Diverged { diff, .. } = recording.match_request(&items(&text("b")), &[]) else {
+    let Match::Diverged { diff, .. } = recording.matcher().match_request(&items(&text("b")), &[])
+    else {
         panic!("it matched");
     };
     assert_eq!(diff.lines().count(), 63);
@@ -221,8 +234,9 @@ fn bare_captures_are_taken_in_the_order_of_the_conversation() {
         &[message("assistant", "f"), message("user", "g")],
     ]
     .concat();
-    let matched =
-        |values: &[Value], served: &[usize]| recording.match_request(&items(values), served);
+    let matched = |values: &[Value], served: &[usize]| {
+        recording.matcher().match_request(&items(values), served)
+    };
     assert_eq!(matched(&first, &[]), Match::Exact(1));
     assert_eq!(matched(&second, &[1]), Match::Exact(2));
     assert_eq!(matched(&third, &[]), Match::Exact(3));
@@ -242,7 +256,7 @@ fn a_history_in_pieces_is_put_together() {
         message("user", "c"),
     ];
     assert_eq!(
-        recording.match_request(&items(&whole), &[1]),
+        recording.matcher().match_request(&items(&whole), &[1]),
         Match::Exact(2)
     );
 }
@@ -252,7 +266,7 @@ fn requests_for_something_else_are_no_candidates() {
     let mut recording = recording(&[&[], &[message("user", "a")]]);
     recording.exchanges[0].request.as_mut().unwrap().path = "/v1/models".to_owned();
     assert_eq!(
-        recording.match_request(&[], &[]),
+        recording.matcher().match_request(&[], &[]),
         Match::Diverged {
             nearest: 2,
             diff:
