@@ -240,7 +240,7 @@ async fn when_no_reply_is_left_the_answer_says_what_was_asked() {
     let message = body["error"]["message"].as_str().unwrap();
     assert_eq!(status, 500);
     assert!(
-        message.contains("request 2 of the conversation, but only 1 replies"),
+        message.contains("request 2 of the conversation has no reply (1 scripted)"),
         "{message}"
     );
     assert!(message.contains("+ user \"again\""), "{message}");
