@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cutpoint_agent::Defect;
 use cutpoint_engine::driver::Driver;
 use cutpoint_engine::driver::codex::{CodexConfig, CodexDriver};
+use cutpoint_engine::driver::front::FrontDriver;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::driver::stdio::{StdioCommand, StdioDriver};
 
@@ -23,6 +24,8 @@ pub enum AgentSpec {
     Reference,
     /// `reference-stdio`
     ReferenceStdio,
+    /// `reference-jsonrpc`
+    ReferenceJsonRpc,
     /// `stdio:PROGRAM`
     Stdio(PathBuf),
     /// `codex`, `codex@VERSION`
@@ -39,6 +42,7 @@ impl FromStr for AgentSpec {
             None => match text {
                 "reference" => Self::Reference,
                 "reference-stdio" => Self::ReferenceStdio,
+                "reference-jsonrpc" => Self::ReferenceJsonRpc,
                 "codex" => Self::Codex(None),
                 _ => return Err(unknown(text)),
             },
@@ -56,7 +60,7 @@ impl FromStr for AgentSpec {
 
 fn unknown(text: &str) -> String {
     format!(
-        "no agent `{text}`; there are reference, reference-stdio, stdio:PROGRAM, codex, codex@VERSION, codex:PATH"
+        "no agent `{text}`; there are reference, reference-stdio, reference-jsonrpc, stdio:PROGRAM, codex, codex@VERSION, codex:PATH"
     )
 }
 
@@ -65,6 +69,7 @@ impl std::fmt::Display for AgentSpec {
         match self {
             Self::Reference => f.write_str("reference"),
             Self::ReferenceStdio => f.write_str("reference-stdio"),
+            Self::ReferenceJsonRpc => f.write_str("reference-jsonrpc"),
             Self::Stdio(path) => write!(f, "stdio:{}", path.display()),
             Self::Codex(None) => f.write_str("codex"),
             Self::Codex(Some(version)) => write!(f, "codex@{version}"),
@@ -76,7 +81,10 @@ impl std::fmt::Display for AgentSpec {
 impl AgentSpec {
     /// Whether planted defects can be switched on in it.
     pub fn takes_defects(&self) -> bool {
-        matches!(self, Self::Reference | Self::ReferenceStdio)
+        matches!(
+            self,
+            Self::Reference | Self::ReferenceStdio | Self::ReferenceJsonRpc
+        )
     }
 
     /// Makes the driver.
@@ -85,37 +93,54 @@ impl AgentSpec {
         defects: &[Defect],
         config: &CodexConfig,
     ) -> Result<Arc<dyn Driver>, Failure> {
-        let stdio = |command, name, defects| {
-            let driver = StdioDriver::new(command, name, defects, &config.mark);
-            Arc::new(driver.start_limit(config.start_limit))
+        let names: Vec<String> = defects
+            .iter()
+            .map(|defect| defect.name().to_owned())
+            .collect();
+        let front = |program| {
+            let driver = FrontDriver::new(
+                agent_of(program, &["--jsonrpc"]),
+                names.clone(),
+                &config.mark,
+            );
+            driver.start_limit(config.start_limit)
         };
-        let names = || {
-            defects
-                .iter()
-                .map(|defect| defect.name().to_owned())
-                .collect()
+        let stdio = |command, name| {
+            let driver = StdioDriver::new(command, name, names.clone(), &config.mark);
+            driver.start_limit(config.start_limit)
         };
         Ok(match self {
             Self::Reference => Arc::new(ReferenceDriver::new(defects.to_vec())),
             Self::ReferenceStdio => {
-                let program = std::env::current_exe()
-                    .map_err(|error| Failure::trouble(format!("where is this program? {error}")))?;
-                let command = StdioCommand {
-                    program,
-                    arguments: vec!["agent".to_owned()],
-                };
-                stdio(command, "reference", names())
+                let program = this_program()?;
+                let driver = stdio(agent_of(program.clone(), &[]), "reference");
+                Arc::new(driver.front(front(program)))
             }
+            Self::ReferenceJsonRpc => Arc::new(front(this_program()?)),
             Self::Stdio(path) => {
                 let command = StdioCommand {
                     program: existing(path)?,
                     arguments: Vec::new(),
                 };
-                stdio(command, "stdio", names())
+                Arc::new(stdio(command, "stdio"))
             }
             Self::Codex(version) => codex(&find_codex(version.as_deref())?, config).await?,
             Self::CodexBinary(path) => codex(&existing(path)?, config).await?,
         })
+    }
+}
+
+fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|error| Failure::trouble(format!("where is this program? {error}")))
+}
+
+/// `cutpoint agent`, with options.
+fn agent_of(program: PathBuf, options: &[&str]) -> StdioCommand {
+    let words = std::iter::once("agent").chain(options.iter().copied());
+    StdioCommand {
+        program,
+        arguments: words.map(str::to_owned).collect(),
     }
 }
 
@@ -197,6 +222,7 @@ mod tests {
         for text in [
             "reference",
             "reference-stdio",
+            "reference-jsonrpc",
             "stdio:a b",
             "codex",
             "codex@0.169.0",

@@ -3,6 +3,7 @@
 mod agent_spec;
 mod cmd;
 mod exit_code;
+mod explorer;
 mod files;
 mod interrupt;
 mod out;
@@ -39,6 +40,12 @@ const EXIT_CODES: &str = "Exit codes:
 enum Command {
     /// Run scenarios on agents and check the rule book.
     Run(cmd::run::Arguments),
+    /// Try what a user does at every point of the reference agent, exhaustively within a bound.
+    Sweep(cmd::sweep::Arguments),
+    /// Search beyond what a sweep tries: draw scenarios and schedules at random.
+    Fuzz(cmd::fuzz::Arguments),
+    /// Run a schedule that a sweep has found once more.
+    Replay(cmd::replay::Arguments),
     /// Prove the rules: run every planted defect, and see that its rule catches it.
     Mutate(cmd::mutate::Arguments),
     /// Serve a recording as a stand-alone mock of the Responses API.
@@ -47,7 +54,9 @@ enum Command {
     Rules(cmd::rules::Arguments),
     /// Lay out scenario files in the canonical form.
     Fmt(cmd::fmt::Arguments),
-    /// Show the agents that can be run here, and the planted defects of the reference agent.
+    /// Show the planted defects of the reference agent, or one in full.
+    Defects(cmd::defects::Arguments),
+    /// Show the agents that can be run here.
     Agents(cmd::agents::Arguments),
     /// Run the reference agent on stdin and stdout, as JSON lines.
     Agent(cmd::agent::Arguments),
@@ -60,9 +69,13 @@ fn main() -> process::ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => cmd::run::run(&arguments),
         Command::Mutate(arguments) => cmd::mutate::run(&arguments),
+        Command::Sweep(arguments) => cmd::sweep::run(&arguments),
+        Command::Fuzz(arguments) => cmd::fuzz::run(&arguments),
+        Command::Replay(arguments) => cmd::replay::run(&arguments),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Rules(arguments) => cmd::rules::run(&arguments),
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),
+        Command::Defects(arguments) => cmd::defects::run(&arguments),
         Command::Agents(arguments) => cmd::agents::run(&arguments),
         Command::Agent(arguments) => cmd::agent::run(&arguments),
         Command::Completions(arguments) => cmd::completions::run::<Arguments>(&arguments),

@@ -18,6 +18,8 @@ pub struct Wanted<'a> {
     pub junit: Option<&'a Path>,
     /// Results as JSON lines.
     pub json: Option<&'a Path>,
+    /// Whether the console tells each case step by step.
+    pub verbose: bool,
     /// Whether breaches of SHOULD rules are failures.
     pub strict: bool,
     /// The seed of the run.
@@ -115,7 +117,8 @@ impl Reports {
             },
             colour,
             context,
-        );
+        )
+        .verbose(wanted.verbose);
         let mut reporters = vec![Named::stream("stdout", console)];
         if let Some(path) = wanted.junit {
             reporters.push(Named::file(path, |to| Ok(Junit::new(to, context)))?);

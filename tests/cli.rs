@@ -17,8 +17,10 @@ use support::{INTERRUPTED, Place, QUICK, Running, place_with, recording};
 const COMMANDS: &[&str] = &[
     "run",
     "serve",
+    "mutate",
     "rules",
     "fmt",
+    "defects",
     "agents",
     "agent",
     "completions",
@@ -55,13 +57,29 @@ fn a_conforming_run_is_0_and_a_breach_is_1() {
         .code(0)
         .says(&["PASS scenario.kdl", "1 case: 1 conforms"]);
     let words = ["run", "scenario.kdl", "--defect", "forget-output"];
-    for agent in ["reference", "reference-stdio"] {
+    for agent in ["reference", "reference-stdio", "reference-jsonrpc"] {
         let breach = place.run(words.into_iter().chain(["--agent", agent]));
         breach.code(1).says(&[
             "FAIL scenario.kdl",
             "CALL-1 MUST",
             "replay",
             "--defect forget-output",
+        ]);
+    }
+    place.assert_clean();
+}
+
+#[test]
+fn a_verbose_run_shows_what_a_person_saw() {
+    let place = place_with(INTERRUPTED);
+    let quiet = place.run(["run", "scenario.kdl"]);
+    assert!(!quiet.stdout.contains("task interrupted"));
+    for flag in ["-v", "--verbose"] {
+        place.run(["run", "scenario.kdl", flag]).code(0).says(&[
+            "    › ",
+            "    $ sleep",
+            "    ■ task interrupted",
+            "    → interrupt at=",
         ]);
     }
     place.assert_clean();
@@ -76,7 +94,7 @@ fn a_session_that_the_scenario_ended_is_not_ended_twice() {
             "scenario.kdl",
             QUICK.replace("turn-complete", &format!("turn-complete\n    {last}")),
         );
-        for agent in ["reference", "reference-stdio"] {
+        for agent in ["reference", "reference-stdio", "reference-jsonrpc"] {
             place
                 .run(["run", "scenario.kdl", "--agent", agent])
                 .code(0)
@@ -131,7 +149,7 @@ fn mistakes_on_the_command_line_are_2() {
     let cases: &[(&[&str], &[&str])] = &[
         (
             &["run", "--agent", "codx"],
-            &["no agent `codx`; there are reference, reference-stdio"],
+            &["no agent `codx`; there are reference, reference-stdio, reference-jsonrpc"],
         ),
         (
             &["run", "--agent", "stdio:"],
@@ -139,7 +157,11 @@ fn mistakes_on_the_command_line_are_2() {
         ),
         (
             &["run", "--defect", "nope"],
-            &["no planted defect is called `nope`"],
+            &["no planted defect is called `nope`; `cutpoint defects` lists them"],
+        ),
+        (
+            &["defects", "No_Sync"],
+            &["no planted defect is called `No_Sync`; did you mean `no-sync`?"],
         ),
         (
             &[
@@ -209,6 +231,11 @@ fn mistakes_on_the_command_line_are_2() {
         (
             &["rules", "NOPE-1"],
             &["there is no rule NOPE-1; there are CALL-1"],
+        ),
+        (&["rules", "mark"], &["there is no rule MARK; did you mean"]),
+        (
+            &["rules", "--scenarios", "nowhere"],
+            &["nowhere: does not exist"],
         ),
         (&["fmt", "nowhere"], &["nowhere: does not exist"]),
         (
@@ -319,9 +346,10 @@ fn an_agent_that_is_not_there_is_3() {
     }
     let mut agents = place.cutpoint(["agents"]);
     let agents = Running::start(agents.env("CUTPOINT_AGENTS", "agents")).wait();
-    agents
-        .code(0)
-        .says(&["not installed; run scripts/install-codex", "forget-output"]);
+    agents.code(0).says(&[
+        "not installed; run scripts/install-codex",
+        "`cutpoint defects`",
+    ]);
     place.assert_clean();
 }
 
@@ -345,6 +373,51 @@ fn several_agents_are_reported_one_by_one() {
     ]);
     assert!(place.read("report.xml").contains("</testsuites>"));
     assert_eq!(place.names("."), ["report.xml", "scenario.kdl", "tmp"]);
+}
+
+/// What people read in tables, programs read as JSON: the defects, the rules with what puts them to
+/// the test, and what catches what.
+#[test]
+fn defects_rules_and_what_they_are_worth_can_be_read_by_programs() {
+    let place = place_with(INTERRUPTED);
+    let json = |words: &[&str]| -> serde_json::Value {
+        let ended = place.run(words);
+        ended.code(0);
+        serde_json::from_str(&ended.stdout).unwrap()
+    };
+    let defects = json(&["defects", "--json"]);
+    let of_call_1 = |defect: &&serde_json::Value| defect["rule"] == "CALL-1";
+    let defect = defects["defects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(of_call_1);
+    assert_eq!(defect.unwrap()["name"], "forget-output");
+    let rule = &json(&["rules", "call-1", "--json"])["rules"][0];
+    assert_eq!(rule["defects"][0], "forget-output");
+    assert!(rule.get("exercised_by").is_none(), "nothing was measured");
+    let measured = ["rules", "CALL-1", "--scenarios", "scenario.kdl"];
+    let rule = &json(&[&measured[..], &["--json"]].concat())["rules"][0];
+    assert_eq!(rule["exercised_by"][0]["scenario"], "it's interrupted");
+    place
+        .run(measured)
+        .code(0)
+        .says(&["put it to the test: 1", "scenario.kdl: it's interrupted"]);
+    let mutate = ["mutate", "scenario.kdl", "--defect", "forget-output"];
+    let table = place.run([&mutate[..], &["--json", "score.json"]].concat());
+    table
+        .code(0)
+        .says(&["forget-output CALL-1 caught scenario.kdl CALL-1 (1)"]);
+    let score: serde_json::Value = serde_json::from_str(&place.read("score.json")).unwrap();
+    let caught_by = &score["defects"][0]["caught_by"]["CALL-1"];
+    assert_eq!(caught_by[0]["file"], "scenario.kdl");
+    let rule = &score["rules"][0];
+    assert_eq!(
+        (&rule["rule"], &rule["catches"][0]),
+        (&"CALL-1".into(), &"forget-output".into())
+    );
+    assert_eq!(rule["exercised_by"][0]["file"], "scenario.kdl");
+    place.assert_clean();
 }
 
 /// What `--strict` changes is for breaches of SHOULD; a conforming agent and a breach of a MUST are
@@ -390,9 +463,11 @@ fn there_is_no_colour_where_nobody_sees_it() {
 fn a_reader_that_goes_away_is_no_failure() {
     let place = place_with(INTERRUPTED);
     let breach = ["run", "scenario.kdl", "--defect", "forget-output"];
-    let cases: [(&[&str], i32); 6] = [
+    let cases: [(&[&str], i32); 8] = [
         (&["rules"], 0),
         (&["rules", "MARK-1"], 0),
+        (&["defects"], 0),
+        (&["defects", "no-sync"], 0),
         (&["agents"], 0),
         (&["completions", "bash"], 0),
         (&["--help"], 0),
@@ -419,9 +494,11 @@ fn a_full_device_is_trouble_and_stays_a_device() {
     let place = place_with(QUICK);
     symlink("/dev/full", place.path().join("full")).unwrap();
     symlink("/dev/null", place.path().join("null")).unwrap();
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 7] = [
         &["rules"],
         &["agents"],
+        &["defects"],
+        &["mutate", "scenario.kdl", "--defect", "no-sync"],
         &["rules", "MARK-1"],
         &["completions", "zsh"],
         &["run", "scenario.kdl"],

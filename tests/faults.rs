@@ -432,6 +432,7 @@ fn signals_end_a_run_of_an_agent_of_its_own_process() {
     for signals in [&[SIGINT][..], &[SIGTERM], &[SIGHUP], &[SIGINT, SIGINT]] {
         interrupted_by("reference-stdio", signals);
     }
+    interrupted_by("reference-jsonrpc", &[SIGINT]);
 }
 
 fn installed_codex() -> Option<PathBuf> {
@@ -621,7 +622,7 @@ fn a_full_disk_below_the_cases() {
     let place = Place::new();
     place.file("scenario.kdl", QUICK);
     let here = "export TMPDIR=$PWD/small";
-    for agent in ["reference", "reference-stdio"] {
+    for agent in ["reference", "reference-stdio", "reference-jsonrpc"] {
         let words = ["run", "scenario.kdl", "--agent", agent];
         let ended = on_a_small_disk(&place, "size=64k", &format!("{here}; {FULL}"), &words);
         ended

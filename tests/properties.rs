@@ -131,6 +131,7 @@ impl Schedule {
             }])
         };
         let step = |at, action| Step {
+            yields: None,
             at,
             action,
             span: Span::default(),
@@ -140,12 +141,17 @@ impl Schedule {
                 None,
                 Action::User {
                     text: text.to_owned(),
+                    id: None,
+                    refused: false,
                 },
             )
         };
-        let mut steps = vec![user("go"), step(Some(self.cut()), Action::Interrupt)];
+        let mut steps = vec![
+            user("go"),
+            step(Some(self.cut()), Action::Interrupt { id: None }),
+        ];
         if self.twice {
-            steps.push(step(None, Action::Interrupt));
+            steps.push(step(None, Action::Interrupt { id: None }));
         }
         steps.extend([
             step(None, Action::Await(Await::TurnEnded)),
@@ -156,6 +162,7 @@ impl Schedule {
             name: "generated".to_owned(),
             limit: Some(Duration::from_secs(5)),
             model: Model {
+                others: Vec::new(),
                 recording: None,
                 replies: vec![reply(self.parts.clone()), text()],
             },

@@ -1,4 +1,5 @@
-//! Every scenario file is a test of its own: on the reference agent in process and over stdio.
+//! Every scenario file is a test of its own: on the reference agent in process, over stdio and over
+//! JSON-RPC.
 
 mod common;
 
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use cutpoint_check::outcome::Status;
 use cutpoint_engine::driver::Driver;
+use cutpoint_engine::driver::front::FrontDriver;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::driver::stdio::{StdioCommand, StdioDriver};
 use cutpoint_engine::needs;
@@ -17,7 +19,12 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for planned in common::scenarios() {
-        for (agent, driver) in [("in-process", in_process as Make), ("stdio", stdio as Make)] {
+        let agents = [
+            ("in-process", in_process as Make),
+            ("stdio", stdio as Make),
+            ("json-rpc", json_rpc as Make),
+        ];
+        for (agent, driver) in agents {
             let name = format!("{agent}::{}::{}", planned.file, planned.scenario.name);
             // What an agent cannot do is no test of it: it counts as ignored, not as passed.
             let needs = needs::of(&planned.scenario);
@@ -36,18 +43,26 @@ fn in_process() -> Arc<dyn Driver> {
     Arc::new(ReferenceDriver::default())
 }
 
+fn command(words: &[&str]) -> StdioCommand {
+    StdioCommand {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_cutpoint")),
+        arguments: words.iter().map(|word| (*word).to_owned()).collect(),
+    }
+}
+
 fn stdio() -> Arc<dyn Driver> {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_cutpoint"));
-    let command = StdioCommand {
-        program,
-        arguments: vec!["agent".to_owned()],
-    };
+    let command = command(&["agent"]);
     Arc::new(StdioDriver::new(
         command,
         "reference",
         Vec::new(),
         "scenario-tests",
     ))
+}
+
+fn json_rpc() -> Arc<dyn Driver> {
+    let command = command(&["agent", "--jsonrpc"]);
+    Arc::new(FrontDriver::new(command, Vec::new(), "scenario-tests"))
 }
 
 fn conforms(planned: &Planned, make: Make) -> Result<(), Failed> {

@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("check", 1),
     ("agent", 1),
     ("engine", 2),
+    ("explore", 2),
     ("report", 2),
 ];
 

@@ -45,12 +45,12 @@ fn a_tool_is_interrupted() {
 
 #[test]
 fn a_text_is_cut_in_the_middle() {
-    snapshot("text/middle-delta.kdl");
+    snapshot("streams/middle-delta.kdl");
 }
 
 #[test]
 fn a_turn_is_replaced() {
-    snapshot("turns/replaced.kdl");
+    snapshot("replace-and-steer/replaced.kdl");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cutpoint_agent::{Config, Defect, Endpoint, HistoryMode, serve_stdio};
+use cutpoint_agent::{Config, Defect, Endpoint, HistoryMode, serve_jsonrpc, serve_stdio};
 
 use crate::exit_code::ExitCode;
 use crate::{Failure, Outcome, runtime};
@@ -14,6 +14,11 @@ use crate::{Failure, Outcome, runtime};
   {\"id\":\"2\",\"op\":{\"type\":\"interrupt\"}}
 one per line, and writes events such as
   {\"id\":\"1\",\"msg\":{\"type\":\"turn_started\",\"turn_id\":\"…\"}}
+With --jsonrpc it speaks JSON-RPC, one message per line without the `jsonrpc` member:
+  {\"id\":0,\"method\":\"initialize\",\"params\":{}}
+  {\"id\":1,\"method\":\"thread/start\",\"params\":{}}
+  {\"id\":2,\"method\":\"turn/start\",\"params\":{\"threadId\":\"…\",\"input\":[{\"type\":\"text\",\"text\":\"hi\"}]}}
+  {\"id\":3,\"method\":\"turn/interrupt\",\"params\":{\"threadId\":\"…\"}}
 The end of stdin ends the session.")]
 pub struct Arguments {
     /// Where the model is: an http URL without `/responses`, such as http://127.0.0.1:1234/v1.
@@ -25,14 +30,17 @@ pub struct Arguments {
     /// Continue the session of this rollout file.
     #[arg(long)]
     resume: Option<PathBuf>,
+    /// Speak JSON-RPC: several conversations, answers to requests, ids that a caller may choose.
+    #[arg(long, conflicts_with = "resume")]
+    jsonrpc: bool,
     /// Send `previous_response_id` and what is new, instead of the whole history.
     #[arg(long)]
     server_history: bool,
     /// The seed of ids and of the jitter between retries.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Switch on a planted defect (see `cutpoint agents`).
-    #[arg(long = "defect", value_name = "NAME")]
+    /// Switch on a planted defect (see `cutpoint defects`).
+    #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
 }
 
@@ -52,7 +60,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         config.history = HistoryMode::Server;
     }
     let runtime = runtime()?;
-    let served = runtime.block_on(serve_stdio(config, tokio::io::stdin(), tokio::io::stdout()));
+    let (stdin, stdout) = (tokio::io::stdin(), tokio::io::stdout());
+    let served = if arguments.jsonrpc {
+        runtime.block_on(serve_jsonrpc(config, stdin, stdout))
+    } else {
+        runtime.block_on(serve_stdio(config, stdin, stdout))
+    };
     // Reading stdin blocks a thread that nothing can wake.
     runtime.shutdown_background();
     served.map_err(|error| Failure::agent(error.to_string()))?;

@@ -1,7 +1,5 @@
 //! `cutpoint agents`
 
-use cutpoint_agent::Defect;
-
 use crate::Outcome;
 use crate::agent_spec;
 use crate::exit_code::ExitCode;
@@ -11,7 +9,7 @@ use crate::out::say;
 #[derive(clap::Args)]
 pub struct Arguments {}
 
-/// Shows what `--agent` and `--defect` take here.
+/// Shows what `--agent` takes here.
 pub fn run(_: &Arguments) -> Outcome {
     say!("Agents (cutpoint run --agent NAME):")?;
     say!(
@@ -21,6 +19,10 @@ pub fn run(_: &Arguments) -> Outcome {
     say!(
         "  {:24} the same agent as a process of its own",
         "reference-stdio"
+    )?;
+    say!(
+        "  {:24} the same through its JSON-RPC front, in every scenario that this can run",
+        "reference-jsonrpc"
     )?;
     say!(
         "  {:24} any program that speaks the same JSON lines",
@@ -37,14 +39,6 @@ pub fn run(_: &Arguments) -> Outcome {
         say!("  {:24} the newest of these", "codex")?;
     }
     say!("  {:24} a Codex binary of your own", "codex:PATH")?;
-    say!("\nPlanted defects of the reference agent (cutpoint run --defect NAME):")?;
-    for defect in Defect::ALL {
-        say!(
-            "  {:26} {:7} {}",
-            defect.name(),
-            defect.rule(),
-            defect.about()
-        )?;
-    }
+    say!("\n`cutpoint defects` lists the planted defects of the reference agent (--defect NAME).")?;
     Ok(ExitCode::Conforms)
 }

@@ -3,8 +3,12 @@
 pub mod agent;
 pub mod agents;
 pub mod completions;
+pub mod defects;
 pub mod fmt;
+pub mod fuzz;
 pub mod mutate;
+pub mod replay;
 pub mod rules;
 pub mod run;
 pub mod serve;
+pub mod sweep;

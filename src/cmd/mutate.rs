@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cutpoint_agent::Defect;
-use cutpoint_engine::mutation::{self, MUTANT_LIMIT, MutationConfig};
+use cutpoint_engine::mutation::{self, MUTANT_LIMIT, MutationConfig, Score};
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;
-use crate::{Failure, Outcome, files};
+use crate::out::say;
+use crate::{Failure, Outcome, files, out};
 
 /// Arguments of `cutpoint mutate`.
 #[derive(clap::Args)]
@@ -20,8 +21,8 @@ pub struct Arguments {
     /// Scenario files, or directories of them.
     #[arg(default_value = "scenarios")]
     paths: Vec<PathBuf>,
-    /// Only this planted defect; may be given several times (see `cutpoint agents`).
-    #[arg(long = "defect", value_name = "NAME")]
+    /// Only this planted defect; may be given several times (see `cutpoint defects`).
+    #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
     /// Be done with a defect as soon as its own rule has caught it.
     #[arg(long)]
@@ -43,29 +44,22 @@ pub struct Arguments {
 /// Runs the defects.
 pub fn run(arguments: &Arguments) -> Outcome {
     let start = Instant::now();
-    let trouble = |error: std::io::Error| Failure::trouble(error.to_string());
     let scenarios = read_scenarios(&arguments.paths)?;
-    let dir = tempfile::Builder::new()
-        .prefix("cutpoint-")
-        .tempdir()
-        .map_err(trouble)?;
     let given = arguments.jobs.map(|jobs| jobs as usize);
-    let config = MutationConfig {
+    let score = score(|dir, workers| MutationConfig {
         scenarios,
         defects: match arguments.defects.is_empty() {
             true => Defect::ALL.to_vec(),
             false => arguments.defects.clone(),
         },
         recordings: arguments.recordings.clone(),
-        dir: dir.path().to_owned(),
-        workers: given
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)),
+        dir,
+        workers: given.unwrap_or(workers),
         limit: Duration::from_secs(arguments.limit),
         until_caught: arguments.quick,
-    };
-    let score = mutation::run(&config).map_err(trouble)?;
-    anstream::print!("{}", mutation::table(&score));
-    anstream::println!("took {:.1} s", start.elapsed().as_secs_f64());
+    })?;
+    out::bytes(mutation::table(&score).as_bytes())?;
+    say!("took {:.1} s", start.elapsed().as_secs_f64())?;
     if let Some(file) = &arguments.json {
         let text = format!("{:#}\n", mutation::json(&score));
         files::write_atomic(file, text.as_bytes())
@@ -76,4 +70,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
     } else {
         ExitCode::Breach
     })
+}
+
+/// Runs what is asked for in a directory that is gone afterwards, with a worker per processor.
+pub(super) fn score(
+    config: impl FnOnce(PathBuf, usize) -> MutationConfig,
+) -> Result<Score, Failure> {
+    let trouble = |error: std::io::Error| Failure::trouble(error.to_string());
+    let dir = tempfile::Builder::new()
+        .prefix("cutpoint-")
+        .tempdir()
+        .map_err(trouble)?;
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    mutation::run(&config(dir.path().to_owned(), workers)).map_err(trouble)
 }

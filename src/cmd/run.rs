@@ -43,9 +43,13 @@ pub struct Arguments {
     /// The agent to drive; may be given several times (see `cutpoint agents`).
     #[arg(long = "agent", value_name = "AGENT", default_value = "reference")]
     agents: Vec<AgentSpec>,
-    /// Switch on a planted defect of the reference agent; may be given several times.
-    #[arg(long = "defect", value_name = "NAME")]
+    /// Switch on a planted defect of the reference agent (see `cutpoint defects`); may be given several
+    /// times.
+    #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
+    /// Show each case as a person at the keyboard saw it, with the scenario's steps between.
+    #[arg(short, long)]
+    verbose: bool,
     /// Only scenarios whose name or file contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -99,7 +103,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let planned = plan(arguments)?;
     if !arguments.defects.is_empty() && !arguments.agents.iter().all(AgentSpec::takes_defects) {
         return Err(Failure::usage(
-            "--defect goes with --agent reference or reference-stdio",
+            "--defect goes with --agent reference, reference-stdio or reference-jsonrpc",
         ));
     }
     runtime()?.block_on(run_all(arguments, planned))
@@ -271,6 +275,7 @@ impl Told {
         let reports = Reports::open(&Wanted {
             junit: arguments.junit.as_deref(),
             json: arguments.json.as_deref(),
+            verbose: arguments.verbose,
             strict: arguments.strict,
             seed: arguments.seed,
             cases: scenarios * arguments.agents.len(),
@@ -326,7 +331,8 @@ impl OneAgent<'_> {
             limit: self.arguments.limit(),
             seed: self.arguments.seed,
             recordings: self.arguments.recordings.clone(),
-            dir: dir.join(format!("agent-{}", self.first)),
+            dir: Some(dir.join(format!("agent-{}", self.first))),
+            rules_only: false,
         };
         let runner = Arc::new(Runner::new(Arc::new(server), self.driver.clone(), config));
         let places = Arc::new(Semaphore::new(self.arguments.jobs as usize));

@@ -65,12 +65,14 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
         "/v1",
         CaseConfig {
             script: Script::Recording(Arc::new(recording)),
+            asides: Vec::new(),
             gates: Vec::new(),
             tracer: None,
             on_request: None,
             asks_approval: false,
             timed: arguments.timed,
             pace: Pace::Flushed,
+            fallback: None,
         },
     );
     say!("{}", server.base_url("/v1"))?;

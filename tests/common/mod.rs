@@ -65,7 +65,8 @@ impl Bench {
             limit: Duration::from_secs(20),
             seed: 0,
             recordings: root().join("recordings"),
-            dir: dir.path().to_owned(),
+            dir: Some(dir.path().to_owned()),
+            rules_only: false,
         };
         Self {
             runner: Runner::new(Arc::new(server), driver, config),

@@ -9,14 +9,14 @@ use crate::defect::Defect;
 use crate::dispatch::Dispatcher;
 use crate::history;
 use crate::lock;
-use crate::model::{ModelRequest, request};
 use crate::rollout::{Draft, Quirks, WriteFault};
 use crate::shared::Turn;
 use crate::turn;
 
 impl Dispatcher {
-    /// An interrupt aborts what runs. When nothing does, nothing happens.
-    pub(crate) async fn interrupt(&mut self) {
+    /// An interrupt aborts what runs. When nothing does, nothing happens. Returns whether something
+    /// did.
+    pub(crate) async fn interrupt(&mut self) -> bool {
         let core = Arc::clone(&self.core);
         if core.has(Defect::InterruptLostAtStart) {
             let active = lock(&core.state)
@@ -24,8 +24,11 @@ impl Dispatcher {
                 .as_ref()
                 .map(|active| Arc::clone(&active.turn));
             if active.is_some_and(|turn| !turn.was_requested()) {
-                return;
+                return true;
             }
+        }
+        if core.has(Defect::ReviewIgnoresInterrupt) && self.reviews() {
+            return true;
         }
         if core.has(Defect::ApprovalClearedFirst) {
             lock(&core.state).approvals.clear();
@@ -34,7 +37,7 @@ impl Dispatcher {
         let was_interrupted = std::mem::take(&mut self.just_interrupted);
         if self.abort(AbortReason::Interrupted).await {
             self.just_interrupted = true;
-            return;
+            return true;
         }
         if core.has(Defect::MarkerOnIdle) {
             let left = self.leave_marker().await;
@@ -45,6 +48,7 @@ impl Dispatcher {
         if let Some(turn) = self.last.clone().filter(|_| again) {
             self.tell(&turn, AbortReason::Interrupted).await;
         }
+        false
     }
 
     /// Aborts the running turn. Returns whether there was one.
@@ -65,6 +69,7 @@ impl Dispatcher {
         core.hooks.point("abort.taken").await;
         self.stop_task().await;
         let turn = Arc::clone(&active.turn);
+        active.task.clean_up(&core, &turn).await;
         let wound_down = core
             .record(|state| turn::wind_down(&core, state, active))
             .await;
@@ -75,7 +80,12 @@ impl Dispatcher {
         }
         let recorded = self.record_abort(&turn, reason).await;
         core.report(&turn.submission, recorded).await;
-        if !early {
+        if core.has(Defect::AbortClearsQueue) {
+            self.clear_queue();
+        }
+        turn.agents.tell_ends(&core, &turn).await;
+        let later = core.has(Defect::ReplacedTooLate) && reason == AbortReason::Replaced;
+        if !early && !later {
             self.tell(&turn, reason).await;
         }
         // Not before all calls saw the cancellation: one that still waited would take the dropped
@@ -85,7 +95,7 @@ impl Dispatcher {
         }
         core.hooks.point("approval.cleared").await;
         if core.has(Defect::RequestAfterAbort) {
-            self.stray_request().await;
+            turn::stray_request(&core).await;
         }
         true
     }
@@ -97,8 +107,11 @@ impl Dispatcher {
             core.hooks.point("abort.grace").await;
             while self.task.join_next().await.is_some() {}
         };
-        let patience = if core.has(Defect::AbortWaitsForTool) {
+        let waits = core.has(Defect::AbortWaitsForTool) || core.has(Defect::QuestionHoldsAbort);
+        let patience = if waits {
             Duration::MAX
+        } else if core.has(Defect::AbortWaitsForStream) {
+            Duration::from_secs(3)
         } else {
             core.config.grace
         };
@@ -117,17 +130,23 @@ impl Dispatcher {
             torn: core.has(Defect::TornLine),
             skip: core.has(Defect::OrdinalSkips),
             rewrite: core.has(Defect::RewritesRollout),
+            unawaited: core.has(Defect::MarkerNotAwaited),
         };
         core.hooks.point("marker.append").await;
         core.record_with(quirks, |state| {
             let mut drafts = Vec::new();
             let copies = if core.has(Defect::MarkerTwice) { 2 } else { 1 };
             for _ in 0..if marked { copies } else { 0 } {
-                let marker = history::marker();
+                let marker = if core.has(Defect::HalfMarker) {
+                    history::half_marker()
+                } else {
+                    history::marker()
+                };
                 drafts.push(Draft::item(&marker));
+                let enough = core.has(Defect::MarkerOnce) && state.history.has_marker();
                 if core.has(Defect::MarkerBehindInput) {
                     state.late_marker = Some(marker);
-                } else if !core.has(Defect::MarkerMissing) {
+                } else if !core.has(Defect::MarkerMissing) && !enough {
                     state.history.push(marker);
                 }
             }
@@ -138,17 +157,26 @@ impl Dispatcher {
         })
         .await?;
         core.hooks.point("marker.flush").await;
+        if core.has(Defect::MarkerNotAwaited) {
+            return Ok(());
+        }
         core.recorder.flush().await
     }
 
     /// Tells the client that the turn was aborted.
-    async fn tell(&self, turn: &Turn, reason: AbortReason) {
+    pub(crate) async fn tell(&self, turn: &Turn, mut reason: AbortReason) {
         let core = &self.core;
+        core.tell_joined(turn).await;
         if reason == AbortReason::Replaced && core.has(Defect::ReplacedSilently) {
             return;
         }
+        if core.has(Defect::WrongReason) {
+            reason = AbortReason::Replaced;
+        }
         let turn_id = if core.has(Defect::WrongTurnId) {
             core.chance.id()
+        } else if core.has(Defect::RespelledAtTheEnd) {
+            turn.id.replace('-', "")
         } else {
             turn.id.clone()
         };
@@ -161,6 +189,9 @@ impl Dispatcher {
             let turn_id = turn_id.clone();
             let msg = EventMsg::TurnAborted { turn_id, reason };
             core.events.emit(&turn.submission, msg).await;
+        }
+        if reason == AbortReason::Replaced && core.has(Defect::ReplacedCompletesToo) {
+            turn::tell_complete(core, turn, None).await;
         }
         if core.has(Defect::LateDelta) {
             let (turn_id, delta) = (turn.id.clone(), "…".to_owned());
@@ -179,20 +210,5 @@ impl Dispatcher {
         };
         self.core.record(record).await?;
         self.core.recorder.flush().await
-    }
-
-    /// For planted defects: a request that nobody asked for.
-    pub(crate) async fn stray_request(&self) {
-        let core = &self.core;
-        let input = lock(&core.state).history.input();
-        let body = request::body(
-            &core.config.model,
-            &input,
-            core.config.history,
-            &core.session_id,
-        );
-        let headers = Vec::new();
-        let open = core.model.open(ModelRequest { body, headers });
-        let _ = tokio::time::timeout(core.config.grace, open).await;
     }
 }

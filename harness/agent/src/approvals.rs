@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use cutpoint_protocol::session::Decision;
+use cutpoint_protocol::session::{Decision, EventMsg};
 use tokio::sync::oneshot;
 
 use crate::defect::Defect;
@@ -29,6 +29,8 @@ pub(crate) struct Approvals {
     waiting: HashMap<String, Waiting>,
     /// The words of commands that need not be asked for again in this session.
     allowed: HashSet<Vec<String>>,
+    /// Questions to the user, by call id.
+    questions: HashMap<String, oneshot::Sender<Vec<String>>>,
 }
 
 impl Approvals {
@@ -72,9 +74,68 @@ impl Approvals {
         None
     }
 
-    /// Forgets who waits. For a call that still does, it is as if the user had said no.
+    /// Lets a call wait for the user's answers to its questions.
+    fn question(&mut self, call_id: &str) -> oneshot::Receiver<Vec<String>> {
+        let (reply, replied) = oneshot::channel();
+        self.questions.insert(call_id.to_owned(), reply);
+        replied
+    }
+
+    /// Forgets who waits. For a call that still does, it is as if the user had said no, or nothing.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
+        self.questions.clear();
+    }
+}
+
+impl Core {
+    /// The user's decision on a call of the turn, or of one of its sub-agents; `request` is what the
+    /// user is asked, unless the answer is known already.
+    pub(crate) async fn decision(
+        &self,
+        turn: &Arc<Turn>,
+        call_id: &str,
+        command: &ToolCommand,
+        request: EventMsg,
+    ) -> Decision {
+        let asked = lock(&self.state).approvals.ask(call_id, turn, command);
+        let Some(answer) = asked else {
+            return Decision::ApprovedForSession;
+        };
+        self.events.emit(&turn.submission, request).await;
+        self.hooks.point("approval.asked").await;
+        // When nobody is left who could say yes, nothing must be done.
+        let decision = answer.await.unwrap_or(Decision::Denied);
+        self.hooks.point("approval.decided").await;
+        decision
+    }
+
+    /// The user's answers to the questions of a call of the turn, or of one of its sub-agents;
+    /// nothing if the turn was cancelled before they were given.
+    pub(crate) async fn answers(
+        &self,
+        turn: &Arc<Turn>,
+        call_id: &str,
+        questions: Vec<String>,
+    ) -> Option<Vec<String>> {
+        let mut reply = lock(&self.state).approvals.question(call_id);
+        let asked = async {
+            let request = EventMsg::UserInputRequest {
+                turn_id: turn.id.clone(),
+                call_id: call_id.to_owned(),
+                questions,
+            };
+            self.events.emit(&turn.submission, request).await;
+            self.hooks.point("question.asked").await;
+            (&mut reply).await.unwrap_or_default()
+        };
+        let waits = self.has(Defect::QuestionHoldsAbort);
+        tokio::select! {
+            biased;
+            // What the user has said already is not taken back.
+            () = turn.token.cancelled(), if !waits => reply.try_recv().ok(),
+            answers = asked => Some(answers),
+        }
     }
 }
 
@@ -86,7 +147,7 @@ impl Dispatcher {
         core.hooks.point("approval.answered").await;
         if decision == Decision::Abort && !core.has(Defect::AbortIsDenial) {
             let waits = lock(&core.state).approvals.is_waiting(call_id);
-            if waits {
+            if waits || core.has(Defect::LateAbortInterrupts) {
                 self.interrupt().await;
             }
             return;
@@ -96,6 +157,15 @@ impl Dispatcher {
         if let Some(late) = late.filter(|_| runs) {
             let work = turn::stray_call(Arc::clone(&core), late);
             self.task.spawn(Core::until_killed(core.life.clone(), work));
+        }
+    }
+    /// Answers go to the call that asked. Those that come too late find nobody and change nothing.
+    pub(crate) async fn user_input_answer(&mut self, call_id: &str, answers: Vec<String>) {
+        self.core.hooks.point("question.answered").await;
+        let reply = lock(&self.core.state).approvals.questions.remove(call_id);
+        if let Some(reply) = reply {
+            // A call that has been cut off in the meantime needs no answer.
+            let _ = reply.send(answers);
         }
     }
 }

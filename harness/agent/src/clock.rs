@@ -63,6 +63,11 @@ impl Chance {
             .to_string()
     }
 
+    /// A seed for somebody else's ids.
+    pub(crate) fn seed(&self) -> u64 {
+        lock(&self.random).u64(..)
+    }
+
     /// The delay before the `attempt`-th new try (counted from 1): doubled each time, up to half a
     /// minute, with a tenth of jitter so that many clients don't come back at once.
     pub(crate) fn backoff(&self, base: Duration, attempt: u32) -> Duration {

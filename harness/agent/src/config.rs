@@ -106,8 +106,13 @@ pub struct Config {
     pub seed: u64,
     /// The rollout to go on with.
     pub resume: Option<PathBuf>,
+    /// The id of a new session, a UUID in its canonical form; one from the seed unless given.
+    pub session_id: Option<String>,
     /// How many events fit into the event queue; at least one.
     pub event_queue: usize,
+    /// How many agents stand between the user and this one: 0 is the user's own, and only that one
+    /// may start sub-agents.
+    pub depth: u32,
     /// What the session takes as the time of its start, for runs that must be repeatable; the
     /// system's time unless given.
     pub epoch: Option<SystemTime>,
@@ -134,7 +139,9 @@ impl Config {
             defects: DefectSet::default(),
             seed: fastrand::u64(..),
             resume: None,
+            session_id: None,
             event_queue: 256,
+            depth: 0,
             epoch: None,
         }
     }

@@ -3,22 +3,27 @@
 use std::sync::Arc;
 
 use cutpoint_protocol::Item;
-use cutpoint_protocol::session::{AbortReason, EventMsg, InputItem, Op, Submission};
+use cutpoint_protocol::session::{AbortReason, EventMsg, InputItem, Op};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::defect::Defect;
+use crate::delegate::Review;
+use crate::events::Taken;
+use crate::ids::IdFault;
 use crate::lock;
 use crate::rollout::Draft;
+use crate::session::Queued;
 use crate::shared::{Active, Core, Turn};
+use crate::task::{Compact, Regular, Task, UserShell};
 use crate::turn;
 
 /// Takes submissions and starts and aborts turns. As it does one thing at a time, a second
 /// interrupt finds the first one's work done.
 pub(crate) struct Dispatcher {
     pub(crate) core: Arc<Core>,
-    queue: mpsc::Receiver<Submission>,
+    queue: mpsc::Receiver<Queued>,
     /// The running turn's task, if there is one. Dropped with the dispatcher, and so ended with it.
     pub(crate) task: JoinSet<()>,
     /// For planted defects: the last turn, and whether an interrupt ended it just now.
@@ -27,7 +32,7 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(core: Arc<Core>, queue: mpsc::Receiver<Submission>) -> Self {
+    pub(crate) fn new(core: Arc<Core>, queue: mpsc::Receiver<Queued>) -> Self {
         Self {
             core,
             queue,
@@ -40,10 +45,10 @@ impl Dispatcher {
     /// Works until the client shuts the session down.
     pub(crate) async fn run(mut self) {
         if self.core.config.resume.is_some() && self.core.has(Defect::RequestOnResume) {
-            self.stray_request().await;
+            turn::stray_request(&self.core).await;
         }
         loop {
-            let submission = tokio::select! {
+            let queued = tokio::select! {
                 biased;
                 Some(ended) = self.task.join_next() => {
                     if let Err(error) = ended {
@@ -51,44 +56,70 @@ impl Dispatcher {
                     }
                     continue;
                 }
-                submission = self.queue.recv() => submission,
+                queued = self.queue.recv() => queued,
             };
-            let Some(submission) = submission else {
+            let Some(queued) = queued else {
                 return;
             };
             self.core.hooks.point("submission.taken").await;
-            if self.handle(submission).await {
+            if self.handle(queued).await {
                 return;
             }
         }
     }
 
     /// Returns whether the session is over.
-    async fn handle(&mut self, submission: Submission) -> bool {
+    async fn handle(&mut self, queued: Queued) -> bool {
+        let Queued { submission, only } = queued;
         let id = submission.id;
-        if let Op::UserInput { items } | Op::UserTurn { items } = &submission.op
-            && items.is_empty()
+        if let Op::UserInput { items, .. } | Op::UserTurn { items, .. } = &submission.op
+            && says_nothing(items)
         {
             let message = "the input is empty".to_owned();
-            self.core
-                .events
-                .emit(&id, EventMsg::Error { message })
-                .await;
+            self.core.events.refuse(&id, message).await;
             return false;
         }
         match submission.op {
-            Op::UserInput { items } => self.user_input(&id, &items).await,
-            Op::UserTurn { items } => {
-                self.abort(AbortReason::Replaced).await;
-                self.start_turn(&id, &items).await;
+            Op::UserInput { items, turn_id } => self.user_input(&id, &items, turn_id).await,
+            Op::UserTurn { items, turn_id } => {
+                // An id that can't be had must not cost the running turn its life.
+                if let Ok(turn_id) = self.claim(&id, turn_id).await {
+                    let old = self.last.clone();
+                    let replaced = self.abort(AbortReason::Replaced).await;
+                    self.start_turn(&id, turn_id, &items).await;
+                    let late = replaced && self.core.has(Defect::ReplacedTooLate);
+                    if let Some(old) = old.filter(|_| late) {
+                        self.tell(&old, AbortReason::Replaced).await;
+                    }
+                }
             }
-            Op::Interrupt => self.interrupt().await,
+            Op::UserShell { command } => self.user_shell(&id, command).await,
+            Op::Compact => {
+                self.abort(AbortReason::Replaced).await;
+                self.start(&id, Arc::new(Compact)).await;
+            }
+            Op::Fork => self.fork(&id).await,
+            Op::Rollback { turns } => self.rollback(&id, turns).await,
+            Op::Interrupt => {
+                if self.is_other(only.as_deref()) || !self.interrupt().await {
+                    self.core.events.answer(&id, Taken::Idle).await;
+                }
+            }
             Op::ExecApproval { call_id, decision } => self.approval(&call_id, decision).await,
+            Op::PatchApproval { call_id, decision } => self.approval(&call_id, decision).await,
+            Op::UserInputAnswer { call_id, answers } => {
+                self.user_input_answer(&call_id, answers).await;
+            }
+            Op::Review { prompt } => {
+                self.abort(AbortReason::Replaced).await;
+                self.start(&id, Arc::new(Review::new(prompt))).await;
+            }
             Op::Shutdown => {
                 self.shutdown(&id).await;
                 return true;
             }
-            Op::Unknown(op) => {
+            op => {
+                let op = serde_json::to_value(&op).unwrap_or_default();
                 let name = op["type"].as_str().unwrap_or("without a type");
                 let message = format!("the agent does not know the op `{name}`");
                 self.core
@@ -100,34 +131,110 @@ impl Dispatcher {
         false
     }
 
-    /// Input joins the running turn, or starts one.
-    async fn user_input(&mut self, id: &str, items: &[InputItem]) {
-        self.core.hooks.point("input.join").await;
-        let joined = {
-            let mut state = lock(&self.core.state);
-            let active = state.active.as_mut();
-            active
-                .map(|active| active.input.push(user_message(items)))
-                .is_some()
+    /// Whether an interrupt names a turn other than the running one.
+    fn is_other(&self, only: Option<&str>) -> bool {
+        let state = lock(&self.core.state);
+        let active = state.active.as_ref();
+        only.is_some_and(|only| active.is_some_and(|active| active.turn.id != only))
+    }
+
+    /// Takes the id that the caller wants for a new turn, if it wants one. One that can't be had is
+    /// refused.
+    async fn claim(&self, id: &str, wanted: Option<String>) -> Result<Option<String>, IdFault> {
+        let Some(wanted) = wanted else {
+            return Ok(None);
         };
-        if !joined {
-            self.start_turn(id, items).await;
+        let claimed = {
+            let mut state = lock(&self.core.state);
+            state.turn_ids.claim(&wanted, self.core.config.defects)
+        };
+        if let Err(fault) = &claimed {
+            self.core.events.refuse(id, fault.to_string()).await;
+        }
+        claimed.map(Some)
+    }
+
+    /// Input joins the running turn, or starts one.
+    async fn user_input(&mut self, id: &str, items: &[InputItem], wanted: Option<String>) {
+        let core = Arc::clone(&self.core);
+        core.hooks.point("input.join").await;
+        let running = {
+            let mut state = lock(&core.state);
+            state.active.as_mut().map(|active| {
+                if wanted.is_none() {
+                    active.input.push(user_message(items));
+                }
+                active.turn.id.clone()
+            })
+        };
+        match running {
+            // Whoever names the turn counts on a turn of that name.
+            Some(turn_id) if wanted.is_some() => {
+                let message =
+                    format!("input for the running turn {turn_id} can't give it another id");
+                core.events.refuse(id, message).await;
+            }
+            Some(mut turn_id) => {
+                if core.has(Defect::PhantomTurn) {
+                    turn_id = core.chance.id();
+                }
+                core.events.answer(id, Taken::Joined { turn_id }).await;
+            }
+            None => {
+                if let Ok(turn_id) = self.claim(id, wanted).await {
+                    self.start_turn(id, turn_id, items).await;
+                }
+            }
         }
     }
 
-    async fn start_turn(&mut self, id: &str, items: &[InputItem]) {
+    async fn start_turn(&mut self, id: &str, turn_id: Option<String>, items: &[InputItem]) {
+        let input = user_message(items);
+        let task = Arc::new(Regular { input });
+        match turn_id {
+            Some(turn_id) => self.start_as(id, turn_id, task).await,
+            None => self.start(id, task).await,
+        }
+    }
+
+    /// A command of the user's replaces what runs.
+    async fn user_shell(&mut self, id: &str, command: String) {
+        if command.trim().is_empty() || command.contains('\0') {
+            let message = "the command is empty or has a NUL character in it".to_owned();
+            let error = EventMsg::Error { message };
+            return self.core.events.emit(id, error).await;
+        }
+        self.abort(AbortReason::Replaced).await;
+        let call_id = {
+            let mut state = lock(&self.core.state);
+            state.user_commands += 1;
+            format!("user-shell-{}", state.user_commands)
+        };
+        self.start(id, Arc::new(UserShell { call_id, command }))
+            .await;
+    }
+
+    /// Starts a turn for the submission `id`. What ran before must have been aborted.
+    pub(crate) async fn start(&mut self, id: &str, task: Arc<dyn Task>) {
+        let turn_id = self.core.chance.id();
+        self.start_as(id, turn_id, task).await;
+    }
+
+    /// The same with this id for the turn.
+    async fn start_as(&mut self, id: &str, turn_id: String, task: Arc<dyn Task>) {
         // A turn that is just finishing says so before the next one starts.
         self.task_ended().await;
         self.just_interrupted = false;
         let core = &self.core;
-        let turn_id = core.chance.id();
-        let item = user_message(items);
         let mut started = None;
         let recorded = core
             .record(|state| {
                 let turn = Arc::new(Turn::new(id, turn_id.clone(), state.history.len()));
+                task.take_up(&turn);
+                state.turn_ids.note(&turn_id);
                 state.active = Some(Active {
                     turn: Arc::clone(&turn),
+                    task: Arc::clone(&task),
                     input: Vec::new(),
                 });
                 let cwd = core.config.cwd.display().to_string();
@@ -135,8 +242,11 @@ impl Dispatcher {
                     Draft::turn_started(&turn_id),
                     Draft::turn_context(&turn_id, &cwd, &core.config.model),
                 ];
-                drafts.extend(Draft::user_input(&turn_id, &item));
-                state.history.push(item);
+                if let Some(item) = task.opening() {
+                    drafts.extend(Draft::opening(&turn_id, item));
+                    turn.joined(item);
+                    state.history.open_turn(&turn_id, item.clone());
+                }
                 state
                     .late_marker
                     .take()
@@ -160,8 +270,13 @@ impl Dispatcher {
             return;
         }
         core.hooks.point("turn.spawn").await;
-        let work = turn::run(Arc::clone(core), turn);
+        let work = turn::run(Arc::clone(core), turn, task);
         self.task.spawn(Core::until_killed(core.life.clone(), work));
+    }
+
+    /// For a planted defect: drops what was submitted and not yet looked at.
+    pub(crate) fn clear_queue(&mut self) {
+        while self.queue.try_recv().is_ok() {}
     }
 
     /// Waits for the running turn's task, which must be on its way to its end.
@@ -191,6 +306,12 @@ impl Dispatcher {
         self.core.report(id, flushed).await;
         self.core.events.emit(id, EventMsg::ShutdownComplete).await;
     }
+}
+
+/// Whether there is nothing in it that the model could read: the API refuses an empty message.
+fn says_nothing(items: &[InputItem]) -> bool {
+    let blank = |InputItem::Text { text }: &InputItem| text.trim().is_empty();
+    items.iter().all(blank)
 }
 
 /// One message for all items of a submission.

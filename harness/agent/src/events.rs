@@ -9,6 +9,28 @@ use tokio_util::sync::CancellationToken;
 use crate::lock;
 use crate::probe::Hooks;
 
+/// What became of a submission, where no event says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The input joined that turn.
+    Joined { turn_id: String },
+    /// The interrupt found nothing that it could abort.
+    Idle,
+    /// It was not carried out, and why.
+    Refused(String),
+}
+
+/// The answer to a submission, for a front whose protocol has answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The submission.
+    pub(crate) submission: String,
+    /// What became of it.
+    pub(crate) taken: Taken,
+    /// How many events had entered the queue before: the answer belongs right behind them.
+    pub(crate) behind: u64,
+}
+
 /// The sending end of the event queue.
 ///
 /// A full queue makes the sender wait. Whoever waits here for a turn is dropped when the turn is
@@ -18,17 +40,49 @@ pub(crate) struct Events {
     sender: mpsc::Sender<Event>,
     hooks: Hooks,
     life: CancellationToken,
-    /// Held while an event is shown to the probe and queued, so that both see one order.
-    order: Mutex<()>,
+    /// How many events have entered the queue. Held while an event is shown to the probe and
+    /// queued, so that both see one order.
+    entered: Mutex<u64>,
+    /// Where answers go, if the client's protocol has any.
+    answers: Option<mpsc::Sender<Answer>>,
 }
 
 impl Events {
-    pub(crate) fn new(sender: mpsc::Sender<Event>, hooks: Hooks, life: CancellationToken) -> Self {
+    pub(crate) fn new(
+        sender: mpsc::Sender<Event>,
+        hooks: Hooks,
+        life: CancellationToken,
+        answers: Option<mpsc::Sender<Answer>>,
+    ) -> Self {
         Self {
             sender,
             hooks,
             life,
-            order: Mutex::new(()),
+            entered: Mutex::new(0),
+            answers,
+        }
+    }
+
+    /// Answers a submission, if the client's protocol has answers.
+    pub(crate) async fn answer(&self, submission: &str, taken: Taken) {
+        let Some(answers) = &self.answers else {
+            return;
+        };
+        let answer = Answer {
+            submission: submission.to_owned(),
+            taken,
+            behind: *lock(&self.entered),
+        };
+        // Nobody is there to be answered any more when the session is being killed.
+        let _ = answers.send(answer).await;
+    }
+
+    /// Tells that a submission is not carried out: by an answer, or else by an event.
+    pub(crate) async fn refuse(&self, submission: &str, message: String) {
+        if self.answers.is_some() {
+            self.answer(submission, Taken::Refused(message)).await;
+        } else {
+            self.emit(submission, EventMsg::Error { message }).await;
         }
     }
 
@@ -56,7 +110,8 @@ impl Events {
             id: id.to_owned(),
             msg,
         };
-        let _order = lock(&self.order);
+        let mut entered = lock(&self.entered);
+        *entered += 1;
         self.hooks.emitted(&event);
         permit.send(event);
     }
@@ -77,6 +132,15 @@ fn label(msg: &EventMsg) -> &'static str {
         EventMsg::ExecCommandOutputDelta { .. } => "event.exec_command_output_delta",
         EventMsg::ExecCommandEnd { .. } => "event.exec_command_end",
         EventMsg::ExecApprovalRequest { .. } => "event.exec_approval_request",
+        EventMsg::ApplyPatchApprovalRequest { .. } => "event.apply_patch_approval_request",
+        EventMsg::UserInputRequest { .. } => "event.user_input_request",
+        EventMsg::UserMessage { .. } => "event.user_message",
+        EventMsg::SubAgentStarted { .. } => "event.sub_agent_started",
+        EventMsg::SubAgentEnded { .. } => "event.sub_agent_ended",
+        EventMsg::SubAgentEvent { .. } => "event.sub_agent_event",
+        EventMsg::ContextCompacted { .. } => "event.context_compacted",
+        EventMsg::Forked { .. } => "event.forked",
+        EventMsg::RolledBack { .. } => "event.rolled_back",
         EventMsg::BackgroundEvent { .. } => "event.background_event",
         EventMsg::StreamError { .. } => "event.stream_error",
         EventMsg::TokenCount { .. } => "event.token_count",

@@ -1,5 +1,7 @@
 //! The conversation as the model sees it, and the debt of outputs that calls are owed.
 
+mod past;
+
 use std::collections::HashSet;
 
 use cutpoint_protocol::item::CallKind;
@@ -7,6 +9,10 @@ use cutpoint_protocol::{Item, marker};
 use serde_json::json;
 
 use crate::config::HistoryMode;
+
+pub(crate) use past::{
+    Opening, compaction_prompt, is_user_command, roll_back, user_command, user_messages,
+};
 
 /// The marker's text: what the model is told of an interrupt.
 const MARKER_TEXT: &str = "The user stopped this turn on purpose. Commands of the turn may have \
@@ -33,6 +39,8 @@ pub(crate) struct History {
     items: Vec<Item>,
     pending: Vec<Pending>,
     base: Option<Base>,
+    /// The messages that opened turns, in order.
+    openings: Vec<Opening>,
 }
 
 /// The input of a request.
@@ -43,9 +51,10 @@ pub(crate) struct Input {
 }
 
 impl History {
-    pub(crate) fn new(items: Vec<Item>) -> Self {
+    pub(crate) fn new(items: Vec<Item>, openings: Vec<Opening>) -> Self {
         Self {
             items,
+            openings,
             ..Self::default()
         }
     }
@@ -54,7 +63,6 @@ impl History {
         self.items.push(item);
     }
 
-    #[cfg(test)]
     pub(crate) fn items(&self) -> &[Item] {
         &self.items
     }
@@ -184,6 +192,17 @@ impl History {
         }
     }
 
+    /// For a planted defect: moves items to the end of the history.
+    pub(crate) fn move_to_end(&mut self, moved: Vec<Item>) {
+        self.drop_behind(0, |item| moved.contains(item));
+        self.items.extend(moved);
+    }
+
+    /// For a planted defect: whether any turn has left its marker.
+    pub(crate) fn has_marker(&self) -> bool {
+        self.items.iter().any(marker::is_marker)
+    }
+
     /// For planted defects: forgets that outputs are owed.
     pub(crate) fn forget_debt(&mut self) {
         self.pending.clear();
@@ -221,6 +240,11 @@ pub(crate) fn marker() -> Item {
         marker::OPEN,
         marker::CLOSE
     ))
+}
+
+/// For a planted defect: the marker without its closing tag.
+pub(crate) fn half_marker() -> Item {
+    Item::user_text(&format!("{}\n{MARKER_TEXT}", marker::OPEN))
 }
 
 /// A message of the assistant that was cut off.
@@ -297,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_debt_is_settled_behind_its_call_and_cleared_by_a_response_only() {
-        let mut history = History::new(vec![call("a"), Item::user_text("next")]);
+        let mut history = History::new(vec![call("a"), Item::user_text("next")], Vec::new());
         history.owe("a", CallKind::Function);
         assert_eq!(history.settle().len(), 1);
         assert_eq!(history.items()[1].call_id(), Some("a"));
@@ -311,7 +335,7 @@ mod tests {
 
     #[test]
     fn with_a_server_side_history_the_debt_is_at_the_head() {
-        let mut history = History::new(vec![Item::user_text("one"), call("a")]);
+        let mut history = History::new(vec![Item::user_text("one"), call("a")], Vec::new());
         history.owe("a", CallKind::Function);
         history.completed(Some("resp_1"), HistoryMode::Server);
         history.push(Item::user_text("two"));
@@ -326,7 +350,7 @@ mod tests {
 
     #[test]
     fn an_unknown_call_is_answered_only_where_the_server_may_know_it() {
-        let mut history = History::new(vec![Item::user_text("one")]);
+        let mut history = History::new(vec![Item::user_text("one")], Vec::new());
         history.owe_by_id("x", CallKind::Custom);
         assert!(history.settle().is_empty());
         history.completed(Some("resp_1"), HistoryMode::Server);

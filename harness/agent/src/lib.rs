@@ -14,17 +14,24 @@ mod approvals;
 mod clock;
 mod config;
 mod defect;
+mod delegate;
 mod dispatch;
 mod events;
+mod front;
 mod history;
+mod ids;
+mod lines;
 mod model;
 mod parts;
+mod past;
 mod probe;
 mod rollout;
 mod session;
 mod shared;
 mod stdio;
+mod task;
 mod tools;
+mod transcript;
 mod turn;
 
 #[cfg(test)]
@@ -34,6 +41,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use config::{Config, Endpoint, EndpointError, HistoryMode};
 pub use defect::{Defect, DefectSet, UnknownDefect};
+pub use front::{serve_jsonrpc, serve_jsonrpc_with};
 pub use model::{
     Connector, HttpModel, ModelClient, ModelError, ModelRequest, ModelStream, StreamFault,
     TcpConnector, Wire,
@@ -41,9 +49,10 @@ pub use model::{
 pub use parts::Parts;
 pub use probe::{Hold, POINTS, Probe};
 pub use rollout::{FileStore, RolloutFile, RolloutStore};
-pub use session::{Closed, Session, StartError};
+pub use session::{Closed, Killer, Session, StartError, Submitter};
 pub use stdio::{ServeError, serve_stdio, serve_with};
-pub use tools::{ProcessTools, RunningTool, ToolCommand, ToolEvent, ToolRunner};
+pub use tools::{Abandon, ProcessTools, RunningTool, ToolCommand, ToolEvent, ToolRunner};
+pub use transcript::{Transcript, TranscriptLine};
 
 /// Locks a mutex whatever happened to an earlier holder: the state behind it is changed in single
 /// steps, so a panic in between leaves nothing half done.

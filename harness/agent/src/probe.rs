@@ -18,27 +18,40 @@ pub const POINTS: &[&str] = &[
     "approval.asked",
     "approval.cleared",
     "approval.decided",
+    "compact.replace",
     "event.agent_message",
     "event.agent_message_delta",
     "event.agent_reasoning_delta",
+    "event.apply_patch_approval_request",
     "event.background_event",
+    "event.context_compacted",
     "event.error",
     "event.exec_approval_request",
     "event.exec_command_begin",
     "event.exec_command_end",
     "event.exec_command_output_delta",
+    "event.forked",
+    "event.rolled_back",
     "event.session_configured",
     "event.shutdown_complete",
     "event.stream_error",
+    "event.sub_agent_ended",
+    "event.sub_agent_event",
+    "event.sub_agent_started",
     "event.token_count",
     "event.turn_aborted",
     "event.turn_complete",
     "event.turn_failed",
     "event.turn_started",
     "event.unknown",
+    "event.user_input_request",
+    "event.user_message",
     "input.join",
+    "interrupt.submitted",
     "marker.append",
     "marker.flush",
+    "question.answered",
+    "question.asked",
     "request.backoff",
     "request.build",
     "request.recover",
@@ -95,6 +108,13 @@ impl Hooks {
         Self(probe)
     }
 
+    /// The probe for a sub-agent of the session: it is held at the same points, while its events are
+    /// seen only as they are forwarded.
+    pub(crate) fn of_sub_agent(&self) -> Option<Arc<dyn Probe>> {
+        let probe = self.0.clone()?;
+        Some(Arc::new(PointsOnly(probe)))
+    }
+
     pub(crate) fn emitted(&self, event: &Event) {
         if let Some(probe) = &self.0 {
             probe.emitted(event);
@@ -106,6 +126,15 @@ impl Hooks {
         if let Some(hold) = self.0.as_ref().and_then(|probe| probe.point(label)) {
             hold.await;
         }
+    }
+}
+
+/// A probe that does not see events.
+struct PointsOnly(Arc<dyn Probe>);
+
+impl Probe for PointsOnly {
+    fn point(&self, label: &'static str) -> Option<Hold> {
+        self.0.point(label)
     }
 }
 

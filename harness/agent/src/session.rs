@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cutpoint_protocol::Item;
-use cutpoint_protocol::session::{AbortReason, Event, EventMsg, Submission};
+use cutpoint_protocol::session::{AbortReason, Event, EventMsg, Op, Submission};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,15 +14,16 @@ use crate::clock::{Chance, Clock};
 use crate::config::Config;
 use crate::defect::Defect;
 use crate::dispatch::Dispatcher;
-use crate::events::Events;
+use crate::events::{Answer, Events};
 use crate::history::{self, History};
+use crate::ids::CallerIds;
 use crate::parts::Parts;
 use crate::probe::Hooks;
 use crate::rollout::resume::{Restored, restore};
 use crate::rollout::{Draft, Recorder, RolloutStore, Start, WriteFault, Writer};
 use crate::shared::{Core, State};
 
-/// How many submissions wait at most.
+/// How many submissions wait at most, and how many answers to them.
 const SUBMISSIONS: usize = 64;
 
 /// Why a session did not start.
@@ -51,9 +52,45 @@ pub struct Closed;
 pub struct Session {
     id: String,
     rollout_path: PathBuf,
-    submissions: mpsc::Sender<Submission>,
+    submissions: mpsc::Sender<Queued>,
     life: CancellationToken,
     root: JoinHandle<()>,
+}
+
+/// Submits to a session as long as that lives.
+#[derive(Debug, Clone)]
+pub struct Submitter(mpsc::WeakSender<Queued>);
+
+impl Submitter {
+    /// Queues a submission, waiting for room.
+    ///
+    /// # Errors
+    /// If the session has ended.
+    pub async fn submit(&self, submission: Submission) -> Result<(), Closed> {
+        let only = None;
+        let sender = self.0.upgrade().ok_or(Closed)?;
+        let queued = Queued { submission, only };
+        sender.send(queued).await.map_err(|_| Closed)
+    }
+}
+
+/// Kills a session as SIGKILL does a process; it does not keep the session alive.
+#[derive(Debug, Clone)]
+pub struct Killer(CancellationToken);
+
+impl Killer {
+    /// No task of the session runs on behind this; nothing further is written or sent.
+    pub fn kill(&self) {
+        self.0.cancel();
+    }
+}
+
+/// A submission on its way to the session.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) submission: Submission,
+    /// The only turn that an interrupt may abort; any turn unless given.
+    pub(crate) only: Option<String>,
 }
 
 /// A rollout that is ready to be gone on with.
@@ -76,6 +113,24 @@ impl Session {
         config: Config,
         parts: Parts,
     ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
+        Self::start_with(config, parts, None).await
+    }
+
+    /// The same, with answers to submissions of which no event tells what became of them.
+    pub(crate) async fn start_answering(
+        config: Config,
+        parts: Parts,
+    ) -> Result<(Self, mpsc::Receiver<Event>, mpsc::Receiver<Answer>), StartError> {
+        let (answer, answers) = mpsc::channel(SUBMISSIONS);
+        let (session, events) = Self::start_with(config, parts, Some(answer)).await?;
+        Ok((session, events, answers))
+    }
+
+    async fn start_with(
+        config: Config,
+        parts: Parts,
+        answers: Option<mpsc::Sender<Answer>>,
+    ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
         let clock = Clock::new(config.epoch);
         let hooks = Hooks::new(parts.probe.clone());
         let life = CancellationToken::new();
@@ -88,10 +143,12 @@ impl Session {
         let core = Arc::new(Core {
             session_id: opened.session_id.clone(),
             hooks: hooks.clone(),
-            events: Events::new(sender, hooks, life.clone()),
+            events: Events::new(sender, hooks, life.clone(), answers),
             recorder: opened.recorder,
             model: parts.model,
+            store: parts.store,
             tools: parts.tools,
+            clock,
             chance: Chance::new(seed, clock),
             life: life.clone(),
             state: Mutex::new(State::default()),
@@ -122,7 +179,28 @@ impl Session {
     /// # Errors
     /// If the session has ended.
     pub async fn submit(&self, submission: Submission) -> Result<(), Closed> {
-        self.submissions.send(submission).await.map_err(|_| Closed)
+        self.queue(submission, None).await
+    }
+
+    /// Queues an interrupt that aborts no other turn than that one.
+    pub(crate) async fn interrupt(&self, id: String, only: Option<String>) -> Result<(), Closed> {
+        let op = Op::Interrupt;
+        self.queue(Submission { id, op }, only).await
+    }
+
+    async fn queue(&self, submission: Submission, only: Option<String>) -> Result<(), Closed> {
+        let queued = Queued { submission, only };
+        self.submissions.send(queued).await.map_err(|_| Closed)
+    }
+
+    /// A way to submit that does not keep the session alive.
+    pub fn submitter(&self) -> Submitter {
+        Submitter(self.submissions.downgrade())
+    }
+
+    /// A way to kill the session from within one of its own points.
+    pub fn killer(&self) -> Killer {
+        Killer(self.life.clone())
     }
 
     /// Where the session's rollout is.
@@ -161,20 +239,30 @@ async fn open(
         move |error| StartError::Rollout { path, error }
     };
     hooks.point("rollout.open").await;
+    let mut lock_file = None;
     let (mut file, content, fresh_id) = match &config.resume {
         Some(path) => {
             let (file, content) = store.open(path).await.map_err(at(path))?;
             (file, content, None)
         }
         None => {
-            let id = Chance::new(config.seed, clock).id();
+            let named = config.session_id.clone();
+            let id = named.unwrap_or_else(|| Chance::new(config.seed, clock).id());
             let name = format!("rollout-{}-{id}.jsonl", clock.file_stamp());
             let file = store.create(&name).await.map_err(at(&config.rollout_dir))?;
+            if config.defects.contains(Defect::SyncsLockFile) {
+                let lock = store.create(&format!("{name}.lock")).await;
+                lock_file = Some(lock.map_err(at(&config.rollout_dir))?);
+            }
             (file, Vec::new(), Some(id))
         }
     };
-    let restored = restore(&content);
-    if restored.keep_bytes < content.len() {
+    let mut restored = restore(&content);
+    let is_torn = restored.keep_bytes < content.len();
+    if is_torn && config.defects.contains(Defect::TornTailLosesLine) {
+        restored.items.pop();
+    }
+    if is_torn && !config.defects.contains(Defect::TornTailKept) {
         let keep = restored.keep_bytes as u64;
         let cut = file.truncate(keep).await;
         cut.map_err(at(file.path()))?;
@@ -183,7 +271,12 @@ async fn open(
     let known = restored.session_id.clone();
     let (recorder, writer) = Writer::new(Start {
         file,
-        ordinal: restored.next_ordinal,
+        lock_file,
+        ordinal: if config.defects.contains(Defect::OrdinalsRestart) {
+            0
+        } else {
+            restored.next_ordinal
+        },
         repair: if restored.lacks_newline { b"\n" } else { b"" },
         clock,
         hooks: hooks.clone(),
@@ -210,17 +303,26 @@ async fn begin(core: &Core, restored: Restored, is_new: bool) -> Result<(), Writ
     if core.has(Defect::MarkerLostOnResume) {
         items.retain(|item| !cutpoint_protocol::marker::is_marker(item));
     }
+    if core.has(Defect::ResumeDropsTail) {
+        while items.pop_if(|item| item.role() == Some("user")).is_some() {}
+    }
     let mut drafts = Vec::new();
     if is_new {
         let cwd = core.config.cwd.display().to_string();
-        drafts.push(Draft::session_meta(&core.session_id, &cwd));
+        drafts.push(Draft::session_meta(&core.session_id, &cwd, None));
     }
-    for (call_id, kind) in history::open_calls(&items) {
+    let mut open = history::open_calls(&items);
+    if core.has(Defect::ForkLeavesCallOpen) && restored.is_fork {
+        open.clear();
+    }
+    for (call_id, kind) in open {
         let output = Item::output(kind, &call_id, history::ABORTED);
         drafts.push(Draft::item(&output));
         items.push(output);
     }
-    if let Some(turn_id) = restored.open_turn {
+    if let Some(turn_id) = restored.open_turn
+        && !core.has(Defect::ResumedAsRunning)
+    {
         drafts.push(if core.has(Defect::ResumedAsComplete) {
             Draft::turn_complete(&turn_id, None)
         } else {
@@ -228,7 +330,10 @@ async fn begin(core: &Core, restored: Restored, is_new: bool) -> Result<(), Writ
         });
     }
     core.record(|state| {
-        state.history = History::new(history::paired(items));
+        let commands = items.iter().filter(|item| history::is_user_command(item));
+        state.user_commands = commands.count();
+        state.history = History::new(history::paired(items), restored.openings);
+        state.turn_ids = CallerIds::new(restored.turn_ids);
         drafts
     })
     .await?;

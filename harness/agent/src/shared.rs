@@ -1,5 +1,6 @@
 //! What all parts of a session share.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,17 +10,20 @@ use cutpoint_protocol::session::EventMsg;
 use tokio_util::sync::CancellationToken;
 
 use crate::approvals::Approvals;
-use crate::clock::Chance;
+use crate::clock::{Chance, Clock};
 use crate::config::Config;
 use crate::defect::Defect;
+use crate::delegate::Agents;
 use crate::events::Events;
-use crate::history::History;
+use crate::history::{self, History};
+use crate::ids::CallerIds;
 use crate::lock;
 use crate::model::ModelClient;
 use crate::probe::Hooks;
-use crate::rollout::{Draft, Quirks, Recorder, WriteFault};
-use crate::tools::ToolRunner;
+use crate::rollout::{Draft, Quirks, Recorder, RolloutStore, WriteFault};
+use crate::task::Task;
 use crate::tools::capture::Capture;
+use crate::tools::{ToolRunner, parse};
 
 /// What all parts of a session share.
 pub(crate) struct Core {
@@ -29,7 +33,9 @@ pub(crate) struct Core {
     pub(crate) events: Events,
     pub(crate) recorder: Recorder,
     pub(crate) model: Arc<dyn ModelClient>,
+    pub(crate) store: Arc<dyn RolloutStore>,
     pub(crate) tools: Arc<dyn ToolRunner>,
+    pub(crate) clock: Clock,
     pub(crate) chance: Chance,
     /// Ends every task of the session at once.
     pub(crate) life: CancellationToken,
@@ -37,12 +43,16 @@ pub(crate) struct Core {
 }
 
 /// What changes. It is behind one lock, never held across an await.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct State {
     pub(crate) history: History,
     /// The running turn. Whoever takes it out ends it: so finish and abort can't both do so.
     pub(crate) active: Option<Active>,
     pub(crate) approvals: Approvals,
+    /// How many commands the user has run.
+    pub(crate) user_commands: usize,
+    /// The ids that the session's turns have had.
+    pub(crate) turn_ids: CallerIds,
     /// For a planted defect: a marker that waits for the next user message.
     pub(crate) late_marker: Option<Item>,
     /// For a planted defect: the client has asked for the end of the session.
@@ -52,9 +62,10 @@ pub(crate) struct State {
 }
 
 /// The running turn, with what was said to it while it ran.
-#[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) turn: Arc<Turn>,
+    /// What kind of work it is.
+    pub(crate) task: Arc<dyn Task>,
     /// Input that joins the turn's next request.
     pub(crate) input: Vec<Item>,
 }
@@ -71,6 +82,8 @@ pub(crate) struct Turn {
     /// How long the history was when the turn began.
     pub(crate) history_start: usize,
     pub(crate) live: Mutex<Live>,
+    /// The sub-agents that its calls have started.
+    pub(crate) agents: Agents,
 }
 
 /// What a turn has in hand. It outlives the turn's task, so that an abort finds it however hard
@@ -85,6 +98,8 @@ pub(crate) struct Live {
     pub(crate) half_call: Option<(Item, String)>,
     /// For a planted defect: lines that are written when the turn is complete.
     pub(crate) late: Vec<Draft>,
+    /// What the user said that is in the history, and that the client was not told of yet.
+    pub(crate) untold: VecDeque<String>,
     pub(crate) last_message: Option<String>,
     pub(crate) input_tokens: u64,
     pub(crate) output_tokens: u64,
@@ -93,15 +108,50 @@ pub(crate) struct Live {
     pub(crate) routing: Option<String>,
 }
 
+/// Who wants a command to be run.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    /// The model, by a call of this kind, which is owed an output.
+    Model(CallKind),
+    /// The user, by this command line. The model is told of it in a message.
+    User(String),
+}
+
 /// A call in hand.
 #[derive(Debug)]
 pub(crate) struct LiveCall {
     pub(crate) call_id: String,
-    pub(crate) kind: CallKind,
+    pub(crate) caller: Caller,
     pub(crate) started: bool,
     pub(crate) printed: Capture,
     /// The output, once there is one.
     pub(crate) output: Option<String>,
+}
+
+impl LiveCall {
+    pub(crate) fn new(call_id: &str, caller: Caller) -> Self {
+        Self {
+            call_id: call_id.to_owned(),
+            caller,
+            started: false,
+            printed: Capture::default(),
+            output: None,
+        }
+    }
+
+    /// What the history holds of the call's end.
+    pub(crate) fn item(&self, output: &str) -> Item {
+        match &self.caller {
+            Caller::Model(kind) => Item::output(*kind, &self.call_id, output),
+            Caller::User(command) => history::user_command(command, output),
+        }
+    }
+
+    /// The output if the call ends now: its own if it has one.
+    pub(crate) fn output_now(&self) -> String {
+        let cut = || parse::aborted(self.started, &self.printed.text());
+        self.output.clone().unwrap_or_else(cut)
+    }
 }
 
 impl Turn {
@@ -113,11 +163,17 @@ impl Turn {
             requested: AtomicBool::new(false),
             history_start,
             live: Mutex::new(Live::default()),
+            agents: Agents::default(),
         }
     }
 
     pub(crate) fn was_requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
+    }
+
+    /// Notes that a text of the user is in the history.
+    pub(crate) fn joined(&self, item: &Item) {
+        lock(&self.live).untold.push_back(item.all_text());
     }
 
     /// Changes a call in hand.
@@ -158,8 +214,8 @@ impl Core {
             (!drafts.is_empty()).then(|| slot.append(drafts, quirks))
         };
         match ack {
-            Some(ack) => ack.done().await,
-            None => Ok(()),
+            Some(ack) if !quirks.unawaited => ack.done().await,
+            _ => Ok(()),
         }
     }
 
@@ -168,6 +224,20 @@ impl Core {
         if let Err(fault) = result {
             let message = fault.to_string();
             self.events.emit(id, EventMsg::Error { message }).await;
+        }
+    }
+
+    /// Tells the client which texts of the user are in the history by now.
+    pub(crate) async fn tell_joined(&self, turn: &Turn) {
+        loop {
+            let next = lock(&turn.live).untold.front().cloned();
+            let Some(message) = next else { return };
+            let turn_id = turn.id.clone();
+            let msg = EventMsg::UserMessage { turn_id, message };
+            self.events.emit(&turn.submission, msg).await;
+            // A text whose teller is dropped while it waits for room is told by whoever ends the
+            // turn, so it leaves the list only now.
+            lock(&turn.live).untold.pop_front();
         }
     }
 

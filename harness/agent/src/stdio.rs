@@ -4,15 +4,14 @@ use std::io;
 
 use cutpoint_protocol::session::{Event, EventMsg, Op, Submission};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::lines::{Lines, TooLong, put_line};
 use crate::parts::Parts;
 use crate::session::{Session, StartError};
 
-/// The longest line that is read.
-const LINE_LIMIT_BYTES: usize = 4 << 20;
 /// How many complaints about lines wait at most.
 const COMPLAINTS: usize = 16;
 
@@ -62,6 +61,7 @@ where
     let mut output = std::pin::pin!(output);
     // The input side owns the session, so it is awaited only for the session to be dropped last.
     tokio::select! {
+        biased;
         result = &mut output => Ok(result?),
         never = &mut input => match never {},
     }
@@ -129,7 +129,7 @@ async fn write<W: AsyncWrite + Unpin>(
     loop {
         // The session's events come first, so that the very first line is its greeting.
         let event = tokio::select! {
-            biased;
+           biased;
             event = events.recv() => event,
             Some(event) = complaints.recv() => Some(event),
         };
@@ -147,68 +147,5 @@ async fn write<W: AsyncWrite + Unpin>(
 }
 
 async fn put<W: AsyncWrite + Unpin>(stdout: &mut W, event: &Event) -> io::Result<()> {
-    let mut line = serde_json::to_vec(event)?;
-    line.push(b'\n');
-    stdout.write_all(&line).await?;
-    stdout.flush().await
-}
-
-struct TooLong;
-
-/// Lines of bounded length.
-struct Lines<R> {
-    input: R,
-    buffer: Vec<u8>,
-    /// How much of the buffer has no line break in it.
-    searched: usize,
-    /// A line that is too long is being passed over.
-    skipping: bool,
-    ended: bool,
-}
-
-impl<R: AsyncRead + Unpin> Lines<R> {
-    fn new(input: R) -> Self {
-        Self {
-            input,
-            buffer: Vec::new(),
-            searched: 0,
-            skipping: false,
-            ended: false,
-        }
-    }
-
-    async fn next(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
-        loop {
-            let fresh = &self.buffer[self.searched..];
-            if let Some(at) = fresh.iter().position(|byte| *byte == b'\n') {
-                let end = self.searched + at;
-                let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
-                self.searched = 0;
-                line.pop();
-                if std::mem::take(&mut self.skipping) {
-                    continue;
-                }
-                return Some(Ok(line));
-            }
-            self.searched = self.buffer.len();
-            if self.skipping || self.searched > LINE_LIMIT_BYTES {
-                self.buffer.clear();
-                self.searched = 0;
-                if !std::mem::replace(&mut self.skipping, true) {
-                    return Some(Err(TooLong));
-                }
-            }
-            if self.ended {
-                // The last line may lack its line break; half a line is no JSON and is refused.
-                let rest = std::mem::take(&mut self.buffer);
-                self.searched = 0;
-                return (!rest.is_empty()).then_some(Ok(rest));
-            }
-            let mut piece = [0; 8 << 10];
-            match self.input.read(&mut piece).await {
-                Ok(0) | Err(_) => self.ended = true,
-                Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
-            }
-        }
-    }
+    put_line(stdout, serde_json::to_vec(event)?).await
 }

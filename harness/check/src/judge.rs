@@ -115,6 +115,10 @@ fn in_words(feature: Feature) -> &'static str {
         Feature::StoreLog => "log of the writes and syncs of its rollout",
         Feature::TurnHeaders => "request header that belongs to a turn",
         Feature::BackgroundTools => "tools that run on in the background",
+        Feature::DeferredAnswers => "answers to interrupts that wait for the abort",
+        Feature::CallerIds => "way for a caller to name ids",
+        Feature::SubAgents => "events for the begin and end of a sub-agent",
+        Feature::Transcript => "transcript that can be seen",
     }
 }
 
@@ -124,7 +128,8 @@ mod tests {
 
     use super::*;
     use crate::testing::{
-        Tracer, eventful_session, interrupted_tool, keeps, long_session, outcome,
+        Tracer, delegating_session, eventful_session, forked_session, front_session,
+        interrupted_tool, keeps, long_session, outcome, watched_session,
     };
     use crate::trace::Waiver;
     use crate::verdict::Level;
@@ -157,16 +162,22 @@ mod tests {
 
     #[test]
     fn the_whole_book_holds_over_sessions_without_fault() {
-        for tracer in [
+        let sessions = [
             interrupted_tool(),
             long_session(),
             eventful_session(),
+            watched_session(),
+            forked_session(),
+            delegating_session(),
+            front_session(),
             Tracer::new(),
-        ] {
+        ];
+        for tracer in &sessions {
             for verdict in judge(&tracer.trace()) {
+                // Only one session is of an agent whose view is observed.
                 let kept = matches!(
                     verdict.outcome,
-                    Outcome::Pass { .. } | Outcome::NotExercised
+                    Outcome::Pass { .. } | Outcome::NotExercised | Outcome::NotApplicable { .. }
                 );
                 assert!(kept, "{verdict:?}");
             }
@@ -175,7 +186,6 @@ mod tests {
             let exercised = |tracer: &Tracer| {
                 matches!(outcome(rule.id(), tracer), Outcome::Pass { exercised: 1.. })
             };
-            let sessions = [interrupted_tool(), long_session(), eventful_session()];
             let by_any = sessions.iter().any(exercised);
             assert!(by_any, "{} is never put to the test", rule.id());
         }
@@ -221,7 +231,11 @@ mod tests {
     fn shuffled() -> impl Strategy<Value = Trace> {
         let traces = prop_oneof![
             Just(long_session().trace()),
-            Just(eventful_session().trace())
+            Just(eventful_session().trace()),
+            Just(watched_session().trace()),
+            Just(forked_session().trace()),
+            Just(delegating_session().trace()),
+            Just(front_session().trace())
         ];
         traces
             .prop_flat_map(|trace| {

@@ -2,7 +2,8 @@
 //!
 //! Everything here is a pure function of the trace, so a stored trace can be checked again later.
 
-pub mod invariant;
+pub mod ids;
+mod invariant;
 pub mod judge;
 pub mod outcome;
 pub mod rules;

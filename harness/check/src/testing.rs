@@ -1,5 +1,15 @@
 //! A small language for traces in tests.
 
+// Named in full, as the benchmark takes this file in from another folder.
+#[path = "testing/delegation.rs"]
+mod delegation;
+#[path = "testing/front.rs"]
+mod front;
+#[path = "testing/past.rs"]
+mod past;
+#[path = "testing/screen.rs"]
+mod screen;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cutpoint_protocol::Item;
@@ -7,9 +17,15 @@ use serde_json::{Value, json};
 
 use crate::trace::{
     ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Decision, Entry, FORMAT, Feature,
-    Header, InputMode, Process, ReadTrigger, Stored, StreamEnd, Trace, TurnEnd, VERSION, What,
+    Header, InputMode, Process, ReadTrigger, Stored, StreamEnd, TaskKind, Trace, TurnEnd, VERSION,
+    What,
 };
 use crate::verdict::{Breach, Outcome};
+
+pub(crate) use delegation::delegating_session;
+pub(crate) use front::front_session;
+pub(crate) use past::forked_session;
+pub(crate) use screen::{stream_error, watched_session};
 
 /// The time between two entries, unless a test asks for more.
 const STEP_NS: u64 = 1_000_000;
@@ -40,6 +56,8 @@ impl Tracer {
             Feature::Replace,
             Feature::StoreLog,
             Feature::TurnHeaders,
+            Feature::SubAgents,
+            Feature::CallerIds,
         ];
         let agent = AgentInfo {
             name: "reference".into(),
@@ -118,7 +136,50 @@ impl Tracer {
 
     pub(crate) fn input(&mut self, text: &str, mode: InputMode) -> &mut Self {
         let text = text.to_owned();
-        self.op(ClientOp::Input { text, mode })
+        let turn_id = None;
+        self.op(ClientOp::Input {
+            text,
+            mode,
+            turn_id,
+        })
+    }
+
+    /// Work other than a turn with the model.
+    pub(crate) fn task(&mut self, task: TaskKind, text: &str) -> &mut Self {
+        let text = text.to_owned();
+        self.op(ClientOp::Task { task, text })
+    }
+
+    /// The same under an id of the caller's.
+    pub(crate) fn named_input(&mut self, text: &str, mode: InputMode, turn: &str) -> &mut Self {
+        let (text, turn_id) = (text.to_owned(), Some(turn.to_owned()));
+        self.op(ClientOp::Input {
+            text,
+            mode,
+            turn_id,
+        })
+    }
+
+    /// The answer to the op of that number, an interrupt.
+    pub(crate) fn answered(&mut self, op: usize, reason: Option<AbortReason>) -> &mut Self {
+        self.push(What::OpReply {
+            id: format!("op{op}"),
+            turn_id: None,
+            thread_id: None,
+            reason,
+            error: None,
+        })
+    }
+
+    /// The answer to the newest op, which opened a conversation.
+    pub(crate) fn opened(&mut self, thread: &str) -> &mut Self {
+        self.push(What::OpReply {
+            id: format!("op{}", self.ops),
+            turn_id: None,
+            thread_id: Some(thread.to_owned()),
+            reason: None,
+            error: None,
+        })
     }
 
     /// The answer to the newest op.
@@ -127,6 +188,8 @@ impl Tracer {
         self.push(What::OpReply {
             id,
             turn_id,
+            thread_id: None,
+            reason: None,
             error: None,
         })
     }
@@ -137,6 +200,8 @@ impl Tracer {
         self.push(What::OpReply {
             id,
             turn_id: None,
+            thread_id: None,
+            reason: None,
             error,
         })
     }
@@ -272,7 +337,7 @@ impl Tracer {
             conversation,
             path: "/responses".into(),
             headers: BTreeMap::new(),
-            body: json!({"model": "m", "input": input, "stream": true}),
+            body: json!({"model": "m", "input": input, "stream": true}).into(),
             history: None,
         })
     }
@@ -290,7 +355,7 @@ impl Tracer {
             conversation: 0,
             path: "/responses".into(),
             headers,
-            body: json!({"model": "m", "input": input, "stream": true}),
+            body: json!({"model": "m", "input": input, "stream": true}).into(),
             history: None,
         })
     }
@@ -302,6 +367,7 @@ impl Tracer {
             exchange,
             status: 200,
             reply,
+            retry_after_ms: None,
         });
         self.sent(
             exchange,
@@ -315,6 +381,7 @@ impl Tracer {
             exchange,
             status,
             reply: None,
+            retry_after_ms: None,
         });
         let body = json!({"error": {"message": message}});
         self.push(What::ResponseBody { exchange, body });
@@ -326,7 +393,7 @@ impl Tracer {
         self.push(What::Sent {
             exchange,
             index,
-            data,
+            data: data.into(),
         })
     }
 
@@ -439,6 +506,21 @@ impl Tracer {
     pub(crate) fn read_at_end(&mut self, turn: &str) -> &mut Self {
         let turn_id = Some(turn.to_owned());
         self.read(ReadTrigger::TurnEnded { turn_id })
+    }
+
+    /// The harness takes bytes off the rollout's end.
+    pub(crate) fn tear(&mut self, bytes: usize) -> &mut Self {
+        self.file.truncate(self.file.len() - bytes);
+        (self.known, self.written) = (self.file.len(), self.file.len());
+        self.push(What::Torn {
+            path: ROLLOUT.into(),
+            bytes: bytes as u64,
+        })
+    }
+
+    pub(crate) fn forked(&mut self, path: &str) -> &mut Self {
+        let path = path.to_owned();
+        self.event(AgentEvent::Forked { path })
     }
 
     pub(crate) fn kill(&mut self) -> &mut Self {

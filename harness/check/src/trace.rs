@@ -2,12 +2,20 @@
 //!
 //! Stored as JSON lines: a header, then one entry per line in the order of observation.
 
+mod events;
+mod file;
+mod ops;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, Write};
+use std::sync::Arc;
 
 use cutpoint_protocol::Item;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use events::{AbortReason, AgentEvent, ShownLine, TurnEnd};
+pub use file::ReadError;
+pub use ops::{ClientOp, Decision, InputMode, TaskKind};
 
 /// The name that stands in every trace's header.
 pub const FORMAT: &str = "cutpoint-trace";
@@ -41,6 +49,14 @@ pub enum Feature {
     TurnHeaders,
     /// Commands run on in the background when their turn is aborted, and the model is told so.
     BackgroundTools,
+    /// An interrupt is answered with the abort's reason, and not before `TurnAborted`.
+    DeferredAnswers,
+    /// A caller may name the ids of what it starts.
+    CallerIds,
+    /// The agent tells when a sub-agent begins and ends, and shows its events.
+    SubAgents,
+    /// What a person sees of the session is observed.
+    Transcript,
 }
 
 /// Who was driven, and how.
@@ -148,6 +164,12 @@ pub enum What {
         id: String,
         /// The id of the turn that the op started, where the answer tells.
         turn_id: Option<String>,
+        /// The conversation that the op opened, where the answer tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread_id: Option<String>,
+        /// Why the turn was aborted, where the answer to an interrupt tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<AbortReason>,
         /// The error, if the op was refused.
         error: Option<String>,
     },
@@ -163,8 +185,8 @@ pub enum What {
         /// case. Never credentials.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         headers: BTreeMap<String, String>,
-        /// The body.
-        body: Value,
+        /// The body, shared with the server that has read it.
+        body: Arc<Value>,
         /// The whole history, rebuilt through `previous_response_id`; absent where the body's input
         /// is the whole history.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +216,9 @@ pub enum What {
         status: u16,
         /// The scripted reply that is sent, counted from 1.
         reply: Option<usize>,
+        /// How long the client is asked to wait before it tries again, in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
     /// A response that is not a stream was sent, with this body.
     ResponseBody {
@@ -208,8 +233,9 @@ pub enum What {
         exchange: usize,
         /// The event's number in its stream, counted from 1.
         index: usize,
-        /// The event; a string where the frame is no valid event.
-        data: Value,
+        /// The event, shared with the frame that carries it; a string where the frame is no valid
+        /// event.
+        data: Arc<Value>,
     },
     /// Part of an event was handed to the connection.
     SentPart {
@@ -294,6 +320,28 @@ pub enum What {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         stderr: String,
     },
+    /// The client stopped reading the agent's events, or goes on.
+    Reading {
+        /// Whether it reads from now on.
+        on: bool,
+    },
+    /// The harness cut the end of a rollout off, as a crash or a power loss can do.
+    Torn {
+        /// The file.
+        path: String,
+        /// How many bytes it has lost.
+        bytes: u64,
+    },
+    /// An event of a turn that has ended was given to the transcript view once more, late.
+    Redelivered {
+        /// The event.
+        event: AgentEvent,
+    },
+    /// What a person sees from now on.
+    Shown {
+        /// The new line.
+        line: ShownLine,
+    },
     /// The agent wrote something that is no message of its protocol.
     Garbage {
         /// The start of it.
@@ -311,64 +359,6 @@ pub enum What {
         /// What happened.
         message: String,
     },
-}
-
-/// What a client can ask of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ClientOp {
-    /// User input.
-    Input {
-        /// The text.
-        text: String,
-        /// What it is meant to do.
-        mode: InputMode,
-    },
-    /// The user's Esc or Ctrl-C.
-    Interrupt {
-        /// The turn that is named as the one to interrupt, where the protocol names one.
-        turn_id: Option<String>,
-    },
-    /// The user's answer to an approval request.
-    Approval {
-        /// The call.
-        call_id: String,
-        /// The answer.
-        decision: Decision,
-    },
-    /// The user's answer to a question.
-    Answer {
-        /// The call that asked.
-        call_id: String,
-        /// The answer.
-        text: String,
-    },
-    /// End the session.
-    Shutdown,
-}
-
-/// What user input is meant to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InputMode {
-    /// Start a turn.
-    Start,
-    /// Join the running turn.
-    Steer,
-    /// Replace the running turn.
-    Replace,
-}
-
-/// The user's answer to an approval request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// Run it.
-    Approve,
-    /// Don't.
-    Deny,
-    /// Don't, and stop the turn.
-    Abort,
 }
 
 /// How the server ended a response.
@@ -429,144 +419,6 @@ pub struct Process {
     pub command: String,
 }
 
-/// What an agent tells its client, whatever protocol it speaks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum AgentEvent {
-    /// A turn started.
-    TurnStarted {
-        /// The turn.
-        turn_id: String,
-    },
-    /// A turn ended.
-    TurnEnded {
-        /// The turn; absent where the protocol does not say.
-        turn_id: Option<String>,
-        /// How.
-        end: TurnEnd,
-    },
-    /// A piece of the model's message was shown.
-    TextDelta {
-        /// The turn.
-        turn_id: Option<String>,
-        /// The piece.
-        text: String,
-    },
-    /// A whole message of the model was shown.
-    Message {
-        /// The turn.
-        turn_id: Option<String>,
-        /// The message.
-        text: String,
-    },
-    /// A tool began to run.
-    CallBegin {
-        /// The turn.
-        turn_id: Option<String>,
-        /// The call.
-        call_id: String,
-        /// Its command line, where it has one.
-        command: String,
-        /// Its process, where the agent tells.
-        pid: Option<u32>,
-    },
-    /// A piece of a tool's output was shown.
-    CallOutput {
-        /// The turn.
-        turn_id: Option<String>,
-        /// The call.
-        call_id: String,
-        /// The piece.
-        chunk: String,
-    },
-    /// A tool ended.
-    CallEnd {
-        /// The turn.
-        turn_id: Option<String>,
-        /// The call.
-        call_id: String,
-        /// Its exit code; absent if it was cut off.
-        exit_code: Option<i32>,
-        /// What it printed.
-        output: String,
-    },
-    /// A call waits for the user's approval.
-    ApprovalRequest {
-        /// The turn.
-        turn_id: Option<String>,
-        /// The call.
-        call_id: String,
-    },
-    /// Something the user may want to know of.
-    Background {
-        /// The text.
-        message: String,
-    },
-    /// An error was shown.
-    Error {
-        /// The turn.
-        turn_id: Option<String>,
-        /// The text.
-        message: String,
-    },
-    /// The session has ended.
-    ShutdownComplete,
-    /// Anything else.
-    Other {
-        /// The turn that the event names as its own.
-        turn_id: Option<String>,
-        /// The event's name in its protocol.
-        name: String,
-    },
-}
-
-impl AgentEvent {
-    /// The turn that the event belongs to.
-    pub fn turn_id(&self) -> Option<&str> {
-        match self {
-            Self::TurnStarted { turn_id } => Some(turn_id),
-            Self::TurnEnded { turn_id, .. }
-            | Self::TextDelta { turn_id, .. }
-            | Self::Message { turn_id, .. }
-            | Self::CallBegin { turn_id, .. }
-            | Self::CallOutput { turn_id, .. }
-            | Self::CallEnd { turn_id, .. }
-            | Self::ApprovalRequest { turn_id, .. }
-            | Self::Error { turn_id, .. }
-            | Self::Other { turn_id, .. } => turn_id.as_deref(),
-            Self::Background { .. } | Self::ShutdownComplete => None,
-        }
-    }
-}
-
-/// How a turn ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "how", rename_all = "snake_case")]
-pub enum TurnEnd {
-    /// It ran to its end.
-    Complete,
-    /// It was aborted.
-    Aborted {
-        /// Why; absent where the protocol does not say.
-        reason: Option<AbortReason>,
-    },
-    /// It ended with an error.
-    Failed {
-        /// What went wrong.
-        message: String,
-    },
-}
-
-/// Why a turn was aborted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AbortReason {
-    /// The user stopped it.
-    Interrupted,
-    /// A new turn took its place.
-    Replaced,
-}
-
 /// A whole trace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
@@ -576,194 +428,10 @@ pub struct Trace {
     pub entries: Vec<Entry>,
 }
 
-/// Why a stored trace could not be read. Lines count from 1.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file could not be read.
-    #[error("cannot read the trace: {0}")]
-    Io(#[from] io::Error),
-    /// There is no header.
-    #[error("this is no trace: its first line is not a {FORMAT} header ({0})")]
-    NoHeader(String),
-    /// Another version of the format.
-    #[error("this trace has format version {found}; this build reads version {VERSION}")]
-    Version {
-        /// The version in the header.
-        found: u32,
-    },
-    /// A line that is no entry.
-    #[error("line {line}: {message}")]
-    Line {
-        /// Which one.
-        line: usize,
-        /// What is wrong with it.
-        message: String,
-    },
-}
-
-impl Trace {
-    /// Reads a stored trace.
-    ///
-    /// # Errors
-    /// If it can't be read, is no trace, has another version, or has a line that is no entry.
-    pub fn read(mut from: impl BufRead) -> Result<Self, ReadError> {
-        let mut line = String::new();
-        read_line(&mut from, &mut line, 1)?;
-        let header: Value =
-            serde_json::from_str(&line).map_err(|error| ReadError::NoHeader(error.to_string()))?;
-        if header["format"] != FORMAT {
-            return Err(ReadError::NoHeader(format!(
-                "`format` is {}",
-                header["format"]
-            )));
-        }
-        let found = header["version"]
-            .as_u64()
-            .and_then(|found| u32::try_from(found).ok());
-        match found {
-            Some(VERSION) => {}
-            Some(found) => return Err(ReadError::Version { found }),
-            None => return Err(ReadError::NoHeader("it has no version".to_owned())),
-        }
-        let header = serde_json::from_value(header)
-            .map_err(|error| ReadError::NoHeader(error.to_string()))?;
-        let mut entries = Vec::new();
-        for number in 2.. {
-            line.clear();
-            if read_line(&mut from, &mut line, number)? == 0 {
-                break;
-            }
-            let entry = serde_json::from_str(&line).map_err(|error| ReadError::Line {
-                line: number,
-                message: error.to_string(),
-            })?;
-            entries.push(entry);
-        }
-        Ok(Self { header, entries })
-    }
-
-    /// Writes the trace in the form that [`Trace::read`] reads.
-    ///
-    /// # Errors
-    /// If writing fails.
-    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
-        serde_json::to_writer(&mut to, &self.header)?;
-        to.write_all(b"\n")?;
-        for entry in &self.entries {
-            serde_json::to_writer(&mut to, entry)?;
-            to.write_all(b"\n")?;
-        }
-        to.flush()
-    }
-}
-
-fn read_line(
-    from: &mut impl BufRead,
-    line: &mut String,
-    number: usize,
-) -> Result<usize, ReadError> {
-    let read = io::Read::take(&mut *from, LINE_LIMIT_BYTES)
-        .read_line(line)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => ReadError::Line {
-                line: number,
-                message: "not valid UTF-8".to_owned(),
-            },
-            _ => ReadError::Io(error),
-        })?;
-    if read as u64 == LINE_LIMIT_BYTES {
-        let message = format!("longer than {LINE_LIMIT_BYTES} bytes");
-        return Err(ReadError::Line {
-            line: number,
-            message,
-        });
-    }
-    Ok(read)
-}
-
 /// The items of a list of JSON values; what is no item is left out.
 pub fn items(values: &[Value]) -> Vec<Item> {
     values
         .iter()
         .filter_map(|value| Item::from_value(value.clone()).ok())
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn trace() -> Trace {
-        let agent = AgentInfo {
-            name: "reference".into(),
-            version: "1".into(),
-            driver: "in-process".into(),
-            features: BTreeSet::from([Feature::Rollout]),
-            defects: vec![],
-        };
-        let header = Header {
-            format: FORMAT.into(),
-            version: VERSION,
-            scenario: "s".into(),
-            file: None,
-            agent,
-            seed: 7,
-            abort_bound_ms: ABORT_BOUND_MS,
-            waived: vec![],
-        };
-        let event = AgentEvent::TurnEnded {
-            turn_id: Some("t".into()),
-            end: TurnEnd::Aborted {
-                reason: Some(AbortReason::Interrupted),
-            },
-        };
-        let what = What::Event {
-            event,
-            raw: Value::Null,
-        };
-        let trigger = ReadTrigger::TurnEnded { turn_id: None };
-        let read = What::Rollout {
-            trigger,
-            path: "r".into(),
-            from: 0,
-            text: "{}\n".into(),
-        };
-        let entries = vec![
-            Entry {
-                seq: 0,
-                at_ns: 5,
-                what,
-            },
-            Entry {
-                seq: 1,
-                at_ns: 6,
-                what: read,
-            },
-        ];
-        Trace { header, entries }
-    }
-
-    #[test]
-    fn a_trace_is_read_as_it_was_written() {
-        let mut bytes = Vec::new();
-        trace().write(&mut bytes).unwrap();
-        assert_eq!(Trace::read(&bytes[..]).unwrap(), trace());
-    }
-
-    #[test]
-    fn what_is_no_trace_says_why() {
-        let message = |text: &str| Trace::read(text.as_bytes()).unwrap_err().to_string();
-        assert!(message("").contains("no trace"));
-        assert!(message("{\"format\":\"x\"}\n").contains("`format` is \"x\""));
-        assert!(message("{\"format\":\"cutpoint-trace\",\"version\":9}\n").contains("version 9"));
-        let mut bytes = Vec::new();
-        trace().write(&mut bytes).unwrap();
-        let torn = &bytes[..bytes.len() - 5];
-        assert!(
-            Trace::read(torn)
-                .unwrap_err()
-                .to_string()
-                .starts_with("line 3: ")
-        );
-    }
 }

@@ -3,23 +3,28 @@
 //! Positions of entries ([`At`]) are indexes into the trace's list, not the numbers that the
 //! entries carry: a rule compares positions and shows numbers ([`View::seq`]).
 
+mod agents;
 mod build;
 mod calls;
 mod exchanges;
+mod past;
 mod regions;
 mod rollouts;
+mod told;
 mod turns;
 
 use std::collections::HashMap;
 
-use crate::trace::{AgentEvent, Decision, Feature, Trace, What};
+use crate::trace::{AgentEvent, Decision, Feature, ShownLine, TaskKind, Trace, What};
 
-pub use calls::{Approval, Call, CallEnding, Emitted};
+pub use agents::SubAgent;
+pub use calls::{Answer, Approval, Call, CallEnding, Emitted};
 pub use exchanges::{Exchange, Role, StreamTerminal};
+pub use past::{Fork, Resumption, Rollback};
 pub use regions::Region;
 pub use rollouts::{Bracket, Change, FileLine, Held, LineKind, Read, RolloutFile, Unreadable};
 pub use turns::{
-    Ending, Input, Interrupt, InterruptState, Late, OpAnswer, SessionStart, Stray, Turn,
+    Ending, Input, Interrupt, InterruptState, Late, OpAnswer, Open, SessionStart, Stray, Turn,
 };
 
 /// The position of an entry in the trace's list.
@@ -34,6 +39,8 @@ pub struct View<'a> {
     pub inputs: Vec<Input<'a>>,
     /// Interrupts in the order in which they were sent.
     pub interrupts: Vec<Interrupt<'a>>,
+    /// Requests for further conversations in the order in which they were sent.
+    pub opens: Vec<Open<'a>>,
     /// Turns in the order in which they began.
     pub turns: Vec<Turn<'a>>,
     /// Terminal events that belong to no turn.
@@ -48,12 +55,24 @@ pub struct View<'a> {
     pub calls: Vec<Call<'a>>,
     /// The user's answers to approval requests, in order.
     pub approvals: Vec<Approval<'a>>,
+    /// The user's answers to questions, in order.
+    pub answers: Vec<Answer<'a>>,
+    /// Sub-agents in the order in which they were started.
+    pub agents: Vec<SubAgent<'a>>,
     /// Rollout files in the order in which they were first read.
     pub rollouts: Vec<RolloutFile<'a>>,
     /// Reads of a rollout file that failed.
     pub unreadable: Vec<Unreadable<'a>>,
-    /// Reads that showed a new `compacted` line.
+    /// Each time that the history was compacted: the event, and the read that showed the line.
     pub compactions: Vec<At>,
+    /// Each time that the harness tore a rollout.
+    pub tears: Vec<At>,
+    /// Sessions that were continued from a known rollout.
+    pub resumptions: Vec<Resumption>,
+    /// Forks of the conversation.
+    pub forks: Vec<Fork>,
+    /// Turns that were taken out of the history.
+    pub rollbacks: Vec<Rollback>,
     /// Each start of the agent.
     pub starts: Vec<SessionStart>,
     /// Each time the agent was killed, or taken away without being asked to shut down.
@@ -99,6 +118,17 @@ impl<'a> View<'a> {
         self.trace.header.agent.features.contains(&feature)
     }
 
+    /// What a person sees because of the event at a position: the lines up to the next event.
+    pub fn shown_behind(&self, at: At) -> impl Iterator<Item = (At, &'a ShownLine)> + use<'a> {
+        let behind = self.trace.entries.iter().enumerate().skip(at + 1);
+        let next = |what: &What| matches!(what, What::Event { .. } | What::Redelivered { .. });
+        let lines = behind.take_while(move |(_, entry)| !next(&entry.what));
+        lines.filter_map(|(at, entry)| match &entry.what {
+            What::Shown { line } => Some((at, line)),
+            _ => None,
+        })
+    }
+
     /// The call of that id.
     pub fn call(&self, call_id: &str) -> Option<&Call<'a>> {
         self.call_ids
@@ -130,11 +160,38 @@ impl<'a> View<'a> {
         Some(first.unwrap_or(ending.at).min(ending.at))
     }
 
+    /// How much of the time between two moments the client did not read what the agent sent, in
+    /// nanoseconds.
+    pub fn unread_ns(&self, from_ns: u64, until_ns: u64) -> u64 {
+        let mut unread_ns = 0;
+        let mut since_ns = None;
+        for entry in &self.trace.entries {
+            let What::Reading { on } = entry.what else {
+                continue;
+            };
+            match on {
+                false => since_ns = since_ns.or(Some(entry.at_ns)),
+                true => unread_ns += overlap(since_ns.take(), entry.at_ns, from_ns, until_ns),
+            }
+        }
+        unread_ns + overlap(since_ns, until_ns, from_ns, until_ns)
+    }
+
     /// The first request behind an entry that asks for a response in the user's conversation.
     pub fn request_behind(&self, at: At) -> Option<&Exchange<'a>> {
         let next = self.exchanges.partition_point(|exchange| exchange.at <= at);
         let mut later = self.exchanges[next..].iter();
         later.find(|exchange| exchange.generates && exchange.is_the_users())
+    }
+
+    /// The turn that a request belongs to. Requests and events come by different ways: one that
+    /// overtook the announcement of its turn belongs to the turn that began next.
+    pub fn turn_of(&self, exchange: &Exchange<'a>) -> Option<usize> {
+        let next = || {
+            let next = self.turns.partition_point(|turn| turn.begun <= exchange.at);
+            (exchange.in_flight && next < self.turns.len()).then_some(next)
+        };
+        exchange.turn.or_else(next)
     }
 
     /// When the last entry was observed.
@@ -150,10 +207,42 @@ impl<'a> View<'a> {
             .map_or(self.trace.entries.len(), |turn| turn.begun)
     }
 
-    /// Whether the history was compacted after one entry and before another.
-    pub fn compacted_between(&self, from: At, to: At) -> bool {
-        let next = self.compactions.partition_point(|at| *at <= from);
-        self.compactions.get(next).is_some_and(|at| *at < to)
+    /// Whether something was done too late for a fork that the conversation had gone on in at an
+    /// entry: it happened in the session that the fork was taken from, behind the request for it.
+    pub fn forked_away(&self, done: At, until: At) -> bool {
+        self.forks.iter().any(|fork| {
+            let mut starts = self.starts.iter().map(|start| start.at);
+            let resumed = starts.find(|start| *start > fork.at);
+            fork.asked < done && resumed.is_some_and(|start| done < start && start <= until)
+        })
+    }
+
+    /// Whether what was observed at one entry may be gone from the history before another: the
+    /// history was compacted, the harness tore the rollout, or the turn was taken back.
+    pub fn gone_between(&self, from: At, to: At) -> bool {
+        let within = |all: &[At]| {
+            let next = all.partition_point(|at| *at <= from);
+            all.get(next).is_some_and(|at| *at < to)
+        };
+        within(&self.compactions) || within(&self.tears) || self.rolled_back_between(from, to)
+    }
+
+    /// Whether what was observed at one entry was taken back before another.
+    pub fn rolled_back_between(&self, from: At, to: At) -> bool {
+        let mut rollbacks = self.rollbacks.iter();
+        rollbacks.any(|gone| gone.from <= from && from < gone.at && gone.at < to)
+    }
+
+    /// Whether a turn replaces the history by a summary instead of going on with it.
+    pub fn is_compaction(&self, turn: usize) -> bool {
+        let input = self.turns.get(turn).and_then(|turn| turn.input);
+        input.is_some_and(|input| self.inputs[input].task == Some(TaskKind::Compact))
+    }
+
+    /// The last tear of a rollout before an entry.
+    pub fn last_tear(&self, before: At) -> Option<At> {
+        let next = self.tears.partition_point(|at| *at < before);
+        next.checked_sub(1).map(|last| self.tears[last])
     }
 
     /// Whether the session was continued after one entry and before another.
@@ -167,4 +256,11 @@ impl<'a> View<'a> {
     pub fn regions(&self, exchange: &Exchange<'a>) -> Vec<Region> {
         regions::regions(self, exchange)
     }
+}
+
+/// How much of a span lies between two moments, in nanoseconds; none without a beginning.
+fn overlap(since_ns: Option<u64>, end_ns: u64, from_ns: u64, until_ns: u64) -> u64 {
+    since_ns.map_or(0, |since_ns| {
+        end_ns.min(until_ns).saturating_sub(since_ns.max(from_ns))
+    })
 }

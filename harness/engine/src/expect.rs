@@ -138,6 +138,18 @@ impl<'a> Seen<'a> {
                 missing.or_else(|| unwanted.map(|text| format!("a text in it contains {text:?}")))
             }),
             Expectation::Turns { outcomes } => self.turns(outcomes),
+            Expectation::Shown { containing } => {
+                let found = || {
+                    (
+                        format!("no line that was shown contains {containing:?}"),
+                        vec![],
+                    )
+                };
+                self.shown(containing).is_none().then(found)
+            }
+            Expectation::NotShown { containing } => self
+                .shown(containing)
+                .map(|(seq, text)| (format!("this was shown: {text:?}"), vec![seq])),
             Expectation::Refused { count } => self.refused(*count),
         }
     }
@@ -242,6 +254,16 @@ impl<'a> Seen<'a> {
             words.join(", ")
         };
         Some((found, ends.iter().map(|(seq, _)| *seq).collect()))
+    }
+
+    /// The first line that was shown with this text in it.
+    fn shown(&self, containing: &str) -> Option<(u64, &str)> {
+        self.entries.iter().find_map(|entry| match &entry.what {
+            What::Shown { line } if line.text().contains(containing) => {
+                Some((entry.seq, line.text()))
+            }
+            _ => None,
+        })
     }
 
     fn refused(&self, count: usize) -> Option<Contradiction> {

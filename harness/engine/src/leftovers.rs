@@ -1,16 +1,21 @@
 //! Looks for processes that outlive what started them: a turn, or the agent.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutpoint_check::trace::{Process, What};
+
+use tokio::time::Instant;
 
 use crate::driver::{CaseEnv, Session};
 use crate::observe;
 
 /// How long a tool may outlive its turn, or the agent (rules PROC-1 and PROC-2).
 pub const TOOL_LIMIT: Duration = Duration::from_secs(2);
-/// How often processes are looked for while they are waited for.
-const LOOK: Duration = Duration::from_millis(20);
+/// The first pause between two looks at processes that are waited for. Most are about to go.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// No pause is longer. Each look reads all of `/proc`, and what is left for good would cost as much
+/// as everything else together.
+const PAUSE_LIMIT: Duration = Duration::from_millis(200);
 
 /// What was alive right behind each abort of a case.
 pub struct Leftovers<'a> {
@@ -83,12 +88,15 @@ pub async fn look_until(
     deadline: Instant,
     wanted: impl Fn(&[Process]) -> bool,
 ) -> Vec<Process> {
+    let mut pause = FIRST_PAUSE;
     loop {
         let late = Instant::now() >= deadline;
         let alive = session.processes();
         if late || wanted(&alive) {
             return alive;
         }
-        tokio::time::sleep(LOOK).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(PAUSE_LIMIT);
     }
 }

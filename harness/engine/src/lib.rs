@@ -4,14 +4,18 @@
 
 pub mod driver;
 pub mod expect;
+mod injections;
+pub mod lab;
 pub mod leftovers;
 pub mod mutation;
 pub mod needs;
 pub mod observe;
 pub mod process;
 pub mod quiescence;
+pub mod receive_queue;
 pub mod rollout;
 pub mod runner;
+pub mod screen;
 pub mod script;
 pub mod server;
 pub mod steps;

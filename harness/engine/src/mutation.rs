@@ -1,25 +1,41 @@
 //! What the rules are worth: every planted defect of the reference agent against all scenarios.
 //!
 //! A defect is caught if the rule that it is planted for is broken in at least one scenario. The
-//! correct agent runs along: a rule that it breaks would catch anything.
+//! correct agent runs along: a rule that it breaks would catch anything. All of them run in the lab,
+//! where nothing depends on the machine; what the lab does not show (how real processes are killed,
+//! say) is looked for in the real world.
+
+mod score;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cutpoint_agent::Defect;
 use cutpoint_check::outcome::{Case, Status};
+use cutpoint_check::verdict::{Outcome, Verdict};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+pub use self::score::{Fate, Mutant, ScenarioName, Score, json, table};
+
 use crate::driver::reference::ReferenceDriver;
+use crate::lab;
 use crate::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use crate::server::{ReplayServer, ServerConfig};
 
-/// How many cases a worker has under way: nearly all of them wait most of the time.
-const UNDER_WAY: usize = 32;
+/// How many cases a worker is busy with. Enough to fill the waits of each other; with more of them,
+/// delays that rules judge come from the queue for the processor rather than from the agent.
+const SLOTS: usize = 8;
+/// A case that takes longer waits for an agent that hangs, or for processes that stay. It gives its
+/// slot to another one.
+const SLOT_LIMIT: Duration = Duration::from_secs(1);
+/// How many cases a worker has under way at most, those without a slot included: on a machine that is
+/// busy with other things every case takes long.
+const UNDER_WAY: usize = 40;
 /// Upper bound of each single wait for an agent with a defect: some make it hang for good.
 pub const MUTANT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -44,80 +60,6 @@ pub struct MutationConfig {
     pub until_caught: bool,
 }
 
-/// What became of a defect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Its own rule was broken.
-    Caught,
-    /// Only other rules or expectations were.
-    CaughtByOthers,
-    /// Nothing was.
-    Survived,
-}
-
-impl Fate {
-    /// The fate in a word or two.
-    pub const fn in_words(self) -> &'static str {
-        match self {
-            Self::Caught => "caught",
-            Self::CaughtByOthers => "missed by its own rule",
-            Self::Survived => "survived",
-        }
-    }
-}
-
-/// A defect with what it broke.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mutant {
-    /// The defect.
-    pub defect: Defect,
-    /// The rules that were broken, of any level, each with the number of scenarios.
-    pub caught_by: BTreeMap<String, usize>,
-    /// In how many scenarios an expectation was not met, or the agent could not be run to the end.
-    pub unmet: usize,
-}
-
-impl Mutant {
-    /// What became of the defect.
-    pub fn fate(&self) -> Fate {
-        if self.caught_by.contains_key(self.defect.rule()) {
-            Fate::Caught
-        } else if !self.caught_by.is_empty() || self.unmet > 0 {
-            Fate::CaughtByOthers
-        } else {
-            Fate::Survived
-        }
-    }
-}
-
-/// The result of all runs.
-#[derive(Debug, Clone, Default)]
-pub struct Score {
-    /// The defects, in the order of their list.
-    pub mutants: Vec<Mutant>,
-    /// Defects that were not run, because their rule is not in the book.
-    pub without_rule: Vec<Defect>,
-    /// What speaks against the correct agent: scenario, and what is broken.
-    pub correct: Vec<(String, String)>,
-    /// How many cases ran.
-    pub cases: usize,
-}
-
-impl Score {
-    /// How many defects their own rules have caught.
-    pub fn caught(&self) -> usize {
-        self.mutants
-            .iter()
-            .filter(|mutant| mutant.fate() == Fate::Caught)
-            .count()
-    }
-
-    /// Whether every defect was caught by its own rule, and the correct agent by none.
-    pub fn is_full(&self) -> bool {
-        self.caught() == self.mutants.len() && self.correct.is_empty()
-    }
-}
-
 /// A scenario on the agent with one defect, or on the correct one.
 #[derive(Debug, Clone, Copy)]
 struct Task {
@@ -133,39 +75,105 @@ pub fn run(config: &MutationConfig) -> io::Result<Score> {
     let has_rule = |defect: &Defect| cutpoint_check::rule(defect.rule()).is_some();
     let (defects, without_rule): (Vec<Defect>, Vec<Defect>) =
         config.defects.iter().copied().partition(has_rule);
-    let runs: Vec<Option<Defect>> = std::iter::once(None)
-        .chain(defects.iter().copied().map(Some))
-        .collect();
-    // Scenario by scenario, so that a long one is not left to the end of every defect at once.
+    let done: Arc<Mutex<Done>> = Arc::default();
+    let everyone = std::iter::once(None).chain(defects.iter().copied().map(Some));
+    let tasks = tasks(config, &everyone.collect::<Vec<_>>());
+    let next = AtomicUsize::new(0);
+    on_threads(config, |_| {
+        while let Some(task) = next_task(config, &tasks, &next, &done) {
+            let finding = in_lab(config, task)?;
+            lock(&done).take(task, finding);
+        }
+        Ok(())
+    })?;
+    let unseen = |defect: &Defect| !lock(&done).caught.contains(defect);
+    let left: Vec<_> = defects.iter().copied().filter(unseen).map(Some).collect();
+    let tasks = self::tasks(config, &left);
+    let next = AtomicUsize::new(0);
+    on_threads(config, |number| {
+        let worker = Worker {
+            config,
+            number,
+            tasks: &tasks,
+            next: &next,
+            done: &done,
+        };
+        worker.work()
+    })?;
+    let done = std::mem::take(&mut *lock(&done));
+    Ok(sum_up(config, &defects, without_rule, done.findings))
+}
+
+/// All scenarios on these agents. Scenario by scenario, so that a long one is not left to the end of
+/// every defect at once.
+fn tasks(config: &MutationConfig, agents: &[Option<Defect>]) -> Vec<Task> {
     let task = |scenario: usize| {
-        runs.iter().map(move |defect| Task {
+        agents.iter().map(move |defect| Task {
             defect: *defect,
             scenario,
         })
     };
-    let tasks: Vec<Task> = (0..config.scenarios.len()).flat_map(task).collect();
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Done> = Mutex::default();
+    (0..config.scenarios.len()).flat_map(task).collect()
+}
+
+/// Does the same work on each of the threads, which are counted from 0.
+fn on_threads(
+    config: &MutationConfig,
+    work: impl Fn(usize) -> io::Result<()> + Sync,
+) -> io::Result<()> {
+    let work = &work;
     std::thread::scope(|scope| {
-        let worker = |number: usize| {
-            let worker = Worker {
-                config,
-                number,
-                tasks: &tasks,
-                next: &next,
-                done: &done,
-            };
-            scope.spawn(move || worker.work())
-        };
-        let workers: Vec<_> = (0..config.workers.max(1)).map(worker).collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker
+        let thread = |number: usize| scope.spawn(move || work(number));
+        let threads: Vec<_> = (0..config.workers.max(1)).map(thread).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("a worker crashed")))
         })
-    })?;
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(sum_up(config, &defects, without_rule, &done.findings))
+    })
+}
+
+/// The next task that is of use.
+fn next_task(
+    config: &MutationConfig,
+    tasks: &[Task],
+    next: &AtomicUsize,
+    done: &Mutex<Done>,
+) -> Option<Task> {
+    loop {
+        let task = tasks.get(next.fetch_add(1, Ordering::Relaxed))?;
+        let caught = |defect| lock(done).caught.contains(&defect);
+        if !(config.until_caught && task.defect.is_some_and(caught)) {
+            return Some(*task);
+        }
+    }
+}
+
+fn in_lab(config: &MutationConfig, task: Task) -> io::Result<Finding> {
+    lab::block_on(async {
+        let server = Arc::new(ReplayServer::in_memory(ServerConfig::default()));
+        let driver = ReferenceDriver::new(task.defect.into_iter().collect());
+        let runner = Runner::new(
+            server,
+            Arc::new(driver),
+            run_config(config, task.defect, None),
+        );
+        Finding::of(&runner.run(&config.scenarios[task.scenario]).await)
+    })
+}
+
+fn run_config(config: &MutationConfig, defect: Option<Defect>, dir: Option<PathBuf>) -> RunConfig {
+    RunConfig {
+        limit: if defect.is_some() {
+            config.limit
+        } else {
+            WAIT_LIMIT
+        },
+        seed: 0,
+        recordings: config.recordings.clone(),
+        dir,
+        rules_only: false,
+    }
 }
 
 /// What the cases so far have shown.
@@ -190,6 +198,8 @@ impl Done {
 /// What a case showed.
 #[derive(Debug, Clone, Default)]
 struct Finding {
+    /// The rules that were put to the test and kept.
+    kept: Vec<String>,
     broken: Vec<String>,
     unmet: bool,
     note: Option<String>,
@@ -201,6 +211,9 @@ impl Finding {
             .breaches(true)
             .map(|verdict| verdict.rule.clone())
             .collect();
+        let is_kept =
+            |verdict: &&Verdict| matches!(verdict.outcome, Outcome::Pass { exercised: 1.. });
+        let kept = case.verdicts.iter().filter(is_kept);
         let failed = !matches!(
             case.status,
             Status::Conforms | Status::Skipped | Status::Breach
@@ -215,6 +228,7 @@ impl Finding {
             .first()
             .map(|unmet| format!("{}: {}", unmet.text, unmet.found));
         Self {
+            kept: kept.map(|verdict| verdict.rule.clone()).collect(),
             broken,
             unmet: failed || unmet.is_some(),
             note: note.or(unmet),
@@ -231,36 +245,32 @@ fn sum_up(
     config: &MutationConfig,
     defects: &[Defect],
     without_rule: Vec<Defect>,
-    done: &[(Task, Finding)],
+    mut done: Vec<(Task, Finding)>,
 ) -> Score {
-    let mutant = |defect: &Defect| {
-        let mut mutant = Mutant {
-            defect: *defect,
-            caught_by: BTreeMap::new(),
-            unmet: 0,
-        };
-        for (_, finding) in done.iter().filter(|(task, _)| task.defect == Some(*defect)) {
-            for rule in &finding.broken {
-                *mutant.caught_by.entry(rule.clone()).or_default() += 1;
-            }
-            mutant.unmet += usize::from(finding.unmet);
-        }
-        mutant
-    };
-    let correct = done.iter().filter(|(task, _)| task.defect.is_none());
-    let correct = correct.filter(|(_, finding)| finding.unmet || !finding.broken.is_empty());
-    let named = |(task, finding): &(Task, Finding)| {
-        (
-            config.scenarios[task.scenario].file.clone(),
-            finding.in_words(),
-        )
-    };
-    Score {
-        mutants: defects.iter().map(mutant).collect(),
+    // Which case ended first depends on the machine; the result does not.
+    done.sort_by_key(|(task, _)| task.scenario);
+    let mut score = Score {
+        mutants: defects.iter().copied().map(Mutant::new).collect(),
         without_rule,
-        correct: correct.map(named).collect(),
         cases: done.len(),
+        ..Score::default()
+    };
+    let place: BTreeMap<Defect, usize> = defects.iter().copied().zip(0..).collect();
+    for (task, finding) in done {
+        let name = ScenarioName::of(&config.scenarios[task.scenario]);
+        match task.defect.and_then(|defect| place.get(&defect)) {
+            Some(at) => score.mutants[*at].take(&name, finding.broken, finding.unmet),
+            None => {
+                if finding.unmet || !finding.broken.is_empty() {
+                    score.correct.push((name.clone(), finding.in_words()));
+                }
+                for rule in finding.kept {
+                    score.exercised.entry(rule).or_default().push(name.clone());
+                }
+            }
+        }
     }
+    score
 }
 
 /// A thread with a runtime of its own: what happens in a case is ordered as on the command line.
@@ -269,7 +279,7 @@ struct Worker<'a> {
     number: usize,
     tasks: &'a [Task],
     next: &'a AtomicUsize,
-    done: &'a Mutex<Done>,
+    done: &'a Arc<Mutex<Done>>,
 }
 
 impl Worker<'_> {
@@ -282,42 +292,50 @@ impl Worker<'_> {
 
     async fn run(&self) -> io::Result<()> {
         let mut runners: BTreeMap<Option<Defect>, Arc<Runner>> = BTreeMap::new();
+        let slots = Arc::new(Semaphore::new(SLOTS));
         let mut running = JoinSet::new();
         loop {
-            while running.len() < UNDER_WAY
-                && let Some(task) = self.tasks.get(self.next.fetch_add(1, Ordering::Relaxed))
-            {
-                if self.is_superfluous(task) {
-                    continue;
-                }
-                let runner = match runners.get(&task.defect) {
-                    Some(runner) => runner.clone(),
-                    None => {
-                        let runner = Arc::new(self.runner(task.defect).await?);
-                        runners.insert(task.defect, runner.clone());
-                        runner
-                    }
-                };
-                let (task, planned) = (*task, self.config.scenarios[task.scenario].clone());
-                running.spawn(async move { (task, Finding::of(&runner.run(&planned).await)) });
+            if running.len() >= UNDER_WAY {
+                running
+                    .join_next()
+                    .await
+                    .transpose()
+                    .map_err(io::Error::other)?;
             }
-            let Some(joined) = running.join_next().await else {
-                return Ok(());
+            let slot = slots
+                .clone()
+                .acquire_owned()
+                .await
+                .map_err(io::Error::other)?;
+            let Some(task) = self.next() else { break };
+            let runner = match runners.get(&task.defect) {
+                Some(runner) => runner.clone(),
+                None => {
+                    let runner = Arc::new(self.runner(task.defect).await?);
+                    runners.insert(task.defect, runner.clone());
+                    runner
+                }
             };
-            let (task, finding) = joined.map_err(io::Error::other)?;
-            self.done
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(task, finding);
+            let planned = self.config.scenarios[task.scenario].clone();
+            let done = self.done.clone();
+            running.spawn(async move {
+                let finding =
+                    in_slot(slot, async { Finding::of(&runner.run(&planned).await) }).await;
+                lock(&done).take(task, finding);
+            });
+            // Those that have ended are let go of.
+            while let Some(ended) = running.try_join_next() {
+                ended.map_err(io::Error::other)?;
+            }
         }
+        while let Some(ended) = running.join_next().await {
+            ended.map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
-    fn is_superfluous(&self, task: &Task) -> bool {
-        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        self.config.until_caught
-            && task
-                .defect
-                .is_some_and(|defect| done.caught.contains(&defect))
+    fn next(&self) -> Option<Task> {
+        next_task(self.config, self.tasks, self.next, self.done)
     }
 
     async fn runner(&self, defect: Option<Defect>) -> io::Result<Runner> {
@@ -328,151 +346,22 @@ impl Worker<'_> {
         let dir = self.config.dir.join(format!("{}-{name}", self.number));
         std::fs::create_dir_all(&dir)?;
         let driver = ReferenceDriver::new(defect.into_iter().collect());
-        let config = RunConfig {
-            limit: if defect.is_some() {
-                self.config.limit
-            } else {
-                WAIT_LIMIT
-            },
-            seed: 0,
-            recordings: self.config.recordings.clone(),
-            dir,
-        };
+        let config = run_config(self.config, defect, Some(dir));
         Ok(Runner::new(Arc::new(server), Arc::new(driver), config))
     }
 }
 
-/// The score as people read it: a table, then what is wrong.
-pub fn table(score: &Score) -> String {
-    let mut text = format!(
-        "{:26} {:8} {:24} {}\n",
-        "defect", "rule", "verdict", "caught by (scenarios)"
-    );
-    for mutant in &score.mutants {
-        let by = caught_by(mutant);
-        let fate = mutant.fate().in_words();
-        text.push_str(&format!(
-            "{:26} {:8} {fate:24} {by}\n",
-            mutant.defect.name(),
-            mutant.defect.rule()
-        ));
+/// Runs a case in a slot, and on without it when it takes long.
+async fn in_slot<T>(slot: OwnedSemaphorePermit, case: impl Future<Output = T>) -> T {
+    let mut case = std::pin::pin!(case);
+    if let Ok(finding) = tokio::time::timeout(SLOT_LIMIT, &mut case).await {
+        return finding;
     }
-    for defect in &score.without_rule {
-        text.push_str(&format!(
-            "{:26} {:8} not run: the rule is not in the book yet\n",
-            defect.name(),
-            defect.rule()
-        ));
-    }
-    for (scenario, broken) in &score.correct {
-        text.push_str(&format!(
-            "\nthe correct agent fails in {scenario}: {broken}\n"
-        ));
-    }
-    let (caught, all) = (score.caught(), score.mutants.len());
-    let share = if all == 0 {
-        100.0
-    } else {
-        100.0 * caught as f64 / all as f64
-    };
-    text.push_str(&format!(
-        "\nmutation score: {caught} of {all} defects caught by their own rules ({share:.0} %), {} cases\n",
-        score.cases
-    ));
-    text
+    drop(slot);
+    case.await
 }
 
-/// The rules that a defect broke, its own first, then the most broken ones.
-fn caught_by(mutant: &Mutant) -> String {
-    let own = mutant.defect.rule();
-    let mut rules: Vec<(&String, &usize)> = mutant.caught_by.iter().collect();
-    rules.sort_by_key(|(rule, count)| (rule.as_str() != own, usize::MAX - **count));
-    let mut words: Vec<String> = rules
-        .iter()
-        .map(|(rule, count)| format!("{rule} ({count})"))
-        .collect();
-    if mutant.unmet > 0 {
-        words.push(format!("expectations ({})", mutant.unmet));
-    }
-    words.join(", ")
-}
-
-/// The score for programs.
-pub fn json(score: &Score) -> serde_json::Value {
-    let mutant = |mutant: &Mutant| {
-        serde_json::json!({
-            "defect": mutant.defect.name(),
-            "rule": mutant.defect.rule(),
-            "verdict": match mutant.fate() {
-                Fate::Caught => "caught",
-                Fate::CaughtByOthers => "caught_by_others",
-                Fate::Survived => "survived",
-            },
-            "caught_by": mutant.caught_by,
-            "unmet": mutant.unmet,
-        })
-    };
-    let correct = |(scenario, broken): &(String, String)| serde_json::json!({"scenario": scenario, "broken": broken});
-    serde_json::json!({
-        "format": "cutpoint-mutation",
-        "version": 1,
-        "caught": score.caught(),
-        "planted": score.mutants.len(),
-        "cases": score.cases,
-        "defects": score.mutants.iter().map(mutant).collect::<Vec<_>>(),
-        "without_rule": score.without_rule.iter().map(|defect| defect.name()).collect::<Vec<_>>(),
-        "correct_agent_fails": score.correct.iter().map(correct).collect::<Vec<_>>(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mutant(rules: &[(&str, usize)], unmet: usize) -> Mutant {
-        let caught_by = rules
-            .iter()
-            .map(|(rule, count)| ((*rule).to_owned(), *count))
-            .collect();
-        Mutant {
-            defect: Defect::NoSync,
-            caught_by,
-            unmet,
-        }
-    }
-
-    #[test]
-    fn a_defect_is_caught_by_its_own_rule_alone() {
-        assert_eq!(
-            mutant(&[("MARK-2", 1), ("CALL-1", 3)], 0).fate(),
-            Fate::Caught
-        );
-        assert_eq!(mutant(&[("CALL-1", 3)], 1).fate(), Fate::CaughtByOthers);
-        assert_eq!(mutant(&[], 1).fate(), Fate::CaughtByOthers);
-        assert_eq!(mutant(&[], 0).fate(), Fate::Survived);
-    }
-
-    #[test]
-    fn the_score_is_full_only_without_any_fault() {
-        let mut score = Score {
-            mutants: vec![mutant(&[("MARK-2", 2), ("CALL-1", 3)], 0)],
-            ..Score::default()
-        };
-        assert!(score.is_full());
-        let text = table(&score);
-        assert!(
-            text.contains("MARK-2 (2), CALL-1 (3)") && text.contains("1 of 1 defects"),
-            "{text}"
-        );
-        score
-            .correct
-            .push(("a.kdl".to_owned(), "CALL-1".to_owned()));
-        assert!(!score.is_full() && table(&score).contains("fails in a.kdl: CALL-1"));
-        score = Score {
-            mutants: vec![mutant(&[("CALL-1", 1)], 0)],
-            ..Score::default()
-        };
-        assert!(!score.is_full());
-        assert_eq!(json(&score)["defects"][0]["verdict"], "caught_by_others");
-    }
+fn lock(done: &Mutex<Done>) -> MutexGuard<'_, Done> {
+    // A panic while the lock is held leaves whole findings only.
+    done.lock().unwrap_or_else(PoisonError::into_inner)
 }

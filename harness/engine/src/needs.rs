@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use cutpoint_scenario::ast::{Action, Await, Capability, CutPoint, Part, ReplyBody, Scenario};
+use cutpoint_scenario::ast::{
+    Action, Await, Capability, CutPoint, Expect, Expectation, Part, ReplyBody, Scenario,
+};
 
 /// Everything that the scenario needs.
 pub fn of(scenario: &Scenario) -> BTreeSet<Capability> {
@@ -12,6 +14,7 @@ pub fn of(scenario: &Scenario) -> BTreeSet<Capability> {
             needs.extend(parts.iter().filter_map(of_part));
         }
     }
+    needs.extend(scenario.expect.iter().filter_map(of_expectation));
     for step in &scenario.steps {
         needs.extend(of_action(&step.action));
         needs.extend(step.at.as_ref().and_then(of_point));
@@ -28,6 +31,7 @@ pub fn own_process(scenario: &Scenario) -> bool {
 fn of_part(part: &Part) -> Option<Capability> {
     match part {
         Part::Shell { .. } => Some(Capability::Shell),
+        Part::Custom { name, .. } if name == "apply_patch" => Some(Capability::Patches),
         Part::Custom { .. } => Some(Capability::CustomTools),
         Part::LocalShell { .. } => Some(Capability::LocalShell),
         _ => None,
@@ -39,6 +43,19 @@ fn of_action(action: &Action) -> Option<Capability> {
         Action::Steer { .. } => Some(Capability::Steer),
         Action::Replace { .. } => Some(Capability::Replace),
         Action::Resume => Some(Capability::Resume),
+        Action::UserShell { .. } => Some(Capability::UserShell),
+        Action::Review { .. } => Some(Capability::Review),
+        Action::Compact | Action::Await(Await::Compacted) => Some(Capability::Compact),
+        Action::Fork => Some(Capability::Fork),
+        Action::Rollback { .. } => Some(Capability::Rollback),
+        Action::User { id: Some(_), .. }
+        | Action::Interrupt { id: Some(_) }
+        | Action::Open { .. } => Some(Capability::JsonRpc),
+        Action::StopReading | Action::ReadOn => Some(Capability::SlowClient),
+        Action::Late(_) => Some(Capability::Transcript),
+        Action::Answer { .. } | Action::Await(Await::Question { .. }) => {
+            Some(Capability::Questions)
+        }
         Action::Approve { .. }
         | Action::Deny { .. }
         | Action::Abort { .. }
@@ -48,10 +65,19 @@ fn of_action(action: &Action) -> Option<Capability> {
     }
 }
 
+fn of_expectation(expect: &Expect) -> Option<Capability> {
+    let shown = matches!(
+        expect.what,
+        Expectation::Shown { .. } | Expectation::NotShown { .. }
+    );
+    shown.then_some(Capability::Transcript)
+}
+
 fn of_point(point: &CutPoint) -> Option<Capability> {
     match point {
         CutPoint::Point { .. } | CutPoint::Aborting => Some(Capability::Points),
         CutPoint::Approval { .. } => Some(Capability::Approvals),
+        CutPoint::Question { .. } => Some(Capability::Questions),
         _ => None,
     }
 }

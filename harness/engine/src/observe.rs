@@ -1,15 +1,52 @@
 //! What can be read off a trace in the making: turns, tools, texts.
 
+use std::collections::BTreeSet;
+
 use cutpoint_check::trace::ClientOp;
 use cutpoint_check::trace::{AbortReason, AgentEvent, Entry, InputMode, TurnEnd, What};
 use cutpoint_scenario::ast::{Outcome, Reason};
 
-/// The turn that was announced last, by the answer to its start or by its event.
+/// The turn that a client interrupts: the one that the answer to the last start returned, while it has
+/// not ended, or else the one that was announced last. An agent may announce another turn within the
+/// one that it returned; the client knows the one that it has asked for.
 pub fn last_turn(entries: &[Entry]) -> Option<String> {
-    entries
-        .iter()
-        .rev()
-        .find_map(|entry| announced(&entry.what).map(str::to_owned))
+    let returned = last_returned(entries).filter(|turn| {
+        let ends = |entry: &Entry| match &entry.what {
+            What::Event {
+                event: AgentEvent::TurnEnded { turn_id, .. },
+                ..
+            } => turn_id.as_deref() == Some(*turn),
+            _ => false,
+        };
+        !entries.iter().any(ends)
+    });
+    let last = || {
+        entries
+            .iter()
+            .rev()
+            .find_map(|entry| announced(&entry.what))
+    };
+    returned.or_else(last).map(str::to_owned)
+}
+
+/// The turn that the answer to the last start names.
+fn last_returned(entries: &[Entry]) -> Option<&str> {
+    let starts = |entry: &Entry| match &entry.what {
+        What::Op {
+            id,
+            op: ClientOp::Input { .. } | ClientOp::Task { .. },
+        } => Some(id.clone()),
+        _ => None,
+    };
+    let start = entries.iter().rev().find_map(starts)?;
+    entries.iter().find_map(|entry| match &entry.what {
+        What::OpReply {
+            id,
+            turn_id: Some(turn_id),
+            ..
+        } if *id == start => Some(turn_id.as_str()),
+        _ => None,
+    })
 }
 
 /// The turn that the entry announces as started.
@@ -42,10 +79,11 @@ pub fn is_running(entries: &[Entry]) -> bool {
 pub fn turn_is_active(entries: &[Entry]) -> bool {
     let mut active: Option<&str> = None;
     let mut ended: Vec<&str> = Vec::new();
-    let mut asked = false;
+    // The text that may begin a turn; other tasks have none.
+    let mut asked: Option<&str> = None;
     for Entry { what, .. } in entries {
         if let Some(turn) = announced(what) {
-            asked = false;
+            asked = None;
             // The event may come after the turn's end was told; it does not bring it to life.
             if !ended.contains(&turn) {
                 active = Some(turn);
@@ -53,12 +91,28 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
         }
         match what {
             What::Op {
-                op: ClientOp::Input { mode, .. },
+                op: ClientOp::Input { mode, text, .. },
                 ..
             } => {
-                asked = *mode != InputMode::Steer;
+                asked = (*mode != InputMode::Steer).then_some(text);
             }
-            What::OpReply { error: Some(_), .. } => asked = false,
+            What::Op {
+                op: ClientOp::Task { .. },
+                ..
+            } => asked = Some(""),
+            What::OpReply { error: Some(_), .. } => asked = None,
+            What::Event {
+                event:
+                    AgentEvent::UserMessage {
+                        turn_id: Some(turn),
+                        text,
+                    },
+                ..
+            } => {
+                // It joined a turn and will begin none.
+                let known = active == Some(turn) || ended.contains(&turn.as_str());
+                asked = asked.filter(|asked| !known || asked.trim() != text.trim());
+            }
             What::Event {
                 event: AgentEvent::TurnEnded { turn_id, .. },
                 ..
@@ -71,11 +125,51 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
                 }
                 None => active = None,
             },
-            What::AgentKilled | What::AgentExited { .. } => (active, asked) = (None, false),
+            What::AgentKilled | What::AgentExited { .. } => (active, asked) = (None, None),
             _ => {}
         }
     }
-    active.is_some() || asked
+    active.is_some() || asked.is_some()
+}
+
+/// Whether the agent has reason to wait: a command runs, the user is asked something, or a response
+/// is on its way.
+pub fn agent_waits(entries: &[Entry]) -> bool {
+    let (mut calls, mut exchanges) = (BTreeSet::new(), BTreeSet::new());
+    for Entry { what, .. } in entries {
+        match what {
+            What::Request { exchange, .. } => {
+                exchanges.insert(*exchange);
+            }
+            What::Refused { exchange, .. }
+            | What::Unscripted { exchange, .. }
+            | What::StreamEnd { exchange, .. }
+            | What::Disconnected { exchange, .. } => {
+                exchanges.remove(exchange);
+            }
+            What::Op {
+                op: ClientOp::Approval { call_id, .. } | ClientOp::Answer { call_id, .. },
+                ..
+            } => {
+                calls.remove(call_id);
+            }
+            What::AgentKilled | What::AgentExited { .. } => calls.clear(),
+            what => match event_of(what) {
+                Some(
+                    AgentEvent::CallBegin { call_id, .. }
+                    | AgentEvent::ApprovalRequest { call_id, .. }
+                    | AgentEvent::Question { call_id, .. },
+                ) => {
+                    calls.insert(call_id);
+                }
+                Some(AgentEvent::CallEnd { call_id, .. }) => {
+                    calls.remove(call_id);
+                }
+                _ => {}
+            },
+        }
+    }
+    !calls.is_empty() || !exchanges.is_empty()
 }
 
 /// How a turn ended, as scenarios name it.
@@ -127,17 +221,140 @@ pub fn turn_end(what: &What) -> Option<&TurnEnd> {
     }
 }
 
-/// Whether the entry says that this call's tool began.
-pub fn begins(what: &What, call: &str) -> bool {
-    matches!(what, What::Event { event: AgentEvent::CallBegin { call_id, .. }, .. } if call_id == call)
+/// The event that the entry tells of: the agent's own, or the one that it forwards.
+pub fn event_of(what: &What) -> Option<&AgentEvent> {
+    match what {
+        What::Event { event, .. } => Some(match event {
+            AgentEvent::SubAgentEvent { event, .. } => event,
+            event => event,
+        }),
+        _ => None,
+    }
 }
 
-/// Whether the entry says that this call's tool ended.
+/// Whether the entry says that this call's tool began, be it a sub-agent's.
+pub fn begins(what: &What, call: &str) -> bool {
+    matches!(event_of(what), Some(AgentEvent::CallBegin { call_id, .. }) if call_id == call)
+}
+
+/// Whether the entry says that this call's tool ended, be it a sub-agent's.
 pub fn ends(what: &What, call: &str) -> bool {
-    matches!(what, What::Event { event: AgentEvent::CallEnd { call_id, .. }, .. } if call_id == call)
+    matches!(event_of(what), Some(AgentEvent::CallEnd { call_id, .. }) if call_id == call)
+}
+
+/// The call that has waited longest for the user's approval.
+pub fn waiting_approval(entries: &[Entry]) -> Option<String> {
+    waiting(entries, |what| match what {
+        What::Event {
+            event: AgentEvent::ApprovalRequest { call_id, .. },
+            ..
+        } => Some((call_id, true)),
+        What::Op {
+            op: ClientOp::Approval { call_id, .. },
+            ..
+        } => Some((call_id, false)),
+        _ => None,
+    })
+}
+
+/// The call that has waited longest for an answer of the user.
+pub fn waiting_question(entries: &[Entry]) -> Option<String> {
+    waiting(entries, |what| match what {
+        What::Event {
+            event: AgentEvent::Question { call_id, .. },
+            ..
+        } => Some((call_id, true)),
+        What::Op {
+            op: ClientOp::Answer { call_id, .. },
+            ..
+        } => Some((call_id, false)),
+        _ => None,
+    })
+}
+
+/// The first call that began to wait and has not ceased to: by itself, with its turn, or with the
+/// agent.
+fn waiting(entries: &[Entry], change: impl Fn(&What) -> Option<(&String, bool)>) -> Option<String> {
+    let mut calls: Vec<&String> = Vec::new();
+    for Entry { what, .. } in entries {
+        let gone = matches!(what, What::AgentKilled | What::AgentExited { .. });
+        if gone || turn_end(what).is_some() {
+            calls.clear();
+        }
+        match change(what) {
+            Some((call, true)) => calls.push(call),
+            Some((call, false)) => calls.retain(|known| *known != call),
+            None => {}
+        }
+    }
+    calls.first().map(|call| (*call).clone())
 }
 
 /// Whether the entry says that this call waits for approval.
 pub fn asks(what: &What, call: &str) -> bool {
     matches!(what, What::Event { event: AgentEvent::ApprovalRequest { call_id, .. }, .. } if call_id == call)
+}
+
+/// Whether the entry says that this call waits for answers to its questions.
+pub fn questions(what: &What, call: &str) -> bool {
+    matches!(what, What::Event { event: AgentEvent::Question { call_id, .. }, .. } if call_id == call)
+}
+
+#[cfg(test)]
+mod tests {
+    use cutpoint_check::trace::TaskKind;
+
+    use super::*;
+
+    fn trace(whats: Vec<What>) -> Vec<Entry> {
+        let number = |(seq, what)| Entry {
+            seq,
+            at_ns: seq,
+            what,
+        };
+        (0..).zip(whats).map(number).collect()
+    }
+
+    fn event(event: AgentEvent) -> What {
+        let raw = serde_json::Value::Null;
+        What::Event { event, raw }
+    }
+
+    fn review() -> Vec<What> {
+        let op = ClientOp::Task {
+            task: TaskKind::Review,
+            text: "the last commit".into(),
+        };
+        let reply = What::OpReply {
+            id: "op-1".into(),
+            turn_id: Some("returned".into()),
+            thread_id: None,
+            reason: None,
+            error: None,
+        };
+        let id = "op-1".into();
+        let inner = event(AgentEvent::TurnStarted {
+            turn_id: "inner".into(),
+        });
+        vec![What::Op { id, op }, reply, inner]
+    }
+
+    #[test]
+    fn an_interrupt_names_the_turn_that_the_client_knows() {
+        let found = last_turn(&trace(review()));
+        assert_eq!(found.as_deref(), Some("returned"));
+    }
+
+    #[test]
+    fn what_starts_behind_the_returned_turn_is_interrupted_as_itself() {
+        let mut whats = review();
+        whats.push(event(AgentEvent::TurnEnded {
+            turn_id: Some("returned".into()),
+            end: TurnEnd::Complete,
+        }));
+        whats.push(event(AgentEvent::TurnStarted {
+            turn_id: "next".into(),
+        }));
+        assert_eq!(last_turn(&trace(whats)).as_deref(), Some("next"));
+    }
 }

@@ -7,9 +7,11 @@
 //! trials it was measured in, and the rules accept both outcomes where a race remains.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::receive_queue::unread_bytes;
 use crate::server::Ends;
 
 /// How many looks in a row must find the agent quiet.
@@ -31,40 +33,6 @@ pub async fn wait(ends: Option<Ends>, pid: Option<u32>) {
     }
 }
 
-/// How many bytes wait in the client's receive queue; `None` if its socket is gone.
-fn unread_bytes(ends: Ends) -> Option<u64> {
-    let table = match ends.client {
-        SocketAddr::V4(_) => "/proc/net/tcp",
-        SocketAddr::V6(_) => "/proc/net/tcp6",
-    };
-    let (client, server) = (kernel_form(ends.client), kernel_form(ends.server));
-    let table = fs::read_to_string(table).ok()?;
-    let row = table
-        .lines()
-        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let mut rows =
-        row.filter(|fields| fields.len() > 4 && fields[1] == client && fields[2] == server);
-    let queues = rows.next()?[4].to_owned();
-    u64::from_str_radix(queues.split_once(':')?.1, 16).ok()
-}
-
-/// An address as `/proc/net/tcp` writes it: the address's words in host order, then the port.
-fn kernel_form(address: SocketAddr) -> String {
-    let words: Vec<u32> = match address.ip() {
-        IpAddr::V4(ip) => vec![u32::from_ne_bytes(ip.octets())],
-        IpAddr::V6(ip) => {
-            let octets = ip.octets();
-            let word = |at: usize| [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
-            (0..16)
-                .step_by(4)
-                .map(|at| u32::from_ne_bytes(word(at)))
-                .collect()
-        }
-    };
-    let words: String = words.iter().map(|word| format!("{word:08X}")).collect();
-    format!("{words}:{:04X}", address.port())
-}
-
 fn has_running_thread(pid: u32) -> bool {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return false;
@@ -82,22 +50,14 @@ fn has_running_thread(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receive_queue::tests::connection;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
 
     #[tokio::test]
     async fn unread_bytes_are_seen_and_waited_for() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address).await else {
+            let Some((mut client, mut server, ends)) = connection(address).await else {
                 continue;
-            };
-            let mut client = TcpStream::connect(listener.local_addr().unwrap())
-                .await
-                .unwrap();
-            let (mut server, _) = listener.accept().await.unwrap();
-            let ends = Ends {
-                client: server.peer_addr().unwrap(),
-                server: server.local_addr().unwrap(),
             };
             assert_eq!(unread_bytes(ends), Some(0), "{address}");
             server.write_all(b"hello").await.unwrap();

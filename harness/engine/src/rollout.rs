@@ -15,10 +15,47 @@ const ROLLOUT_LIMIT_BYTES: u64 = 64 << 20;
 /// Opening a pipe that nobody writes to is not to block.
 const NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
 
+/// Where rollouts are kept, seen from outside the agent.
+pub trait RolloutSource: Send + Sync {
+    /// The file's whole content.
+    ///
+    /// # Errors
+    /// Why it can't be had.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+
+    /// Takes bytes off the file's end, all of them if it has no more. Gives how many were taken.
+    ///
+    /// # Errors
+    /// Why it can't be done.
+    fn tear(&self, path: &Path, bytes: u64) -> Result<u64, String>;
+}
+
+/// Rollouts on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Files;
+
+impl RolloutSource for Files {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        read_bounded(path)
+    }
+
+    fn tear(&self, path: &Path, bytes: u64) -> Result<u64, String> {
+        let in_words = |error: std::io::Error| error.to_string();
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(in_words)?;
+        let length = file.metadata().map_err(in_words)?.len();
+        let bytes = length.min(bytes);
+        file.set_len(length - bytes).map_err(in_words)?;
+        Ok(bytes)
+    }
+}
+
 /// Reads one rollout file again and again and records what is new in it.
-#[derive(Debug)]
 pub struct RolloutReader {
     tracer: Arc<Tracer>,
+    source: Arc<dyn RolloutSource>,
     state: Mutex<State>,
 }
 
@@ -30,9 +67,10 @@ struct State {
 
 impl RolloutReader {
     /// A reader that does not know its file yet.
-    pub fn new(tracer: Arc<Tracer>) -> Arc<Self> {
+    pub fn new(tracer: Arc<Tracer>, source: Arc<dyn RolloutSource>) -> Arc<Self> {
         Arc::new(Self {
             tracer,
+            source,
             state: Mutex::default(),
         })
     }
@@ -60,6 +98,24 @@ impl RolloutReader {
         self.tracer.record_many([event].into_iter().chain(read));
     }
 
+    /// Takes bytes off the file's end, all of them if it has no more, and records that.
+    ///
+    /// # Errors
+    /// If the file is not known, or can't be cut.
+    pub fn tear(&self, bytes: usize) -> Result<(), String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = state.path.clone().ok_or("it is not known")?;
+        let bytes = self.source.tear(&path, bytes as u64)?;
+        let taken = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let left = state.known.len().saturating_sub(taken);
+        state.known.truncate(left);
+        self.tracer.record(What::Torn {
+            path: path.display().to_string(),
+            bytes,
+        });
+        Ok(())
+    }
+
     fn observe(&self, trigger: ReadTrigger) -> Option<What> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let path = state.path.clone()?;
@@ -69,7 +125,7 @@ impl RolloutReader {
             path: name.clone(),
             error,
         };
-        let bytes = match read_bounded(&path) {
+        let bytes = match self.source.read(&path) {
             Ok(bytes) => bytes,
             Err(error) => return Some(unreadable(error)),
         };
@@ -132,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.jsonl");
         let tracer = Arc::new(Tracer::default());
-        let reader = RolloutReader::new(tracer.clone());
+        let reader = RolloutReader::new(tracer.clone(), Arc::new(Files));
         reader.set_path(&path);
         for content in ["a\n", "a\nb\n", "a\nb\n", "x\nb\n"] {
             fs::write(&path, content).unwrap();

@@ -4,21 +4,24 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutpoint_check::judge;
 use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
-    ABORT_BOUND_MS, AgentInfo, ClientOp, FORMAT, Feature, Header, Process, ReadTrigger, Trace,
-    VERSION, Waiver, What,
+    ABORT_BOUND_MS, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, Process, ReadTrigger,
+    Trace, VERSION, Waiver, What,
 };
 use cutpoint_scenario::ast::{Capability, CutPoint, Expectation, Scenario};
 
+use tokio::time::Instant;
+
 use crate::driver::points::Points;
 use crate::driver::{AgentError, CaseEnv, Driver, Session};
+use crate::lab::{self, Lab};
 use crate::leftovers::{self, Leftovers, TOOL_LIMIT};
 use crate::process::{self, Belongs};
-use crate::rollout::RolloutReader;
+use crate::rollout::{Files, RolloutReader, RolloutSource};
 use crate::script;
 use crate::server::ReplayServer;
 use crate::server::body::Pace;
@@ -26,10 +29,13 @@ use crate::server::case::{Case as ServerCase, CaseConfig};
 use crate::server::gate::Verdict as GateVerdict;
 use crate::steps::{Steps, Stop};
 use crate::tracer::Tracer;
-use crate::{expect, needs, observe};
+use crate::{expect, injections, needs, observe};
 
 /// Upper bound of each single wait unless told otherwise.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where a case in the lab seems to work.
+const LAB_DIR: &str = "/lab";
 
 /// Settings of a run.
 #[derive(Debug, Clone)]
@@ -40,8 +46,12 @@ pub struct RunConfig {
     pub seed: u64,
     /// Where recordings are looked for, besides the scenario's own folder.
     pub recordings: PathBuf,
-    /// The directory below which every case gets one of its own.
-    pub dir: PathBuf,
+    /// The directory below which every case gets one of its own; without one, cases run in the
+    /// lab, which touches no disk.
+    pub dir: Option<PathBuf>,
+    /// Only the rules are asked, and not what the scenario expects: for schedules that it was not
+    /// written for. Requests beyond its replies get a plain one.
+    pub rules_only: bool,
 }
 
 /// A scenario with the file it stands in.
@@ -74,23 +84,32 @@ impl Runner {
 
     /// Runs one scenario to a verdict. Whatever goes wrong is part of the result.
     pub async fn run(&self, planned: &Planned) -> Case {
+        self.run_in_detail(planned).await.0
+    }
+
+    /// The same, with the named points that the agent passed, in order.
+    pub async fn run_in_detail(&self, planned: &Planned) -> (Case, Vec<&'static str>) {
+        let mut passed = Vec::new();
         let start = Instant::now();
         let scenario = &planned.scenario;
         let needs = needs::of(scenario);
-        let info = self.driver.info();
-        let missing = needs
-            .difference(&self.driver.capabilities())
-            .next()
-            .copied();
+        let info = self.driver.info(&needs);
+        let in_lab = self.config.dir.is_none();
+        let absent = lab::LACKS
+            .iter()
+            .copied()
+            .find(|it| in_lab && needs.contains(it));
+        let missing = absent.or_else(|| self.driver.lacks(&needs));
         let mut case = empty_case(planned, &info, self.config.seed);
         if let Some(missing) = missing {
             case.status = Status::Skipped;
             case.note = Some(format!("{} cannot do `{}`", info.name, missing.name()));
-            return case;
+            return (case, passed);
         }
         let tracer = Arc::new(Tracer::default());
         match self.execute(planned, needs, &tracer).await {
             Ok(done) => {
+                passed = done.passed;
                 case.unmet = done.unmet;
                 (case.status, case.note) = done.status;
             }
@@ -100,18 +119,20 @@ impl Runner {
             }
             Err(Obstacle::Harness(message)) => tracer.record(What::Trouble { message }),
         }
-        case.trace.entries = tracer.entries();
+        case.trace.entries = tracer.take();
         if case.status != Status::ScenarioError && !never_began(&case) {
             case.verdicts = judge(&case.trace);
-            case.unmet
-                .extend(expect::unmet(scenario, &case.trace.entries));
+            if !self.config.rules_only {
+                case.unmet
+                    .extend(expect::unmet(scenario, &case.trace.entries));
+            }
         }
         case.status = final_status(&case);
         if case.status == Status::Trouble && case.note.is_none() {
-            case.note = trouble(&tracer);
+            case.note = trouble(&case.trace.entries);
         }
         case.duration_ms = start.elapsed().as_secs_f64() * 1000.0;
-        case
+        (case, passed)
     }
 
     async fn execute(
@@ -127,50 +148,82 @@ impl Runner {
             &self.config.recordings,
         )
         .map_err(Obstacle::Scenario)?;
+        let asides = script::asides(
+            &scenario.model,
+            Path::new(&planned.file),
+            &self.config.recordings,
+        )
+        .map_err(Obstacle::Scenario)?;
         let points: Vec<CutPoint> = scenario
             .steps
             .iter()
+            .filter(|step| step.yields.is_none())
             .filter_map(|step| step.at.clone())
             .collect();
         let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
-        let dir = self.config.dir.join(format!("case-{number}"));
-        std::fs::create_dir_all(&dir)
-            .map_err(|error| Obstacle::Harness(format!("{}: {error}", dir.display())))?;
+        let dir = self.case_dir(number).map_err(Obstacle::Harness)?;
+        let lab = (dir.is_none()).then(|| Lab::new(self.server.clone()));
         let base = format!("/c/{number}/v1");
-        let rollout = RolloutReader::new(tracer.clone());
+        let source: Arc<dyn RolloutSource> = match &lab {
+            Some(lab) => lab.store.clone(),
+            None => Arc::new(Files),
+        };
+        let rollout = RolloutReader::new(tracer.clone(), source);
         let server_case = self.server.add(
             &base,
             CaseConfig {
                 script,
+                asides,
                 gates: points.clone(),
                 tracer: Some(tracer.clone()),
                 on_request: Some(on_request(&rollout)),
                 asks_approval: needs.contains(&Capability::Approvals),
                 timed: false,
                 pace: Pace::Flushed,
+                fallback: self.config.rules_only.then(script::plain_reply),
             },
         );
         let env = CaseEnv {
             base_url: self.server.base_url(&base),
             tracer: tracer.clone(),
             rollout,
-            dir: process::real_path(&dir),
+            dir: dir.clone().unwrap_or_else(|| PathBuf::from(LAB_DIR)),
+            lab,
             needs,
             private: needs::own_process(scenario),
             seed: self.config.seed,
-            points: Arc::new(Points::new(&points, tracer)),
+            points: Arc::new(Points::new(
+                &points,
+                injections::of(&scenario.steps),
+                tracer,
+                server_case.streams(),
+            )),
+            reading: Arc::default(),
+            screen: Arc::default(),
             limit: scenario.limit.unwrap_or(self.config.limit),
         };
         let done = self.drive(scenario, env.clone(), &server_case).await;
         self.server.remove(&base);
-        // Whatever the agent left behind ends here, so that the next case starts clean.
-        process::kill_all(&Belongs::Case(env.dir.clone()), TOOL_LIMIT).await;
-        // What can't be removed goes with the run's directory.
-        let _ = std::fs::remove_dir_all(&dir);
+        if let Some(dir) = dir {
+            // Whatever the agent left behind ends here, so that the next case starts clean.
+            process::kill_all(&Belongs::Case(env.dir.clone()), TOOL_LIMIT).await;
+            // What can't be removed goes with the run's directory.
+            let _ = std::fs::remove_dir_all(dir);
+        }
         match server_case.scenario_errors().into_iter().next() {
             Some(message) => Err(Obstacle::Scenario(message)),
             None => Ok(done),
         }
+    }
+
+    /// Makes a directory for a case; there is none in the lab.
+    fn case_dir(&self, number: usize) -> Result<Option<PathBuf>, String> {
+        let Some(all) = &self.config.dir else {
+            return Ok(None);
+        };
+        let dir = all.join(format!("case-{number}"));
+        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        Ok(Some(process::real_path(&dir)))
     }
 
     async fn drive(
@@ -183,15 +236,23 @@ impl Runner {
             Ok(session) => session,
             Err(error) => return Done::failed(&error),
         };
-        let mut steps = Steps::new(&env, server_case);
+        let mut steps = Steps::new(&env, server_case, self.config.rules_only);
         let mut leftovers = Leftovers::new(&env);
         let mut unmet = Vec::new();
         let mut status = (Status::Conforms, None);
-        for (at, step) in scenario.steps.iter().enumerate() {
-            let done = steps.run(at + 1, step, session.as_mut()).await;
+        let mut number = 1;
+        while number <= scenario.steps.len() {
+            let (done, last) = steps.run(number, scenario, session.as_mut()).await;
+            number = last + 1;
             leftovers.look(session.as_mut());
             match done {
                 Ok(()) => {}
+                // What an injected op has changed may keep a step from ever coming.
+                Err(Stop::Unmet(_)) if self.config.rules_only => {
+                    // What is held for a step that never comes would be taken for a hanging turn.
+                    release_all(&env, server_case);
+                    break;
+                }
                 Err(Stop::Unmet(found)) => {
                     unmet.push(found);
                     break;
@@ -206,12 +267,13 @@ impl Runner {
             unmet.extend(steps.settle(scenario).await);
         }
         drop(steps);
+        env.reading.set(true);
         release_all(&env, server_case);
         leftovers.look(session.as_mut());
         // What runs on by design is no leftover, and not waited for.
         if !self
             .driver
-            .info()
+            .info(&env.needs)
             .features
             .contains(&Feature::BackgroundTools)
         {
@@ -229,7 +291,12 @@ impl Runner {
         if let Some(message) = unexpected_exit(&env.tracer, session.ending()) {
             status = (Status::AgentFailed, Some(message));
         }
-        Done { unmet, status }
+        let passed = env.points.passed();
+        Done {
+            unmet,
+            passed,
+            status,
+        }
     }
 }
 
@@ -249,17 +316,17 @@ fn never_began(case: &Case) -> bool {
     (case.status == Status::AgentFailed || entries().any(troubled)) && !entries().any(begun)
 }
 
-fn trouble(tracer: &Tracer) -> Option<String> {
-    let message = |what: &What| match what {
+fn trouble(entries: &[Entry]) -> Option<String> {
+    entries.iter().find_map(|entry| match &entry.what {
         What::Trouble { message } => Some(message.clone()),
         _ => None,
-    };
-    tracer.find(0, message).map(|(_, message)| message)
+    })
 }
 
 /// How the steps of a scenario went.
 struct Done {
     unmet: Vec<Unmet>,
+    passed: Vec<&'static str>,
     status: (Status, Option<String>),
 }
 
@@ -267,6 +334,7 @@ impl Done {
     fn failed(error: &AgentError) -> Self {
         Self {
             unmet: Vec::new(),
+            passed: Vec::new(),
             status: (Status::AgentFailed, Some(error.to_string())),
         }
     }

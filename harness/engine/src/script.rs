@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cutpoint_protocol::api_error;
 use cutpoint_recording::Recording;
-use cutpoint_scenario::ast::{Model, Reply, ReplyBody};
+use cutpoint_scenario::ast::{Conversation, End, Model, Part, Reply, ReplyBody};
 
-use crate::server::case::{Script, ScriptedBody, ScriptedReply};
+use crate::server::case::{Aside, Script, ScriptedBody, ScriptedReply};
 
 /// Loads what the model answers. A recording is looked for beside the scenario's file, then in
 /// `recordings`.
@@ -23,6 +23,35 @@ pub fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, Str
         .iter()
         .map(|reply| scripted(reply, file, recordings));
     replies.collect::<Result<_, _>>().map(Script::Replies)
+}
+
+/// Loads what is answered in conversations beside the main one.
+///
+/// # Errors
+/// If a recording can't be found or read.
+pub fn asides(model: &Model, file: &Path, recordings: &Path) -> Result<Vec<Aside>, String> {
+    let aside = |other: &Conversation| {
+        let replies = other.replies.iter();
+        let replies = replies.map(|reply| scripted(reply, file, recordings));
+        Ok(Aside {
+            opening: other.opening.clone(),
+            replies: replies.collect::<Result<_, String>>()?,
+        })
+    };
+    model.others.iter().map(aside).collect()
+}
+
+/// What is answered where a scenario has no reply left.
+pub fn plain_reply() -> ScriptedReply {
+    let text = "Done.".to_owned();
+    ScriptedReply {
+        body: ScriptedBody::Stream {
+            parts: vec![Part::Text { text, chunks: 2 }],
+            end: End::Completed,
+        },
+        lenient: false,
+        text: "the plain reply".to_owned(),
+    }
 }
 
 fn scripted(reply: &Reply, file: &Path, recordings: &Path) -> Result<ScriptedReply, String> {

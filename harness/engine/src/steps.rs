@@ -1,14 +1,18 @@
 //! Runs the steps of a scenario: waits for their cut points, acts, lets go.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutpoint_check::outcome::Unmet;
-use cutpoint_check::trace::{AgentEvent, ClientOp, Decision, InputMode, ReadTrigger, What};
+use cutpoint_check::trace::{
+    AgentEvent, ClientOp, Decision, InputMode, ReadTrigger, TaskKind, What,
+};
 use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::driver::{AgentError, CaseEnv, Session};
+use crate::injections::input;
 use crate::leftovers;
 use crate::observe;
 use crate::quiescence;
@@ -44,6 +48,8 @@ pub struct Steps<'a> {
     /// Entries before this one were consumed by earlier awaits.
     cursor: usize,
     ops: usize,
+    /// The schedule is not the scenario's own: turns may end as they like.
+    rules_only: bool,
     /// Gates that wait for the effect of what was done at them; given up with the steps.
     letting_go: JoinSet<()>,
 }
@@ -60,31 +66,101 @@ impl From<AgentError> for Failure {
     }
 }
 
+/// The call of a step that waits for its turn: the language lets no other leave it out.
+fn named(call: &Option<String>) -> Result<&str, Failure> {
+    call.as_deref()
+        .ok_or_else(|| Failure::Found("the step names no call".to_owned()))
+}
+
+/// The answer to an op, if the entry is one: the error, or nothing if it was accepted.
+fn reply_to(what: &What, id: &str) -> Option<Option<String>> {
+    match what {
+        What::OpReply { id: of, error, .. } if of == id => Some(error.clone()),
+        _ => None,
+    }
+}
+
+/// Whether an op was accepted or refused as the scenario wants it.
+fn refusal_as_wanted(
+    answer: Option<String>,
+    to_be_refused: bool,
+    what: &str,
+) -> Result<(), Failure> {
+    match (answer, to_be_refused) {
+        (None, false) | (Some(_), true) => Ok(()),
+        (Some(error), false) => Err(Failure::Found(format!("the {what} was refused: {error}"))),
+        (None, true) => Err(Failure::Found(format!("the {what} was accepted"))),
+    }
+}
+
 impl<'a> Steps<'a> {
     /// The steps of a case that has just been started.
-    pub fn new(env: &'a CaseEnv, server_case: &'a Arc<ServerCase>) -> Self {
+    pub fn new(env: &'a CaseEnv, server_case: &'a Arc<ServerCase>, rules_only: bool) -> Self {
         Self {
             env,
             server_case,
             cursor: 0,
             ops: 0,
+            rules_only,
             letting_go: JoinSet::new(),
         }
     }
 
-    /// Runs one step.
+    /// Runs one step; the steps are counted from 1. Where one that stands no earlier ends the agent
+    /// by itself meanwhile, whatever stands in front of that one is given up. Gives the number of
+    /// the last step that is done with.
     pub async fn run(
+        &mut self,
+        number: usize,
+        scenario: &Scenario,
+        session: &mut dyn Session,
+    ) -> (Result<(), Stop>, usize) {
+        let env = self.env;
+        let ender = tokio::select! {
+            biased;
+            ender = env.points.ended(number) => ender,
+            done = self.step(number, &scenario.steps[number - 1], session) => return (done, number),
+        };
+        let step = &scenario.steps[ender - 1];
+        let ended = self.end_with(&step.action, session).await;
+        // What the agent told before its end is not what later steps wait for.
+        self.cursor = self.env.tracer.len();
+        (ended.map_err(|failure| self.stop(failure, step)), ender)
+    }
+
+    /// Sees a step to its end that has ended the agent by itself.
+    async fn end_with(
+        &mut self,
+        action: &Action,
+        session: &mut dyn Session,
+    ) -> Result<(), Failure> {
+        if matches!(action, Action::Kill) {
+            return self.kill(session).await;
+        }
+        // It is asked once more, by the way that waits for the answer.
+        Ok(session.submit("", &ClientOp::Shutdown).await?)
+    }
+
+    async fn kill(&mut self, session: &mut dyn Session) -> Result<(), Failure> {
+        session.kill().await?;
+        self.env.rollout.read(ReadTrigger::Exit);
+        leftovers::behind_the_end(session, self.env, false).await;
+        Ok(())
+    }
+
+    async fn step(
         &mut self,
         number: usize,
         step: &Step,
         session: &mut dyn Session,
     ) -> Result<(), Stop> {
-        let text = step.to_string();
-        let line = step.span.line;
+        if step.yields.is_some() {
+            return self.injected(number, step).await;
+        }
         self.env.tracer.record(What::Step {
             number,
-            line,
-            text: text.clone(),
+            line: step.span.line,
+            text: step.to_string(),
         });
         let gate = match &step.at {
             Some(point) => self.reach(point, session).await,
@@ -94,20 +170,58 @@ impl<'a> Steps<'a> {
             Ok(gate) => self.act(&step.action, gate, session).await,
             Err(failure) => Err(failure),
         };
-        done.map_err(|failure| match failure {
+        done.map_err(|failure| self.stop(failure, step))
+    }
+
+    /// Waits until a step that is done by itself has been done.
+    async fn injected(&mut self, number: usize, step: &Step) -> Result<(), Stop> {
+        if self.rules_only && !step.action.ends_agent() {
+            return Ok(());
+        }
+        if self.rules_only {
+            // What has not ended the agent when nothing goes on any more will not. The lab's clock
+            // moves only then, also behind all that still yields.
+            let _ = self.idle().await;
+            tokio::time::sleep(Duration::from_nanos(1)).await;
+            self.env.points.forget_reach();
+            return Err(self.stop(
+                Failure::Found("its point was never passed".to_owned()),
+                step,
+            ));
+        }
+        let done = |what: &What| {
+            matches!(what, What::Step { number: of, .. } if *of == number).then_some(())
+        };
+        let point = step
+            .at
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let waiting_for = format!("the cut point \"{point}\"");
+        let waited = self.wait(0, &waiting_for, done).await;
+        waited.map_err(|failure| self.stop(failure, step))
+    }
+
+    fn stop(&self, failure: Failure, step: &Step) -> Stop {
+        match failure {
             Failure::Agent(error) => Stop::Agent(error),
             Failure::Found(found) => Stop::Unmet(Unmet {
-                text,
-                line,
+                text: step.to_string(),
+                line: step.span.line,
                 found,
                 evidence: self.last_entry(),
             }),
-        })
+        }
     }
 
     /// Waits until no turn is active any more.
     pub async fn settle(&mut self, scenario: &Scenario) -> Option<Unmet> {
         if self.idle().await.is_ok() {
+            return None;
+        }
+        // The step that would have ended the wait may never have come; that the agent ends the turn
+        // when it is told to is for the rules to see.
+        if self.rules_only && self.env.tracer.with(0, observe::agent_waits) {
             return None;
         }
         let found = format!(
@@ -149,7 +263,10 @@ impl<'a> Steps<'a> {
             self.wait(0, &format!("the cut point \"{name}\""), reached)
                 .await?;
             let gate = gate.clone();
-            if gate.ends().is_some() {
+            if self.env.lab.is_some() {
+                // The lab's clock moves only when nothing else can.
+                tokio::time::sleep(Duration::from_nanos(1)).await;
+            } else if gate.ends().is_some() {
                 quiescence::wait(gate.ends(), session.pid()).await;
             }
             return Ok(Some(gate));
@@ -175,6 +292,11 @@ impl<'a> Steps<'a> {
                 self.wait(0, &format!("the approval request of `{call}`"), asked)
                     .await?;
             }
+            CutPoint::Question { call } => {
+                let asked = |what: &What| observe::questions(what, call).then_some(());
+                self.wait(0, &format!("the question of `{call}`"), asked)
+                    .await?;
+            }
             CutPoint::Idle => self.idle().await?,
             // A step that starts a turn has waited for the acknowledgement already.
             _ => {}
@@ -188,6 +310,7 @@ impl<'a> Steps<'a> {
             CutPoint::Running { .. }
                 | CutPoint::Exited { .. }
                 | CutPoint::Approval { .. }
+                | CutPoint::Question { .. }
                 | CutPoint::Started
                 | CutPoint::Idle
         );
@@ -201,8 +324,9 @@ impl<'a> Steps<'a> {
         session: &mut dyn Session,
     ) -> Result<(), Failure> {
         match action {
-            Action::Interrupt => {
-                let turn_id = self.env.tracer.with(0, observe::last_turn);
+            Action::Interrupt { id } => {
+                let last = || self.env.tracer.with(0, observe::last_turn);
+                let turn_id = id.clone().or_else(last);
                 self.submit(ClientOp::Interrupt { turn_id }, session)
                     .await?;
                 self.release_on_effect(gate);
@@ -216,9 +340,8 @@ impl<'a> Steps<'a> {
             }
             Action::Kill => {
                 self.env.tracer.record(What::AgentKilled);
-                session.kill().await?;
-                self.env.rollout.read(ReadTrigger::Exit);
-                leftovers::behind_the_end(session, self.env, false).await;
+                self.env.points.forget_reach();
+                self.kill(session).await?;
             }
             Action::Resume => session.resume().await?,
             Action::Shutdown => {
@@ -226,15 +349,51 @@ impl<'a> Steps<'a> {
             }
             Action::Wait { duration } => tokio::time::sleep(*duration).await,
             Action::Await(wanted) => self.wait_for(wanted).await?,
-            Action::User { text } => self.input(text, InputMode::Start, session).await?,
-            Action::Steer { text } => self.input(text, InputMode::Steer, session).await?,
-            Action::Replace { text } => self.input(text, InputMode::Replace, session).await?,
+            Action::User { text, id, refused } => {
+                let op = input(text, InputMode::Start, id.clone());
+                self.begin(op, *refused, session).await?;
+            }
+            Action::Steer { text } => {
+                self.submit(input(text, InputMode::Steer, None), session)
+                    .await?;
+            }
+            Action::Replace { text } => {
+                self.begin(input(text, InputMode::Replace, None), false, session)
+                    .await?;
+            }
+            Action::UserShell { command } => {
+                self.task(TaskKind::Shell, command, session).await?;
+            }
+            Action::Review { text } => self.task(TaskKind::Review, text, session).await?,
+            Action::Compact => self.task(TaskKind::Compact, "", session).await?,
+            Action::Fork => self.fork(session).await?,
+            Action::Rollback { turns, refused } => {
+                let op = ClientOp::Rollback { turns: *turns };
+                self.ask(op, *refused, session).await?;
+            }
+            Action::Open { id, refused } => {
+                let op = ClientOp::Open {
+                    thread_id: id.clone(),
+                };
+                self.ask(op, *refused, session).await?;
+            }
+            Action::Tear { bytes } => self.tear(*bytes)?,
+            Action::StopReading => self.read_events(false),
+            Action::ReadOn => self.read_events(true),
+            Action::Late(event) => {
+                let late = self.env.screen.redeliver(*event, &self.env.tracer);
+                late.map_err(Failure::Found)?;
+            }
             Action::Approve { call } => self.approve(call, Decision::Approve, session).await?,
             Action::Deny { call } => self.approve(call, Decision::Deny, session).await?,
             Action::Abort { call } => self.approve(call, Decision::Abort, session).await?,
             Action::Answer { call, text } => {
+                let call = named(call)?;
+                let asked = |what: &What| observe::questions(what, call).then_some(());
+                self.wait(0, &format!("the question of `{call}`"), asked)
+                    .await?;
                 let op = ClientOp::Answer {
-                    call_id: call.clone(),
+                    call_id: call.to_owned(),
                     text: text.clone(),
                 };
                 self.submit(op, session).await?;
@@ -260,10 +419,11 @@ impl<'a> Steps<'a> {
 
     async fn approve(
         &mut self,
-        call: &str,
+        call: &Option<String>,
         decision: Decision,
         session: &mut dyn Session,
     ) -> Result<(), Failure> {
+        let call = named(call)?;
         // The answer is for a request that was made; without one there is nobody to take it.
         let asked = |what: &What| observe::asks(what, call).then_some(());
         self.wait(0, &format!("the approval request of `{call}`"), asked)
@@ -275,37 +435,98 @@ impl<'a> Steps<'a> {
         self.submit(op, session).await.map(|_| ())
     }
 
-    /// Sends input and waits until its turn was announced, or the input refused.
-    async fn input(
+    /// Sends what starts a turn and waits until the turn was announced, or the op refused, or what
+    /// it says taken into the turn that runs.
+    async fn begin(
         &mut self,
-        text: &str,
-        mode: InputMode,
+        op: ClientOp,
+        to_be_refused: bool,
         session: &mut dyn Session,
     ) -> Result<(), Failure> {
         let seen = self.env.tracer.len();
-        let op = ClientOp::Input {
-            text: text.to_owned(),
-            mode,
+        let running = self.env.tracer.with(0, observe::last_turn);
+        let said = match &op {
+            ClientOp::Input { text, .. } => Some(text.clone()),
+            _ => None,
         };
         let id = self.submit(op, session).await?;
-        if mode == InputMode::Steer {
-            return Ok(());
-        }
         let answered = |what: &What| match what {
-            What::OpReply { id: of, error, .. } if *of == id => Some(error.clone()),
             What::Event {
                 event: AgentEvent::TurnStarted { .. },
                 ..
             } => Some(None),
-            _ => None,
+            // A protocol without answers says so when input has joined the running turn.
+            What::Event {
+                event: AgentEvent::UserMessage { turn_id, text },
+                ..
+            } if running.is_some() && *turn_id == running && said.as_ref() == Some(text) => {
+                Some(None)
+            }
+            what => reply_to(what, &id),
         };
-        match self
+        let answer = self
             .wait(seen, "the acknowledgement of the turn's start", answered)
-            .await?
-        {
-            None => Ok(()),
-            Some(error) => Err(Failure::Found(format!("the input was refused: {error}"))),
-        }
+            .await?;
+        refusal_as_wanted(answer, to_be_refused, "input")
+    }
+
+    async fn task(
+        &mut self,
+        task: TaskKind,
+        text: &str,
+        session: &mut dyn Session,
+    ) -> Result<(), Failure> {
+        let text = text.to_owned();
+        self.begin(ClientOp::Task { task, text }, false, session)
+            .await
+    }
+
+    /// Sends an op that starts nothing and waits for its answer, or for the event that says that it
+    /// was carried out or refused, where the protocol has no answers.
+    async fn ask(
+        &mut self,
+        op: ClientOp,
+        to_be_refused: bool,
+        session: &mut dyn Session,
+    ) -> Result<(), Failure> {
+        let seen = self.env.tracer.len();
+        let id = self.submit(op, session).await?;
+        let answered = |what: &What| match what {
+            What::Event {
+                event: AgentEvent::RolledBack { .. },
+                ..
+            } => Some(None),
+            What::Event {
+                event: AgentEvent::Error { message, .. },
+                raw,
+            } if raw["id"] == id.as_str() => Some(Some(message.clone())),
+            what => reply_to(what, &id),
+        };
+        let answer = self
+            .wait(seen, "the answer to the request", answered)
+            .await?;
+        refusal_as_wanted(answer, to_be_refused, "request")
+    }
+
+    async fn fork(&mut self, session: &mut dyn Session) -> Result<(), Failure> {
+        self.ops += 1;
+        let id = format!("op-{}", self.ops);
+        self.env.tracer.record(What::Op {
+            id: id.clone(),
+            op: ClientOp::Fork,
+        });
+        Ok(session.fork(&id).await?)
+    }
+
+    /// Takes bytes off the end of the rollout, as a crash in the middle of a write leaves it.
+    fn tear(&self, bytes: usize) -> Result<(), Failure> {
+        let torn = self.env.rollout.tear(bytes);
+        torn.map_err(|error| Failure::Found(format!("the rollout could not be torn: {error}")))
+    }
+
+    fn read_events(&self, on: bool) {
+        self.env.tracer.record(What::Reading { on });
+        self.env.reading.set(on);
     }
 
     /// Lets the stream go once the interrupt has taken effect: the turn has ended or the agent has
@@ -350,13 +571,26 @@ impl<'a> Steps<'a> {
                 self.wait(0, &format!("the approval request of `{call}`"), asks)
                     .await
             }
+            Await::Question { call } => {
+                let asks = |what: &What| observe::questions(what, call).then_some(());
+                self.wait(0, &format!("the question of `{call}`"), asks)
+                    .await
+            }
+            Await::Compacted => {
+                let compacted = |what: &What| match what {
+                    What::Event {
+                        event: AgentEvent::Compacted { .. },
+                        ..
+                    } => Some(()),
+                    _ => None,
+                };
+                self.consume("the history to be compacted", compacted).await
+            }
             Await::Output { call, containing } => {
                 let mut shown = String::new();
                 let prints = |what: &What| {
-                    if let What::Event {
-                        event: AgentEvent::CallOutput { call_id, chunk, .. },
-                        ..
-                    } = what
+                    if let Some(AgentEvent::CallOutput { call_id, chunk, .. }) =
+                        observe::event_of(what)
                         && call_id == call
                     {
                         shown.push_str(chunk);
@@ -369,15 +603,9 @@ impl<'a> Steps<'a> {
             Await::Text { containing } => {
                 let mut shown = String::new();
                 let shows = |what: &What| {
-                    match what {
-                        What::Event {
-                            event: AgentEvent::TextDelta { text, .. },
-                            ..
-                        } => shown.push_str(text),
-                        What::Event {
-                            event: AgentEvent::Message { text, .. },
-                            ..
-                        } => shown.clone_from(text),
+                    match observe::event_of(what) {
+                        Some(AgentEvent::TextDelta { text, .. }) => shown.push_str(text),
+                        Some(AgentEvent::Message { text, .. }) => shown.clone_from(text),
                         _ => {}
                     }
                     shown.contains(containing.as_str()).then_some(())
@@ -410,7 +638,7 @@ impl<'a> Steps<'a> {
         let ended = |what: &What| observe::turn_end(what).cloned();
         let (at, end) = self.wait_at(self.cursor, waiting_for, ended).await?;
         self.cursor = at + 1;
-        if is_wanted(&end) {
+        if self.rules_only || is_wanted(&end) {
             return Ok(());
         }
         Err(Failure::Found(format!(

@@ -1,10 +1,11 @@
 //! Collects the trace of one case while it runs, and lets the runner wait for what it waits for.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutpoint_check::trace::{Entry, What};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Most entries one case may produce. An agent that floods its client would otherwise eat the
 /// machine's memory; real cases stay well below a thousandth of this.
@@ -122,6 +123,11 @@ impl Tracer {
     /// The entries, copied.
     pub fn entries(&self) -> Vec<Entry> {
         self.lock().clone()
+    }
+
+    /// The entries, taken out at the end of a case; what comes after it is nobody's.
+    pub fn take(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {

@@ -157,7 +157,7 @@ impl Composer {
 
     /// Adds one raw event; `sequence_number` is filled in where it is absent.
     pub fn event(&mut self, event: StreamEvent) {
-        self.push(Value::Object(event.as_map().clone()));
+        self.push(Value::clone(event.as_value()));
     }
 
     /// Ends the stream with `response.completed`.

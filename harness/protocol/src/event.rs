@@ -1,16 +1,18 @@
 //! Events of a Responses API stream.
 
-use serde_json::{Map, Value};
+use std::sync::Arc;
+
+use serde_json::Value;
 
 pub use crate::event_table::EventKind;
 use crate::item::Item;
 
 /// One event of a stream, kept verbatim.
 ///
-/// An event whose type or fields are unknown is as good as any other: it is stored, passed on and
+/// A copy shares its JSON with the event that it is of. An event whose type or fields are unknown is as good as any other: it is stored, passed on and
 /// written again with all it had. What the type requires is asked for with [`StreamEvent::problems`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct StreamEvent(Map<String, Value>);
+pub struct StreamEvent(Arc<Value>);
 
 /// Why the data of an SSE frame is no stream event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,10 +44,12 @@ impl StreamEvent {
     /// # Errors
     /// If it is no JSON object with a string `type`.
     pub fn from_value(value: Value) -> Result<Self, EventError> {
-        match value {
-            Value::Object(map) if map.get("type").is_some_and(Value::is_string) => Ok(Self(map)),
+        match &value {
+            Value::Object(map) if map.get("type").is_some_and(Value::is_string) => {
+                Ok(Self(Arc::new(value)))
+            }
             Value::Object(_) => Err(EventError::NoType),
-            other => Err(EventError::NotAnObject(json_type(&other))),
+            other => Err(EventError::NotAnObject(json_type(other))),
         }
     }
 
@@ -137,13 +141,13 @@ impl StreamEvent {
     }
 
     /// The event as a JSON object.
-    pub fn as_map(&self) -> &Map<String, Value> {
+    pub fn as_value(&self) -> &Arc<Value> {
         &self.0
     }
 
     /// The event as JSON text on one line.
     pub fn to_json(&self) -> String {
-        Value::Object(self.0.clone()).to_string()
+        self.0.to_string()
     }
 }
 

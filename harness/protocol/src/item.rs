@@ -1,12 +1,14 @@
 //! Items of a response's output and of a request's input.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::event::{EventError, json_type};
 pub use crate::item_table::ItemKind;
 
 /// One item, kept verbatim.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
 pub struct Item(Map<String, Value>);
 
 /// The kinds of call that the agent itself must answer.
@@ -40,6 +42,28 @@ pub enum OutputKind {
     Custom,
     /// `local_shell_call_output`
     LocalShell,
+}
+
+impl ItemKind {
+    /// What kind of call such an item is, if the agent itself must answer it.
+    pub const fn call_kind(self) -> Option<CallKind> {
+        match self {
+            Self::FunctionCall => Some(CallKind::Function),
+            Self::CustomToolCall => Some(CallKind::Custom),
+            Self::LocalShellCall => Some(CallKind::LocalShell),
+            _ => None,
+        }
+    }
+
+    /// What kind of answer such an item is, if it answers a call.
+    pub const fn output_kind(self) -> Option<OutputKind> {
+        match self {
+            Self::FunctionCallOutput => Some(OutputKind::Function),
+            Self::CustomToolCallOutput => Some(OutputKind::Custom),
+            Self::LocalShellCallOutput => Some(OutputKind::LocalShell),
+            _ => None,
+        }
+    }
 }
 
 impl OutputKind {
@@ -136,22 +160,12 @@ impl Item {
 
     /// What kind of call the item is, if the agent must answer it.
     pub fn call_kind(&self) -> Option<CallKind> {
-        match self.kind()? {
-            ItemKind::FunctionCall => Some(CallKind::Function),
-            ItemKind::CustomToolCall => Some(CallKind::Custom),
-            ItemKind::LocalShellCall => Some(CallKind::LocalShell),
-            _ => None,
-        }
+        self.kind()?.call_kind()
     }
 
     /// What kind of answer the item is, if it answers a call.
     pub fn output_kind(&self) -> Option<OutputKind> {
-        match self.kind()? {
-            ItemKind::FunctionCallOutput => Some(OutputKind::Function),
-            ItemKind::CustomToolCallOutput => Some(OutputKind::Custom),
-            ItemKind::LocalShellCallOutput => Some(OutputKind::LocalShell),
-            _ => None,
-        }
+        self.kind()?.output_kind()
     }
 
     /// The id that pairs a call with its output.

@@ -4,6 +4,15 @@ use std::collections::HashMap;
 
 use crate::item::{CallKind, Item, OutputKind};
 
+/// What an item is to the pairing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// A call of that kind.
+    Call(CallKind),
+    /// An answer of that kind to a call.
+    Output(OutputKind),
+}
+
 /// What is wrong with the calls and outputs of a history. Positions count from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -62,27 +71,40 @@ pub enum Fault {
 /// Everything that is wrong with the pairing of a whole history, in the order of the items;
 /// unanswered calls come last.
 pub fn faults(history: &[Item]) -> Vec<Fault> {
+    faults_between(history.iter().map(|item| {
+        let call = item.call_kind().map(Side::Call);
+        let side = call.or_else(|| item.output_kind().map(Side::Output))?;
+        Some((side, item.call_id()))
+    }))
+}
+
+/// The same of a history of which only the pairing is known: what each item is and its call id.
+pub fn faults_between<'a>(
+    history: impl IntoIterator<Item = Option<(Side, Option<&'a str>)>>,
+) -> Vec<Fault> {
     let mut faults = Vec::new();
     // Call id → kind, position, number of outputs.
     let mut calls: HashMap<&str, (CallKind, usize, usize)> = HashMap::new();
-    for (at, item) in history.iter().enumerate() {
-        let (call, output) = (item.call_kind(), item.output_kind());
-        if call.is_none() && output.is_none() {
+    for (at, item) in history.into_iter().enumerate() {
+        let Some((side, call_id)) = item else {
             continue;
-        }
-        let Some(call_id) = item.call_id().filter(|id| !id.is_empty()) else {
+        };
+        let Some(call_id) = call_id.filter(|id| !id.is_empty()) else {
             faults.push(Fault::EmptyCallId { at });
             continue;
         };
-        if let Some(kind) = call {
-            if calls.insert(call_id, (kind, at, 0)).is_some() {
-                faults.push(Fault::RepeatedCall {
-                    call_id: call_id.to_owned(),
-                    at,
-                });
+        match side {
+            Side::Call(kind) => {
+                if calls.insert(call_id, (kind, at, 0)).is_some() {
+                    faults.push(Fault::RepeatedCall {
+                        call_id: call_id.to_owned(),
+                        at,
+                    });
+                }
             }
-        } else if let Some(kind) = output {
-            faults.extend(count_output(calls.get_mut(call_id), call_id, kind, at));
+            Side::Output(kind) => {
+                faults.extend(count_output(calls.get_mut(call_id), call_id, kind, at));
+            }
         }
     }
     let mut open: Vec<_> = calls

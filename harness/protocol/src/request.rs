@@ -1,20 +1,22 @@
 //! Requests to the Responses API.
 
-use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
 
 use crate::item::Item;
 
 /// A request's body, kept verbatim, with its input read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResponsesRequest {
-    /// The whole body.
-    pub body: Map<String, Value>,
+    /// The whole body, a JSON object.
+    pub body: Arc<Value>,
     /// The items of `input`; a plain string is one user message.
     pub input: Vec<Item>,
 }
 
 /// The tool through which the model runs a command, as the request advertises it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ShellTool {
     /// A function (`shell`, `container.exec`) that takes `command` as a list of words.
     Words(&'static str),
@@ -54,10 +56,10 @@ impl ResponsesRequest {
         let value: Value = serde_json::from_slice(body).map_err(|error| {
             format!("We could not parse the JSON body of your request: {error}")
         })?;
-        let Value::Object(body) = value else {
+        if !value.is_object() {
             return Err("The request's body is not a JSON object.".to_owned());
-        };
-        let input = match body.get("input") {
+        }
+        let input = match value.get("input") {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::String(text)) => vec![Item::user_text(text)],
             Some(Value::Array(values)) => read_items(values)?,
@@ -65,7 +67,10 @@ impl ResponsesRequest {
                 return Err("Invalid type for 'input': expected a string or an array.".to_owned());
             }
         };
-        Ok(Self { body, input })
+        Ok(Self {
+            body: Arc::new(value),
+            input,
+        })
     }
 
     /// Whether the answer is to be streamed.

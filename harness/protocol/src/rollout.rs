@@ -38,8 +38,11 @@ pub enum Content {
     TurnEnded(Option<String>, TurnEnd),
     /// Any other `event_msg`, with its type.
     Event(String),
-    /// `compacted`: the history was replaced by a summary.
-    Compacted,
+    /// `compacted`: the history was replaced by these items. A form of the line that has a summary
+    /// alone gives none.
+    Compacted(Vec<Item>),
+    /// `event_msg` that takes that many of the last turns out of the history.
+    RolledBack(usize),
     /// A line type that this version does not know.
     Unknown,
 }
@@ -84,12 +87,20 @@ impl RolloutLine {
         match self.kind.as_str() {
             "session_meta" => Content::SessionMeta,
             "turn_context" => Content::TurnContext,
-            "compacted" => Content::Compacted,
+            "compacted" => Content::Compacted(self.replacement()),
             "response_item" => Item::from_value(Value::Object(self.payload.clone()))
                 .map_or(Content::Unknown, Content::Item),
             "event_msg" => self.event(),
             _ => Content::Unknown,
         }
+    }
+
+    fn replacement(&self) -> Vec<Item> {
+        let items = self.payload.get("replacement_history");
+        let items = items.and_then(Value::as_array).into_iter().flatten();
+        items
+            .filter_map(|item| Item::from_value(item.clone()).ok())
+            .collect()
     }
 
     fn event(&self) -> Content {
@@ -108,6 +119,12 @@ impl RolloutLine {
             "task_complete" | "turn_complete" => Content::TurnEnded(turn, TurnEnd::Complete),
             "turn_aborted" => Content::TurnEnded(turn, TurnEnd::Aborted),
             "turn_failed" => Content::TurnEnded(turn, TurnEnd::Failed),
+            "thread_rolled_back" => {
+                let turns = self.payload.get("num_turns").and_then(Value::as_u64);
+                Content::RolledBack(
+                    turns.map_or(0, |turns| usize::try_from(turns).unwrap_or(usize::MAX)),
+                )
+            }
             other => Content::Event(other.to_owned()),
         }
     }
@@ -160,6 +177,18 @@ mod tests {
             line("token_count"),
             Content::Event("token_count".to_owned())
         );
+    }
+
+    #[test]
+    fn what_changes_the_history_is_read() {
+        let content = |line: &str| RolloutLine::parse(line).unwrap().content();
+        let compacted = r#"{"timestamp":"t","type":"compacted","payload":{"message":"m","replacement_history":[{"role":"user","content":"hi"},7]}}"#;
+        let Content::Compacted(items) = content(compacted) else {
+            panic!("it is a compaction")
+        };
+        assert_eq!(items.len(), 1);
+        let rolled_back = r#"{"timestamp":"t","type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":2}}"#;
+        assert_eq!(content(rolled_back), Content::RolledBack(2));
     }
 
     #[test]

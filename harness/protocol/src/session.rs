@@ -34,11 +34,17 @@ pub enum Op {
     UserInput {
         /// The input.
         items: Vec<InputItem>,
+        /// The id that the caller wants the turn to have, if one is started: a UUID.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turn_id: Option<String>,
     },
     /// Input that starts a turn and replaces a running one.
     UserTurn {
         /// The input.
         items: Vec<InputItem>,
+        /// The id that the caller wants the turn to have: a UUID.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turn_id: Option<String>,
     },
     /// Abort whatever runs.
     Interrupt,
@@ -48,6 +54,39 @@ pub enum Op {
         call_id: String,
         /// The answer.
         decision: Decision,
+    },
+    /// The user's answer to an approval request for a patch.
+    PatchApproval {
+        /// The call that waits.
+        call_id: String,
+        /// The answer.
+        decision: Decision,
+    },
+    /// The user's answers to a question of the model.
+    UserInputAnswer {
+        /// The call that asked.
+        call_id: String,
+        /// One answer for each question, in their order; none if the user gave none.
+        answers: Vec<String>,
+    },
+    /// A command that the user runs; it replaces a running turn.
+    UserShell {
+        /// The command line, given to a shell.
+        command: String,
+    },
+    /// A review by a sub-agent; it replaces a running turn.
+    Review {
+        /// What is to be reviewed.
+        prompt: String,
+    },
+    /// Replaces the history by a summary; it replaces a running turn.
+    Compact,
+    /// Writes the conversation so far into a rollout of its own.
+    Fork,
+    /// Takes the last turns out of the history.
+    Rollback {
+        /// How many, at least one.
+        turns: usize,
     },
     /// End the session.
     Shutdown,
@@ -77,6 +116,32 @@ pub struct Event {
     pub id: String,
     /// What happened.
     pub msg: EventMsg,
+}
+
+/// How a sub-agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubAgentEnd {
+    /// Its turn ran to its end, and it shut down.
+    Complete,
+    /// It was closed in good order: interrupted, and shut down.
+    Closed,
+    /// Its turn failed, and it shut down.
+    Failed,
+    /// It did not shut down in time and was ended hard.
+    Killed,
+}
+
+impl SubAgentEnd {
+    /// The end's name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::Killed => "killed",
+        }
+    }
 }
 
 /// Why a turn was aborted.
@@ -197,6 +262,77 @@ pub enum EventMsg {
         /// The command's words.
         command: Vec<String>,
     },
+    /// A patch waits for the user's approval.
+    ApplyPatchApprovalRequest {
+        /// The turn's id.
+        turn_id: String,
+        /// The call.
+        call_id: String,
+        /// The files that it changes.
+        paths: Vec<String>,
+    },
+    /// The model asks the user; the call waits for the answers.
+    UserInputRequest {
+        /// The turn's id.
+        turn_id: String,
+        /// The call.
+        call_id: String,
+        /// The questions.
+        questions: Vec<String>,
+    },
+    /// What the user said was taken into the history.
+    UserMessage {
+        /// The turn's id.
+        turn_id: String,
+        /// The text.
+        message: String,
+    },
+    /// A sub-agent has been started.
+    SubAgentStarted {
+        /// The turn that started it.
+        turn_id: String,
+        /// The sub-agent's id, which is its session's.
+        agent_id: String,
+        /// What it is to do: the text that its conversation opens with.
+        task: String,
+        /// Whether it shuts down by itself at the end of its first turn.
+        one_shot: bool,
+    },
+    /// A sub-agent has ended; nothing of it follows.
+    SubAgentEnded {
+        /// The turn that started it.
+        turn_id: String,
+        /// The sub-agent's id.
+        agent_id: String,
+        /// How it ended.
+        end: SubAgentEnd,
+    },
+    /// An event of a sub-agent.
+    SubAgentEvent {
+        /// The turn that started it.
+        turn_id: String,
+        /// The sub-agent's id.
+        agent_id: String,
+        /// The event, with the sub-agent's own turn id.
+        msg: Box<EventMsg>,
+    },
+    /// The history was replaced by a summary.
+    ContextCompacted {
+        /// The turn's id.
+        turn_id: String,
+    },
+    /// The conversation was forked.
+    Forked {
+        /// The fork's id.
+        session_id: String,
+        /// The fork's rollout, with which it can be resumed.
+        rollout_path: String,
+    },
+    /// Turns were taken out of the history.
+    RolledBack {
+        /// How many.
+        turns: usize,
+    },
     /// Something that the user may want to know of.
     BackgroundEvent {
         /// The text.
@@ -245,9 +381,18 @@ impl EventMsg {
             | Self::ExecCommandOutputDelta { turn_id, .. }
             | Self::ExecCommandEnd { turn_id, .. }
             | Self::ExecApprovalRequest { turn_id, .. }
+            | Self::ApplyPatchApprovalRequest { turn_id, .. }
+            | Self::UserInputRequest { turn_id, .. }
+            | Self::UserMessage { turn_id, .. }
+            | Self::SubAgentStarted { turn_id, .. }
+            | Self::SubAgentEnded { turn_id, .. }
+            | Self::SubAgentEvent { turn_id, .. }
+            | Self::ContextCompacted { turn_id }
             | Self::StreamError { turn_id, .. }
             | Self::TokenCount { turn_id, .. } => Some(turn_id),
             Self::SessionConfigured { .. }
+            | Self::Forked { .. }
+            | Self::RolledBack { .. }
             | Self::BackgroundEvent { .. }
             | Self::Error { .. }
             | Self::ShutdownComplete

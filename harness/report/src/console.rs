@@ -10,6 +10,7 @@ use crate::line::{Line, Tone};
 use crate::story;
 use crate::summary::{RuleCount, Summary};
 use crate::text::{WIDTH, clean, count, seconds, wrap};
+use crate::transcript::transcript;
 use crate::{Context, Reporter};
 
 /// How many failed cases are named again at the end.
@@ -20,6 +21,8 @@ pub struct Console<'a, W> {
     to: W,
     colour: bool,
     context: Context<'a>,
+    /// Whether each case is told as a person saw it.
+    verbose: bool,
     agent: Option<AgentInfo>,
     failed: Vec<Line>,
     not_named: usize,
@@ -34,11 +37,17 @@ impl<'a, W: Write> Console<'a, W> {
             to,
             colour,
             context,
+            verbose: false,
             agent: None,
             failed: Vec::new(),
             not_named: 0,
             gap: false,
         }
+    }
+
+    /// Whether each case is told as a person at the keyboard saw it, step by step.
+    pub fn verbose(self, verbose: bool) -> Self {
+        Self { verbose, ..self }
     }
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
@@ -68,6 +77,9 @@ impl<W: Write> Reporter for Console<'_, W> {
             self.agent = Some(case.agent.clone());
         }
         self.line(&story::headline(case, self.context.strict))?;
+        if self.verbose {
+            self.lines(&transcript(&case.trace))?;
+        }
         let details = story::details(case, &self.context);
         self.lines(&details)?;
         let status = case.status(self.context.strict);

@@ -2,7 +2,7 @@
 
 use cutpoint_check::trace::{
     AbortReason, AgentEvent, ClientOp, Decision, Entry, InputMode, Process, ReadTrigger, Stored,
-    StreamEnd, TurnEnd, What,
+    StreamEnd, TaskKind, TurnEnd, What,
 };
 use cutpoint_protocol::{Item, StreamEvent, marker};
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub fn describe_what(what: &What) -> String {
         What::Reached { point } => format!("cut point reached: {point}"),
         What::Released { point } => format!("cut point let go: {point}"),
         What::Op { id, op } => format!("client: {} (op {id})", client_op(op)),
-        What::OpReply { id, turn_id, error } => op_reply(id, turn_id.as_deref(), error.as_deref()),
+        What::OpReply { .. } => op_reply(what),
         What::Event { event, .. } => format!("agent: {}", agent_event(event)),
         What::Processes { alive, at_end } => processes(alive, *at_end),
         What::AgentStarted { pid, resumed } => agent_started(*pid, *resumed),
@@ -59,6 +59,11 @@ pub fn describe_what(what: &What) -> String {
             limit_ms,
         } => format!("waited {limit_ms} ms in vain for {waiting_for}"),
         What::Trouble { message } => format!("trouble in the harness: {message}"),
+        What::Reading { on: true } => "client: reads events again".to_owned(),
+        What::Reading { on: false } => "client: stops reading events".to_owned(),
+        What::Torn { bytes, .. } => format!("the rollout loses its last {bytes} bytes"),
+        What::Redelivered { event } => format!("delivered once more: {}", agent_event(event)),
+        What::Shown { line } => format!("the user sees {}", quote(line.text(), QUOTE_CHARS)),
         What::Rollout { .. } | What::RolloutUnreadable { .. } | What::Stored { .. } => {
             rollout(what)
         }
@@ -89,6 +94,7 @@ fn exchange(what: &What) -> String {
             exchange,
             status,
             reply,
+            ..
         } => {
             let reply = reply
                 .map(|reply| format!(", reply {reply}"))
@@ -207,14 +213,31 @@ fn compact(value: &Value) -> String {
 
 fn client_op(op: &ClientOp) -> String {
     match op {
-        ClientOp::Input { text, mode } => {
+        ClientOp::Input {
+            text,
+            mode,
+            turn_id,
+        } => {
             let mode = match mode {
                 InputMode::Start => "user input",
                 InputMode::Steer => "steering input",
                 InputMode::Replace => "replacing input",
             };
-            format!("{mode} {}", quote(text, QUOTE_CHARS))
+            let id = turn_id.as_ref().map(|id| format!(", as turn {id}"));
+            format!(
+                "{mode} {}{}",
+                quote(text, QUOTE_CHARS),
+                id.unwrap_or_default()
+            )
         }
+        ClientOp::Task { task, text } => match task {
+            TaskKind::Shell => format!("the user runs {}", quote(text, QUOTE_CHARS)),
+            TaskKind::Review => format!("review {}", quote(text, QUOTE_CHARS)),
+            TaskKind::Compact => "compact the history".to_owned(),
+        },
+        ClientOp::Open { thread_id } => format!("open conversation {thread_id}"),
+        ClientOp::Fork => "fork the conversation".to_owned(),
+        ClientOp::Rollback { turns } => format!("take back the last {}", count(*turns, "turn")),
         ClientOp::Interrupt { turn_id: None } => "interrupt".to_owned(),
         ClientOp::Interrupt {
             turn_id: Some(turn),
@@ -234,11 +257,31 @@ fn client_op(op: &ClientOp) -> String {
     }
 }
 
-fn op_reply(id: &str, turn_id: Option<&str>, error: Option<&str>) -> String {
-    match (turn_id, error) {
-        (_, Some(error)) => format!("agent: refuses op {id}: {error}"),
-        (Some(turn), None) => format!("agent: takes op {id} as turn {turn}"),
-        (None, None) => format!("agent: takes op {id}"),
+fn op_reply(what: &What) -> String {
+    let What::OpReply {
+        id,
+        turn_id,
+        thread_id,
+        reason,
+        error,
+    } = what
+    else {
+        return String::new();
+    };
+    let reason = reason.map(|reason| format!(", the turn was {}", abort_reason(reason)));
+    let reason = reason.unwrap_or_default();
+    match (turn_id, thread_id, error) {
+        (_, _, Some(error)) => format!("agent: refuses op {id}: {error}"),
+        (Some(turn), _, None) => format!("agent: takes op {id} as turn {turn}{reason}"),
+        (None, Some(thread), None) => format!("agent: takes op {id} as conversation {thread}"),
+        (None, None, None) => format!("agent: takes op {id}{reason}"),
+    }
+}
+
+fn abort_reason(reason: AbortReason) -> &'static str {
+    match reason {
+        AbortReason::Interrupted => "interrupted",
+        AbortReason::Replaced => "replaced",
     }
 }
 
@@ -252,17 +295,16 @@ fn agent_event(event: &AgentEvent) -> String {
         AgentEvent::TurnEnded { end, .. } => match end {
             TurnEnd::Complete => format!("{turn} complete"),
             TurnEnd::Aborted { reason } => {
-                let reason = match reason {
-                    Some(AbortReason::Interrupted) => " (interrupted)",
-                    Some(AbortReason::Replaced) => " (replaced)",
-                    None => "",
-                };
-                format!("{turn} aborted{reason}")
+                let reason = reason.map(|reason| format!(" ({})", abort_reason(reason)));
+                format!("{turn} aborted{}", reason.unwrap_or_default())
             }
             TurnEnd::Failed { message } => format!("{turn} failed: {message}"),
         },
         AgentEvent::TextDelta { text, .. } => {
             format!("shows {} in {turn}", quote(text, QUOTE_CHARS))
+        }
+        AgentEvent::ReasoningDelta { text, .. } => {
+            format!("shows the reasoning {} in {turn}", quote(text, QUOTE_CHARS))
         }
         AgentEvent::Message { text, .. } => {
             format!("shows the message {} in {turn}", quote(text, QUOTE_CHARS))
@@ -272,7 +314,23 @@ fn agent_event(event: &AgentEvent) -> String {
         AgentEvent::Error { message, .. } => format!("shows an error: {message}"),
         AgentEvent::ShutdownComplete => "session ended".to_owned(),
         AgentEvent::Other { name, .. } => format!("event {name}"),
-        AgentEvent::CallBegin { .. }
+        AgentEvent::UserMessage { text, .. } => {
+            format!("takes {} into {turn}", quote(text, QUOTE_CHARS))
+        }
+        AgentEvent::Compacted { .. } => format!("compacts the history in {turn}"),
+        AgentEvent::Forked { .. } => "forked the conversation".to_owned(),
+        AgentEvent::RolledBack { turns } => format!("took back {}", count(*turns, "turn")),
+        AgentEvent::SubAgentStarted { agent_id, task, .. } => {
+            format!("sub-agent {agent_id} started: {}", quote(task, QUOTE_CHARS))
+        }
+        AgentEvent::SubAgentEnded { agent_id, how, .. } => {
+            format!("sub-agent {agent_id} ended: {how}")
+        }
+        AgentEvent::SubAgentEvent {
+            agent_id, event, ..
+        } => format!("sub-agent {agent_id}: {}", agent_event(event)),
+        AgentEvent::Question { .. }
+        | AgentEvent::CallBegin { .. }
         | AgentEvent::CallOutput { .. }
         | AgentEvent::CallEnd { .. } => call_event(event),
     }
@@ -280,6 +338,12 @@ fn agent_event(event: &AgentEvent) -> String {
 
 fn call_event(event: &AgentEvent) -> String {
     match event {
+        AgentEvent::Question {
+            call_id, questions, ..
+        } => format!(
+            "{call_id} asks {}",
+            quote(&questions.join(" "), QUOTE_CHARS)
+        ),
         AgentEvent::CallBegin {
             call_id,
             command,

@@ -10,6 +10,7 @@ mod describe;
 mod line;
 mod story;
 mod text;
+mod transcript;
 
 pub mod console;
 pub mod github;

@@ -80,6 +80,28 @@ pub enum Capability {
     ServerHistory,
     /// `shown-output`: a tool's output is shown as it comes, and not only when the tool has ended.
     ShownOutput,
+    /// `patches`: `apply_patch`, which waits for the user's approval.
+    Patches,
+    /// `questions`: the model can ask the user.
+    Questions,
+    /// `sub-agents`: the model can start sub-agents.
+    SubAgents,
+    /// `review`: a sub-agent reviews what the user names.
+    Review,
+    /// `compact`: the history can be replaced by a summary.
+    Compact,
+    /// `user-shell`: the user can run commands of their own.
+    UserShell,
+    /// `fork`: the conversation can be copied into a session of its own.
+    Fork,
+    /// `rollback`: turns can be taken out of the history.
+    Rollback,
+    /// `json-rpc`: requests and answers, with ids that a caller may choose.
+    JsonRpc,
+    /// `transcript`: what a person sees is observed.
+    Transcript,
+    /// `slow-client`: the client can stop reading the agent's events.
+    SlowClient,
 }
 
 /// What the model answers.
@@ -87,8 +109,21 @@ pub enum Capability {
 pub struct Model {
     /// Replay this recording (a name under `recordings/`, or a path), matched by content.
     pub recording: Option<Recording>,
+    /// Composed replies, served in order within the main conversation.
+    pub replies: Vec<Reply>,
+    /// What is answered in other conversations, such as those of sub-agents.
+    pub others: Vec<Conversation>,
+}
+
+/// `model for="Look into it" { … }`: what the model answers in a conversation beside the main one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// What the first user message of the conversation contains.
+    pub opening: String,
     /// Composed replies, served in order within the conversation.
     pub replies: Vec<Reply>,
+    /// Where it stands.
+    pub span: Span,
 }
 
 /// A reference to a recording.
@@ -268,6 +303,11 @@ pub enum Drop {
 pub struct Step {
     /// `at="…"`: wait until this point is reached, hold it, act, let go.
     pub at: Option<CutPoint>,
+    /// `yields=3`, with a named point of the agent: the point is not held. The step is done by
+    /// itself as the point is passed, after the agent's other tasks have each had that many turns.
+    /// A `kill` or `shutdown` that is done so cuts short whatever step is at work: the client goes
+    /// on behind it.
+    pub yields: Option<usize>,
     /// What is done.
     pub action: Action,
     /// Where it stands.
@@ -281,7 +321,50 @@ pub enum Action {
     User {
         /// The text.
         text: String,
+        /// `id="…"`: the id that the caller wants the turn to have.
+        id: Option<String>,
+        /// `refused=#true`: the agent must refuse it.
+        refused: bool,
     },
+    /// `user-shell "ls"`: a command that the user runs; it replaces a running turn.
+    UserShell {
+        /// The command line.
+        command: String,
+    },
+    /// `review "the last change"`: a review by a sub-agent; it replaces a running turn.
+    Review {
+        /// What is to be reviewed.
+        text: String,
+    },
+    /// `compact`: the history is replaced by a summary; it replaces a running turn.
+    Compact,
+    /// `fork`: the conversation so far becomes a session of its own, which the client goes on with.
+    Fork,
+    /// `rollback 1`: the last turns are taken out of the history.
+    Rollback {
+        /// How many.
+        turns: usize,
+        /// `refused=#true`: the agent must refuse it.
+        refused: bool,
+    },
+    /// `open "id"`: one more conversation is opened under an id of the caller's.
+    Open {
+        /// The id.
+        id: String,
+        /// `refused=#true`: the agent must refuse it.
+        refused: bool,
+    },
+    /// `tear 5`: while the agent is not running, its rollout loses that many bytes at its end.
+    Tear {
+        /// How many.
+        bytes: usize,
+    },
+    /// `stop-reading`: the client reads no more of the agent's events.
+    StopReading,
+    /// `read-on`: the client goes on reading them.
+    ReadOn,
+    /// `late delta`: the transcript view gets the last such event of a turn that has ended once more.
+    Late(LateEvent),
     /// `steer "text"`: user input while a turn runs, which joins it.
     Steer {
         /// The text.
@@ -293,26 +376,29 @@ pub enum Action {
         text: String,
     },
     /// `interrupt`: the user's Esc or Ctrl-C.
-    Interrupt,
+    Interrupt {
+        /// `id="…"`: the turn that the request names; the one that the client knows unless given.
+        id: Option<String>,
+    },
     /// `approve call_1`.
     Approve {
-        /// The call.
-        call: String,
+        /// The call; with `yields`, whichever waits unless given.
+        call: Option<String>,
     },
     /// `deny call_1`.
     Deny {
-        /// The call.
-        call: String,
+        /// The call; with `yields`, whichever waits unless given.
+        call: Option<String>,
     },
     /// `abort call_1`: the approval is answered with "abort".
     Abort {
-        /// The call.
-        call: String,
+        /// The call; with `yields`, whichever waits unless given.
+        call: Option<String>,
     },
     /// `answer call_1 "text"`: answer a question to the user.
     Answer {
-        /// The call that asked.
-        call: String,
+        /// The call that asked; with `yields`, whichever waits unless given.
+        call: Option<String>,
         /// The answer.
         text: String,
     },
@@ -331,6 +417,44 @@ pub enum Action {
     },
     /// `await …`: wait until the agent has sent an event.
     Await(Await),
+}
+
+impl Action {
+    /// Whether the step can be done by itself as the agent passes a point.
+    pub fn can_fire(&self) -> bool {
+        matches!(
+            self,
+            Self::User { .. }
+                | Self::Steer { .. }
+                | Self::Replace { .. }
+                | Self::Interrupt { .. }
+                | Self::Approve { .. }
+                | Self::Deny { .. }
+                | Self::Abort { .. }
+                | Self::Answer { .. }
+                | Self::Drop(_)
+        ) || self.ends_agent()
+    }
+
+    /// Whether the agent is gone behind the step.
+    pub fn ends_agent(&self) -> bool {
+        matches!(self, Self::Kill | Self::Shutdown)
+    }
+}
+
+/// What is delivered late to the transcript view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LateEvent {
+    /// `delta`: a piece of the model's message or of its reasoning.
+    Delta,
+    /// `message`: a whole message of the model.
+    Message,
+    /// `command`: the begin of a command.
+    Command,
+    /// `error`: an error.
+    Error,
+    /// `end`: the turn's terminal event.
+    End,
 }
 
 /// What an `await` step waits for. Each looks at events after those that earlier awaits consumed.
@@ -369,6 +493,13 @@ pub enum Await {
         /// The call.
         call: String,
     },
+    /// `await question call_1`.
+    Question {
+        /// The call.
+        call: String,
+    },
+    /// `await compacted`: the history was replaced by a summary.
+    Compacted,
     /// `await output call_1 "first"`: what the user was shown of the call's output contains this.
     Output {
         /// The call.
@@ -457,6 +588,11 @@ pub enum CutPoint {
     },
     /// `approval of call_1 pending`.
     Approval {
+        /// The call.
+        call: String,
+    },
+    /// `question of call_1 pending`.
+    Question {
         /// The call.
         call: String,
     },
@@ -551,6 +687,16 @@ pub enum Expectation {
     Turns {
         /// The outcomes.
         outcomes: Vec<Outcome>,
+    },
+    /// `shown "task interrupted"`: a line that the user sees contains this.
+    Shown {
+        /// The text.
+        containing: String,
+    },
+    /// `not-shown "Hel"`: no line that the user sees contains this.
+    NotShown {
+        /// The text.
+        containing: String,
     },
     /// `refused 1`: number of requests that the server refused as the API would; 0 is implied.
     Refused {

@@ -18,7 +18,7 @@ pub(crate) fn scenario(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Di
         if problems.len() >= PROBLEM_LIMIT {
             return;
         }
-        known_call(call, span, facts, problems);
+        known_call(call, span, scenario, facts, problems);
     }
     for mention in &facts.points {
         point(mention, scenario, facts, problems);
@@ -64,8 +64,14 @@ fn presence(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) 
     }
 }
 
-fn known_call(call: &str, span: &Range<usize>, facts: &Facts, problems: &mut Vec<Diagnostic>) {
-    if facts.open_world || facts.defined.contains_key(call) {
+fn known_call(
+    call: &str,
+    span: &Range<usize>,
+    scenario: &Scenario,
+    facts: &Facts,
+    problems: &mut Vec<Diagnostic>,
+) {
+    if facts.open_world || facts.defined.contains_key(call) || is_user_command(call, scenario) {
         return;
     }
     let calls: Vec<&str> = facts
@@ -96,6 +102,15 @@ fn known_call(call: &str, span: &Range<usize>, facts: &Facts, problems: &mut Vec
     );
 }
 
+/// Whether the id is that of a command which the user runs: they are numbered from 1.
+fn is_user_command(call: &str, scenario: &Scenario) -> bool {
+    let is_one = |step: &&crate::ast::Step| matches!(step.action, Action::UserShell { .. });
+    let number = call.strip_prefix("user-shell-");
+    let number: Option<usize> = number.and_then(|number| number.parse().ok());
+    number
+        .is_some_and(|number| (1..=scenario.steps.iter().filter(is_one).count()).contains(&number))
+}
+
 fn point(
     mention: &PointMention,
     scenario: &Scenario,
@@ -103,7 +118,7 @@ fn point(
     problems: &mut Vec<Diagnostic>,
 ) {
     if let (Some(call), Some(span)) = (point_call(&mention.point), &mention.call) {
-        known_call(call, span, facts, problems);
+        known_call(call, span, scenario, facts, problems);
     }
     let Some(number) = point_reply(&mention.point) else {
         return deltas_of_call(mention, facts, problems);
@@ -160,6 +175,7 @@ fn point_call(point: &CutPoint) -> Option<&str> {
         | CutPoint::Running { call }
         | CutPoint::Exited { call }
         | CutPoint::Approval { call }
+        | CutPoint::Question { call }
         | CutPoint::Delta {
             of: Target::Call(call),
             ..
@@ -269,6 +285,19 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
     let mut gone: Option<(&str, usize)> = None;
     for (step, span) in scenario.steps.iter().zip(&facts.steps) {
         let name = match &step.action {
+            Action::Tear { .. } if gone.is_some() => continue,
+            Action::Tear { .. } => {
+                problems.push(
+                    Diagnostic::new(
+                        "tear-while-running",
+                        span.clone(),
+                        "the agent is running here, so its rollout cannot be torn",
+                        "no `kill` or `shutdown` stands before this",
+                    )
+                    .help("put it between a `kill` and a `resume`"),
+                );
+                continue;
+            }
             Action::Resume => {
                 if gone.take().is_none() {
                     problems.push(
@@ -284,11 +313,19 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
                 continue;
             }
             // Waiting is possible without an agent: events it has sent can still be looked at.
-            Action::Wait { .. } | Action::Await(_) => continue,
+            Action::Wait { .. } | Action::Await(_) | Action::Late(_) => continue,
             Action::User { .. } => "user",
+            Action::UserShell { .. } => "user-shell",
+            Action::Review { .. } => "review",
+            Action::Compact => "compact",
+            Action::Fork => "fork",
+            Action::Rollback { .. } => "rollback",
+            Action::Open { .. } => "open",
+            Action::StopReading => "stop-reading",
+            Action::ReadOn => "read-on",
             Action::Steer { .. } => "steer",
             Action::Replace { .. } => "replace",
-            Action::Interrupt => "interrupt",
+            Action::Interrupt { .. } => "interrupt",
             Action::Approve { .. } => "approve",
             Action::Deny { .. } => "deny",
             Action::Abort { .. } => "abort",
@@ -297,7 +334,8 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
             Action::Kill => "kill",
             Action::Shutdown => "shutdown",
         };
-        if let Some((ender, line)) = gone {
+        // What is done by itself is done while the agent runs, wherever it stands.
+        if let (None, Some((ender, line))) = (step.yields, gone) {
             problems.push(
                 Diagnostic::new(
                     "agent-not-running",
@@ -310,7 +348,7 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
             // One report is enough: the steps after this one have the same cause.
             return;
         }
-        if matches!(step.action, Action::Kill | Action::Shutdown) {
+        if step.action.ends_agent() {
             gone = Some((name, step.span.line));
         }
     }

@@ -199,6 +199,12 @@ impl<'a> Words<'a> {
                 self.word("pending", form)?;
                 Ok(CutPoint::Approval { call })
             }
+            "question" => {
+                let form = "question of call_1 pending";
+                let call = self.of_call(form)?;
+                self.word("pending", form)?;
+                Ok(CutPoint::Question { call })
+            }
             "point" => self.point(),
             _ => {
                 self.at -= 1;
@@ -513,6 +519,7 @@ impl fmt::Display for CutPoint {
             Self::Running { call } => write!(f, "{call} running"),
             Self::Exited { call } => write!(f, "{call} exited"),
             Self::Approval { call } => write!(f, "approval of {call} pending"),
+            Self::Question { call } => write!(f, "question of {call} pending"),
             Self::Started => f.write_str("started"),
             Self::Aborting => f.write_str("aborting"),
             Self::Idle => f.write_str("idle"),
@@ -608,6 +615,12 @@ mod tests {
             (
                 "approval of call_1 pending",
                 CutPoint::Approval {
+                    call: call("call_1"),
+                },
+            ),
+            (
+                "question of call_1 pending",
+                CutPoint::Question {
                     call: call("call_1"),
                 },
             ),

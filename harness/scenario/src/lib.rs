@@ -5,6 +5,7 @@
 //! the reader turns the document into scenarios, collecting every mistake on the way.
 
 pub mod ast;
+pub mod suggest;
 
 mod check;
 mod cut_point;
@@ -15,7 +16,6 @@ mod names;
 mod parse;
 mod print;
 mod read;
-mod suggest;
 mod syntax;
 mod tree;
 mod word;

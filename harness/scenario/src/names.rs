@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::ast::{Capability, Drop, Outcome, Reason};
+use crate::ast::{Capability, Drop, LateEvent, Outcome, Reason};
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 21] = [
         Self::Shell,
         Self::CustomTools,
         Self::LocalShell,
@@ -17,6 +17,17 @@ impl Capability {
         Self::Points,
         Self::ServerHistory,
         Self::ShownOutput,
+        Self::Patches,
+        Self::Questions,
+        Self::SubAgents,
+        Self::Review,
+        Self::Compact,
+        Self::UserShell,
+        Self::Fork,
+        Self::Rollback,
+        Self::JsonRpc,
+        Self::Transcript,
+        Self::SlowClient,
     ];
 
     /// The capability as `needs` names it.
@@ -32,6 +43,17 @@ impl Capability {
             Self::Points => "points",
             Self::ServerHistory => "server-history",
             Self::ShownOutput => "shown-output",
+            Self::Patches => "patches",
+            Self::Questions => "questions",
+            Self::SubAgents => "sub-agents",
+            Self::Review => "review",
+            Self::Compact => "compact",
+            Self::UserShell => "user-shell",
+            Self::Fork => "fork",
+            Self::Rollback => "rollback",
+            Self::JsonRpc => "json-rpc",
+            Self::Transcript => "transcript",
+            Self::SlowClient => "slow-client",
         }
     }
 }
@@ -59,6 +81,28 @@ impl Reason {
         match self {
             Self::Interrupted => "interrupted",
             Self::Replaced => "replaced",
+        }
+    }
+}
+
+impl LateEvent {
+    /// All kinds of events.
+    pub const ALL: [Self; 5] = [
+        Self::Delta,
+        Self::Message,
+        Self::Command,
+        Self::Error,
+        Self::End,
+    ];
+
+    /// The kind as `late` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delta => "delta",
+            Self::Message => "message",
+            Self::Command => "command",
+            Self::Error => "error",
+            Self::End => "end",
         }
     }
 }
@@ -98,6 +142,12 @@ impl fmt::Display for Drop {
 }
 
 impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for LateEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -92,6 +92,14 @@ impl Line {
         self
     }
 
+    /// Adds the call that a step is about, if it names one.
+    fn call(self, call: Option<&str>) -> Self {
+        match call {
+            Some(call) => self.id(call),
+            None => self,
+        }
+    }
+
     /// Adds an id: bare where KDL allows it.
     fn id(mut self, id: &str) -> Self {
         self.pieces.push(if word::is_bare(id) {
@@ -126,6 +134,10 @@ impl Line {
 
     fn chunks(self, chunks: usize) -> Self {
         self.plain_prop("chunks", (chunks != 1).then_some(chunks))
+    }
+
+    fn refused(self, refused: bool) -> Self {
+        self.plain_prop("refused", refused.then_some("#true"))
     }
 
     fn duration(self, duration: Duration) -> Self {
@@ -313,6 +325,11 @@ fn scenario(scenario: &Scenario) -> Line {
         .chain(scenario.model.replies.iter().map(reply))
         .collect();
     lines.push(Line::new("model").block(model));
+    for other in &scenario.model.others {
+        let replies = other.replies.iter().map(reply).collect();
+        let line = Line::new("model").prop("for", Some(&other.opening));
+        lines.push(line.block(replies));
+    }
     lines.extend(scenario.steps.iter().map(step));
     if !scenario.expect.is_empty() {
         let expect = scenario.expect.iter().map(expectation).collect();
@@ -426,14 +443,27 @@ fn end_line(end: &End) -> Option<Line> {
 
 fn step(step: &Step) -> Line {
     let line = match &step.action {
-        Action::User { text } => Line::new("user").text(text),
+        Action::User { text, id, refused } => Line::new("user")
+            .text(text)
+            .prop("id", id.as_deref())
+            .refused(*refused),
+        Action::UserShell { command } => Line::new("user-shell").text(command),
+        Action::Review { text } => Line::new("review").text(text),
+        Action::Compact => Line::new("compact"),
+        Action::Fork => Line::new("fork"),
+        Action::Rollback { turns, refused } => Line::new("rollback").plain(turns).refused(*refused),
+        Action::Open { id, refused } => Line::new("open").text(id).refused(*refused),
+        Action::Tear { bytes } => Line::new("tear").plain(bytes),
+        Action::StopReading => Line::new("stop-reading"),
+        Action::ReadOn => Line::new("read-on"),
+        Action::Late(event) => Line::new("late").plain(event),
         Action::Steer { text } => Line::new("steer").text(text),
         Action::Replace { text } => Line::new("replace").text(text),
-        Action::Interrupt => Line::new("interrupt"),
-        Action::Approve { call } => Line::new("approve").id(call),
-        Action::Deny { call } => Line::new("deny").id(call),
-        Action::Abort { call } => Line::new("abort").id(call),
-        Action::Answer { call, text } => Line::new("answer").id(call).text(text),
+        Action::Interrupt { id } => Line::new("interrupt").prop("id", id.as_deref()),
+        Action::Approve { call } => Line::new("approve").call(call.as_deref()),
+        Action::Deny { call } => Line::new("deny").call(call.as_deref()),
+        Action::Abort { call } => Line::new("abort").call(call.as_deref()),
+        Action::Answer { call, text } => Line::new("answer").call(call.as_deref()).text(text),
         Action::Kill => Line::new("kill"),
         Action::Resume => Line::new("resume"),
         Action::Drop(way) => Line::new("drop").plain(way),
@@ -443,6 +473,7 @@ fn step(step: &Step) -> Line {
     };
     let at = step.at.as_ref().map(ToString::to_string);
     line.prop("at", at.as_deref())
+        .plain_prop("yields", step.yields)
 }
 
 fn await_line(event: &Await) -> Line {
@@ -457,6 +488,8 @@ fn await_line(event: &Await) -> Line {
         Await::Running { call } => line.plain("running").id(call),
         Await::Exited { call } => line.plain("exited").id(call),
         Await::Approval { call } => line.plain("approval").id(call),
+        Await::Question { call } => line.plain("question").id(call),
+        Await::Compacted => line.plain("compacted"),
         Await::Output { call, containing } => line.plain("output").id(call).text(containing),
         Await::Text { containing } => line.plain("text").text(containing),
     }
@@ -489,6 +522,8 @@ fn expectation(expect: &Expect) -> Line {
         Expectation::Turns { outcomes } => outcomes
             .iter()
             .fold(Line::new("turns"), |line, outcome| line.plain(outcome)),
+        Expectation::Shown { containing } => Line::new("shown").text(containing),
+        Expectation::NotShown { containing } => Line::new("not-shown").text(containing),
         Expectation::Refused { count } => Line::new("refused").plain(count),
     }
 }

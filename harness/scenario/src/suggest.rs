@@ -9,7 +9,7 @@ const CUTOFF: f32 = 0.6;
 const WORD_LIMIT_CHARS: usize = 64;
 
 /// The known word nearest to a mistyped one, if any is near enough.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.chars().count() > WORD_LIMIT_CHARS {
         return None;
     }

@@ -18,7 +18,6 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 
 use super::{
     Connector, ModelClient, ModelError, ModelRequest, ModelStream, StreamFault, TURN_STATE,
@@ -64,9 +63,8 @@ impl HttpModel {
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        let body = Value::Object(request.body).to_string();
         builder
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(Bytes::from(request.body)))
             .map_err(unreachable)
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_protocol::StreamEvent;
-use serde_json::{Map, Value};
 
 pub use connect::{Connector, TcpConnector, Wire};
 pub use http::HttpModel;
@@ -21,8 +20,8 @@ pub(crate) const TURN_STATE: &str = "x-codex-turn-state";
 /// One request for a response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRequest {
-    /// The JSON body.
-    pub body: Map<String, Value>,
+    /// The body, written as JSON.
+    pub body: String,
     /// Headers besides those that every request has.
     pub headers: Vec<(&'static str, String)>,
 }

@@ -20,11 +20,14 @@ impl Draft {
         Self { kind, payload }
     }
 
-    pub(crate) fn session_meta(id: &str, cwd: &str) -> Self {
+    pub(crate) fn session_meta(id: &str, cwd: &str, forked_from: Option<&str>) -> Self {
         let version = env!("CARGO_PKG_VERSION");
-        let payload = json!({
+        let mut payload = json!({
             "id": id, "cwd": cwd, "originator": "cutpoint-agent", "cli_version": version,
         });
+        if let Some(session) = forked_from {
+            payload["forked_from"] = json!(session);
+        }
         Self::new("session_meta", payload)
     }
 
@@ -50,6 +53,26 @@ impl Draft {
             Self::item(item),
             Self::user_message(turn_id, &item.all_text()),
         ]
+    }
+
+    /// The message that opens a turn: a later rollback finds the turn by it.
+    pub(crate) fn opening(turn_id: &str, item: &Item) -> [Self; 2] {
+        let [item, mut message] = Self::user_input(turn_id, item);
+        message
+            .payload
+            .insert("opens_turn".to_owned(), Value::Bool(true));
+        [item, message]
+    }
+
+    pub(crate) fn compacted(summary: &str, items: &[Item]) -> Self {
+        let items: Vec<Value> = items.iter().map(Item::to_value).collect();
+        let payload = json!({"message": summary, "replacement_history": items});
+        Self::new("compacted", payload)
+    }
+
+    pub(crate) fn rolled_back(turns: usize) -> Self {
+        let payload = json!({"type": "thread_rolled_back", "num_turns": turns});
+        Self::new("event_msg", payload)
     }
 
     fn user_message(turn_id: &str, message: &str) -> Self {

@@ -34,7 +34,11 @@ impl RolloutStore for FileStore {
             .create_new(true)
             .open(&path)?;
         // Without this the file itself may be gone after a power loss, however well it was synced.
-        File::open(&self.directory)?.sync_all()?;
+        // A disk may take its time for this, and other sessions of the runtime must go on.
+        let directory = File::open(&self.directory)?;
+        tokio::task::spawn_blocking(move || directory.sync_all())
+            .await
+            .map_err(io::Error::other)??;
         Ok(Box::new(OpenFile {
             file: Arc::new(file),
             path,

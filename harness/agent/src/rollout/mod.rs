@@ -13,7 +13,7 @@ use async_trait::async_trait;
 pub use file::FileStore;
 
 pub(crate) use draft::Draft;
-pub(crate) use recorder::{Quirks, Recorder, Start, WriteFault, Writer};
+pub(crate) use recorder::{Quirks, Recorder, Start, WriteFault, Writer, write_whole};
 
 /// Where rollouts are kept.
 #[async_trait]

@@ -1,10 +1,12 @@
 //! The one task that writes a rollout, and the handle through which the session reaches it.
 
 use std::io;
+use std::time::Duration;
 
 use cutpoint_protocol::rollout::RolloutLine;
 use serde_json::Map;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{Draft, RolloutFile};
 use crate::clock::Clock;
@@ -15,6 +17,8 @@ use crate::probe::Hooks;
 const QUEUE: usize = 64;
 /// How many bytes a disk that refuses writes may leave waiting.
 const BACKLOG_LIMIT_BYTES: usize = 32 << 20;
+/// For a planted defect: how long a sync is taken to cover what is written behind it.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// The rollout could not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +34,8 @@ pub(crate) struct Quirks {
     pub(crate) skip: bool,
     /// Write the whole file anew afterwards.
     pub(crate) rewrite: bool,
+    /// Do not wait until the lines are written.
+    pub(crate) unawaited: bool,
 }
 
 enum Command {
@@ -99,6 +105,8 @@ impl Recorder {
 /// How the writer starts.
 pub(crate) struct Start {
     pub(crate) file: Box<dyn RolloutFile>,
+    /// For a planted defect: a file beside the rollout, which is synced in its place.
+    pub(crate) lock_file: Option<Box<dyn RolloutFile>>,
     /// The ordinal of the next line.
     pub(crate) ordinal: u64,
     /// What must be written in front of the next line: a line break that a crash cut off.
@@ -110,6 +118,28 @@ pub(crate) struct Start {
     pub(crate) content: Vec<u8>,
 }
 
+/// Writes all of a rollout that this session does not go on with, and syncs it.
+pub(crate) async fn write_whole(
+    file: Box<dyn RolloutFile>,
+    clock: Clock,
+    hooks: Hooks,
+    drafts: Vec<Draft>,
+) -> io::Result<()> {
+    let (_, mut writer) = Writer::new(Start {
+        file,
+        lock_file: None,
+        ordinal: 0,
+        repair: b"",
+        clock,
+        hooks,
+        defects: DefectSet::default(),
+        content: Vec::new(),
+    });
+    let appended = writer.append(drafts, Quirks::default()).await;
+    appended.map_err(io::Error::other)?;
+    writer.flush().await
+}
+
 /// The writer's side.
 pub(crate) struct Writer {
     start: Start,
@@ -118,6 +148,8 @@ pub(crate) struct Writer {
     /// the next write completes the torn line instead of starting another behind it.
     backlog: Vec<u8>,
     dirty: bool,
+    /// For a planted defect: when the file was last synced.
+    synced: Option<Instant>,
 }
 
 impl Writer {
@@ -128,6 +160,7 @@ impl Writer {
             start,
             commands,
             dirty: false,
+            synced: None,
         };
         (Recorder { commands: sender }, writer)
     }
@@ -193,9 +226,15 @@ impl Writer {
         self.drain().await?;
         if self.dirty {
             self.start.hooks.point("rollout.sync").await;
-            if !self.start.defects.contains(Defect::NoSync) {
-                self.start.file.sync().await?;
+            let lately = self.synced.is_some_and(|at| at.elapsed() < LATELY);
+            if lately && self.start.defects.contains(Defect::SyncsOnceASecond) {
+                return Ok(());
             }
+            if !self.start.defects.contains(Defect::NoSync) {
+                let file = self.start.lock_file.as_mut();
+                file.unwrap_or(&mut self.start.file).sync().await?;
+            }
+            self.synced = Some(Instant::now());
             self.dirty = false;
         }
         Ok(())

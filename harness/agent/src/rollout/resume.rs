@@ -3,7 +3,7 @@
 use cutpoint_protocol::Item;
 use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
 
-use crate::history;
+use crate::history::{self, Opening};
 
 /// What a rollout tells of its session.
 #[derive(Debug, Default, PartialEq)]
@@ -12,8 +12,14 @@ pub(crate) struct Restored {
     pub(crate) session_id: Option<String>,
     /// The items, each output behind its call and in front of any later user message.
     pub(crate) items: Vec<Item>,
+    /// Which of the user's messages opened turns.
+    pub(crate) openings: Vec<Opening>,
+    /// Whether another session's conversation was copied into the rollout.
+    pub(crate) is_fork: bool,
     /// The turn that was started and not ended.
     pub(crate) open_turn: Option<String>,
+    /// The ids of all turns that were started.
+    pub(crate) turn_ids: Vec<String>,
     /// The ordinal of the next line.
     pub(crate) next_ordinal: u64,
     /// How many bytes of the file are good.
@@ -57,13 +63,38 @@ impl Restored {
             Content::SessionMeta => {
                 let id = line.payload.get("id").and_then(|id| id.as_str());
                 self.session_id = self.session_id.take().or(id.map(str::to_owned));
+                self.is_fork |= line.payload.contains_key("forked_from");
             }
             Content::Item(item) => self.items.push(item),
-            Content::TurnStarted(turn_id) => self.open_turn = turn_id,
+            Content::TurnStarted(turn_id) => {
+                self.turn_ids.extend(turn_id.clone());
+                self.open_turn = turn_id;
+            }
             Content::TurnEnded(_, TurnEnd::Complete | TurnEnd::Aborted | TurnEnd::Failed) => {
                 self.open_turn = None;
             }
-            Content::TurnContext | Content::Event(_) | Content::Compacted | Content::Unknown => {}
+            Content::Event(name) if name == "user_message" => self.take_opening(line),
+            Content::Compacted(items) => {
+                self.items = items;
+                self.openings.clear();
+            }
+            Content::RolledBack(turns) => {
+                history::roll_back(&mut self.items, &mut self.openings, turns);
+            }
+            Content::TurnContext | Content::Event(_) | Content::Unknown => {}
+        }
+    }
+
+    /// The line behind a user's message tells whether the message opened a turn.
+    fn take_opening(&mut self, line: &RolloutLine) {
+        let text = |name: &str| line.payload.get(name).and_then(|it| it.as_str());
+        let opens = line.payload.get("opens_turn").and_then(|it| it.as_bool());
+        let messages = history::user_messages(&self.items);
+        if let (Some(true), Some(message)) = (opens, messages.checked_sub(1)) {
+            self.openings.push(Opening {
+                turn_id: text("turn_id").unwrap_or_default().to_owned(),
+                message,
+            });
         }
     }
 

@@ -11,14 +11,14 @@ use super::support::{Client, Entry, Reply, Rig, ToolStep, aborts, is_aborted};
 use crate::{Defect, lock};
 
 /// What an interrupt of a turn with a running tool left behind.
-struct Aftermath {
-    rig: Rig,
-    client: Client,
-    events: Vec<EventMsg>,
+pub(super) struct Aftermath {
+    pub(super) rig: Rig,
+    pub(super) client: Client,
+    pub(super) events: Vec<EventMsg>,
 }
 
 /// Text is shown, a tool prints and runs on, the turn is interrupted.
-async fn interrupted_tool(defect: Defect) -> Aftermath {
+pub(super) async fn interrupted_tool(defect: Defect) -> Aftermath {
     let tool = vec![ToolStep::Print("half"), ToolStep::Hang];
     let replies = vec![
         Reply::shell("r1", &["c1"]),
@@ -41,14 +41,14 @@ async fn interrupted_tool(defect: Defect) -> Aftermath {
 }
 
 impl Aftermath {
-    async fn next_turn(&mut self) -> super::support::Request {
+    pub(super) async fn next_turn(&mut self) -> super::support::Request {
         let at = self.rig.requests();
         self.client.user("next").await;
         self.client.end().await;
         self.rig.request(at)
     }
 
-    fn rollout(&self) -> String {
+    pub(super) fn rollout(&self) -> String {
         let content = self.rig.store.content(self.client.session.rollout_path());
         String::from_utf8(content).unwrap()
     }
@@ -411,7 +411,7 @@ async fn shown_text_lost() {
 }
 
 /// A call waits for approval.
-async fn asked(defect: Defect, replies: Vec<Reply>) -> (Rig, Client) {
+pub(super) async fn asked(defect: Defect, replies: Vec<Reply>) -> (Rig, Client) {
     let rig = Rig::new(replies, vec![vec![ToolStep::Exit(0)]]).with(defect);
     let mut client = rig.start().await;
     client.user("go").await;
@@ -421,7 +421,7 @@ async fn asked(defect: Defect, replies: Vec<Reply>) -> (Rig, Client) {
     (rig, client)
 }
 
-async fn decide(client: &mut Client, decision: Decision) {
+pub(super) async fn decide(client: &mut Client, decision: Decision) {
     let call_id = "c1".to_owned();
     client.submit(Op::ExecApproval { call_id, decision }).await;
 }

@@ -301,7 +301,15 @@ async fn full_queue(capacity: usize) {
     let items = vec![InputItem::Text {
         text: "go".to_owned(),
     }];
-    soon(submit(0, Op::UserInput { items })).await.unwrap();
+    soon(submit(
+        0,
+        Op::UserInput {
+            items,
+            turn_id: None,
+        },
+    ))
+    .await
+    .unwrap();
     for n in 1..20 {
         soon(submit(n, Op::Interrupt)).await.unwrap();
     }

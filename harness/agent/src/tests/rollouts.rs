@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use cutpoint_protocol::session::EventMsg;
+use cutpoint_protocol::rollout::{Content, RolloutLine};
+use cutpoint_protocol::session::{EventMsg, Op};
+use cutpoint_protocol::{Item, pairing};
 
 use super::support::{Client, Reply, Rig, ToolStep};
 use crate::rollout::resume::restore;
-use crate::{Session, StartError, lock};
+use crate::{Defect, Session, StartError, lock};
 
 /// A session with a finished turn and one that was interrupted while its tool ran.
 async fn history() -> (Rig, PathBuf, Vec<u8>) {
@@ -84,6 +86,96 @@ async fn a_rollout_cut_at_any_byte_resumes() {
         assert!(rig.store.content(&path).starts_with(&content[..kept]));
         assert!(kept == cut || content[kept..cut].iter().all(|byte| *byte != b'\n'));
     }
+}
+
+/// A session with about everything that a rollout can hold.
+async fn rich_history() -> (Rig, PathBuf, Vec<u8>) {
+    let tools = vec![vec![ToolStep::Hang], vec![ToolStep::Exit(0)]];
+    let replies = [
+        Reply::text("r1", "a"),
+        Reply::text("r2", "in short"),
+        Reply::shell("r3", &["c1", "c2"]),
+        Reply::text("r4", "gone"),
+    ];
+    let rig = Rig::new(replies.to_vec(), tools);
+    let mut client = rig.start().await;
+    client.user("one").await;
+    client.end().await;
+    client.submit(Op::Compact).await;
+    client.end().await;
+    client.user("two ü").await;
+    client.begin_of_tool().await;
+    client.interrupt().await;
+    client.end().await;
+    let command = "make".to_owned();
+    client.submit(Op::UserShell { command }).await;
+    client.end().await;
+    client.user("three").await;
+    client.end().await;
+    client.submit(Op::Rollback { turns: 1 }).await;
+    client.rest().await;
+    let path = client.session.rollout_path().to_owned();
+    client.session.kill();
+    let content = rig.store.content(&path);
+    (rig, path, content)
+}
+
+/// What the whole lines of a rollout leave of the history, in their own order. A last line may lack
+/// its line break.
+fn told(content: &[u8]) -> Vec<Item> {
+    let mut items = Vec::new();
+    let text = String::from_utf8_lossy(content);
+    for line in text
+        .lines()
+        .filter_map(|line| RolloutLine::parse(line).ok())
+    {
+        match line.content() {
+            Content::Item(item) => items.push(item),
+            Content::Compacted(anew) => items = anew,
+            // The only turn that is taken back is the last one.
+            Content::RolledBack(_) => {
+                let is_opening = |item: &Item| item.all_text() == "three";
+                items.truncate(items.iter().position(is_opening).unwrap());
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_cut_at_every_byte_keeps_its_whole_lines() {
+    let (mut rig, path, content) = rich_history().await;
+    for cut in 0..=content.len() {
+        rig.store.put(&path, &content[..cut]);
+        let client = rig.resume(path.clone()).await;
+        client.shutdown().await;
+        // The lines are read one by one here, so a torn one would be noticed.
+        assert!(!rig.store.outline(&path).is_empty(), "cut at {cut}");
+        let left = rig.store.content(&path);
+        let restored = restore(&left);
+        assert_eq!(pairing::faults(&restored.items), [], "cut at {cut}");
+        assert_eq!(restored.open_turn, None, "cut at {cut}");
+        for item in told(&content[..cut]) {
+            assert!(restored.items.contains(&item), "cut at {cut}: {item:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn torn_tails_that_are_not_repaired() {
+    let (mut rig, path, content) = history().await;
+    let cut = content.len() - 5;
+    rig.config.defects.insert(Defect::TornTailKept);
+    rig.store.put(&path, &content[..cut]);
+    rig.resume(path.clone()).await.shutdown().await;
+    let text = String::from_utf8(rig.store.content(&path)).unwrap();
+    assert!(text.lines().any(|line| RolloutLine::parse(line).is_err()));
+    rig.config.defects = [Defect::TornTailLosesLine].into_iter().collect();
+    rig.store.put(&path, &content[..cut]);
+    let mut client = rig.resume(path).await;
+    let outline = ask(&rig, &mut client).await;
+    assert!(!outline.contains(&"marker".to_owned()), "{outline:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cutpoint_protocol::compose::Content;
 use cutpoint_protocol::session::{
     AbortReason, Decision, Event, EventMsg, InputItem, Op, Submission,
 };
@@ -57,6 +58,22 @@ fn asking(event_queue: usize) -> Rig {
     rig_with(Reply::asking("r1", &calls), event_queue)
 }
 
+/// A sub-agent runs a command that waits for approval.
+fn delegating(event_queue: usize) -> Rig {
+    let call = Content::Function {
+        call_id: "c0",
+        name: "delegate",
+        arguments: r#"{"task":"look"}"#,
+        chunks: 2,
+    };
+    let first = Reply::compose("r1", &[call]);
+    let rig = rig_with(first.clone(), event_queue);
+    let mut replies = vec![first, Reply::asking("s1", &[("c1", "run")])];
+    replies.extend((0..8).map(|_| Reply::text("r", "ok")));
+    rig.model.replace(replies);
+    rig
+}
+
 fn rig_with(first: Reply, event_queue: usize) -> Rig {
     let replies = vec![first, Reply::text("r2", "hello")];
     let tool = vec![
@@ -101,7 +118,15 @@ async fn begin(rig: &Rig, stop: &Arc<Stop>) -> Option<(Session, mpsc::Receiver<E
     let mut reached = stop.reached.subscribe();
     let start = async {
         let (session, events) = Session::start(rig.config.clone(), parts).await.unwrap();
-        submit(&session, "first", Op::UserTurn { items: say("go") }).await;
+        submit(
+            &session,
+            "first",
+            Op::UserTurn {
+                items: say("go"),
+                turn_id: None,
+            },
+        )
+        .await;
         (session, events)
     };
     tokio::select! {
@@ -141,7 +166,15 @@ async fn run(rig: &Rig, at: usize, yields: usize, act: &Op) -> Option<Seen> {
     }
     stop.gate.send_replace(true);
     tokio::time::sleep(PAUSE).await;
-    submit(&session, "last", Op::UserTurn { items: say("last") }).await;
+    submit(
+        &session,
+        "last",
+        Op::UserTurn {
+            items: say("last"),
+            turn_id: None,
+        },
+    )
+    .await;
     tokio::time::sleep(PAUSE).await;
     // The calls of the last turn, if it has come to ask for approval. Nobody else may hear of it.
     for call_id in ["c1", "c2"] {
@@ -225,7 +258,7 @@ async fn sweep_of(rig: fn(usize) -> Rig, act: Op, wanted: &str) -> usize {
                 check(&rig, &events, &label);
                 let outline = rig.request(rig.requests() - 1).outline();
                 for text in ["u:go", "u:last", wanted] {
-                    let times = outline.iter().filter(|item| *item == text).count();
+                    let times = outline.iter().filter(|item| item.starts_with(text)).count();
                     assert!(
                         times == 1 || text.is_empty(),
                         "{label}: {text} in {outline:?}"
@@ -248,6 +281,7 @@ async fn steering_everywhere() {
     sweep(
         Op::UserInput {
             items: say("steer"),
+            turn_id: None,
         },
         "u:steer",
     )
@@ -259,10 +293,54 @@ async fn replacing_everywhere() {
     sweep(
         Op::UserTurn {
             items: say("other"),
+            turn_id: None,
         },
         "u:other",
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_and_compactions_everywhere() {
+    let command = "make".to_owned();
+    sweep(Op::UserShell { command }, "u:<user_shell_command>").await;
+    // Where the model answers with calls there is no summary, and nothing is replaced.
+    sweep(Op::Compact, "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn forks_everywhere() {
+    for at in 0.. {
+        let mut rig = rig(64);
+        let Some(Seen { stopped, events }) = run(&rig, at, 3, &Op::Fork).await else {
+            continue;
+        };
+        if !stopped {
+            assert!(at > 50, "only {at} points were passed");
+            return;
+        }
+        let label = format!("forked at point {at}");
+        check(&rig, &events, &label);
+        let forked = events.iter().find_map(|msg| match msg {
+            EventMsg::Forked { rollout_path, .. } => Some(rollout_path.into()),
+            _ => None,
+        });
+        rig.config.resume = Some(forked.expect("the fork is done"));
+        let asked = rig.requests();
+        let seen = run(&rig, usize::MAX, 0, &Op::Interrupt).await.unwrap();
+        let Some(EventMsg::SessionConfigured { rollout_path, .. }) = seen.events.first() else {
+            panic!("{label}: no greeting")
+        };
+        let lines = rig.store.outline(rollout_path.as_ref());
+        let cut = lines.iter().filter(|line| *line == "turn_aborted").count();
+        let outline = rig.request(asked).outline();
+        let markers = outline.iter().filter(|item| *item == "marker").count();
+        assert!(
+            markers <= 1 && markers == cut,
+            "{label}: {outline:?} of {lines:?}"
+        );
+        assert_eq!(rig.request(asked).faults(), [], "{label}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,6 +355,20 @@ async fn interrupts_and_answers_around_approvals() {
     for act in acts.into_iter().chain([Op::Interrupt]) {
         let passed = sweep_of(asking, act, "").await;
         assert!(passed > 30, "only {passed} points were passed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupts_and_answers_around_sub_agents() {
+    let acts = [Decision::Approved, Decision::Denied, Decision::Abort];
+    let acts = acts.map(|decision| answer("c1", decision));
+    let replace = Op::UserTurn {
+        items: say("other"),
+        turn_id: None,
+    };
+    for act in acts.into_iter().chain([Op::Interrupt, replace]) {
+        let passed = sweep_of(delegating, act, "").await;
+        assert!(passed > 50, "only {passed} points were passed");
     }
 }
 

@@ -235,7 +235,12 @@ async fn unknown_ops_and_late_approvals_break_nothing() {
     assert!(
         matches!(client.next().await.msg, EventMsg::Error { message } if message.contains("levitate"))
     );
-    client.submit(Op::UserTurn { items: vec![] }).await;
+    client
+        .submit(Op::UserTurn {
+            items: vec![],
+            turn_id: None,
+        })
+        .await;
     assert!(
         matches!(client.next().await.msg, EventMsg::Error { message } if message.contains("empty"))
     );
@@ -251,12 +256,79 @@ async fn unknown_ops_and_late_approvals_break_nothing() {
     assert!(matches!(client.end().await, EventMsg::TurnComplete { .. }));
 }
 
+/// The tokens that each report of a turn told of, as read and written.
+async fn tokens(client: &mut super::support::Client) -> Vec<(u64, u64)> {
+    client.user("go").await;
+    let events = client.until(EventMsg::is_terminal).await;
+    let counts = events.into_iter().filter_map(|event| match event.msg {
+        EventMsg::TokenCount {
+            input_tokens,
+            output_tokens,
+            ..
+        } => Some((input_tokens, output_tokens)),
+        _ => None,
+    });
+    counts.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_counted_by_turn() {
+    let replies = vec![
+        Reply::shell("r1", &["c1"]),
+        Reply::text("r2", "ok"),
+        Reply::text("r3", "ok"),
+    ];
+    let rig = Rig::new(replies, vec![vec![ToolStep::Exit(0)]]);
+    let mut client = rig.start().await;
+    let first = tokens(&mut client).await;
+    let [(input, output), sum] = first[..] else {
+        panic!("one report for each response: {first:?}")
+    };
+    assert!(input > 0 && output > 0);
+    assert_eq!(sum, (2 * input, 2 * output));
+    assert_eq!(tokens(&mut client).await, [(input, output)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_that_makes_no_sense_counts_as_none() {
+    let reply = |usage: serde_json::Value| {
+        let response = serde_json::json!({"id": "r", "output": [], "usage": usage});
+        let completed = serde_json::json!({"type": "response.completed", "response": response});
+        let event = cutpoint_protocol::StreamEvent::from_value(completed).unwrap();
+        Reply::Stream(vec![super::support::Step::Event(event)])
+    };
+    let odd = serde_json::json!({"input_tokens": -7, "output_tokens": "many"});
+    let rig = Rig::new(vec![reply(odd), reply(serde_json::Value::Null)], vec![]);
+    let mut client = rig.start().await;
+    assert_eq!(tokens(&mut client).await, [(0, 0)]);
+    assert_eq!(tokens(&mut client).await, [(0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn input_without_a_word_is_refused_and_changes_nothing() {
+    let first = Reply::text("r1", "hello").hang_after("response.output_text.delta", 1);
+    let rig = Rig::new(vec![first], vec![]);
+    let mut client = rig.start().await;
+    client.user("hi").await;
+    client.delta().await;
+    client.user(" \n").await;
+    client.replace("").await;
+    let refused =
+        |msg: &EventMsg| matches!(msg, EventMsg::Error { message } if message.contains("empty"));
+    let events = client.rest().await;
+    assert!(
+        events.len() == 2 && events.iter().all(refused),
+        "{events:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_ends_the_running_turn_first() {
     let rig = Rig::new(vec![Reply::Silence], vec![]);
     let mut client = rig.start().await;
     client.user("hi").await;
-    client.next().await;
+    let said = client.until(|msg| matches!(msg, EventMsg::UserMessage { .. }));
+    said.await;
     let events = client.shutdown().await;
     assert!(matches!(&events[..], [first, _] if is_aborted(first, AbortReason::Interrupted)));
 }

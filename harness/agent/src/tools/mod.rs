@@ -2,6 +2,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod parse;
+pub(crate) mod patch;
 mod process;
 mod stray;
 
@@ -55,4 +56,18 @@ pub trait RunningTool: Send {
     /// Kills the tool with all its children, waits until they are gone, and returns what it had
     /// printed besides.
     async fn kill(&mut self) -> Bytes;
+
+    /// For planted defects: lets go of the tool without ending all of it.
+    fn abandon(self: Box<Self>, how: Abandon);
+}
+
+/// For planted defects: what is done to a tool that is let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandon {
+    /// Nothing: it runs on.
+    Running,
+    /// The process that was started is killed, whatever it has started itself.
+    ChildKilled,
+    /// The whole group is asked to end, and nobody looks whether it does.
+    AskedToEnd,
 }

@@ -45,7 +45,7 @@ pub(crate) fn command(call: &Item, kind: CallKind, cwd: &Path) -> Result<ToolCom
             Ok(command)
         }
         _ => Err(format!(
-            "there is no tool `{name}` of this kind; the tools are shell, run_script and local_shell"
+            "there is no tool `{name}` of this kind; the request lists the tools there are"
         )),
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
-use super::{RunningTool, ToolCommand, ToolEvent, ToolRunner, stray};
+use super::{Abandon, RunningTool, ToolCommand, ToolEvent, ToolRunner, stray};
 
 /// How much is read at once.
 const PIECE_BYTES: usize = 8 << 10;
@@ -226,5 +226,17 @@ impl RunningTool for Process {
         })
         .await;
         rest.freeze()
+    }
+
+    fn abandon(self: Box<Self>, how: Abandon) {
+        if let Some(id) = self.group.id.map(Pid::from_raw) {
+            // One that is gone already can't be ended.
+            let _ = match how {
+                Abandon::Running => Ok(()),
+                Abandon::ChildKilled => kill(id, Signal::SIGKILL),
+                Abandon::AskedToEnd => killpg(id, Signal::SIGTERM),
+            };
+        }
+        std::mem::forget(self);
     }
 }

@@ -7,21 +7,21 @@ use cutpoint_protocol::Item;
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::{Decision, EventMsg};
 
+use super::errand::{self, Errand};
 use super::{Failure, Worker};
 use crate::approvals::Waiting;
 use crate::defect::Defect;
 use crate::lock;
 use crate::rollout::Draft;
-use crate::shared::{Core, LiveCall, State, Turn};
-use crate::tools::capture::{Capture, Utf8Pieces};
-use crate::tools::{RunningTool, ToolCommand, ToolEvent, parse};
+use crate::shared::{Caller, Core, LiveCall, State, Turn};
+use crate::tools::capture::Utf8Pieces;
+use crate::tools::{Abandon, RunningTool, ToolCommand, ToolEvent, parse};
 
 impl Worker {
     /// Records a call and sets it to work. Returns whether an output will follow.
     pub(super) async fn call(&mut self, item: Item, kind: CallKind) -> Result<bool, Failure> {
         let call_id = item.call_id().unwrap_or_default().to_owned();
-        let command = parse::command(&item, kind, &self.core.config.cwd);
-        let asks = parse::asks_approval(&item, kind);
+        let errand = errand::of(&item, kind, &self.core.config);
         let mut refused = None;
         self.core
             .record(|state| {
@@ -39,13 +39,8 @@ impl Worker {
                 let draft = Draft::item(&item);
                 state.history.push(item);
                 state.history.owe(&call_id, kind);
-                lock(&self.turn.live).calls.push(LiveCall {
-                    call_id: call_id.clone(),
-                    kind,
-                    started: false,
-                    printed: Capture::default(),
-                    output: None,
-                });
+                let call = LiveCall::new(&call_id, Caller::Model(kind));
+                lock(&self.turn.live).calls.push(call);
                 vec![draft]
             })
             .await?;
@@ -55,14 +50,14 @@ impl Worker {
             self.emit(EventMsg::BackgroundEvent { message }).await;
             return Ok(false);
         }
-        match command {
-            Ok(command) => {
+        match errand {
+            Ok(errand) => {
                 let call = Call {
                     core: Arc::clone(&self.core),
                     turn: Arc::clone(&self.turn),
                     call_id,
                 };
-                self.crew.add(call.run(command, asks));
+                self.crew.add(call.carry_out(errand));
             }
             Err(why) => {
                 self.turn
@@ -71,16 +66,43 @@ impl Worker {
         }
         Ok(true)
     }
+
+    /// Runs a command of the user's, which the turn has in hand under that id.
+    pub(crate) async fn user_command(&self, call_id: &str, line: &str) -> Result<(), Failure> {
+        let argv = ["bash", "-c", line].map(str::to_owned).to_vec();
+        let command = ToolCommand {
+            argv,
+            cwd: self.core.config.cwd.clone(),
+            env: Vec::new(),
+            timeout: None,
+        };
+        let call = Call {
+            core: Arc::clone(&self.core),
+            turn: Arc::clone(&self.turn),
+            call_id: call_id.to_owned(),
+        };
+        self.crew.add(call.run(command, false));
+        self.finish_calls().await
+    }
 }
 
 /// A call at work.
-struct Call {
-    core: Arc<Core>,
-    turn: Arc<Turn>,
-    call_id: String,
+pub(crate) struct Call {
+    pub(crate) core: Arc<Core>,
+    pub(crate) turn: Arc<Turn>,
+    pub(crate) call_id: String,
 }
 
 impl Call {
+    async fn carry_out(self, errand: Errand) {
+        match errand {
+            Errand::Command { command, asks } => self.run(command, asks).await,
+            Errand::Question(questions) => self.question(questions).await,
+            Errand::Patch(patch) => self.patch(patch).await,
+            Errand::Delegation(errand) => self.delegation(errand).await,
+        }
+    }
+
     async fn run(self, command: ToolCommand, asks: bool) {
         let token = self.turn.token.clone();
         let allowed = tokio::select! {
@@ -129,22 +151,15 @@ impl Call {
         if !asks {
             return true;
         }
-        let asked = lock(&self.core.state)
-            .approvals
-            .ask(&self.call_id, &self.turn, command);
-        let Some(answer) = asked else {
-            return true;
-        };
-        self.emit(EventMsg::ExecApprovalRequest {
+        let request = EventMsg::ExecApprovalRequest {
             turn_id: self.turn.id.clone(),
             call_id: self.call_id.clone(),
             command: command.argv.clone(),
-        })
-        .await;
-        self.core.hooks.point("approval.asked").await;
-        // When nobody is left who could say yes, the command must not run.
-        let decision = answer.await.unwrap_or(Decision::Denied);
-        self.core.hooks.point("approval.decided").await;
+        };
+        let decision = self
+            .core
+            .decision(&self.turn, &self.call_id, command, request)
+            .await;
         matches!(decision, Decision::Approved | Decision::ApprovedForSession)
     }
 
@@ -224,9 +239,16 @@ impl Call {
         self.core.hooks.point("tool.kill").await;
         let survives_end = self.core.has(Defect::ToolSurvivesShutdown);
         if self.core.has(Defect::ToolSurvives)
+            || (self.core.has(Defect::UserCommandSurvives) && self.is_the_users())
             || (survives_end && lock(&self.core.state).shutting_down)
         {
-            return std::mem::forget(tool);
+            return tool.abandon(Abandon::Running);
+        }
+        if self.core.has(Defect::GrandchildSurvives) {
+            return tool.abandon(Abandon::ChildKilled);
+        }
+        if self.core.has(Defect::TermOnly) {
+            return tool.abandon(Abandon::AskedToEnd);
         }
         let rest = tool.kill().await;
         self.turn
@@ -234,6 +256,15 @@ impl Call {
         // Nobody waits for a full queue here: the abort must go on.
         let msg = self.end(None, self.printed());
         self.core.events.emit_now(&self.turn.submission, msg);
+    }
+
+    /// For a planted defect: whether the user has called, and not the model.
+    fn is_the_users(&self) -> bool {
+        let mut found = false;
+        self.turn.with_call(&self.call_id, |call| {
+            found = matches!(call.caller, Caller::User(_));
+        });
+        found
     }
 
     fn printed(&self) -> String {
@@ -252,7 +283,13 @@ impl Call {
         }
     }
 
-    async fn emit(&self, msg: EventMsg) {
+    /// Gives the call its output.
+    pub(crate) fn output(&self, output: String) {
+        self.turn
+            .with_call(&self.call_id, |call| call.output = Some(output));
+    }
+
+    pub(crate) async fn emit(&self, msg: EventMsg) {
         self.core.events.emit(&self.turn.submission, msg).await;
     }
 }
@@ -272,14 +309,10 @@ impl Turn {
     /// Moves the outputs of the calls in hand into the history. Called when all calls have ended.
     pub(super) fn collect_outputs(&self, state: &mut State) -> Vec<Draft> {
         let calls = std::mem::take(&mut lock(&self.live).calls);
-        let outputs = calls.into_iter().map(|call| {
-            let output = call
-                .output
-                .unwrap_or_else(|| parse::aborted(call.started, ""));
-            Item::output(call.kind, &call.call_id, &output)
-        });
-        outputs
-            .map(|item| {
+        calls
+            .iter()
+            .map(|call| {
+                let item = call.item(&call.output_now());
                 let draft = Draft::item(&item);
                 state.history.push(item);
                 draft

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cutpoint_protocol::Item;
-use cutpoint_protocol::session::EventMsg;
+use cutpoint_protocol::item::CallKind;
+use cutpoint_protocol::session::{AbortReason, EventMsg};
 
 use super::Failure;
 use super::crew::Crew;
@@ -11,12 +12,18 @@ use crate::defect::{Defect, DefectSet};
 use crate::history;
 use crate::lock;
 use crate::rollout::Draft;
-use crate::shared::{Active, Core, LiveCall, State, Turn};
+use crate::shared::{Active, Caller, Core, LiveCall, State, Turn};
 use crate::tools::parse;
 
 /// Finishes a turn that ran to its end, unless an abort was quicker.
 pub(super) async fn complete(core: &Arc<Core>, turn: &Turn) {
     let Some(active) = core.take(turn) else {
+        if core.has(Defect::CompletesAlthoughAborted) {
+            tell_complete(core, turn, None).await;
+        }
+        if core.has(Defect::AbortedByBoth) {
+            tell_aborted(core, turn).await;
+        }
         return;
     };
     core.hooks.point("turn.taken").await;
@@ -40,6 +47,20 @@ pub(super) async fn complete(core: &Arc<Core>, turn: &Turn) {
     // A client that has seen the end must not find the turn open again after a crash.
     let flushed = core.recorder.flush().await;
     core.report(&turn.submission, flushed).await;
+    core.tell_joined(turn).await;
+    turn.agents.tell_ends(core, turn).await;
+    tell_complete(core, turn, message).await;
+}
+
+/// For a planted defect: the turn's own end says that it was aborted.
+async fn tell_aborted(core: &Core, turn: &Turn) {
+    let (turn_id, reason) = (turn.id.clone(), AbortReason::Interrupted);
+    let msg = EventMsg::TurnAborted { turn_id, reason };
+    core.events.emit(&turn.submission, msg).await;
+}
+
+/// Tells the client that the turn is complete.
+pub(crate) async fn tell_complete(core: &Core, turn: &Turn, message: Option<String>) {
     let msg = EventMsg::TurnComplete {
         turn_id: turn.id.clone(),
         last_agent_message: message,
@@ -62,10 +83,14 @@ pub(super) async fn fail(core: &Arc<Core>, turn: &Turn, crew: &Crew, failure: Fa
 /// Records and tells the failure of a turn that was taken out of the session.
 pub(crate) async fn failed(core: &Core, active: Active, message: String) {
     let turn = Arc::clone(&active.turn);
+    turn.agents.wind_up().await;
     let recorded = core
         .record(|state| {
             let mut drafts = save(DefectSet::default(), state, &turn);
             drafts.extend(leave(core.config.defects, state, active));
+            if core.has(Defect::MarkerOnFailure) {
+                drafts.extend(push_all(state, vec![history::marker()]));
+            }
             drafts.push(Draft::turn_failed(&turn.id, &message));
             drafts
         })
@@ -76,6 +101,8 @@ pub(crate) async fn failed(core: &Core, active: Active, message: String) {
     if let Some(fault) = fault.filter(|fault| fault.to_string() != message) {
         core.report(&turn.submission, Err(fault)).await;
     }
+    core.tell_joined(&turn).await;
+    turn.agents.tell_ends(core, &turn).await;
     let turn_id = turn.id.clone();
     core.events
         .emit(&turn.submission, EventMsg::TurnFailed { turn_id, message })
@@ -88,6 +115,12 @@ pub(crate) async fn failed(core: &Core, active: Active, message: String) {
 /// owed, input that had not joined a request yet.
 pub(crate) fn wind_down(core: &Core, state: &mut State, active: Active) -> Vec<Draft> {
     let turn = Arc::clone(&active.turn);
+    if core.has(Defect::HeaderOutlivesAbort) {
+        state.stale_header = lock(&turn.live).routing.clone();
+    }
+    if core.has(Defect::PromptLost) && !turn.was_requested() {
+        state.history.drop_behind(turn.history_start, |_| true);
+    }
     let mut drafts = save(core.config.defects, state, &turn);
     drafts.extend(leave(core.config.defects, state, active));
     drafts
@@ -115,6 +148,9 @@ fn save(defects: DefectSet, state: &mut State, turn: &Turn) -> Vec<Draft> {
         state.history.drop_behind(turn.history_start, finished);
     }
     for call in calls {
+        if defects.contains(Defect::AnsweredTwice) && call.output.is_some() {
+            items.push(call.item(history::ABORTED));
+        }
         items.extend(output_of(defects, state, call));
     }
     if defects.contains(Defect::ForgetOutput) {
@@ -126,9 +162,21 @@ fn save(defects: DefectSet, state: &mut State, turn: &Turn) -> Vec<Draft> {
 /// The output of a call that was cut off, or the real one if it had ended.
 fn output_of(defects: DefectSet, state: &mut State, call: LiveCall) -> Option<Item> {
     if let Some(output) = &call.output {
-        return Some(Item::output(call.kind, &call.call_id, output));
+        return Some(call.item(output));
     }
-    if defects.contains(Defect::ForgetOutput) {
+    if let Caller::User(_) = call.caller {
+        if defects.contains(Defect::UserCommandForgotten) {
+            return None;
+        }
+        let untold = defects.contains(Defect::UserOutputLost);
+        let told = if untold {
+            parse::aborted(call.started, "")
+        } else {
+            call.output_now()
+        };
+        return Some(call.item(&told));
+    }
+    if defects.contains(Defect::ForgetOutput) || defects.contains(Defect::OutputBehindInput) {
         return None;
     }
     if defects.contains(Defect::ExecutedCallVanishes) && call.started {
@@ -147,7 +195,22 @@ fn output_of(defects: DefectSet, state: &mut State, call: LiveCall) -> Option<It
     } else {
         parse::aborted(call.started, &printed)
     };
-    Some(Item::output(call.kind, &call.call_id, &output))
+    if let Caller::Model(CallKind::Custom) = call.caller
+        && defects.contains(Defect::WrongKindOfOutput)
+    {
+        return Some(Item::output(CallKind::Function, &call.call_id, &output));
+    }
+    Some(call.item(&output))
+}
+
+/// What a running turn would leave in the history if it were stopped now, without stopping it.
+pub(crate) fn in_hand(active: &Active) -> Vec<Item> {
+    let live = lock(&active.turn.live);
+    let shown = live.texts.iter().filter(|(_, text)| !text.is_empty());
+    let texts = shown.filter_map(|(_, text)| history::assistant_text(text));
+    let calls = live.calls.iter().map(|call| call.item(&call.output_now()));
+    let input = active.input.iter().cloned();
+    texts.chain(calls).chain(input).collect()
 }
 
 /// For a planted defect: a call made whole from the half of it that had come.
@@ -175,6 +238,7 @@ fn leave(defects: DefectSet, state: &mut State, active: Active) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for item in active.input {
         drafts.extend(Draft::user_input(&active.turn.id, &item));
+        active.turn.joined(&item);
         state.history.push(item);
     }
     drafts

@@ -1,23 +1,28 @@
 //! A turn: requests, streams and calls until the model has nothing more to ask for.
 
+mod ask;
 mod calls;
 pub(crate) mod crew;
 mod end;
+mod errand;
 mod request;
 mod stream;
+mod summary;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use cutpoint_protocol::session::EventMsg;
 
-pub(crate) use calls::stray_call;
-pub(crate) use end::{failed, wind_down};
+pub(crate) use calls::{Call, stray_call};
+pub(crate) use end::{failed, in_hand, tell_complete, wind_down};
+pub(crate) use request::stray_request;
 
 use crate::defect::Defect;
 use crate::lock;
 use crate::rollout::WriteFault;
 use crate::shared::{Core, Turn};
+use crate::task::Task;
 use crew::Crew;
 
 /// Why a turn fails. The text is for the user.
@@ -32,30 +37,39 @@ impl From<WriteFault> for Failure {
 }
 
 /// A turn at work.
-struct Worker {
-    core: Arc<Core>,
-    turn: Arc<Turn>,
+pub(crate) struct Worker {
+    pub(crate) core: Arc<Core>,
+    pub(crate) turn: Arc<Turn>,
     crew: Arc<Crew>,
     /// The calls that a 400 has named already.
     recovered: HashSet<String>,
+    /// What the model has written of a summary; absent unless it is asked for one.
+    summary: Option<String>,
 }
 
 /// Runs a turn to its end, whichever way it ends: complete, failed, or cancelled, in which case the
 /// abort that cancelled it does the rest.
-pub(crate) async fn run(core: Arc<Core>, turn: Arc<Turn>) {
+pub(crate) async fn run(core: Arc<Core>, turn: Arc<Turn>, task: Arc<dyn Task>) {
     let crew = Arc::new(Crew::default());
     let mut worker = Worker {
         core: Arc::clone(&core),
         turn: Arc::clone(&turn),
         crew: Arc::clone(&crew),
         recovered: HashSet::new(),
+        summary: None,
+    };
+    let work = async {
+        // Here and not where the turn is started: a client that does not read must not keep the
+        // session from taking an interrupt.
+        core.tell_joined(&turn).await;
+        to_its_end(task.as_ref(), &mut worker).await
     };
     // The work is dropped wherever it stands: all that must outlive it is in the turn and in the
     // session's state. The calls are told by the same token and end their tools themselves.
     let outcome = tokio::select! {
         biased;
-        () = turn.token.cancelled() => None,
-        outcome = crew.drive(worker.work()) => Some(outcome),
+        () = turn.token.cancelled(), if !core.has(Defect::AbortWaitsForStream) => None,
+        outcome = crew.drive(work) => Some(outcome),
     };
     let Some(outcome) = outcome else {
         return crew.drive_out().await;
@@ -67,9 +81,16 @@ pub(crate) async fn run(core: Arc<Core>, turn: Arc<Turn>) {
     }
 }
 
+/// Does the work of a turn; no sub-agent outlives it.
+async fn to_its_end(task: &dyn Task, worker: &mut Worker) -> Result<(), Failure> {
+    let outcome = task.work(worker).await;
+    worker.turn.agents.wind_up().await;
+    outcome
+}
+
 impl Worker {
     /// Asks the model until it calls no more tools.
-    async fn work(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn converse(&mut self) -> Result<(), Failure> {
         loop {
             let called = self.respond().await?;
             self.finish_calls().await?;
@@ -100,7 +121,7 @@ impl Worker {
     }
 
     /// Emits an event of this turn.
-    async fn emit(&self, msg: EventMsg) {
+    pub(crate) async fn emit(&self, msg: EventMsg) {
         self.core.events.emit(&self.turn.submission, msg).await;
     }
 }

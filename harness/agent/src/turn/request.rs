@@ -1,18 +1,22 @@
 //! Sending a request: the debt is settled first, refusals are tried again as far as that helps.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutpoint_protocol::Item;
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::EventMsg;
+use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Worker};
 use crate::defect::Defect;
+use crate::history;
 use crate::lock;
 use crate::model::left_open::LeftOpen;
 use crate::model::{ModelError, ModelRequest, ModelStream, refusal, request};
 use crate::rollout::Draft;
+use crate::shared::Core;
 
 /// The longest pause that a server can ask for.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(120);
@@ -49,35 +53,50 @@ impl Worker {
                 lock(&self.core.state).history.drop_undelivered();
             }
             if self.recover(&error).await {
+                attempt += u32::from(self.core.has(Defect::RecoverySpendsRetries));
                 continue;
             }
             let Some(asked) = worth_retrying(&error) else {
                 return Err(Failure(describe(&error)));
             };
             attempt += 1;
-            let limit = self.core.config.request_retries;
+            let mut limit = self.core.config.request_retries;
+            if self.core.has(Defect::RetriesSixtyTimes) {
+                limit = 60;
+            }
             if attempt > limit {
                 return Err(Failure(format!(
                     "{}; gave up after {limit} retries",
                     describe(&error)
                 )));
             }
-            let backoff = self
-                .core
-                .chance
-                .backoff(self.core.config.backoff_base, attempt);
-            let mut delay = asked.map_or(backoff, |asked| asked.min(RETRY_AFTER_LIMIT));
-            if self.core.has(Defect::RetriesAtOnce) {
-                delay = Duration::ZERO;
-            }
+            let delay = self.delay(asked, attempt);
             let message = format!(
                 "{}; retrying {attempt}/{limit} in {delay:.1?}",
                 describe(&error)
             );
             self.emit(EventMsg::BackgroundEvent { message }).await;
+            if self.core.has(Defect::RetryOutlivesAbort) {
+                let (core, token) = (Arc::clone(&self.core), self.turn.token.clone());
+                tokio::spawn(stray_retry(core, token, delay));
+            }
             self.core.hooks.point("request.backoff").await;
             tokio::time::sleep(delay).await;
         }
+    }
+
+    /// How long to wait before a further try: as long as the server asks, within reason.
+    fn delay(&self, asked: Option<Duration>, attempt: u32) -> Duration {
+        let core = &self.core;
+        if core.has(Defect::RetriesAtOnce) {
+            return Duration::ZERO;
+        }
+        if core.has(Defect::RetriesSixtyTimes) {
+            return Duration::from_millis(25);
+        }
+        let backoff = core.chance.backoff(core.config.backoff_base, attempt);
+        let asked = asked.filter(|_| !core.has(Defect::RetryAfterIgnored));
+        asked.map_or(backoff, |asked| asked.min(RETRY_AFTER_LIMIT))
     }
 
     /// The next request: what was said in the meantime joins it, and the debt is settled.
@@ -87,6 +106,9 @@ impl Worker {
         let mut built = None;
         core.record(|state| {
             let settled = state.history.settle();
+            if core.has(Defect::OutputBehindInput) {
+                state.history.move_to_end(settled.clone());
+            }
             let mut drafts: Vec<_> = settled.iter().map(Draft::item).collect();
             let ours = state
                 .active
@@ -98,14 +120,19 @@ impl Worker {
                 .flatten()
             {
                 drafts.extend(Draft::user_input(&turn.id, &item));
+                turn.joined(&item);
                 state.history.push(item);
             }
-            let input = state.history.input();
+            let mut input = state.history.input();
+            if self.summary.is_some() {
+                input.items.push(history::compaction_prompt());
+            }
             let stale = state.stale_header.clone();
             built = Some((input, stale));
             drafts
         })
         .await?;
+        core.tell_joined(turn).await;
         let (input, stale) = built.ok_or_else(|| Failure("the session has ended".to_owned()))?;
         let mut headers = vec![
             ("x-cutpoint-session-id", core.session_id.clone()),
@@ -117,12 +144,7 @@ impl Worker {
                 .or(stale)
                 .map(|routing| (crate::model::TURN_STATE, routing)),
         );
-        let body = request::body(
-            &core.config.model,
-            &input,
-            core.config.history,
-            &core.session_id,
-        );
+        let body = request::body(&core.config, &input, &core.session_id);
         Ok((ModelRequest { body, headers }, input.items))
     }
 
@@ -136,7 +158,11 @@ impl Worker {
             return false;
         };
         if let Some((call_id, kind)) = refusal::named_call(body) {
-            if self.core.has(Defect::NoRecovery) || !self.recovered.insert(call_id.clone()) {
+            let core = &self.core;
+            let misread = (core.has(Defect::RecoversFunctionsOnly) && kind != CallKind::Function)
+                || (core.has(Defect::RecoversJsonOnly) && !body.starts_with('{'));
+            let again = !self.recovered.insert(call_id.clone()) && !core.has(Defect::RecoversAgain);
+            if core.has(Defect::NoRecovery) || misread || again {
                 return false;
             }
             self.owe(&call_id, kind).await;
@@ -155,7 +181,27 @@ impl Worker {
         lock(&self.core.state).history.owe_by_id(call_id, kind);
         let message =
             format!("the server misses the output of call {call_id}; sending it as aborted");
+        if self.core.has(Defect::RecoveryIsSilent) {
+            return;
+        }
         self.emit(EventMsg::BackgroundEvent { message }).await;
+    }
+}
+
+/// For planted defects: a request that nobody asked for.
+pub(crate) async fn stray_request(core: &Core) {
+    let input = lock(&core.state).history.input();
+    let body = request::body(&core.config, &input, &core.session_id);
+    let headers = Vec::new();
+    let open = core.model.open(ModelRequest { body, headers });
+    let _ = tokio::time::timeout(core.config.grace, open).await;
+}
+
+/// For a planted defect: a retry that nobody stops when its turn is aborted.
+async fn stray_retry(core: Arc<Core>, token: CancellationToken, delay: Duration) {
+    tokio::time::sleep(delay).await;
+    if token.is_cancelled() && !core.life.is_cancelled() {
+        stray_request(&core).await;
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::request::Answer;
 use super::{Failure, Worker};
+use crate::defect::Defect;
 use crate::history;
 use crate::lock;
 use crate::model::refusal;
@@ -38,12 +39,19 @@ impl Worker {
         loop {
             // The outputs of an earlier try's calls went with this try's request.
             let mut called = false;
+            if let Some(summary) = &mut self.summary {
+                summary.clear();
+            }
             let answer = self.open().await?;
+            let before = lock(&self.core.state).history.len();
             let fault = match self.read(answer, &mut called).await {
                 Ok(()) => return Ok(called),
                 Err(Break::Fatal(failure)) => return Err(failure),
                 Err(Break::Broken(fault)) => fault,
             };
+            if self.core.has(Defect::DebtSettledByHeaders) {
+                lock(&self.core.state).history.drop_undelivered();
+            }
             attempt += 1;
             let limit = self.core.config.stream_retries;
             if attempt > limit {
@@ -59,12 +67,22 @@ impl Worker {
                 format!("stream error: {fault}; retrying {attempt}/{limit} in {delay:.1?}");
             let turn_id = self.turn.id.clone();
             self.emit(EventMsg::StreamError { turn_id, message }).await;
+            if self.core.has(Defect::PhantomTurnOnRetry) {
+                let turn_id = self.core.chance.id();
+                self.emit(EventMsg::TurnStarted { turn_id }).await;
+            }
             self.core.hooks.point("stream.backoff").await;
             tokio::time::sleep(delay).await;
             self.keep_what_was_shown().await?;
             // The tools of the broken response have run: the model must hear of it now, or it
             // would have them run once more.
             self.finish_calls().await?;
+            if self.core.has(Defect::DisconnectForgetsCalls) {
+                let mut state = lock(&self.core.state);
+                state
+                    .history
+                    .drop_behind(before, |item| item.call_id().is_some());
+            }
         }
     }
 
@@ -119,7 +137,11 @@ impl Worker {
     ) -> Result<ControlFlow<()>, Break> {
         match event.kind() {
             Some(EventKind::Created) => lock(&self.core.state).history.created(input),
-            Some(EventKind::OutputTextDelta | EventKind::RefusalDelta) => self.text(event).await,
+            Some(EventKind::OutputTextDelta | EventKind::RefusalDelta)
+                if self.summary.is_none() =>
+            {
+                self.text(event).await;
+            }
             Some(EventKind::ReasoningSummaryTextDelta | EventKind::ReasoningTextDelta) => {
                 let turn_id = self.turn.id.clone();
                 let delta = event.text("delta").unwrap_or_default().to_owned();
@@ -157,9 +179,9 @@ impl Worker {
                 return Err(failed(&response["error"]));
             }
             Some(EventKind::Error) => {
-                let whole = Value::Object(event.as_map().clone());
+                let whole = event.as_value();
                 let nested = Some(&whole["error"]).filter(|error| error.is_object());
-                return Err(failed(nested.unwrap_or(&whole)));
+                return Err(failed(nested.unwrap_or(whole)));
             }
             _ => {}
         }
@@ -185,6 +207,12 @@ impl Worker {
 
     /// Takes a finished item. Returns whether it is a call.
     async fn item(&mut self, item_id: &str, item: Item) -> Result<bool, Failure> {
+        if let Some(summary) = &mut self.summary {
+            if item.kind() == Some(ItemKind::Message) {
+                summary.push_str(&message_text(&item));
+            }
+            return Ok(false);
+        }
         if let Some(kind) = item.call_kind() {
             return self.call(item, kind).await;
         }
@@ -220,9 +248,12 @@ impl Worker {
         let response = event.response().cloned().unwrap_or_default();
         let count = |name: &str| response["usage"][name].as_u64().unwrap_or(0);
         let mode = self.core.config.history;
-        lock(&self.core.state)
-            .history
-            .completed(event.response_id(), mode);
+        // The response that holds a summary is not part of the conversation.
+        if self.summary.is_none() {
+            lock(&self.core.state)
+                .history
+                .completed(event.response_id(), mode);
+        }
         let used = {
             let mut live = lock(&self.turn.live);
             live.texts.clear();

@@ -1,7 +1,7 @@
 //! APPR-2: an answer that comes too late changes nothing.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, What};
+use crate::trace::{Decision, Feature, What};
 use crate::verdict::Level;
 use crate::view::{Approval, At, Call, View};
 
@@ -73,6 +73,9 @@ fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(&
     if let Some(at) = began.or(ran.map(|ending| ending.at)) {
         return Some(("the call ran", at));
     }
+    if let Some(at) = aborts_another(view, approval, call) {
+        return Some(("another turn was interrupted of it", at));
+    }
     let until = next_op(view, approval.at);
     for (at, entry) in view
         .trace
@@ -97,6 +100,24 @@ fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(&
         }
     }
     None
+}
+
+/// The end of a turn which was active when "abort" came too late for another one, and which nobody
+/// had interrupted.
+fn aborts_another(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<At> {
+    let stops = |approval: &Approval<'_>| approval.decision == Decision::Abort;
+    let mut turns = view.turns.iter().enumerate();
+    let (index, _) = turns.find(|(index, turn)| {
+        let active = turn.begun < approval.at && turn.ending_before(approval.at).is_none();
+        active && call.turn != Some(*index)
+    })?;
+    let ending = view.turns[index].ending().filter(|_| stops(approval))?;
+    let own = |approval: &&Approval<'_>| {
+        let call = view.call(approval.call_id);
+        stops(approval) && call.is_some_and(|call| call.turn == Some(index))
+    };
+    let asked = !view.turns[index].interrupts.is_empty() || view.approvals.iter().any(|it| own(&it));
+    (ending.interrupted() && !asked).then_some(ending.at)
 }
 
 /// Where the client asked for something else, unless a turn was still active.
@@ -168,6 +189,19 @@ mod tests {
                 .message
                 .contains("began")
         );
+    }
+
+    #[test]
+    fn a_late_abort_leaves_the_next_turn_alone() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1")).finish(1).ask("t1", "c1");
+        t.interrupted("t1").start("t2", "next");
+        t.decide("c1", Decision::Abort);
+        keeps("APPR-2", t.clone().completed("t2"), 1);
+        keeps("APPR-2", t.clone().interrupt().aborted("t2"), 1);
+        let breach = breaks("APPR-2", t.aborted("t2"));
+        assert!(breach.message.contains("another turn was interrupted"));
     }
 
     #[test]

@@ -121,7 +121,7 @@ mod tests {
             conversation: 0,
             path: "/responses".into(),
             headers: std::collections::BTreeMap::new(),
-            body: json!({"previous_response_id": "r", "input": [output("c1", "")]}),
+            body: json!({"previous_response_id": "r", "input": [output("c1", "")]}).into(),
             history: Some(vec![call("c1"), output("c1", "")]),
         });
         keeps("CALL-1", &t, 1);

@@ -36,7 +36,8 @@ impl Invariant for BegunCallsStay {
         &[
             "A request that arrives before the event that the tool began need not carry the call: \
              it was built before.",
-            "A call may be gone once the history was compacted: a summary stands for it.",
+            "A call may be gone once the history was compacted: a summary stands for it. So may one \
+             whose turn was taken back, or that the harness tore off the rollout.",
         ]
     }
 
@@ -93,7 +94,7 @@ fn check_one(
             return false;
         }
         let here = carried.contains(call.id);
-        if !here && (exchange.has_compaction() || view.compacted_between(*begun, until)) {
+        if !here && (exchange.has_compaction() || view.gone_between(*begun, until)) {
             return false;
         }
         findings.exercised += 1;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
+use crate::trace::{Feature, TaskKind};
 use crate::verdict::Level;
 use crate::view::{At, Call, Exchange, Role, View};
 
@@ -39,13 +39,16 @@ impl Invariant for PartialOutputIsKept {
         &[
             "What is shown behind the interrupt need not reach the model: the agent may have taken \
              its output together already.",
+            "What a command of the user's had printed may be gone once the history was compacted, its \
+             turn was taken back, or the rollout was torn.",
             "Of output longer than 1024 characters the first line or the last one is enough: agents \
              shorten what they send.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request answers a call that had printed something before its turn was cut"
+        "a request answers a call that had printed something before its turn was cut, or follows a \
+         command of the user's that had"
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -55,10 +58,14 @@ impl Invariant for PartialOutputIsKept {
                 continue;
             };
             findings.exercised += 1;
-            if let Some(line) = missing(&shown, &output(exchange, call.id)) {
-                let (number, id) = (exchange.number, call.id);
+            if let Some(line) = missing(&shown, &told(exchange, call)) {
+                let number = exchange.number;
+                let what = match call.emitted.is_empty() {
+                    true => format!("the user's command ({})", call.id),
+                    false => format!("call {}", call.id),
+                };
                 let message = format!(
-                    "request {number} does not tell what call {id} had printed before it was cut off: \
+                    "request {number} does not tell what {what} had printed before it was cut off: \
                      {line:?}"
                 );
                 findings.breach(view, message, &[last, exchange.at]);
@@ -74,7 +81,10 @@ fn cut<'v, 'a>(view: &'v View<'a>, call: &Call<'a>) -> Option<(String, At, &'v E
     let turn = call.turn?;
     let cut = view.cut_at(turn)?;
     let ended = view.turns[turn].ending()?.at;
-    let exchange = &view.exchanges[call.answered?];
+    let exchange = match is_users(view, call) {
+        true => behind_command(view, ended)?,
+        false => &view.exchanges[call.answered?],
+    };
     let running = call.begun.is_some_and(|begun| begun < cut) && !call.ended_before(cut);
     // An output that went to the model before is that of a tool which runs on in the background.
     if !running || exchange.at < ended {
@@ -86,13 +96,32 @@ fn cut<'v, 'a>(view: &'v View<'a>, call: &Call<'a>) -> Option<(String, At, &'v E
     (!shown.trim().is_empty()).then_some((shown, last, exchange))
 }
 
-/// Every text of a call's output in a request, without what spellings differ in.
-fn output(exchange: &Exchange<'_>, id: &str) -> String {
+/// Whether the call is a command that the user ran, and no call of the model's.
+fn is_users(view: &View<'_>, call: &Call<'_>) -> bool {
+    let input = call.turn.and_then(|turn| view.turns[turn].input);
+    let task = input.and_then(|input| view.inputs[input].task);
+    call.emitted.is_empty() && task == Some(TaskKind::Shell)
+}
+
+/// The request that must tell of a command which was cut off.
+fn behind_command<'v, 'a>(view: &'v View<'a>, ended: At) -> Option<&'v Exchange<'a>> {
+    let next = view.request_behind(ended)?;
+    let over = next.over().unwrap_or(next.at + 2) + 1;
+    let gone = next.has_compaction() || view.gone_between(ended, over);
+    (!gone).then_some(next)
+}
+
+/// Every text of a call's output in a request, or every note that may tell of a user's command,
+/// without what spellings differ in.
+fn told(exchange: &Exchange<'_>, call: &Call<'_>) -> String {
     let mut text = String::new();
     for (item, role) in exchange.history.iter().zip(&exchange.roles) {
-        if *role == Role::Output(id) {
-            collect(item.get("output").unwrap_or(&Value::Null), &mut text);
-        }
+        let field = match role {
+            Role::Output(id) if *id == call.id => "output",
+            Role::User(None) if call.emitted.is_empty() => "content",
+            _ => continue,
+        };
+        collect(item.get(field).unwrap_or(&Value::Null), &mut text);
     }
     text
 }
@@ -132,6 +161,7 @@ fn squeeze(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
+    use crate::trace::TaskKind;
 
     /// A call that prints before and behind the interrupt, and the output that the model gets.
     fn printed(before: &str, behind: &str, told: &str) -> Tracer {
@@ -185,6 +215,22 @@ mod tests {
         let long: String = (0..400).map(|number| format!("line {number}\n")).collect();
         keeps("CALL-6", &printed(&long, "", "aborted; … line 399"), 1);
         breaks("CALL-6", &printed(&long, "", "aborted; line 200"));
+    }
+
+    #[test]
+    fn a_command_of_the_users_is_told_in_a_message() {
+        let command = |told: &str| {
+            let mut t = Tracer::new();
+            t.task(TaskKind::Shell, "make").reply(Some("t1")).started("t1");
+            t.begin("t1", "user-shell-1").printed("t1", "user-shell-1", "cc main.c\n");
+            t.interrupted("t1").start("t2", "next");
+            t.request(1, &[user(told), user("next")]);
+            t
+        };
+        keeps("CALL-6", &command("<user_shell_command>make: cc main.c</user_shell_command>"), 1);
+        let breach = breaks("CALL-6", &command("<user_shell_command>make</user_shell_command>"));
+        assert!(breach.message.contains("the user's command"));
+        breaks("REQ-5", &command("<user_shell_command>cc main.c</user_shell_command>"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature, What};
+use crate::trace::{AgentEvent, Feature, TurnEnd, What};
 use crate::verdict::Level;
 use crate::view::{At, Exchange, View};
 
@@ -29,8 +29,8 @@ impl Invariant for NamedCallsAreAnswered {
 
     fn sentence(&self) -> &'static str {
         "When the API answers 400 and names a call without output, the agent tells the client and \
-         sends the request again at once with an output for that call: once for each call, and no \
-         refusal is tried again for ever."
+         sends the request again at once with an output for that call: once for each call, at no \
+         cost to its retries, and no refusal is tried again for ever."
     }
 
     fn source(&self) -> &'static str {
@@ -48,6 +48,8 @@ impl Invariant for NamedCallsAreAnswered {
             "A call that the refused request does not carry need not be answered: an output without \
              its call would be refused as well.",
             "\"At once\" is within 1 s: a loaded machine is slow, and a delay is told by its retries.",
+            "How often a request is tried again is known only where the run shows it for another \
+             request, which failed with the same status.",
         ]
     }
 
@@ -61,11 +63,11 @@ impl Invariant for NamedCallsAreAnswered {
         let mut named = HashSet::new();
         let mut unnamed: HashMap<usize, usize> = HashMap::new();
         for (index, exchange) in view.exchanges.iter().enumerate() {
-            let (Some(turn), Some(400)) = (exchange.turn, exchange.status) else {
+            let (Some(turn), Some(400)) = (view.turn_of(exchange), exchange.status) else {
                 continue;
             };
             let retry = following.get(&index).map(|next| &view.exchanges[*next]);
-            let retry = retry.filter(|retry| retry.turn == Some(turn));
+            let retry = retry.filter(|retry| view.turn_of(retry) == Some(turn));
             let refusal = Refusal {
                 view,
                 exchange,
@@ -96,7 +98,48 @@ impl Invariant for NamedCallsAreAnswered {
                 }
             }
         }
+        check_retries(view, &mut findings);
         findings
+    }
+}
+
+/// Finds turns that gave up earlier behind a recovery than requests are given up without one.
+fn check_retries(view: &View<'_>, findings: &mut Findings) {
+    // For each request: how many tries failed before it, with which status, and the refusal in
+    // front of them.
+    let mut chains: Vec<(usize, Option<u16>, Option<At>)> = Vec::new();
+    let mut usual: HashMap<u16, usize> = HashMap::new();
+    for exchange in &view.exchanges {
+        let previous = exchange.previous.map(|index| (index, &view.exchanges[index]));
+        let previous = previous.filter(|(_, previous)| previous.turn == exchange.turn);
+        let chain = match previous.and_then(|(index, it)| Some((index, it.status?, it.at))) {
+            Some((_, 400, at)) => (0, None, Some(at)),
+            Some((index, status @ 401.., _)) => (chains[index].0 + 1, Some(status), chains[index].2),
+            _ => (0, None, None),
+        };
+        if let (count, Some(status), None) = chain {
+            let most = usual.entry(status).or_default();
+            *most = count.max(*most);
+        }
+        chains.push(chain);
+    }
+    for (index, turn) in view.turns.iter().enumerate() {
+        let ending = turn.ending().filter(|it| matches!(it.end, TurnEnd::Failed { .. }));
+        let own = view.exchanges.iter().rposition(|it| it.turn == Some(index));
+        let (Some(ending), Some(last)) = (ending, own) else {
+            continue;
+        };
+        let (count, _, Some(refusal)) = chains[last] else {
+            continue;
+        };
+        let status = view.exchanges[last].status.unwrap_or_default();
+        if let Some(most) = usual.get(&status).filter(|most| count < **most) {
+            let message = format!(
+                "behind a refusal that names a call, status {status} was tried again {count} times \
+                 only, and {most} times elsewhere"
+            );
+            findings.breach(view, message, &[refusal, view.exchanges[last].at, ending.at]);
+        }
     }
 }
 
@@ -197,7 +240,7 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::TurnEnd;
+    use crate::trace::{InputMode, TurnEnd};
 
     const REFUSAL: &str = "No tool output found for function call c1.";
 
@@ -261,6 +304,40 @@ mod tests {
         keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
         let breach = breaks("CALL-7", t.request(3, &history()));
         assert!(breach.message.contains("a second time"));
+    }
+
+    #[test]
+    fn requests_may_overtake_the_announcement_of_their_turn() {
+        let refused = [user("run"), call("c1")];
+        let mut t = Tracer::new();
+        t.input("run", InputMode::Start).request(1, &refused).answer(1, 400, REFUSAL);
+        t.started("t1").background("x").request(2, &history()).answer(2, 400, REFUSAL);
+        keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
+        assert!(breaks("CALL-7", t.request(3, &history())).message.contains("a second time"));
+    }
+
+    #[test]
+    fn a_recovery_costs_no_retry() {
+        let retried = |behind: usize| {
+            let mut t = Tracer::new();
+            t.start("t0", "one");
+            for number in 10..14 {
+                t.request(number, &[user("one")]).answer(number, 503, "no");
+            }
+            t.request(14, &[user("one")]).created(14).finish(14).completed("t0");
+            let run = [user("one"), user("run"), call("c1")];
+            t.start("t1", "run").request(20, &run).answer(20, 400, REFUSAL);
+            t.background("c1 is sent as aborted");
+            for number in 21..=21 + behind {
+                let history = [run.as_slice(), &[output("c1", "aborted")]].concat();
+                t.request(number, &history).answer(number, 503, "no");
+            }
+            t.ended(Some("t1"), failed());
+            t
+        };
+        keeps("CALL-7", &retried(4), 1);
+        let breach = breaks("CALL-7", &retried(3));
+        assert!(breach.message.contains("3 times only, and 4 times elsewhere"));
     }
 
     #[test]

@@ -35,8 +35,8 @@ impl Invariant for DebtOutlivesTheAbort {
         &[
             "A call that the next request does not carry was dropped whole, which is CALL-4's or \
              CALL-9's matter.",
-            "Outputs may be gone once the history was compacted, or in a session that continues no \
-             other.",
+            "Outputs may be gone once the history was compacted, the turn was taken back or the \
+             rollout was torn, or in a session that continues no other.",
         ]
     }
 
@@ -108,7 +108,7 @@ impl<'a> Debts<'a> {
         let fresh = std::mem::replace(&mut self.lineage, exchange.lineage) != exchange.lineage;
         let number = exchange.number;
         let gone =
-            |since: At| fresh || exchange.has_compaction() || view.compacted_between(since, over);
+            |since: At| fresh || exchange.has_compaction() || view.gone_between(since, over);
         for (aborted, id) in std::mem::take(&mut self.left) {
             if gone(aborted) || !calls.contains(id) {
                 continue;

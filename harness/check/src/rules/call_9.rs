@@ -38,7 +38,11 @@ impl Invariant for FinishedItemsStay {
         &[
             "An item that was sent less than 100 ms before the cut may not have been read, unless the \
              stream was held there or the client was shown the item.",
-            "An item may be gone once the history was compacted.",
+            "Time in which the client does not read does not count: an agent whose queue is full need \
+             not read on.",
+            "An item may be gone once the history was compacted, its turn was taken back, or the \
+             rollout was torn.",
+            "A summary that the model writes for a compaction is no part of the conversation.",
         ]
     }
 
@@ -51,6 +55,9 @@ impl Invariant for FinishedItemsStay {
         for exchange in &view.exchanges {
             let Some((cut, aborted)) = exchange.turn.and_then(|turn| {
                 let ending = view.turns[turn].ending()?;
+                if view.is_compaction(turn) {
+                    return None;
+                }
                 Some((view.cut_at(turn)?, ending.at))
             }) else {
                 continue;
@@ -90,7 +97,7 @@ fn next<'v, 'a>(
         .find(|other| other.generates && other.conversation == exchange.conversation)?;
     let over = next.over().unwrap_or(next.at + 2) + 1;
     let same = next.lineage == exchange.lineage && !next.has_compaction();
-    (same && !view.compacted_between(aborted, over)).then_some(next)
+    (same && !view.gone_between(aborted, over)).then_some(next)
 }
 
 /// What the model finished.
@@ -152,7 +159,9 @@ fn was_read(view: &View<'_>, sent: At, item: &Finished<'_>, cut: At) -> bool {
         .interrupts
         .binary_search_by_key(&cut, |interrupt| interrupt.at);
     let held = interrupt.is_ok_and(|found| view.interrupts[found].held);
-    held || view.between_ns(sent, cut) >= READ_NS
+    // An agent whose events nobody takes does not read on either.
+    let unread_ns = view.unread_ns(view.at_ns(sent), view.at_ns(cut));
+    held || view.between_ns(sent, cut).saturating_sub(unread_ns) >= READ_NS
         || match item {
             Finished::Call(id) => {
                 let call = view.call(id);
@@ -208,6 +217,16 @@ mod tests {
     fn a_call_that_vanishes_is_a_breach() {
         let breach = breaks("CALL-9", &cut_behind(call("c1"), 200, &[]));
         assert!(breach.message.contains("lacks call c1"));
+    }
+
+    #[test]
+    fn an_agent_whose_events_nobody_takes_reads_nothing() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.reading(false).emit(1, call("c1")).wait_ms(200);
+        t.interrupt().reading(true).aborted("t1");
+        t.start("t2", "next");
+        is_idle("CALL-9", t.request(2, &[user("run"), user("next")]));
     }
 
     #[test]

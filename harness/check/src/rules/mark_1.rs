@@ -158,7 +158,8 @@ fn judge_file(
     };
     let found = count_at(file.reads.partition_point(|read| read.at <= at));
     let before = count_at(file.reads.partition_point(|read| read.at < turn.begun));
-    let since = known_since(view, file, at);
+    // What the harness tore is owed no longer.
+    let since = known_since(view, file, at).max(view.last_tear(at).unwrap_or(0));
     let wanted = ends
         .iter()
         .take_while(|(end, _)| *end <= ended)

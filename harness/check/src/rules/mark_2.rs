@@ -3,7 +3,7 @@
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, ReadTrigger, Stored, What};
 use crate::verdict::Level;
-use crate::view::{At, Change, LineKind, Read, RolloutFile, View};
+use crate::view::{At, Change, LineKind, Read, RolloutFile, Turn, View};
 
 pub(super) struct MarkerIsDurable;
 
@@ -48,7 +48,7 @@ impl Invariant for MarkerIsDurable {
                 continue;
             };
             for file in &view.rollouts {
-                let Some((read, marker_end)) = marker(file, turn.begun, ending.at) else {
+                let Some((read, marker_end)) = marker(file, turn, ending.at) else {
                     continue;
                 };
                 let (unsynced, last_sync) = unsynced(view, file.path, read.at);
@@ -75,7 +75,7 @@ impl Invariant for MarkerIsDurable {
 /// if the turn has added one.
 fn marker<'f, 'a>(
     file: &'f RolloutFile<'a>,
-    begun: At,
+    turn: &Turn<'_>,
     ended: At,
 ) -> Option<(&'f Read<'a>, usize)> {
     let appended = |read: &Read<'_>| {
@@ -86,8 +86,12 @@ fn marker<'f, 'a>(
     };
     let next = file.reads.partition_point(|read| read.at < ended);
     let read = file.reads.get(next)?;
-    let because = matches!(read.trigger, ReadTrigger::TurnEnded { .. });
-    let before = file.reads[..next].iter().rev().find(|read| read.at < begun);
+    // A fork's file has older turns' markers, and is read first at the end of a turn of its own.
+    let because = match &read.trigger {
+        ReadTrigger::TurnEnded { turn_id } => turn_id.as_ref().is_none_or(|id| id == turn.id),
+        _ => false,
+    };
+    let before = file.reads[..next].iter().rev().find(|read| read.at < turn.begun);
     let before = before.map_or(0, |read| read.markers);
     if !because || read.markers <= before || !file.reads.iter().all(appended) {
         return None;
@@ -184,6 +188,13 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "hi").interrupt().wrote(&marker()).written();
         breaks("MARK-2", t.aborted("t1").read_at_end("t1"));
+    }
+
+    #[test]
+    fn a_file_that_is_read_for_another_turn_says_nothing() {
+        let mut t = marked();
+        t.written().aborted("t1").start("t2", "go on").completed("t2");
+        is_idle("MARK-2", t.read_at_end("t2"));
     }
 
     #[test]

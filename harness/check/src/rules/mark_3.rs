@@ -36,7 +36,8 @@ impl Invariant for OneMarkerInItsPlace {
         &[
             "A turn that was cut by a kill of the agent may have a marker or none: nobody \
              interrupted it.",
-            "A marker may be gone once the history was compacted.",
+            "A marker may be gone once the history was compacted, its turn was taken back, or the \
+             rollout was torn.",
         ]
     }
 
@@ -156,6 +157,10 @@ mod tests {
         let mut t = between(&[marker()]);
         t.request(3, &[user("one"), user("two"), marker()]);
         assert!(breaks("MARK-3", &t).message.contains("request 3 has no marker"));
+        let mut t = between(&[call("c"), output("c", "aborted"), marker()]);
+        let late = [user("one"), call("c"), marker(), user("two"), output("c", "aborted")];
+        let late = breaks("MARK-3", t.request(3, &late));
+        assert!(late.message.contains("before the last of its items"));
     }
 
     #[test]

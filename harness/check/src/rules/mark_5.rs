@@ -31,7 +31,8 @@ impl Invariant for MarkerSurvivesCrash {
     }
 
     fn legal_races(&self) -> &'static [&'static str] {
-        &["A marker may be gone once the history was compacted."]
+        &["A marker may be gone once the history was compacted, its turn was taken back, or the \
+             rollout was torn."]
     }
 
     fn exercised_when(&self) -> &'static str {

@@ -1,9 +1,9 @@
 //! REQ-1: every interrupt is answered, once.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
+use crate::trace::{AbortReason, Feature, TurnEnd};
 use crate::verdict::Level;
-use crate::view::{At, InterruptState, View};
+use crate::view::{At, Ending, Interrupt, InterruptState, OpAnswer, View};
 
 pub(super) struct InterruptsAreAnswered;
 
@@ -21,7 +21,8 @@ impl Invariant for InterruptsAreAnswered {
 
     fn sentence(&self) -> &'static str {
         "Each interrupt request is answered exactly once, also where several of them wait for one \
-         abort."
+         abort; where the protocol defers the answer, it comes behind the turn's end and gives the \
+         reason of its abort."
     }
 
     fn source(&self) -> &'static str {
@@ -35,8 +36,10 @@ impl Invariant for InterruptsAreAnswered {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "The answer may come before the abort or behind it: protocols differ, and some leave it \
-             open.",
+            "Where the protocol does not defer the answer it may come before the abort or behind it: \
+             protocols differ, and some leave it open.",
+            "A deferred answer may give no reason if something else had asked for the abort before: \
+             the turn may have been over when the request arrived.",
             "A refusal is an answer: the turn may have ended as the request arrived.",
             "An agent, or a run, that ends within 100 ms behind the interrupt need not answer it.",
         ]
@@ -65,10 +68,69 @@ impl Invariant for InterruptsAreAnswered {
                 let answers = interrupt.answers.iter().map(|answer| answer.at);
                 let shown_by: Vec<At> = std::iter::once(interrupt.at).chain(answers).collect();
                 findings.breach(view, format!("an interrupt was {how}"), &shown_by);
+            } else if view.has(Feature::DeferredAnswers) {
+                check_deferred(view, interrupt, &mut findings);
             }
         }
         findings
     }
+}
+
+/// Checks the one answer to an interrupt that met a turn.
+fn check_deferred(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Findings) {
+    let answers = interrupt.answers.iter();
+    let accepted = answers.filter(|answer| answer.error.is_none());
+    for answer in accepted {
+        let (message, ending) = match interrupt.state {
+            InterruptState::Active(turn) => {
+                let ending = view.turns[turn].ending_before(answer.at);
+                (fault(view, turn, interrupt.at, answer, ending), ending)
+            }
+            InterruptState::Idle if answer.reason.is_some() => {
+                let message = "an interrupt with no active turn was answered with a reason";
+                (Some(message.to_owned()), None)
+            }
+            _ => (None, None),
+        };
+        if let Some(message) = message {
+            let mut shown_by = vec![interrupt.at, answer.at];
+            shown_by.extend(ending.map(|ending| ending.at));
+            findings.breach(view, message, &shown_by);
+        }
+    }
+}
+
+/// What is wrong with the answer to an interrupt of a turn.
+fn fault(
+    view: &View<'_>,
+    turn: usize,
+    interrupt: At,
+    answer: &OpAnswer<'_>,
+    ending: Option<Ending<'_>>,
+) -> Option<String> {
+    let id = view.turns[turn].id;
+    let Some(ending) = ending else {
+        return Some(format!("an interrupt of turn {id} was answered before the turn had ended"));
+    };
+    let given = answer.reason;
+    let as_it_was = match ending.end {
+        TurnEnd::Aborted { reason: None } => true,
+        TurnEnd::Aborted { reason } => {
+            let before = view.cut_at(turn).is_some_and(|asked| asked < interrupt);
+            given == *reason || (given.is_none() && before)
+        }
+        TurnEnd::Complete | TurnEnd::Failed { .. } => given.is_none(),
+    };
+    let message = || {
+        let how = ending.in_words();
+        let given = match given {
+            None => "no reason",
+            Some(AbortReason::Interrupted) => "interrupted",
+            Some(AbortReason::Replaced) => "replaced",
+        };
+        format!("turn {id} ended as {how}, and an interrupt of it was answered with {given}")
+    };
+    (!as_it_was).then(message)
 }
 
 fn ended_soon(view: &View<'_>, at: At) -> bool {
@@ -82,8 +144,8 @@ fn ended_soon(view: &View<'_>, at: At) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps};
-    use crate::trace::Feature;
+    use crate::testing::{Tracer, breaks, front_session, interrupted_tool, is_idle, keeps};
+    use crate::trace::{AbortReason, Feature};
 
     fn running() -> Tracer {
         let mut t = Tracer::new();
@@ -114,6 +176,57 @@ mod tests {
             crate::testing::outcome("REQ-1", &t),
             crate::verdict::Outcome::NotApplicable { .. }
         ));
+    }
+
+    const INTERRUPTED: Option<AbortReason> = Some(AbortReason::Interrupted);
+
+    fn deferring() -> Tracer {
+        running().with(Feature::DeferredAnswers)
+    }
+
+    #[test]
+    fn deferred_answers_come_behind_the_abort() {
+        keeps("REQ-1", &front_session(), 4);
+        let mut t = deferring();
+        t.interrupt().interrupt().aborted("t1");
+        t.answered(2, INTERRUPTED).answered(3, INTERRUPTED);
+        keeps("REQ-1", &t, 2);
+        let mut t = deferring();
+        t.interrupt().aborted("t1").answered(2, INTERRUPTED);
+        t.interrupt().answered(3, None);
+        keeps("REQ-1", &t, 2);
+    }
+
+    #[test]
+    fn an_answer_before_the_abort_is_a_breach_where_it_is_deferred() {
+        let early = breaks("REQ-1", deferring().interrupt().reply(None).aborted("t1"));
+        assert!(early.message.contains("before the turn had ended"));
+        breaks("REQ-1", deferring().interrupt().answered(2, INTERRUPTED));
+        keeps("REQ-1", running().interrupt().reply(None).aborted("t1"), 1);
+    }
+
+    #[test]
+    fn another_reason_than_that_of_the_abort_is_a_breach() {
+        let replaced = Some(AbortReason::Replaced);
+        for given in [None, replaced] {
+            let mut t = deferring();
+            t.interrupt().aborted("t1").answered(2, given);
+            assert!(breaks("REQ-1", &t).message.contains("ended as aborted"));
+        }
+        let mut t = deferring();
+        t.interrupt().completed("t1").answered(2, INTERRUPTED);
+        breaks("REQ-1", &t);
+        let mut t = deferring();
+        t.completed("t1").interrupt().answered(2, INTERRUPTED);
+        breaks("REQ-1", &t);
+    }
+
+    #[test]
+    fn a_second_request_may_come_too_late_for_the_reason() {
+        let mut t = deferring();
+        t.interrupt().interrupt().aborted("t1");
+        t.answered(2, INTERRUPTED).answered(3, None);
+        keeps("REQ-1", &t, 2);
     }
 
     #[test]

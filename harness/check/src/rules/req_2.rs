@@ -122,7 +122,18 @@ fn has_cause(view: &View<'_>, exchange: &Exchange<'_>) -> bool {
     previous.failed_before(exchange.at)
         || new_output(previous, exchange)
         || new_input_in_history(view, exchange, false)
-        || view.compacted_between(previous.at, exchange.over().unwrap_or(exchange.at + 2) + 1)
+        || told_by_its_parent(view, previous, exchange)
+        || view.gone_between(previous.at, exchange.over().unwrap_or(exchange.at + 2) + 1)
+}
+
+/// Whether the agent that holds a conversation beside the user's has said something new in it.
+fn told_by_its_parent(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
+    let said = |exchange: &Exchange<'_>| {
+        let users = exchange.roles.iter();
+        users.filter(|role| matches!(role, Role::User(_))).count()
+    };
+    let live = exchange.turn.is_some_and(|turn| view.turns[turn].ending_before(exchange.at).is_none());
+    live && !exchange.is_the_users() && said(exchange) > said(previous)
 }
 
 fn new_output(previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {

@@ -11,6 +11,10 @@ pub(super) struct RetriesAreBounded;
 
 /// The longest chain of retries: more than five request retries for each of six tries of a stream.
 const CHAIN: usize = 50;
+/// The longest pause that a server can ask for and be sure to get.
+const PAUSE_MS: u64 = 60_000;
+/// How soon behind the end of a turn a request may arrive that was already on its way.
+const ON_ITS_WAY_NS: u64 = 10_000_000;
 /// The shortest delay that is one, from a chain's second retry on.
 const BACKOFF_NS: u64 = 20_000_000;
 
@@ -25,7 +29,7 @@ impl Invariant for RetriesAreBounded {
 
     fn sentence(&self) -> &'static str {
         "A request that fails is tried again a bounded number of times, after the first time with a \
-         delay, and not behind an interrupt."
+         delay, not before the server wants it, and not behind an interrupt."
     }
 
     fn source(&self) -> &'static str {
@@ -39,10 +43,11 @@ impl Invariant for RetriesAreBounded {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "One retry may arrive behind the interrupt, before the turn has ended: it was already on \
-             its way.",
+            "One retry may arrive behind the interrupt, before the turn has ended or within 10 ms \
+             behind that: it was already on its way.",
             "The first retry of a chain may follow at once, and behind 429 and 503 the server may have \
              named the delay.",
+            "A pause of more than a minute, which a server asks for, may be cut short.",
             "What a 400 leads to is CALL-7's matter.",
         ]
     }
@@ -58,6 +63,11 @@ impl Invariant for RetriesAreBounded {
         for exchange in &view.exchanges {
             let Some(failed) = retried(view, exchange) else {
                 chains.push(0);
+                if let Some((failed, ended)) = outlives_turn(view, exchange) {
+                    let number = exchange.number;
+                    let message = format!("request {number} is a retry behind the end of its turn");
+                    findings.breach(view, message, &[failed, ended, exchange.at]);
+                }
                 continue;
             };
             let length = 1 + exchange.previous.map_or(0, |previous| chains[previous]);
@@ -68,6 +78,12 @@ impl Invariant for RetriesAreBounded {
                 let message =
                     format!("request {number} is retry number {length} of the same request");
                 findings.breach(view, message, &[failed.at, exchange.at]);
+            } else if let Some((over, asked_ms, delay_ms)) = too_soon(view, failed, exchange) {
+                let message = format!(
+                    "request {number} was sent {delay_ms} ms behind an answer that asked for a pause of \
+                     {asked_ms} ms"
+                );
+                findings.breach(view, message, &[over, exchange.at]);
             } else if let Some((over, delay_ns)) = hasty(view, failed, exchange, length) {
                 let message = format!(
                     "request {number}, retry number {length} of the same request, was sent {} ms behind \
@@ -97,6 +113,34 @@ fn retried<'v, 'a>(view: &'v View<'a>, exchange: &Exchange<'a>) -> Option<&'v Ex
     let failed = previous.failed_before(exchange.at) && previous.status != Some(400);
     let same = exchange.outputs().count() == previous.outputs().count();
     (exchange.generates && same_turn && failed && same).then_some(previous)
+}
+
+/// The failure and the end of the turn behind which a request only tries that failure again.
+fn outlives_turn(view: &View<'_>, exchange: &Exchange<'_>) -> Option<(At, At)> {
+    let previous = &view.exchanges[exchange.previous?];
+    let turn = previous.turn?;
+    let cut = view.cut_at(turn)?;
+    let ended = view.turns[turn].ending_before(exchange.at)?.at;
+    let silent = exchange.turn.is_none()
+        && !exchange.in_flight
+        && exchange.inputs_before == previous.inputs_before;
+    let failed = previous.failed_before(cut) && previous.status != Some(400);
+    let same = exchange.outputs().count() == previous.outputs().count();
+    let late = view.between_ns(ended, exchange.at) > ON_ITS_WAY_NS;
+    (exchange.generates && silent && failed && same && late).then_some((previous.at, ended))
+}
+
+/// The failure that a retry followed before the server wanted it: the pause that it had asked for,
+/// and the one that was made, in milliseconds.
+fn too_soon(
+    view: &View<'_>,
+    failed: &Exchange<'_>,
+    retry: &Exchange<'_>,
+) -> Option<(At, u64, u64)> {
+    let asked_ms = failed.retry_after_ms.filter(|ms| *ms <= PAUSE_MS)?;
+    let over = failed.over()?;
+    let delay_ms = view.between_ns(over, retry.at) / 1_000_000;
+    (delay_ms < asked_ms).then_some((over, asked_ms, delay_ms))
 }
 
 /// The failure that a retry followed without a delay, and how long it took.
@@ -140,7 +184,7 @@ fn interrupted_failures(view: &View<'_>) -> usize {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, user};
-    use crate::trace::StreamEnd;
+    use crate::trace::{StreamEnd, What};
 
     /// A turn whose requests all fail, with this delay before each further one.
     fn failing(count: usize, delay_ms: u64) -> Tracer {
@@ -186,6 +230,44 @@ mod tests {
                 .message
                 .contains("retry number 51")
         );
+    }
+
+    #[test]
+    fn a_pause_that_the_server_asks_for_is_made() {
+        let paused = |delay_ms: u64, asked_ms: u64| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.push(What::ResponseHead {
+                exchange: 1,
+                status: 429,
+                reply: None,
+                retry_after_ms: Some(asked_ms),
+            });
+            t.stream_end(1, StreamEnd::Complete).wait_ms(delay_ms);
+            t.request(2, &[user("run")]);
+            t
+        };
+        keeps("REQ-3", &paused(1000, 1000), 1);
+        keeps("REQ-3", &paused(1000, 3_600_000), 1);
+        let breach = breaks("REQ-3", &paused(200, 1000));
+        assert!(breach.message.contains("a pause of 1000 ms"));
+    }
+
+    #[test]
+    fn a_retry_behind_the_end_of_its_turn_is_a_breach() {
+        let retry = |delay_ms: u64| {
+            let mut t = failing(1, 0);
+            t.interrupt().aborted("t1").wait_ms(delay_ms);
+            t.request(2, &[user("run")]);
+            t
+        };
+        keeps("REQ-3", &retry(0), 1);
+        let breach = breaks("REQ-3", &retry(200));
+        assert!(breach.message.contains("behind the end of its turn"));
+        let mut next = failing(1, 0);
+        next.interrupt().aborted("t1").wait_ms(200);
+        next.start("t2", "next");
+        keeps("REQ-3", next.request(2, &[user("run"), user("next")]), 1);
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl Invariant for InputIsKept {
     }
 
     fn sentence(&self) -> &'static str {
-        "Every text of the user that the agent accepted is in the requests of the turn it began, and \
+        "Every text and command line of the user that the agent accepted is in the requests of the turn it began, and \
          of every later turn of the session, unless the client was told of its loss."
     }
 
@@ -41,8 +41,12 @@ impl Invariant for InputIsKept {
             "A request that the client gave up without reading its response was built before, and \
              need not carry what was said last.",
             "A crash may take along input that no request had carried yet.",
-            "Input may be gone once the history was compacted, or in a session that continues no \
-             other.",
+            "Input that a request had carried may be gone once the history was compacted: the summary \
+             stands for it. What is said behind that request is not in the summary.",
+            "A fork has what was said before it was asked for. What the session that it was taken \
+             from was told behind that stays there.",
+            "Input may be gone once its turn was taken back or the rollout was torn, or in a session \
+             that continues no other.",
         ]
     }
 
@@ -52,25 +56,30 @@ impl Invariant for InputIsKept {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
+        // A history's inputs are in order, so each can be looked up in them.
+        let carried: Vec<Vec<usize>> = (view.exchanges.iter())
+            .map(|exchange| exchange.inputs().collect())
+            .collect();
         for (index, input) in view.inputs.iter().enumerate() {
             if input.refused() || input.text.is_empty() {
                 continue;
             }
-            let first = view
-                .exchanges
-                .partition_point(|exchange| exchange.at < input.at);
-            let mut due = view.exchanges[first..]
-                .iter()
-                .filter(|exchange| is_due(view, exchange, index));
+            let from = |at: At| view.exchanges.partition_point(|exchange| exchange.at < at);
+            let owing = from(input.at)..from(forgotten(view, input));
+            let mut due = owing
+                .map(|place| (&view.exchanges[place], &carried[place]))
+                .filter(|(exchange, _)| is_due(view, exchange, index));
             let Some(first) = due.next() else { continue };
-            if excused(view, input, index, first.at) {
+            if excused(view, input, index, first.0) {
                 continue;
             }
             findings.exercised += 1;
-            let lacks = |exchange: &&Exchange<'_>| {
-                !carries(exchange, index, input.text) && !excused(view, input, index, exchange.at)
+            let lacks = |(exchange, inputs): &(&Exchange<'_>, &Vec<usize>)| {
+                inputs.binary_search(&index).is_err()
+                    && !is_within(exchange, input.text)
+                    && !excused(view, input, index, exchange)
             };
-            if let Some(exchange) = std::iter::once(first).chain(due).find(lacks) {
+            if let Some((exchange, _)) = std::iter::once(first).chain(due).find(lacks) {
                 let number = exchange.number;
                 let start: String = input.text.chars().take(40).collect();
                 let message = format!(
@@ -95,36 +104,55 @@ fn is_due(view: &View<'_>, exchange: &Exchange<'_>, index: usize) -> bool {
 }
 
 fn carries(exchange: &Exchange<'_>, index: usize, text: &str) -> bool {
-    let own = exchange.inputs().any(|input| input == index);
-    // An agent may send several inputs as one message.
-    let within = || {
-        let user =
-            |value: &&serde_json::Value| value.get("role").is_some_and(|role| role == "user");
-        let mut items = exchange
-            .history
-            .iter()
-            .enumerate()
-            .filter(|(_, value)| user(value));
-        items.any(|(place, _)| {
-            let message = exchange.item(place).map(|item| item.all_text());
-            message.is_some_and(|message| message.trim() != text && message.contains(text))
-        })
-    };
-    own || within()
+    exchange.inputs().any(|known| known == index) || is_within(exchange, text)
 }
 
-/// Whether an input may be missing from a request.
-fn excused(view: &View<'_>, input: &Input<'_>, index: usize, until: At) -> bool {
-    let fresh = view
-        .starts
+/// Whether a request carries a text as a part of a message: an agent may send several inputs as one.
+fn is_within(exchange: &Exchange<'_>, text: &str) -> bool {
+    let user = |value: &&serde_json::Value| value.get("role").is_some_and(|role| role == "user");
+    let mut items = exchange
+        .history
         .iter()
-        .any(|start| !start.resumed && input.at < start.at && start.at < until);
-    let exchange = view.exchanges.iter().find(|exchange| exchange.at == until);
-    let compacted = exchange.is_some_and(|exchange| {
-        let over = exchange.over().unwrap_or(until + 2) + 1;
-        exchange.has_compaction() || view.compacted_between(input.at, over)
-    });
-    fresh || compacted || lost_in_crash(view, input, index, until) || was_told(view, input, until)
+        .enumerate()
+        .filter(|(_, value)| user(value));
+    items.any(|(place, _)| {
+        let message = exchange.item(place).map(|item| item.all_text());
+        message.is_some_and(|message| message.trim() != text && message.contains(text))
+    })
+}
+
+/// From where on no request owes an input any more: the agent began a session that continues no
+/// other.
+fn forgotten(view: &View<'_>, input: &Input<'_>) -> At {
+    let mut starts = view.starts.iter();
+    let fresh = starts.find(|start| !start.resumed && input.at < start.at);
+    fresh.map_or(view.trace.entries.len(), |start| start.at)
+}
+
+/// Whether an input may be missing from a request all the same.
+fn excused(view: &View<'_>, input: &Input<'_>, index: usize, exchange: &Exchange<'_>) -> bool {
+    // The file is read behind the request, so a compaction right before one is seen right after.
+    let over = exchange.over().unwrap_or(exchange.at + 2) + 1;
+    let torn = view.tears.iter().any(|at| input.at < *at && *at < over);
+    torn || exchange.has_compaction()
+        || view.rolled_back_between(input.at, over)
+        || view.forked_away(input.at, exchange.at)
+        || summarised(view, input, index, over)
+        || lost_in_crash(view, input, index, exchange.at)
+        || was_told(view, input, exchange.at)
+}
+
+/// Whether the history was compacted when a request had carried an input.
+fn summarised(view: &View<'_>, input: &Input<'_>, index: usize, until: At) -> bool {
+    if view.compactions.is_empty() {
+        return false;
+    }
+    let mut behind = view.exchanges.iter().filter(|exchange| exchange.at > input.at);
+    let Some(first) = behind.find(|exchange| carries(exchange, index, input.text)) else {
+        return false;
+    };
+    let next = view.compactions.partition_point(|at| *at <= first.at);
+    view.compactions.get(next).is_some_and(|at| *at < until)
 }
 
 /// Whether the agent ended behind an input, before a request had carried it.
@@ -134,7 +162,7 @@ fn lost_in_crash(view: &View<'_>, input: &Input<'_>, index: usize, until: At) ->
         return false;
     };
     let mut before = view.exchanges.iter().filter(|exchange| exchange.at < *stop);
-    !before.any(|exchange| exchange.inputs().any(|known| known == index))
+    !before.any(|exchange| carries(exchange, index, input.text))
 }
 
 /// Whether the client was told that an input was lost.
@@ -154,7 +182,7 @@ mod tests {
     use crate::testing::{
         Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, marker, user,
     };
-    use crate::trace::InputMode;
+    use crate::trace::{AgentEvent, ClientOp, InputMode, TaskKind};
 
     fn steered() -> Tracer {
         let mut t = Tracer::new();
@@ -194,6 +222,47 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "one").interrupted("t1").start("t2", "two");
         breaks("REQ-5", t.request(1, &[marker(), user("two")]));
+    }
+
+    #[test]
+    fn what_is_said_during_a_compaction_stays() {
+        let compacted = |steered: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).completed("t1");
+            t.task(TaskKind::Compact, "")
+                .reply(Some("t2"))
+                .started("t2")
+                .request(2, &[user("one")])
+                .input("wait", InputMode::Steer);
+            t.event(AgentEvent::Compacted { turn_id: None }).completed("t2");
+            let wait = steered.then(|| user("wait"));
+            let history: Vec<_> = wait.into_iter().chain([user("two")]).collect();
+            t.start("t3", "two").request(3, &history);
+            t
+        };
+        keeps("REQ-5", &compacted(true), 3);
+        assert!(breaks("REQ-5", &compacted(false)).message.contains("\"wait\""));
+    }
+
+    #[test]
+    fn a_fork_has_what_was_said_before_it_was_asked_for() {
+        let forked = |before: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).finish(1);
+            if !before {
+                t.op(ClientOp::Fork).forked("f.jsonl");
+            }
+            t.input("and two", InputMode::Steer);
+            t.request(2, &[user("one"), user("and two")]);
+            if before {
+                t.op(ClientOp::Fork).forked("f.jsonl");
+            }
+            t.kill().resume().start("t2", "three");
+            t.request(3, &[user("one"), marker(), user("three")]);
+            t
+        };
+        keeps("REQ-5", &forked(false), 2);
+        assert!(breaks("REQ-5", &forked(true)).message.contains("\"and two\""));
     }
 
     #[test]

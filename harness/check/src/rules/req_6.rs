@@ -48,13 +48,16 @@ impl Invariant for TurnHeadersEndWithTheTurn {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut owners: HashMap<(&str, &str), (usize, usize)> = HashMap::new();
+        // A sub-agent works within a turn, but its turns are its own.
+        let mut owners: HashMap<(&str, &str), (Owner, usize)> = HashMap::new();
         // The turns in which a response has begun, so that a header may have been given.
-        let mut begun: Vec<(usize, usize)> = Vec::new();
+        let mut begun: Vec<(Owner, usize)> = Vec::new();
         for (index, exchange) in view.exchanges.iter().enumerate() {
             let Some(turn) = turn_of(view, exchange) else {
                 continue;
             };
+            let beside = (!exchange.is_the_users()).then_some(exchange.conversation);
+            let turn = (turn, beside);
             findings.exercised += usize::from(!begun.is_empty());
             for name in OF_A_TURN {
                 let Some(value) = exchange.headers.get(*name) else {
@@ -78,6 +81,9 @@ impl Invariant for TurnHeadersEndWithTheTurn {
     }
 }
 
+/// A turn, and the conversation beside the user's in which it was spoken.
+type Owner = (usize, Option<usize>);
+
 fn turn_of(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
     let next = || view.turns.partition_point(|turn| turn.begun <= exchange.at);
     exchange
@@ -86,18 +92,21 @@ fn turn_of(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
         .filter(|turn| *turn < view.turns.len())
 }
 
-/// Whether a response of the turn had begun before a request was sent.
-fn given(view: &View<'_>, begun: &[(usize, usize)], turn: usize, exchange: &Exchange<'_>) -> bool {
+/// Whether the headers of a response to the turn had been sent before a request was: the header
+/// comes with them, whatever becomes of the stream.
+fn given(view: &View<'_>, begun: &[(Owner, usize)], turn: Owner, exchange: &Exchange<'_>) -> bool {
     let mut of_turn = begun.iter().filter(|(of, _)| *of == turn);
     of_turn.any(|(_, index)| {
         let earlier = &view.exchanges[*index];
-        earlier.answered().is_some_and(|at| at < exchange.at)
+        let refused = earlier.status.is_some_and(|status| status >= 400);
+        !refused && earlier.headed.is_some_and(|at| at < exchange.at)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
+    use crate::trace::{StreamEnd, What};
 
     /// A turn of two requests, the second with the header that the first response gave.
     fn routed() -> Tracer {
@@ -119,6 +128,20 @@ mod tests {
             "REQ-6",
             Tracer::new().start("t1", "hi").request(1, &[user("hi")]),
         );
+    }
+
+    #[test]
+    fn a_response_that_breaks_off_at_its_headers_has_given_its_header() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.push(What::ResponseHead {
+            exchange: 1,
+            status: 200,
+            reply: Some(1),
+            retry_after_ms: None,
+        });
+        t.stream_end(1, StreamEnd::Reset);
+        keeps("REQ-6", t.request_with(2, "a", &[user("run")]), 1);
     }
 
     #[test]

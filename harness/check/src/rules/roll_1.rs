@@ -29,6 +29,13 @@ impl Invariant for WholeLinesAreReadable {
         &[Feature::Rollout]
     }
 
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "What the harness left of a line when it tore the file may stay there, if the agent ends it \
+             with a line feed before it writes on: it can't know what is missing.",
+        ]
+    }
+
     fn exercised_when(&self) -> &'static str {
         "a rollout with at least one whole line is read"
     }
@@ -76,6 +83,20 @@ mod tests {
         t.wrote_line("x", &serde_json::json!({})).read(ReadTrigger::End);
         t.read(ReadTrigger::End);
         assert!(breaks("ROLL-1", &t).message.contains("not valid JSON"));
+    }
+
+    #[test]
+    fn a_tail_that_the_harness_tore_may_be_sealed_and_not_written_on() {
+        let torn = |behind: &str| {
+            let mut t = interrupted_tool();
+            t.kill().read(ReadTrigger::Exit).tear(5).resume();
+            t.wrote_raw(behind).wrote_line("x", &serde_json::json!({}));
+            t.read(ReadTrigger::End);
+            t
+        };
+        keeps("ROLL-1", &torn("\n"), 5);
+        assert!(breaks("ROLL-1", &torn("")).message.contains("not valid JSON"));
+        keeps("ROLL-2", &torn("\n"), 4);
     }
 
     #[test]

@@ -37,6 +37,8 @@ impl Invariant for TurnsAreBracketed {
             "A turn that was cut by a kill may lack its terminal line until the session is resumed.",
             "The terminal line of the last turn may be missing from a read that was made when its \
              terminal event came, or before: the line may follow.",
+            "A fork's rollout may end a turn that the rollout it was forked from starts.",
+            "A line that the harness tore off the file is not missed.",
         ]
     }
 
@@ -149,6 +151,9 @@ impl<'c> Brackets<'c, '_> {
     fn end(&mut self, number: usize, line: &FileLine, bracket: &Bracket) {
         let name = name(bracket);
         let Some((_, _, open)) = self.open.take() else {
+            if self.is_closed_in_a_fork(bracket) {
+                return;
+            }
             let message = format!("{name} ends on line {number} without being open");
             self.breach(&message, &[line.read_at]);
             return;
@@ -159,6 +164,17 @@ impl<'c> Brackets<'c, '_> {
             let message = format!("{name} ends on line {number}, while {open} is open");
             self.breach(&message, &[line.read_at]);
         }
+    }
+
+    /// Whether the file is that of a fork, which closes a turn that the first file starts.
+    fn is_closed_in_a_fork(&self, bracket: &Bracket) -> bool {
+        let starts = |line: &FileLine| match &line.kind {
+            LineKind::Turn(other) => other.end.is_none() && other.turn_id == bracket.turn_id,
+            _ => false,
+        };
+        let mut others = self.view.rollouts.iter();
+        let elsewhere = others.any(|other| other.path != self.file.path && other.lines.iter().any(starts));
+        elsewhere && !self.view.forks.is_empty()
     }
 
     /// Whether the turn that the file leaves open may be so.
@@ -221,7 +237,8 @@ fn check_missing(view: &View<'_>, findings: &mut Findings) {
     };
     for turn in &view.turns {
         let over = turn.ending_before(read).filter(|_| turn.started.is_some());
-        if let Some(ending) = over
+        let torn = view.last_tear(read).is_some_and(|tear| tear > turn.begun);
+        if let Some(ending) = over.filter(|_| !torn)
             && !written.contains_key(turn.id)
         {
             let message = format!("no rollout has a line that starts turn {}", turn.id);
@@ -242,7 +259,8 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, outcome};
-    use crate::trace::{AgentEvent, ClientOp, ReadTrigger::End, TurnEnd};
+    use crate::trace::ReadTrigger::{End, Exit};
+    use crate::trace::{AgentEvent, ClientOp, TurnEnd, What};
     use crate::verdict::Outcome;
 
     fn line(t: &mut Tracer, event: &str, id: Option<&str>) {
@@ -310,6 +328,35 @@ mod tests {
         t.event(AgentEvent::TurnEnded { turn_id: Some("t2".into()), end: TurnEnd::Complete });
         t.op(ClientOp::Shutdown).exit();
         assert!(breaks("ROLL-4", t.read(End)).message.contains("starts turn t2"));
+    }
+
+    #[test]
+    fn a_fork_may_end_the_turn_that_the_first_rollout_starts() {
+        let ended = |id: &str| {
+            let mut t = Tracer::new();
+            t.start("t1", "hi").read(Exit).forked("f.jsonl").kill().resume();
+            let line = json!({"type": "turn_aborted", "turn_id": id});
+            let line = json!({"timestamp": "t", "type": "event_msg", "payload": line});
+            t.push(What::Rollout {
+                trigger: End,
+                path: "f.jsonl".into(),
+                from: 0,
+                text: format!("{line}\n"),
+            });
+            t
+        };
+        keeps("ROLL-4", &ended("t1"), 1);
+        assert!(breaks("ROLL-4", &ended("t0")).message.contains("without being open"));
+    }
+
+    #[test]
+    fn what_was_torn_off_is_not_missed() {
+        let mut t = Tracer::new();
+        t.start("t0", "one").completed("t0").start("t1", "hi").completed("t1");
+        t.kill().read(Exit);
+        let last_two: usize = t.file().lines().rev().take(2).map(|line| line.len() + 1).sum();
+        t.tear(last_two).resume().start("t2", "next").completed("t2");
+        keeps("ROLL-4", t.read(End), 2);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Invariant for RecordedBeforeSent {
         let mut findings = Findings::default();
         let reads = reads(view);
         let mut known: HashSet<Held> = HashSet::new();
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(view);
         for exchange in view
             .exchanges
             .iter()
@@ -110,18 +110,34 @@ fn carried<'v>(view: &'v View<'_>, exchange: &'v Exchange<'_>) -> impl Iterator<
 }
 
 /// The items in the rollouts' lines, as far as they have been read.
-#[derive(Default)]
 struct Lines {
     held: HashSet<Held>,
-    taken: HashMap<usize, usize>,
+    /// For each file, how many of its lines were taken.
+    taken: Vec<usize>,
+    /// For each file, whether earlier lines stayed as they were: looked at once, as there are about as
+    /// many reads as requests.
+    stayed: Vec<bool>,
 }
 
 impl Lines {
-    /// Takes the lines that reads up to an entry have shown.
+    fn new(view: &View<'_>) -> Self {
+        Self {
+            held: HashSet::new(),
+            taken: vec![0; view.rollouts.len()],
+            stayed: view.rollouts.iter().map(stayed).collect(),
+        }
+    }
+
+    /// Takes the lines that reads up to an entry have shown; all, where earlier ones did not stay.
     fn take(&mut self, view: &View<'_>, at: At) {
         for (index, file) in view.rollouts.iter().enumerate() {
-            let taken = self.taken.entry(index).or_default();
-            let shown = shown(file, at);
+            let torn = file.torn.iter().filter(|line| line.read_at <= at);
+            self.held.extend(torn.filter_map(|line| line.held.clone()));
+            let shown = match self.stayed[index] {
+                true => shown(file, at),
+                false => file.lines.len(),
+            };
+            let taken = &mut self.taken[index];
             for line in file.lines.get(*taken..shown).unwrap_or_default() {
                 self.held.extend(line.held.clone());
             }
@@ -134,12 +150,19 @@ impl Lines {
     }
 }
 
-/// How many of a file's lines had been read by then; all, where earlier lines did not stay.
+/// Whether a file has only grown.
+fn stayed(file: &RolloutFile<'_>) -> bool {
+    let moved = |change: Change| {
+        matches!(
+            change,
+            Change::Rewritten { .. } | Change::Gap { .. } | Change::Outside
+        )
+    };
+    !file.reads.iter().any(|read| moved(read.change))
+}
+
+/// How many of a file's lines had been read by then.
 fn shown(file: &RolloutFile<'_>, at: At) -> usize {
-    let stayed = |change: Change| !matches!(change, Change::Rewritten { .. } | Change::Gap { .. });
-    if !file.reads.iter().all(|read| stayed(read.change)) {
-        return file.lines.len();
-    }
     let next = file.reads.partition_point(|read| read.at <= at);
     next.checked_sub(1).map_or(0, |last| file.reads[last].lines)
 }

@@ -1,7 +1,7 @@
 //! TURN-2: an interrupt ends the active turn.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, InputMode};
+use crate::trace::{Feature, InputMode, TaskKind};
 use crate::verdict::Level;
 use crate::view::{At, Ending, Interrupt, Turn, View};
 
@@ -38,7 +38,10 @@ impl Invariant for InterruptEndsTurn {
             "The turn may complete or fail if no tool was running and its last response was over \
              when the interrupt was sent, or ended within 100 ms behind it without being held at a \
              cut point: the turn had nothing left to do.",
-            "The turn may end as replaced if input that replaces it had been sent before.",
+            "A command of the user's may complete if it had ended when the interrupt was sent: its \
+             turn had nothing left to do.",
+            "The turn may end as replaced if input that replaces it had been sent before the \
+             interrupt: an agent takes its ops in order.",
             "A turn that is cut by a kill of the agent need not end.",
         ]
     }
@@ -78,18 +81,32 @@ fn legal(view: &View<'_>, index: usize, interrupt: &Interrupt<'_>, ending: Endin
         return ending.interrupted() || replaced_before(view, index, interrupt.at);
     }
     let turn = &view.turns[index];
-    response_was_over(view, turn, interrupt, ending)
-        && !tool_was_running(view, index, turn, interrupt.at)
+    let over = response_was_over(view, turn, interrupt, ending)
+        || command_was_over(view, turn, interrupt.at);
+    over && !tool_was_running(view, index, turn, interrupt.at)
 }
 
-/// Whether input that replaces the turn had been sent before an entry.
+/// Whether input that replaces the turn had been sent before an entry, be it before the client was
+/// told that the turn started.
 fn replaced_before(view: &View<'_>, index: usize, at: At) -> bool {
+    let turn = &view.turns[index];
     let sent = view.inputs.partition_point(|input| input.at < at);
-    view.inputs[..sent]
+    let first = turn.input.map_or_else(
+        || view.inputs.partition_point(|input| input.at < turn.begun),
+        |own| own + 1,
+    );
+    let behind = view.inputs.get(first..sent).unwrap_or_default();
+    let met = |active: Option<usize>| active.is_none_or(|active| active == index);
+    behind
         .iter()
-        .rev()
-        .take_while(|input| input.at > view.turns[index].begun)
-        .any(|input| input.mode == InputMode::Replace && input.active == Some(index))
+        .any(|input| input.mode == InputMode::Replace && met(input.active))
+}
+
+/// Whether the turn is a command of the user's, and that had ended when the turn was interrupted.
+fn command_was_over(view: &View<'_>, turn: &Turn<'_>, at: At) -> bool {
+    let task = turn.input.and_then(|input| view.inputs[input].task);
+    let mut calls = turn.calls.iter().map(|call| &view.calls[*call]);
+    task == Some(TaskKind::Shell) && calls.any(|call| call.ended_before(at))
 }
 
 /// Whether the last response that the turn got was over when it was interrupted, or so soon after
@@ -103,12 +120,14 @@ fn response_was_over(
     // A turn's request may arrive before the client is told that the turn started.
     let asked = turn.input.map_or(turn.begun, |input| view.inputs[input].at);
     let requests = (view.exchanges).partition_point(|exchange| exchange.at < ending.at);
-    let Some(last) = view.exchanges[..requests]
+    let mut of_turn = view.exchanges[..requests]
         .iter()
         .rev()
-        .find(|exchange| exchange.generates)
-        .filter(|exchange| exchange.at > asked)
-    else {
+        .filter(|exchange| exchange.generates)
+        .take_while(|exchange| exchange.at > asked);
+    // What a sub-agent still reads holds up no turn, unless its answer is all that the turn is for.
+    let newest = of_turn.clone().next();
+    let Some(last) = of_turn.find(|exchange| exchange.is_the_users()).or(newest) else {
         return false;
     };
     let Some(over) = last.over() else {
@@ -133,7 +152,7 @@ fn tool_was_running(view: &View<'_>, index: usize, turn: &Turn<'_>, at: At) -> b
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
-    use crate::trace::{InputMode, TurnEnd};
+    use crate::trace::{InputMode, TaskKind, TurnEnd};
 
     fn running() -> Tracer {
         let mut t = Tracer::new();
@@ -148,6 +167,41 @@ mod tests {
         t.interrupt()
             .ended(Some("t1"), TurnEnd::Aborted { reason: None });
         keeps("TURN-2", &t, 1);
+    }
+
+    #[test]
+    fn a_turn_may_be_replaced_before_its_start_is_told() {
+        let replaced = |late: bool| {
+            let mut t = Tracer::new();
+            t.input("one", InputMode::Start);
+            if !late {
+                t.input("two", InputMode::Replace);
+            }
+            t.started("t1").interrupt();
+            if late {
+                t.input("two", InputMode::Replace);
+            }
+            t.replaced("t1").started("t2");
+            t
+        };
+        keeps("TURN-2", &replaced(false), 1);
+        breaks("TURN-2", &replaced(true));
+    }
+
+    #[test]
+    fn a_command_that_had_ended_may_complete() {
+        let command = |ended: bool| {
+            let mut t = Tracer::new();
+            t.task(TaskKind::Shell, "make").started("t1");
+            t.begin("t1", "user-shell-1");
+            if ended {
+                t.end("t1", "user-shell-1", Some(0));
+            }
+            t.interrupt().completed("t1");
+            t
+        };
+        keeps("TURN-2", &command(true), 1);
+        breaks("TURN-2", &command(false));
     }
 
     #[test]
@@ -176,6 +230,18 @@ mod tests {
         let mut t = running();
         t.interrupt().finish(1).completed("t1");
         keeps("TURN-2", &t, 1);
+    }
+
+    #[test]
+    fn what_a_sub_agent_still_reads_holds_up_no_turn() {
+        let mut t = running();
+        t.request_of(1, 2, &[user("look")]);
+        t.finish(1).interrupt().disconnected(2).completed("t1");
+        keeps("TURN-2", &t, 1);
+        let mut t = running();
+        t.request_of(1, 2, &[user("look")]).finish(2);
+        t.interrupt().wait_ms(500).finish(1).completed("t1");
+        breaks("TURN-2", &t);
     }
 
     #[test]

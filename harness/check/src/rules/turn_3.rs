@@ -1,9 +1,9 @@
 //! TURN-3: a replaced turn ends before the new one starts.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AbortReason, Feature, InputMode, TurnEnd};
+use crate::trace::{AbortReason, Decision, Feature, InputMode, TurnEnd};
 use crate::verdict::Level;
-use crate::view::{At, Ending, Turn, View};
+use crate::view::{At, Ending, InterruptState, Turn, View};
 
 pub(super) struct ReplacedTurnEndsFirst;
 
@@ -34,7 +34,7 @@ impl Invariant for ReplacedTurnEndsFirst {
             "The old turn may have completed or failed before the new one starts: it finished as \
              the new input landed.",
             "The old turn may end as interrupted if an interrupt was sent before the new turn \
-             started.",
+             started, be it before the start of the old one was told, or one of its approvals was answered with \"abort\", which is one.",
         ]
     }
 
@@ -82,17 +82,46 @@ fn legal(view: &View<'_>, old: &Turn<'_>, ending: Ending<'_>, started: At) -> bo
         TurnEnd::Aborted { reason } => match reason {
             None | Some(AbortReason::Replaced) => true,
             Some(AbortReason::Interrupted) => {
-                let first = old.interrupts.first();
-                first.is_some_and(|first| view.interrupts[*first].at < started)
+                interrupted(view, old, started) || answered_with_abort(view, old, started)
             }
         },
     }
 }
 
+/// Whether the turn was interrupted before an entry, be it before the client was told that the turn
+/// started.
+fn interrupted(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool {
+    let asked = turn.input.map_or(turn.begun, |input| view.inputs[input].at);
+    let (sent, until) = (
+        view.interrupts.partition_point(|known| known.at < asked),
+        view.interrupts.partition_point(|known| known.at < before),
+    );
+    view.interrupts[sent..until]
+        .iter()
+        .any(|interrupt| match interrupt.state {
+            InterruptState::Active(met) if view.turns[met].id == turn.id => true,
+            // Ops are taken in order, so it can't have met what ran before the turn.
+            InterruptState::Active(_) | InterruptState::Early => interrupt.at < turn.begun,
+            _ => false,
+        })
+}
+
+/// Whether an approval that the turn waited for was answered with "abort" before an entry.
+fn answered_with_abort(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool {
+    let of_turn = |id: &str| {
+        let call = view.call(id).and_then(|call| call.turn);
+        call.is_some_and(|call| view.turns[call].id == turn.id)
+    };
+    view.approvals.iter().any(|approval| {
+        let meant = approval.decision == Decision::Abort && approval.at < before;
+        meant && approval.at > turn.begun && of_turn(approval.call_id)
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, is_idle, keeps, long_session};
-    use crate::trace::InputMode;
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, long_session, user};
+    use crate::trace::{Decision, InputMode};
 
     fn replacing() -> Tracer {
         let mut t = Tracer::new();
@@ -129,6 +158,36 @@ mod tests {
                 .started("t2"),
             1,
         );
+    }
+
+    #[test]
+    fn an_approval_that_is_answered_with_abort_is_an_interrupt() {
+        let answered = |decision: Decision| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]);
+            t.emit(1, call("c1")).finish(1).ask("t1", "c1");
+            t.decide("c1", decision).input("two", InputMode::Replace);
+            t.aborted("t1").started("t2");
+            t
+        };
+        keeps("TURN-3", &answered(Decision::Abort), 1);
+        breaks("TURN-3", &answered(Decision::Deny));
+    }
+
+    #[test]
+    fn an_interrupt_may_overtake_the_start_of_the_turn() {
+        let mut t = Tracer::new();
+        t.input("one", InputMode::Start).interrupt().started("t1");
+        t.input("two", InputMode::Replace).aborted("t1").started("t2");
+        keeps("TURN-3", &t, 1);
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Replace).interrupt();
+        t.replaced("t1").started("t2").input("three", InputMode::Replace);
+        keeps("TURN-3", t.aborted("t2").started("t3"), 2);
+        let mut t = Tracer::new();
+        t.interrupt().start("t1", "one");
+        t.input("two", InputMode::Replace).aborted("t1").started("t2");
+        breaks("TURN-3", &t);
     }
 
     #[test]

@@ -36,7 +36,8 @@ impl Invariant for AbortIsPrompt {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "A turn that ends of another cause behind the interrupt has ended as well.",
-            "Time for which the harness held the agent at one of its own points does not count.",
+            "Time for which the harness held the agent at one of its own points does not count, nor \
+             does time in which the client did not read.",
             "A turn that the agent's end cut is not judged, nor one for which the run ended before \
              the bound.",
         ]
@@ -88,31 +89,26 @@ impl Invariant for AbortIsPrompt {
     }
 }
 
-/// The times for which the harness held the agent at points of its own, without overlaps.
+/// The times for which the harness held the agent at points of its own, or did not read what it
+/// sent, without overlaps.
 fn held(view: &View<'_>) -> Vec<(u64, u64)> {
     let mut spans = Vec::new();
-    let mut count = 0_usize;
-    let mut since_ns = 0;
+    let (mut points, mut deaf) = (0_usize, false);
+    let mut since_ns = None;
     for entry in &view.trace.entries {
         match &entry.what {
-            What::Reached { point } if is_the_agents(point) => {
-                if count == 0 {
-                    since_ns = entry.at_ns;
-                }
-                count += 1;
-            }
-            What::Released { point } if is_the_agents(point) && count > 0 => {
-                count -= 1;
-                if count == 0 {
-                    spans.push((since_ns, entry.at_ns));
-                }
-            }
-            _ => {}
+            What::Reached { point } if is_the_agents(point) => points += 1,
+            What::Released { point } if is_the_agents(point) => points = points.saturating_sub(1),
+            What::Reading { on } => deaf = !on,
+            _ => continue,
+        }
+        if points > 0 || deaf {
+            since_ns.get_or_insert(entry.at_ns);
+        } else if let Some(since_ns) = since_ns.take() {
+            spans.push((since_ns, entry.at_ns));
         }
     }
-    if count > 0 {
-        spans.push((since_ns, view.end_ns()));
-    }
+    spans.extend(since_ns.map(|since_ns| (since_ns, view.end_ns())));
     spans
 }
 
@@ -129,6 +125,7 @@ fn overlap(spans: &[(u64, u64)], from_ns: u64, until_ns: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps};
+    use crate::trace::What;
 
     fn interrupted() -> Tracer {
         let mut t = Tracer::new();
@@ -181,6 +178,16 @@ mod tests {
         };
         keeps("TURN-6", &held("aborting"), 1);
         breaks("TURN-6", &held("delta 1 of reply 1"));
+    }
+
+    #[test]
+    fn time_in_which_nobody_reads_does_not_count() {
+        let mut t = interrupted();
+        t.push(What::Reading { on: false }).wait_ms(5000);
+        t.reached("aborting").push(What::Reading { on: true });
+        t.wait_ms(5000).released("aborting").wait_ms(1000);
+        keeps("TURN-6", t.clone().aborted("t1"), 1);
+        breaks("TURN-6", t.wait_ms(1200).aborted("t1"));
     }
 
     #[test]

@@ -47,9 +47,11 @@ impl Invariant for OneIdPerTurn {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        for turn in &view.turns {
+        for (index, turn) in view.turns.iter().enumerate() {
             findings.exercised += 1;
-            if turn.endings.is_empty() && turn.killed.is_none() && turn.exited.is_none() {
+            let cut = turn.killed.or(turn.exited).is_some();
+            let excused = cut && !outlived(view, turn) && !overtaken(view, index);
+            if turn.endings.is_empty() && !excused {
                 let (announced, message) = unterminated(turn);
                 findings.breach(view, message, &[announced]);
             }
@@ -70,6 +72,27 @@ impl Invariant for OneIdPerTurn {
         }
         findings
     }
+}
+
+/// Whether the turn within which this one was announced has ended by itself: so this one, of which
+/// that end says nothing, was no turn that the agent's end could cut.
+fn outlived(view: &View<'_>, turn: &Turn<'_>) -> bool {
+    let cut = turn.killed.or(turn.exited);
+    // One that was only announced may be waiting for its own start.
+    let around = turn.started.and(turn.under);
+    let around = around.and_then(|around| view.turns[around].ending());
+    around
+        .zip(cut)
+        .is_some_and(|(ending, cut)| ending.at > turn.begun && ending.at < cut && !ending.aborted())
+}
+
+/// Whether a later turn of the same session ran to its end while this one never started: turns run
+/// one after the other, so what ended the agent then did not cut this one.
+fn overtaken(view: &View<'_>, index: usize) -> bool {
+    let turn = &view.turns[index];
+    let mut later = view.turns[index + 1..].iter();
+    let ended = later.any(|later| later.session == turn.session && !later.endings.is_empty());
+    turn.started.is_none() && ended
 }
 
 fn unterminated(turn: &Turn<'_>) -> (At, String) {
@@ -122,6 +145,29 @@ mod tests {
         let breach = breaks("TURN-8", &t);
         assert!(breach.message.contains("announced turn ghost"));
         keeps("TURN-1", &t, 1);
+    }
+
+    #[test]
+    fn a_turn_announced_within_another_is_not_cut_by_the_agents_end() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").started("ghost").completed("t1").exit();
+        let breach = breaks("TURN-8", &t);
+        assert!(breach.message.contains("turn ghost started"));
+        keeps("TURN-8", Tracer::new().start("t1", "one").exit(), 1);
+    }
+
+    #[test]
+    fn the_end_of_the_agent_excuses_no_phantom() {
+        let announced = || {
+            let mut t = Tracer::new();
+            t.start("t1", "one").input("two", InputMode::Start);
+            t.reply(Some("ghost")).completed("t1");
+            t
+        };
+        keeps("TURN-8", announced().kill(), 2);
+        let mut t = announced();
+        t.start("t3", "three").completed("t3").kill();
+        assert!(breaks("TURN-8", &t).message.contains("announced turn ghost"));
     }
 
     #[test]

@@ -33,26 +33,33 @@ impl Invariant for ShownTextIsKept {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "Text that is shown behind the interrupt need not be kept.",
-            "Text may be gone once the history was compacted, or when the agent was killed.",
+            "Text may be gone once the history was compacted, its turn was taken back, or the agent \
+             was killed.",
+            "What was shown in the session that a fork was taken from, in a turn that began behind the \
+             request for the fork, stays there.",
+            "A summary that the model writes for a compaction is no part of the conversation.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request follows the abort of a turn that had shown text"
+        "a request follows the abort of a turn that had shown text, or a fork in the middle of one"
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        for (index, turn) in view.turns.iter().enumerate() {
-            let (Some(cut), Some(ending)) = (view.cut_at(index), turn.ending()) else {
+        for (index, cut, ended) in cuts(view) {
+            let turn = &view.turns[index];
+            if view.is_compaction(index) {
                 continue;
-            };
+            }
             let shown = shown(view, turn, cut);
-            let Some(next) = view.request_behind(ending.at).filter(|_| !shown.is_empty()) else {
+            let Some(next) = view.request_behind(ended).filter(|_| !shown.is_empty()) else {
                 continue;
             };
             let over = next.over().unwrap_or(next.at + 2) + 1;
-            let gone = next.has_compaction() || view.compacted_between(turn.begun, over);
+            let gone = next.has_compaction()
+                || view.gone_between(turn.begun, over)
+                || view.forked_away(turn.begun, next.at);
             if gone || next.lineage != turn.lineage {
                 continue;
             }
@@ -72,6 +79,19 @@ impl Invariant for ShownTextIsKept {
         }
         findings
     }
+}
+
+/// Each turn that was aborted, or is closed by a fork, with where that was asked for and done.
+fn cuts(view: &View<'_>) -> Vec<(usize, At, At)> {
+    let turns = view.turns.iter().enumerate();
+    let aborted = turns
+        .filter_map(|(index, turn)| Some((index, view.cut_at(index)?, turn.ending()?.at)));
+    let forked = view.forks.iter().filter_map(|fork| {
+        let turn = fork.turn?;
+        let ended = view.turns[turn].ending_before(fork.at).is_some();
+        (!ended).then_some((turn, fork.asked, fork.at))
+    });
+    aborted.chain(forked).collect()
 }
 
 /// The pieces of text that a turn had shown when it was cut, each with its event.
@@ -102,6 +122,7 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{Tracer, assistant, breaks, interrupted_tool, is_idle, keeps, user};
+    use crate::trace::ClientOp;
 
     /// A turn that is cut when it has shown half a sentence, and the next request.
     fn cut(kept: &[Value]) -> Tracer {
@@ -147,6 +168,19 @@ mod tests {
             t.start("t2", "next")
                 .request(1, &[user("hi"), user("next")]),
         );
+    }
+
+    #[test]
+    fn a_fork_in_mid_turn_keeps_what_was_shown() {
+        let forked = |kept: &str| {
+            let mut t = Tracer::new();
+            t.start("t1", "hi").delta("t1", "The quick").op(ClientOp::Fork);
+            t.forked("f.jsonl").kill().resume().start("t2", "next");
+            t.request(1, &[user("hi"), assistant(kept), user("next")]);
+            t
+        };
+        keeps("VIEW-3", &forked("The quick"), 1);
+        breaks("VIEW-3", &forked("The"));
     }
 
     #[test]

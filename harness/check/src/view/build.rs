@@ -1,6 +1,7 @@
 //! The one pass over a trace that makes its view.
 
 use super::View;
+use super::agents;
 use super::calls::Calls;
 use super::exchanges::Exchanges;
 use super::rollouts::{AgentState, Rollouts};
@@ -18,7 +19,9 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
         follow_turns(&mut turns, at, &entry.what);
         calls.entry(at, &entry.what, &mut turns);
         if let Some(index) = exchanges.entry(at, &entry.what, &turns) {
-            calls.request(index, &exchanges.exchanges[index]);
+            let exchange = &exchanges.exchanges[index];
+            turns.carried(exchange.inputs(), exchange.turn);
+            calls.request(index, exchange);
         }
         let agent = AgentState {
             starts: turns.starts.len(),
@@ -26,11 +29,13 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
         };
         rollouts.entry(at, &entry.what, agent);
     }
+    let sub_agents = agents::agents(trace, &turns, &exchanges.exchanges);
     View {
         trace,
         inherited: turns.starts.first().is_some_and(|start| start.resumed),
         inputs: turns.inputs,
         interrupts: turns.interrupts,
+        opens: turns.opens,
         turns: turns.turns,
         strays: turns.strays,
         late: turns.late,
@@ -39,9 +44,15 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
         calls: calls.calls,
         call_ids: calls.ids,
         approvals: calls.approvals,
+        answers: calls.answers,
+        agents: sub_agents,
         rollouts: rollouts.files,
         unreadable: rollouts.unreadable,
         compactions: rollouts.compactions,
+        tears: rollouts.tears,
+        resumptions: rollouts.resumptions,
+        forks: turns.forks,
+        rollbacks: turns.rollbacks,
         starts: turns.starts,
         kills: turns.kills,
         stops: turns.stops,
@@ -53,10 +64,18 @@ fn follow_turns<'a>(turns: &mut Turns<'a>, at: usize, what: &'a What) {
         What::Reached { point } => turns.reached(point),
         What::Released { point } => turns.released(point),
         What::Op { id, op } => turns.op(at, id, op),
-        What::OpReply { id, turn_id, error } => {
+        What::OpReply {
+            id,
+            turn_id,
+            thread_id,
+            reason,
+            error,
+        } => {
             let answer = OpAnswer {
                 at,
                 turn_id: turn_id.as_deref(),
+                thread_id: thread_id.as_deref(),
+                reason: *reason,
                 error: error.as_deref(),
             };
             turns.op_reply(at, id, answer);

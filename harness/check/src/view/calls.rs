@@ -40,6 +40,17 @@ pub struct Approval<'a> {
     pub decision: Decision,
 }
 
+/// The user's answer to a question.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// The op.
+    pub at: At,
+    /// The call that asked.
+    pub call_id: &'a str,
+    /// The answer.
+    pub text: &'a str,
+}
+
 /// A call.
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -54,6 +65,8 @@ pub struct Call<'a> {
     pub conversation: Option<usize>,
     /// Where the user was asked whether it may run.
     pub asked: Option<At>,
+    /// Where the user was asked its questions.
+    pub questioned: Option<At>,
     /// Where its tool began.
     pub begun: Option<At>,
     /// Where its tool ended, each time that the agent said so.
@@ -79,6 +92,7 @@ pub(super) struct Calls<'a> {
     pub(super) calls: Vec<Call<'a>>,
     pub(super) ids: HashMap<&'a str, usize>,
     pub(super) approvals: Vec<Approval<'a>>,
+    pub(super) answers: Vec<Answer<'a>>,
     /// The conversation of each exchange.
     conversations: HashMap<usize, usize>,
     newest: Option<usize>,
@@ -106,6 +120,10 @@ impl<'a> Calls<'a> {
                 call_id,
                 decision: *decision,
             }),
+            What::Op {
+                op: ClientOp::Answer { call_id, text },
+                ..
+            } => self.answers.push(Answer { at, call_id, text }),
             _ => {}
         }
     }
@@ -159,8 +177,18 @@ impl<'a> Calls<'a> {
         }
     }
 
-    fn event(&mut self, at: At, event: &'a AgentEvent, turns: &mut Turns<'a>) {
+    /// Takes an event. What a sub-agent's tool does is of the turn that started the sub-agent; what
+    /// it asks is not asked by an event that is merely forwarded.
+    fn event(&mut self, at: At, told: &'a AgentEvent, turns: &mut Turns<'a>) {
+        let event = match told {
+            AgentEvent::SubAgentEvent { event, .. } => match event.as_ref() {
+                AgentEvent::ApprovalRequest { .. } | AgentEvent::Question { .. } => return,
+                event => event,
+            },
+            event => event,
+        };
         let (AgentEvent::ApprovalRequest { call_id, .. }
+        | AgentEvent::Question { call_id, .. }
         | AgentEvent::CallBegin { call_id, .. }
         | AgentEvent::CallOutput { call_id, .. }
         | AgentEvent::CallEnd { call_id, .. }) = event
@@ -181,11 +209,12 @@ impl<'a> Calls<'a> {
             _ => {
                 let first = match event {
                     AgentEvent::ApprovalRequest { .. } => &mut call.asked,
+                    AgentEvent::Question { .. } => &mut call.questioned,
                     _ => &mut call.begun,
                 };
                 first.get_or_insert(at);
                 // The event knows better than the moment at which the call was emitted.
-                if let Some(turn) = turns.named(event)
+                if let Some(turn) = turns.named(told)
                     && call.turn != Some(turn)
                 {
                     call.turn = Some(turn);
@@ -211,6 +240,7 @@ impl<'a> Calls<'a> {
             added: None,
             conversation,
             asked: None,
+            questioned: None,
             begun: None,
             endings: Vec::new(),
             shown: Vec::new(),

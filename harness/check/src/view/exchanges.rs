@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cutpoint_protocol::pairing::{self, Fault};
+use cutpoint_protocol::pairing::{self, Fault, Side};
 use cutpoint_protocol::{Item, ItemKind, marker};
 use serde_json::Value;
 
@@ -71,6 +71,10 @@ pub struct Exchange<'a> {
     pub refused: Option<At>,
     /// The HTTP status.
     pub status: Option<u16>,
+    /// Where the response's headers were sent.
+    pub headed: Option<At>,
+    /// How long the server asked to be left alone.
+    pub retry_after_ms: Option<u64>,
     /// Where the response's first event, `response.created`, was sent.
     pub created: Option<At>,
     /// The events that were sent whole.
@@ -233,6 +237,8 @@ impl<'a> Exchanges<'a> {
             lineage: turns.lineage(),
             refused: None,
             status: None,
+            headed: None,
+            retry_after_ms: None,
             created: None,
             sent: Vec::new(),
             terminal: None,
@@ -251,7 +257,15 @@ fn note(exchange: &mut Exchange<'_>, at: At, what: &What) {
         What::Refused { .. } | What::Unscripted { .. } => {
             exchange.refused.get_or_insert(at);
         }
-        What::ResponseHead { status, .. } => exchange.status = Some(*status),
+        What::ResponseHead {
+            status,
+            retry_after_ms,
+            ..
+        } => {
+            exchange.status = Some(*status);
+            exchange.headed.get_or_insert(at);
+            exchange.retry_after_ms = *retry_after_ms;
+        }
         What::ResponseBody { .. } => {
             exchange.body.get_or_insert(at);
         }
@@ -362,17 +376,25 @@ fn plain_text(message: &Value) -> Option<&str> {
 
 /// What is wrong with the pairing of a history.
 fn faults(history: &[&Value]) -> Vec<Fault> {
-    let pairing = |value: &&Value| {
-        let kind = value.get("type")?.as_str()?;
-        if !kind.ends_with("_call") && !kind.ends_with("_output") {
-            return None;
-        }
-        let names = ["type", "call_id", "id"].into_iter();
-        let fields = names.filter_map(|name| Some((name.to_owned(), value.get(name)?.clone())));
-        Item::from_value(Value::Object(fields.collect())).ok()
+    pairing::faults_between(history.iter().filter_map(|value| side(value)))
+}
+
+/// What a value is to the pairing, with its call id; `None` for what is neither a call nor an output,
+/// `Some(None)` for those that the API answers itself.
+fn side(value: &Value) -> Option<Option<(Side, Option<&str>)>> {
+    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    let name = text("type")?;
+    if !name.ends_with("_call") && !name.ends_with("_output") {
+        return None;
+    }
+    let Some(kind) = ItemKind::from_name(name) else {
+        return Some(None);
     };
-    let items: Vec<Item> = history.iter().filter_map(pairing).collect();
-    pairing::faults(&items)
+    let call = kind.call_kind().map(Side::Call);
+    let side = call.or_else(|| kind.output_kind().map(Side::Output));
+    // As in `Item::call_id`: such an output may have its call's id in `id` alone.
+    let own = || text("id").filter(|_| kind == ItemKind::LocalShellCallOutput);
+    Some(side.map(|side| (side, text("call_id").or_else(own))))
 }
 
 /// Finds the inputs that a history's user messages carry, in order.

@@ -3,7 +3,7 @@
 //! A history is cut into regions at the user messages that carry an input. What stands behind such
 //! a message, up to the next one of another turn, is that turn's; so are the markers there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::exchanges::{Exchange, Role};
 use super::turns::{Ending, InterruptState, Turn};
@@ -19,7 +19,8 @@ pub struct Region {
     pub lost: Vec<usize>,
     /// The places of its markers in the history.
     pub markers: Vec<usize>,
-    /// The place of the last call, output or message of the model in it.
+    /// The place of the last call or message of the model in it, or of the last output for a call
+    /// in it.
     pub last_item: Option<usize>,
     /// The fewest markers that it may have.
     pub min: usize,
@@ -58,8 +59,10 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
         is_first: true,
         ..Region::default()
     };
-    let mut regions = Vec::new();
+    let mut regions: Vec<Region> = Vec::new();
     let mut seen = HashSet::new();
+    // The number of each call's region: an output belongs to its call's turn, wherever it stands.
+    let mut calls = HashMap::new();
     for (place, role) in exchange.roles.iter().enumerate() {
         match role {
             Role::User(Some(input)) => {
@@ -71,7 +74,15 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
                 }
             }
             Role::Marker => region.markers.push(place),
-            Role::Call(..) | Role::Output(_) | Role::Assistant => region.last_item = Some(place),
+            Role::Call(id, _) => {
+                calls.insert(*id, regions.len());
+                region.last_item = Some(place);
+            }
+            Role::Output(id) => {
+                let own = calls.get(id).and_then(|own| regions.get_mut(*own));
+                own.unwrap_or(&mut region).last_item = Some(place);
+            }
+            Role::Assistant => region.last_item = Some(place),
             Role::User(None) | Role::Compaction | Role::Other => {}
         }
     }
@@ -96,7 +107,14 @@ fn give_lost_turns(view: &View<'_>, exchange: &Exchange<'_>, regions: &mut [Regi
         if let Some((_, own)) = found.next_if(|(known, _)| *known == index) {
             region = own;
             while found.next_if(|(known, _)| *known == index).is_some() {}
-        } else if turn.lineage == exchange.lineage && !turn.phantom(&view.turns) {
+        } else if turn.lineage == exchange.lineage
+            && !turn.phantom(&view.turns)
+            && !view.forked_away(
+                turn.input.map_or(turn.begun, |input| view.inputs[input].at),
+                exchange.at,
+            )
+            && turn.rolled_back.is_none_or(|at| at > exchange.at)
+        {
             regions[region].lost.push(index);
         }
     }
@@ -123,6 +141,9 @@ fn count(view: &View<'_>, exchange: &Exchange<'_>, region: &mut Region, index: u
     }
     // A turn that was cut by a kill or a crash may be closed as interrupted on resume.
     may_have_one |= turn.killed.or(turn.exited).is_some();
+    // A turn that ran when the conversation was forked is interrupted in the fork, however it ends.
+    let mut forks = view.forks.iter();
+    may_have_one |= forks.any(|fork| fork.turn == Some(index) && fork.at < exchange.at);
     // Without its input there is no telling where it stands; a turn that was only announced by a
     // reply may not have been recorded at all.
     may_have_one |= lost && turn.started.is_none();
@@ -141,9 +162,7 @@ fn marker_may_be_gone(
 ) -> bool {
     // The file is read behind the request, so a compaction right before one is seen right after.
     let read = exchange.over().unwrap_or(exchange.at + 2);
-    turn.killed.is_some()
-        || exchange.has_compaction()
-        || view.compacted_between(ending.at, read + 1)
+    turn.killed.is_some() || exchange.has_compaction() || view.gone_between(ending.at, read + 1)
 }
 
 /// Interrupts that met no turn behind a turn's end, before a request.

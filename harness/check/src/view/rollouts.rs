@@ -7,7 +7,8 @@ use cutpoint_protocol::{Item, marker};
 use serde_json::Value;
 
 use super::At;
-use crate::trace::{ReadTrigger, What};
+use super::past::Resumption;
+use crate::trace::{AgentEvent, ReadTrigger, What};
 
 /// What a whole line of a rollout is to the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub enum LineKind {
     Marker,
     /// The note that the history was compacted.
     Compacted,
+    /// The note that turns were taken out of the history.
+    RolledBack,
+    /// What a tear left of a line, with a line feed that the agent put behind it.
+    Sealed,
     /// Any other line.
     Other,
 }
@@ -127,6 +132,10 @@ pub struct RolloutFile<'a> {
     pub lines: Vec<FileLine>,
     /// Lines that were found bad, with their number in the file, also if they are gone by now.
     pub bad: Vec<(usize, FileLine)>,
+    /// The lines that the harness tore, in part or as a whole.
+    pub torn: Vec<FileLine>,
+    /// Where the rest of a torn line begins and ends, in bytes.
+    stump: Option<(usize, usize)>,
     content: String,
     /// The length of the whole lines in bytes.
     whole: usize,
@@ -143,7 +152,13 @@ pub(super) struct Rollouts<'a> {
     pub(super) files: Vec<RolloutFile<'a>>,
     pub(super) unreadable: Vec<Unreadable<'a>>,
     pub(super) compactions: Vec<At>,
+    pub(super) tears: Vec<At>,
+    pub(super) resumptions: Vec<Resumption>,
     by_path: HashMap<&'a str, usize>,
+    /// The file that was read or torn last: the one that a session is continued from.
+    newest: Option<usize>,
+    /// Whether the session goes on in a fork, whose rollout nobody has read.
+    forked: bool,
 }
 
 /// What a read has to know of the agent.
@@ -169,6 +184,19 @@ impl<'a> Rollouts<'a> {
                     self.compactions.push(at);
                 }
             }
+            What::Event {
+                event: AgentEvent::Compacted { .. },
+                ..
+            } => self.compactions.push(at),
+            What::Event {
+                event: AgentEvent::Forked { .. },
+                ..
+            } => self.forked = true,
+            What::Torn { path, bytes } => {
+                self.file(path).tear(at, *bytes);
+                self.tears.push(at);
+            }
+            What::AgentStarted { resumed: true, .. } => self.resumed(at),
             What::RolloutUnreadable { trigger, error, .. } => {
                 self.unreadable.push(Unreadable { at, trigger, error });
             }
@@ -184,6 +212,8 @@ impl<'a> Rollouts<'a> {
                 reads: Vec::new(),
                 lines: Vec::new(),
                 bad: Vec::new(),
+                torn: Vec::new(),
+                stump: None,
                 content: String::new(),
                 whole: 0,
                 markers: 0,
@@ -192,7 +222,39 @@ impl<'a> Rollouts<'a> {
             });
             files.len() - 1
         });
+        self.newest = Some(index);
         &mut files[index]
+    }
+
+    fn resumed(&mut self, at: At) {
+        let is_fork = std::mem::take(&mut self.forked);
+        let Some(file) = self.newest.map(|newest| &self.files[newest]) else {
+            return;
+        };
+        if is_fork {
+            return;
+        }
+        let replaces =
+            |line: &FileLine| matches!(line.kind, LineKind::Compacted | LineKind::RolledBack);
+        let first = file
+            .lines
+            .iter()
+            .rposition(replaces)
+            .map_or(0, |last| last + 1);
+        let held = file.lines[first..]
+            .iter()
+            .filter_map(|line| line.held.clone());
+        let last = file
+            .reads
+            .last()
+            .filter(|read| read.change == Change::Outside);
+        self.resumptions.push(Resumption {
+            at,
+            held: held.collect(),
+            torn: last
+                .map(|read| read.at)
+                .filter(|at| self.tears.last() == Some(at)),
+        });
     }
 }
 
@@ -224,6 +286,30 @@ impl<'a> RolloutFile<'a> {
         (self.starts, self.down) = (agent.starts, agent.down);
         let new = self.lines.get(parsed..).unwrap_or_default();
         new.iter().any(|line| line.kind == LineKind::Compacted)
+    }
+
+    /// Takes what the harness cut off the file's end. That is as good as a read: the rest is known.
+    fn tear(&mut self, at: At, bytes: u64) {
+        let left = self.content.len() as u64;
+        let mut left = usize::try_from(left.saturating_sub(bytes)).unwrap_or(0);
+        while !self.content.is_char_boundary(left) {
+            left -= 1;
+        }
+        self.content.truncate(left);
+        let whole = self.lines.partition_point(|line| line.end <= left);
+        self.torn.extend(self.lines.drain(whole..));
+        self.whole = self.lines.last().map_or(0, |line| line.end);
+        self.stump = (self.whole < left).then_some((self.whole, left));
+        let is_marker = |line: &&FileLine| line.kind == LineKind::Marker;
+        self.markers = self.lines.iter().filter(is_marker).count();
+        self.reads.push(Read {
+            at,
+            trigger: &ReadTrigger::Exit,
+            change: Change::Outside,
+            length: left,
+            lines: self.lines.len(),
+            markers: self.markers,
+        });
     }
 
     fn change(&self, from: u64, text: &str, agent: AgentState) -> Change {
@@ -285,7 +371,11 @@ impl<'a> RolloutFile<'a> {
     fn parse_new(&mut self, at: At) {
         while let Some(length) = self.content[self.whole..].find('\n') {
             let text = &self.content[self.whole..self.whole + length];
-            let line = read_line(text, at, self.whole + length + 1);
+            let mut line = read_line(text, at, self.whole + length + 1);
+            let is_stump = self.stump == Some((self.whole, self.whole + length));
+            if is_stump && matches!(line.kind, LineKind::Bad(_)) {
+                line.kind = LineKind::Sealed;
+            }
             self.whole = line.end;
             self.markers += usize::from(line.kind == LineKind::Marker);
             if matches!(line.kind, LineKind::Bad(_)) {
@@ -354,7 +444,8 @@ fn kind(line: &RolloutLine) -> LineKind {
             turn_id,
             end: Some(end),
         }),
-        Content::Compacted => LineKind::Compacted,
+        Content::Compacted(_) => LineKind::Compacted,
+        Content::RolledBack(_) => LineKind::RolledBack,
         _ => LineKind::Other,
     }
 }

@@ -1,19 +1,25 @@
 //! Turns, the ops that begin and interrupt them, and the events that end them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::At;
-use crate::trace::{AbortReason, AgentEvent, ClientOp, InputMode, TurnEnd};
+use super::past::{Fork, Rollback};
+use crate::ids::canonical;
+use crate::trace::{AbortReason, AgentEvent, ClientOp, InputMode, TaskKind, TurnEnd};
 
 /// A user input.
 #[derive(Debug)]
 pub struct Input<'a> {
     /// The op.
     pub at: At,
-    /// The text, without white space around it.
+    /// The text, without white space around it: a command line for a command; empty for other tasks.
     pub text: &'a str,
     /// What it was meant to do.
     pub mode: InputMode,
+    /// The work that it asks for, if that is no turn with the model.
+    pub task: Option<TaskKind>,
+    /// The id that the caller wants its turn to have.
+    pub wanted_id: Option<&'a str>,
     /// The agent's answers to the op.
     pub answers: Vec<OpAnswer<'a>>,
     /// The turn that it began or joined, as an index into the view's turns.
@@ -43,8 +49,23 @@ pub struct OpAnswer<'a> {
     pub at: At,
     /// The turn that it names.
     pub turn_id: Option<&'a str>,
+    /// The conversation that it names.
+    pub thread_id: Option<&'a str>,
+    /// Why the turn was aborted, as it tells.
+    pub reason: Option<AbortReason>,
     /// Why the op was refused.
     pub error: Option<&'a str>,
+}
+
+/// A request for one more conversation, under an id of the caller's.
+#[derive(Debug)]
+pub struct Open<'a> {
+    /// The op.
+    pub at: At,
+    /// The id that the caller wants the conversation to have.
+    pub wanted_id: &'a str,
+    /// The agent's answers to the op.
+    pub answers: Vec<OpAnswer<'a>>,
 }
 
 /// What an interrupt met.
@@ -147,6 +168,8 @@ pub struct Turn<'a> {
     pub under: Option<usize>,
     /// The calls that belong to it, as indexes into the view's calls.
     pub calls: Vec<usize>,
+    /// The event that says it was taken out of the history.
+    pub rolled_back: Option<At>,
 }
 
 impl<'a> Turn<'a> {
@@ -207,6 +230,7 @@ pub struct SessionStart {
 enum OpRef {
     Input(usize),
     Interrupt(usize),
+    Open(usize),
 }
 
 /// Follows turns through a trace.
@@ -215,12 +239,19 @@ pub(super) struct Turns<'a> {
     pub(super) turns: Vec<Turn<'a>>,
     pub(super) inputs: Vec<Input<'a>>,
     pub(super) interrupts: Vec<Interrupt<'a>>,
+    pub(super) opens: Vec<Open<'a>>,
     pub(super) strays: Vec<Stray<'a>>,
     pub(super) late: Vec<Late>,
     pub(super) aborts: Vec<At>,
     pub(super) starts: Vec<SessionStart>,
     pub(super) kills: Vec<At>,
     pub(super) stops: Vec<At>,
+    pub(super) forks: Vec<Fork>,
+    pub(super) rollbacks: Vec<Rollback>,
+    /// Where a fork was asked for, and the turn that was active.
+    pub(super) fork_asked: Option<(At, Option<usize>)>,
+    /// Where it was asked that turns be taken back.
+    pub(super) rollback_asked: Option<At>,
     /// The inputs of each text, in order.
     pub(super) by_text: HashMap<&'a str, Vec<usize>>,
     /// The newest turn of each id: some agents count their turns from 0 in each session.
@@ -228,7 +259,9 @@ pub(super) struct Turns<'a> {
     ops: HashMap<&'a str, OpRef>,
     active: Vec<usize>,
     /// Inputs that began no turn yet.
-    pending: Vec<usize>,
+    pub(super) pending: Vec<usize>,
+    /// Inputs of which the agent has told that it took them.
+    pub(super) told: HashSet<usize>,
     held: HashMap<&'a str, usize>,
     /// Whether ids in events can be trusted to name turns.
     ids: bool,
@@ -286,27 +319,66 @@ impl<'a> Turns<'a> {
 
     pub(super) fn op(&mut self, at: At, id: &'a str, op: &'a ClientOp) {
         match op {
-            ClientOp::Input { text, mode } => self.input(at, id, text.trim(), *mode),
+            ClientOp::Input {
+                text,
+                mode,
+                turn_id,
+            } => {
+                let input = self.input(at, id, *mode);
+                self.inputs[input].text = text.trim();
+                self.inputs[input].wanted_id = turn_id.as_deref();
+                self.by_text.entry(text.trim()).or_default().push(input);
+            }
+            ClientOp::Task { task, text } => {
+                let input = self.input(at, id, InputMode::Replace);
+                self.inputs[input].task = Some(*task);
+                if *task == TaskKind::Shell {
+                    self.inputs[input].text = text.trim();
+                }
+            }
+            ClientOp::Fork => self.fork_asked(at),
             ClientOp::Interrupt { turn_id } => self.interrupt(at, id, turn_id.as_deref()),
             ClientOp::Shutdown => self.shutdown = true,
+            ClientOp::Open { thread_id } => {
+                self.ops.insert(id, OpRef::Open(self.opens.len()));
+                self.opens.push(Open {
+                    at,
+                    wanted_id: thread_id,
+                    answers: Vec::new(),
+                });
+            }
+            ClientOp::Rollback { .. } => self.rollback_asked = Some(at),
             ClientOp::Approval { .. } | ClientOp::Answer { .. } => {}
         }
     }
 
-    fn input(&mut self, at: At, id: &'a str, text: &'a str, mode: InputMode) {
+    fn input(&mut self, at: At, id: &'a str, mode: InputMode) -> usize {
         let input = self.inputs.len();
         self.inputs.push(Input {
             at,
-            text,
+            text: "",
             mode,
+            task: None,
+            wanted_id: None,
             answers: Vec::new(),
             turn: None,
             active: self.active(),
             begins: false,
         });
-        self.by_text.entry(text).or_default().push(input);
         self.ops.insert(id, OpRef::Input(input));
         self.pending.push(input);
+        input
+    }
+
+    /// A request of a turn carries these inputs. One that was sent before the turn was announced has
+    /// joined it.
+    pub(super) fn carried(&mut self, inputs: impl Iterator<Item = usize>, turn: Option<usize>) {
+        for input in inputs {
+            let known = &mut self.inputs[input];
+            if known.owner().is_none() {
+                known.active = turn;
+            }
+        }
     }
 
     fn interrupt(&mut self, at: At, id: &'a str, named: Option<&'a str>) {
@@ -340,8 +412,8 @@ impl<'a> Turns<'a> {
         };
         match named {
             None => InterruptState::Active(newest),
-            Some(id) => match self.by_id.get(id) {
-                Some(turn) if self.active.contains(turn) => InterruptState::Active(*turn),
+            Some(id) => match self.by_any_spelling(id) {
+                Some(turn) if self.active.contains(&turn) => InterruptState::Active(turn),
                 _ => InterruptState::Misnamed,
             },
         }
@@ -353,6 +425,7 @@ impl<'a> Turns<'a> {
                 self.interrupts[*interrupt].answers.push(answer);
             }
             Some(OpRef::Input(input)) => self.input_reply(at, *input, answer),
+            Some(OpRef::Open(open)) => self.opens[*open].answers.push(answer),
             None => {}
         }
     }
@@ -361,6 +434,10 @@ impl<'a> Turns<'a> {
         self.inputs[input].answers.push(answer);
         if answer.error.is_some() {
             self.pending.retain(|pending| *pending != input);
+            // Its text in a request is that of another input, sent again once it was refused.
+            if let Some(inputs) = self.by_text.get_mut(self.inputs[input].text) {
+                inputs.retain(|known| *known != input);
+            }
             return;
         }
         let Some(id) = answer.turn_id else {
@@ -390,6 +467,17 @@ impl<'a> Turns<'a> {
                 }
                 self.ended(turn_id.as_deref(), Ending { at, end });
             }
+            AgentEvent::Forked { .. } => self.forked(at),
+            AgentEvent::RolledBack { turns } => self.rolled_back(at, *turns),
+            AgentEvent::UserMessage {
+                turn_id: Some(id),
+                text,
+            } => {
+                if let Some(turn) = self.by_id.get(id.as_str()).copied() {
+                    self.note_late(at, turn);
+                    self.took(turn, text.trim());
+                }
+            }
             other => {
                 if let Some(turn) = self.named(other) {
                     self.note_late(at, turn);
@@ -401,6 +489,13 @@ impl<'a> Turns<'a> {
     /// The turn that an event names.
     pub(super) fn named(&self, event: &AgentEvent) -> Option<usize> {
         event.turn_id().and_then(|id| self.by_id.get(id)).copied()
+    }
+
+    /// The turn that a caller names, who may spell its id in another way.
+    fn by_any_spelling(&self, id: &str) -> Option<usize> {
+        let known = self.by_id.get(id);
+        let respelled = || canonical(id).and_then(|id| self.by_id.get(id.as_str()));
+        known.or_else(respelled).copied()
     }
 
     fn note_late(&mut self, at: At, turn: usize) {
@@ -458,6 +553,7 @@ impl<'a> Turns<'a> {
             lineage: self.lineage,
             under: self.active(),
             calls: Vec::new(),
+            rolled_back: None,
         });
         self.by_id.insert(id, turn);
         self.active.push(turn);
@@ -465,7 +561,7 @@ impl<'a> Turns<'a> {
         turn
     }
 
-    fn link(&mut self, turn: usize, input: usize) {
+    pub(super) fn link(&mut self, turn: usize, input: usize) {
         self.turns[turn].input = Some(input);
         let cause = &mut self.inputs[input];
         cause.turn = Some(turn);
@@ -557,7 +653,7 @@ fn begins_for_sure(input: &Input<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::InterruptState;
-    use crate::testing::Tracer;
+    use crate::testing::{Tracer, user};
     use crate::trace::{ClientOp, InputMode, TurnEnd};
     use crate::view::View;
 
@@ -572,6 +668,19 @@ mod tests {
         let owners: Vec<_> = view.inputs.iter().map(super::Input::owner).collect();
         assert_eq!(owners, [Some(0), Some(0), Some(1)]);
         assert_eq!(view.turns[1].input, Some(2));
+    }
+
+    #[test]
+    fn input_that_overtook_the_announcement_of_its_turn_belongs_to_it() {
+        let mut t = Tracer::new();
+        t.input("one", InputMode::Start);
+        t.input("two", InputMode::Steer).started("t1");
+        t.request(1, &[user("one"), user("two")]).finish(1);
+        t.completed("t1");
+        let trace = t.trace();
+        let view = View::new(&trace);
+        let owners: Vec<_> = view.inputs.iter().map(super::Input::owner).collect();
+        assert_eq!(owners, [Some(0), Some(0)]);
     }
 
     #[test]

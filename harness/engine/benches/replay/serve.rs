@@ -166,12 +166,14 @@ fn case(events: usize, pace: Pace, traced: bool) -> CaseConfig {
     recording.exchanges.push(Exchange::bare(1, response));
     CaseConfig {
         script: Script::Recording(Arc::new(recording)),
+        asides: Vec::new(),
         gates: Vec::new(),
         tracer: traced.then(|| Arc::new(Tracer::default())),
         on_request: None,
         asks_approval: false,
         timed: false,
         pace,
+        fallback: None,
     }
 }
 

@@ -31,6 +31,11 @@ pub trait Inbox: Send + Sync + 'static {
     fn notification(&self, method: &str, params: &Value, raw: &Raw<'_>);
     /// A request of the peer, to be answered with [`Client::answer`].
     fn request(&self, id: &Value, method: &str, params: &Value, raw: &Raw<'_>);
+    /// A reply to a request that nobody made, or that was answered before.
+    fn stray_reply(&self, id: &Value, reply: Result<Value, RpcError>, text: String) {
+        let _ = (id, reply);
+        self.garbage(text);
+    }
     /// A line that is no message.
     fn garbage(&self, text: String);
     /// The peer closed its output.
@@ -87,7 +92,8 @@ impl Client {
         self.close.cancel();
     }
 
-    /// Sends a request; `on_reply` is called by the reader, before it reads anything further.
+    /// Sends a request; `on_reply` is called by the reader, before it reads anything further. Gives
+    /// the request's id.
     ///
     /// # Errors
     /// If the peer is gone, or has not read for long.
@@ -96,14 +102,14 @@ impl Client {
         method: &str,
         params: &Value,
         on_reply: impl FnOnce(Result<Value, RpcError>) + Send + 'static,
-    ) -> Result<(), AgentError> {
+    ) -> Result<u64, AgentError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         lock(&self.pending).insert(id, Box::new(on_reply));
         let sent = self.send(&json!({"id": id, "method": method, "params": params}));
         if sent.is_err() {
             lock(&self.pending).remove(&id);
         }
-        sent
+        sent.map(|()| id)
     }
 
     /// Sends a request and waits for its result.
@@ -192,7 +198,7 @@ async fn read(stdout: impl AsyncRead + Unpin, pending: Pending, inbox: Arc<dyn I
                 let waiting = id.as_u64().and_then(|id| lock(&pending).remove(&id));
                 match waiting {
                     Some(on_reply) => on_reply(reply_of(&message)),
-                    None => inbox.garbage(lines.shown()),
+                    None => inbox.stray_reply(id, reply_of(&message), lines.shown()),
                 }
             }
             (None, None) => inbox.garbage(lines.shown()),

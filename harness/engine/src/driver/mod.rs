@@ -1,6 +1,7 @@
 //! Drivers: how an agent is started, spoken to, and observed. One file per kind.
 
 pub mod codex;
+pub mod front;
 pub mod jsonrpc;
 pub mod points;
 pub mod reference;
@@ -8,7 +9,7 @@ pub mod stdio;
 
 mod child;
 mod lines;
-mod queue_events;
+pub(crate) mod queue_events;
 mod store_log;
 
 use std::collections::BTreeSet;
@@ -19,9 +20,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cutpoint_check::trace::{AgentInfo, ClientOp, Process};
 use cutpoint_scenario::ast::Capability;
+use tokio::sync::watch;
 
 use self::points::Points;
+use crate::lab::Lab;
 use crate::rollout::RolloutReader;
+use crate::screen::Screen;
 use crate::tracer::Tracer;
 
 /// How long an agent may take to start unless told otherwise. Released versions of Codex take up to
@@ -61,6 +65,8 @@ pub struct CaseEnv {
     pub rollout: Arc<RolloutReader>,
     /// A directory of the case's own.
     pub dir: PathBuf,
+    /// The world around the agent, if that is not the real one.
+    pub lab: Option<Lab>,
     /// What the scenario needs of the agent.
     pub needs: BTreeSet<Capability>,
     /// The session needs a process of its own, because the scenario ends it.
@@ -69,18 +75,50 @@ pub struct CaseEnv {
     pub seed: u64,
     /// Named points of the agent at which it is to be held.
     pub points: Arc<Points>,
+    /// Whether the agent's events are read; who reads them waits while they are not.
+    pub reading: Arc<Reading>,
+    /// What a person sees of the session, where that is known.
+    pub screen: Arc<Screen>,
     /// Upper bound of each single wait.
     pub limit: Duration,
+}
+
+/// Whether a client reads the agent's events.
+#[derive(Debug)]
+pub struct Reading(watch::Sender<bool>);
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self(watch::Sender::new(true))
+    }
+}
+
+impl Reading {
+    /// Stops, or goes on.
+    pub fn set(&self, on: bool) {
+        self.0.send_replace(on);
+    }
+
+    /// Returns when the client reads.
+    pub async fn wanted(&self) {
+        // The sender lives in `self`, so the channel can't be closed.
+        let _ = self.0.subscribe().wait_for(|on| *on).await;
+    }
 }
 
 /// A kind of agent.
 #[async_trait]
 pub trait Driver: Send + Sync {
-    /// Who is driven, and how.
-    fn info(&self) -> AgentInfo;
+    /// Who is driven, and how, for a scenario that needs this of the agent.
+    fn info(&self, needs: &BTreeSet<Capability>) -> AgentInfo;
 
     /// What scenarios may need of it.
     fn capabilities(&self) -> BTreeSet<Capability>;
+
+    /// The first thing that a scenario needs and the agent cannot do.
+    fn lacks(&self, needs: &BTreeSet<Capability>) -> Option<Capability> {
+        needs.difference(&self.capabilities()).next().copied()
+    }
 
     /// Starts a session. From here on everything that is observed goes to the case's trace.
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError>;
@@ -100,6 +138,10 @@ pub trait Session: Send {
 
     /// Starts the agent again and continues the session from its rollout.
     async fn resume(&mut self) -> Result<(), AgentError>;
+
+    /// Copies the conversation into a session of its own and goes on with that one. What the first
+    /// one does from here on is not observed.
+    async fn fork(&mut self, id: &str) -> Result<(), AgentError>;
 
     /// Ends the session in good order; afterwards nothing more of it is observed.
     async fn finish(&mut self) -> Result<(), AgentError>;

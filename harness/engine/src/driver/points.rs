@@ -3,26 +3,99 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cutpoint_scenario::ast::CutPoint;
+use cutpoint_check::trace::{ClientOp, Decision, What};
+use cutpoint_scenario::ast::{CutPoint, Drop as DropKind};
+use tokio::sync::watch;
 
+use crate::observe;
+use crate::server::cut::Streams;
 use crate::server::gate::Gate;
 use crate::tracer::Tracer;
 
 /// The reference agent's point inside the grace period of an abort.
 pub const GRACE_POINT: &str = "abort.grace";
 
-/// Gates at named points of an agent, each for its n-th passing.
-#[derive(Debug, Default)]
+/// What is done by itself as a point is passed.
+#[derive(Debug, Clone)]
+pub enum Deed {
+    /// A message is sent to the agent.
+    Send(ClientOp),
+    /// Whichever approval waits is answered; nothing is done where none does.
+    Decide(Decision),
+    /// Whichever question waits is answered; nothing is done where none does.
+    Answer(String),
+    /// The connections of the streams that are being sent end; nothing is done where none is.
+    Drop(DropKind),
+    /// The agent is asked to end, and the client goes on behind the step.
+    Shutdown,
+    /// The agent is killed, and the client goes on behind the step.
+    Kill,
+}
+
+/// A step that is done by itself as a point is passed.
+#[derive(Debug, Clone)]
+pub struct Injection {
+    /// The point's label.
+    pub label: String,
+    /// Which time it is passed, counted from 1.
+    pub nth: usize,
+    /// How many turns the agent's other tasks have before it is done.
+    pub yields: usize,
+    /// The step's number.
+    pub number: usize,
+    /// What is done.
+    pub deed: Deed,
+    /// The step, as the trace shows it.
+    pub step: What,
+}
+
+/// How a session is reached from within its own points.
+pub struct Reach {
+    /// Sends an op to the agent.
+    pub send: Send,
+    /// Kills the agent: none of its tasks runs on.
+    pub kill: Box<dyn Fn() + std::marker::Send + Sync>,
+}
+
+/// Sends an op to the agent.
+pub type Send = Box<dyn Fn(String, ClientOp) -> Hold + std::marker::Send + Sync>;
+
+type Hold = Pin<Box<dyn Future<Output = ()> + std::marker::Send>>;
+
+/// Gates and injections at named points of an agent, each for its n-th passing.
 pub struct Points {
     gates: Vec<(String, usize, Arc<Gate>)>,
-    passed: Mutex<HashMap<&'static str, usize>>,
+    injections: Vec<Injection>,
+    world: Arc<World>,
+    passed: Mutex<Passed>,
+}
+
+/// What injections work on.
+struct World {
+    tracer: Arc<Tracer>,
+    streams: Arc<Streams>,
+    reach: Mutex<Option<Arc<Reach>>>,
+    /// The number of the step that has ended the agent by itself last; 0 if none has.
+    ended: watch::Sender<usize>,
+}
+
+/// The points that were passed.
+#[derive(Debug, Default)]
+struct Passed {
+    counts: HashMap<&'static str, usize>,
+    order: Vec<&'static str>,
 }
 
 impl Points {
     /// Gates for those of the cut points that are points of the agent.
-    pub fn new<'a>(points: impl IntoIterator<Item = &'a CutPoint>, tracer: &Arc<Tracer>) -> Self {
+    pub fn new<'a>(
+        points: impl IntoIterator<Item = &'a CutPoint>,
+        injections: Vec<Injection>,
+        tracer: &Arc<Tracer>,
+        streams: &Arc<Streams>,
+    ) -> Self {
         let gate = |point: &CutPoint| {
             let (label, nth) = match point {
                 CutPoint::Point { label, nth } => (label.clone(), *nth),
@@ -31,10 +104,47 @@ impl Points {
             };
             Some((label, nth, Gate::new(point.clone(), Some(tracer.clone()))))
         };
+        let world = World {
+            tracer: tracer.clone(),
+            streams: streams.clone(),
+            reach: Mutex::default(),
+            ended: watch::Sender::new(0),
+        };
         Self {
             gates: points.into_iter().filter_map(gate).collect(),
+            injections,
+            world: Arc::new(world),
             passed: Mutex::default(),
         }
+    }
+
+    /// Tells how injections reach the agent.
+    pub fn set_reach(&self, reach: Reach) {
+        *lock(&self.world.reach) = Some(Arc::new(reach));
+    }
+
+    /// From here on injections reach nobody.
+    pub fn forget_reach(&self) {
+        *lock(&self.world.reach) = None;
+    }
+
+    /// Returns when a step that is no earlier than that one has ended the agent by itself; gives its
+    /// number.
+    pub async fn ended(&self, number: usize) -> usize {
+        let mut ended = self.world.ended.subscribe();
+        loop {
+            let by = *ended.borrow_and_update();
+            if by >= number {
+                return by;
+            }
+            // The sender lives in `self`, so the channel can't be closed.
+            let _ = ended.changed().await;
+        }
+    }
+
+    /// The points that were passed, in order.
+    pub fn passed(&self) -> Vec<&'static str> {
+        lock(&self.passed).order.clone()
     }
 
     /// The gate at that cut point.
@@ -51,14 +161,23 @@ impl Points {
     }
 
     /// Called when the agent passes a point; gives what it has to wait for there.
-    pub fn pass(&self, label: &'static str) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        if self.gates.is_empty() {
-            return None;
+    pub fn pass(&self, label: &'static str) -> Option<Hold> {
+        let count = {
+            let mut passed = lock(&self.passed);
+            passed.order.push(label);
+            let count = passed.counts.entry(label).or_default();
+            *count += 1;
+            *count
+        };
+        let mut killed = false;
+        for injection in &self.injections {
+            if injection.label == label && injection.nth == count {
+                killed |= self.inject(injection.clone());
+            }
         }
-        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = passed.entry(label).or_default();
-        *count += 1;
-        let count = *count;
+        if killed {
+            return Some(Box::pin(std::future::pending()));
+        }
         let (_, _, gate) = self
             .gates
             .iter()
@@ -68,4 +187,93 @@ impl Points {
             poll_fn(|context| gate.poll(None, context)).await;
         }))
     }
+
+    /// Does it by a task of its own, so that the agent is not held meanwhile; but what is to die at
+    /// the point does not come beyond it. Says whether the agent was killed here.
+    fn inject(&self, injection: Injection) -> bool {
+        if injection.yields == 0 && matches!(injection.deed, Deed::Kill) {
+            return self.world.kill(injection);
+        }
+        let world = self.world.clone();
+        tokio::spawn(async move {
+            for _ in 0..injection.yields {
+                tokio::task::yield_now().await;
+            }
+            world.act(injection).await;
+        });
+        false
+    }
+}
+
+impl World {
+    async fn act(&self, injection: Injection) {
+        let deed = match &injection.deed {
+            Deed::Kill => {
+                self.kill(injection);
+                return;
+            }
+            Deed::Drop(kind) => {
+                if self.streams.any() {
+                    self.tracer.record(injection.step);
+                    self.streams.cut(*kind);
+                }
+                return;
+            }
+            Deed::Send(op) => Some(op.clone()),
+            Deed::Shutdown => (!self.is_behind(&injection)).then_some(ClientOp::Shutdown),
+            Deed::Decide(decision) => {
+                let waits = self.tracer.with(0, observe::waiting_approval);
+                waits.map(|call_id| ClientOp::Approval {
+                    call_id,
+                    decision: *decision,
+                })
+            }
+            Deed::Answer(text) => {
+                let waits = self.tracer.with(0, observe::waiting_question);
+                waits.map(|call_id| ClientOp::Answer {
+                    call_id,
+                    text: text.clone(),
+                })
+            }
+        };
+        let reach = lock(&self.reach).clone();
+        let (Some(op), Some(reach)) = (deed, reach) else {
+            return;
+        };
+        let id = format!("step-{}", injection.number);
+        let sent = What::Op {
+            id: id.clone(),
+            op: op.clone(),
+        };
+        self.tracer.record_many([injection.step, sent]);
+        (reach.send)(id, op).await;
+        if matches!(injection.deed, Deed::Shutdown) {
+            self.ended.send_replace(injection.number);
+        }
+    }
+
+    /// Whether the client is behind the step already, because one that stands later has ended the
+    /// agent: nobody would see to it that the session goes on.
+    fn is_behind(&self, injection: &Injection) -> bool {
+        *self.ended.borrow() > injection.number
+    }
+
+    /// Says whether there was an agent to kill.
+    fn kill(&self, injection: Injection) -> bool {
+        if self.is_behind(&injection) {
+            return false;
+        }
+        let Some(reach) = lock(&self.reach).take() else {
+            return false;
+        };
+        self.tracer.record_many([injection.step, What::AgentKilled]);
+        (reach.kill)();
+        self.ended.send_replace(injection.number);
+        true
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one step, so a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

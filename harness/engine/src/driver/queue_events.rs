@@ -4,11 +4,16 @@ use cutpoint_check::trace::{AbortReason, AgentEvent, ReadTrigger, TurnEnd, What}
 use cutpoint_protocol::session::{self, Event, EventMsg};
 use serde_json::Value;
 
-use crate::rollout::RolloutReader;
-use crate::tracer::Tracer;
+use crate::driver::CaseEnv;
 
-/// Records an event; one that ends a turn together with the rollout at this very moment.
-pub(super) fn record(event: &Event, tracer: &Tracer, rollout: &RolloutReader) {
+/// Records an event, and what a person sees of it; one that ends a turn together with the rollout
+/// at this very moment.
+pub(super) fn record(event: &Event, env: &CaseEnv) {
+    env.screen
+        .observe(event, &env.tracer, || record_event(event, env));
+}
+
+fn record_event(event: &Event, env: &CaseEnv) {
     let meaning = meaning(&event.msg);
     let raw = serde_json::to_value(event).unwrap_or(Value::Null);
     let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
@@ -18,13 +23,15 @@ pub(super) fn record(event: &Event, tracer: &Tracer, rollout: &RolloutReader) {
         raw,
     };
     if ended {
-        rollout.record_with(what, ReadTrigger::TurnEnded { turn_id });
+        env.rollout
+            .record_with(what, ReadTrigger::TurnEnded { turn_id });
     } else {
-        tracer.record(what);
+        env.tracer.record(what);
     }
 }
 
-fn meaning(msg: &EventMsg) -> AgentEvent {
+/// What an event means.
+pub fn meaning(msg: &EventMsg) -> AgentEvent {
     let turn_id = msg.turn_id().map(str::to_owned);
     match msg.clone() {
         EventMsg::TurnStarted { turn_id } => AgentEvent::TurnStarted { turn_id },
@@ -49,6 +56,10 @@ fn meaning(msg: &EventMsg) -> AgentEvent {
             end: TurnEnd::Failed { message },
         },
         EventMsg::AgentMessageDelta { delta, .. } => AgentEvent::TextDelta {
+            turn_id,
+            text: delta,
+        },
+        EventMsg::AgentReasoningDelta { delta, .. } => AgentEvent::ReasoningDelta {
             turn_id,
             text: delta,
         },
@@ -86,18 +97,55 @@ fn meaning(msg: &EventMsg) -> AgentEvent {
         EventMsg::ExecApprovalRequest { call_id, .. } => {
             AgentEvent::ApprovalRequest { turn_id, call_id }
         }
+        EventMsg::ApplyPatchApprovalRequest { call_id, .. } => {
+            AgentEvent::ApprovalRequest { turn_id, call_id }
+        }
+        EventMsg::UserInputRequest {
+            call_id, questions, ..
+        } => AgentEvent::Question {
+            turn_id,
+            call_id,
+            questions,
+        },
+        EventMsg::UserMessage { message, .. } => AgentEvent::UserMessage {
+            turn_id,
+            text: message,
+        },
+        EventMsg::SubAgentStarted {
+            agent_id,
+            task,
+            one_shot,
+            ..
+        } => AgentEvent::SubAgentStarted {
+            turn_id,
+            agent_id,
+            task,
+            one_shot,
+        },
+        EventMsg::SubAgentEnded { agent_id, end, .. } => AgentEvent::SubAgentEnded {
+            turn_id,
+            agent_id,
+            how: end.as_str().to_owned(),
+        },
+        EventMsg::SubAgentEvent { agent_id, msg, .. } => AgentEvent::SubAgentEvent {
+            turn_id,
+            agent_id,
+            event: Box::new(meaning(&msg)),
+        },
+        EventMsg::ContextCompacted { .. } => AgentEvent::Compacted { turn_id },
+        EventMsg::Forked { rollout_path, .. } => AgentEvent::Forked { path: rollout_path },
+        EventMsg::RolledBack { turns } => AgentEvent::RolledBack { turns },
         EventMsg::BackgroundEvent { message } => AgentEvent::Background { message },
         EventMsg::StreamError { message, .. } | EventMsg::Error { message } => {
             AgentEvent::Error { turn_id, message }
         }
         EventMsg::ShutdownComplete => AgentEvent::ShutdownComplete,
-        EventMsg::SessionConfigured { .. }
-        | EventMsg::AgentReasoningDelta { .. }
-        | EventMsg::TokenCount { .. }
-        | EventMsg::Unknown(_) => AgentEvent::Other {
-            turn_id,
-            name: name_of(msg),
-        },
+        EventMsg::SessionConfigured { .. } | EventMsg::TokenCount { .. } | EventMsg::Unknown(_) => {
+            AgentEvent::Other {
+                turn_id,
+                name: name_of(msg),
+            }
+        }
     }
 }
 

@@ -5,24 +5,30 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_agent::{
-    Config, Defect, DefectSet, Endpoint, HistoryMode, Parts, Probe, Session as Agent,
+    Config, Defect, DefectSet, Endpoint, HistoryMode, Parts, Probe, Session as Agent, Submitter,
 };
 use cutpoint_check::trace::{
-    AgentEvent, AgentInfo, ClientOp, Decision, Feature, InputMode, Process, ReadTrigger, What,
+    AgentEvent, AgentInfo, ClientOp, Decision, Feature, InputMode, Process, ReadTrigger, TaskKind,
+    What,
 };
 use cutpoint_protocol::session::{self, Event, InputItem, Op, Submission};
 use cutpoint_scenario::ast::Capability;
 use tokio::task::JoinHandle;
 
-use super::points::Points;
+use super::front::{self, FrontSession, How};
+use super::points::{self, Reach};
 use super::store_log::LoggedStore;
 use super::{AgentError, CaseEnv, Driver, Session, queue_events};
+use crate::lab;
 use crate::process::{self, Belongs};
-use crate::rollout::RolloutReader;
 use crate::tracer::Tracer;
+
+/// How long an agent that hung already may take to end: a scenario waits out its limit once.
+const HUNG_LIMIT: Duration = Duration::from_millis(500);
 
 /// What can be observed of the reference agent.
 pub(super) fn features() -> BTreeSet<Feature> {
@@ -34,6 +40,8 @@ pub(super) fn features() -> BTreeSet<Feature> {
         Feature::CallEvents,
         Feature::Replace,
         Feature::TurnHeaders,
+        Feature::Transcript,
+        Feature::SubAgents,
     ])
 }
 
@@ -50,31 +58,117 @@ pub(super) fn capabilities() -> BTreeSet<Capability> {
         Capability::ServerHistory,
         Capability::ShownOutput,
         Capability::Approvals,
+        Capability::Transcript,
+        Capability::UserShell,
+        Capability::Compact,
+        Capability::Fork,
+        Capability::Rollback,
+        Capability::Patches,
+        Capability::Questions,
+        Capability::SubAgents,
+        Capability::Review,
+        Capability::SlowClient,
+        Capability::JsonRpc,
     ])
 }
 
 /// The op of the queue protocol; `None` if it has none.
 pub(super) fn queue_op(op: &ClientOp) -> Option<Op> {
-    Some(match op {
-        ClientOp::Input { text, mode } => {
-            let items = vec![InputItem::Text { text: text.clone() }];
+    Some(match op.clone() {
+        ClientOp::Input {
+            text,
+            mode,
+            turn_id,
+        } => {
+            let items = vec![InputItem::Text { text }];
             match mode {
-                InputMode::Start | InputMode::Steer => Op::UserInput { items },
-                InputMode::Replace => Op::UserTurn { items },
+                InputMode::Start | InputMode::Steer => Op::UserInput { items, turn_id },
+                InputMode::Replace => Op::UserTurn { items, turn_id },
             }
         }
+        ClientOp::Task { task, text } => match task {
+            TaskKind::Shell => Op::UserShell { command: text },
+            TaskKind::Review => Op::Review { prompt: text },
+            TaskKind::Compact => Op::Compact,
+        },
         ClientOp::Interrupt { .. } => Op::Interrupt,
         ClientOp::Approval { call_id, decision } => Op::ExecApproval {
-            call_id: call_id.clone(),
+            call_id,
             decision: match decision {
                 Decision::Approve => session::Decision::Approved,
                 Decision::Deny => session::Decision::Denied,
                 Decision::Abort => session::Decision::Abort,
             },
         },
-        ClientOp::Answer { .. } => return None,
+        ClientOp::Answer { call_id, text } => Op::UserInputAnswer {
+            call_id,
+            answers: vec![text],
+        },
+        ClientOp::Fork => Op::Fork,
+        ClientOp::Rollback { turns } => Op::Rollback { turns },
+        ClientOp::Open { .. } => return None,
         ClientOp::Shutdown => Op::Shutdown,
     })
+}
+
+/// How the agent is set up for a case.
+pub(super) fn config(env: &CaseEnv, defects: DefectSet) -> Result<Config, AgentError> {
+    let (cwd, rollouts) = (env.dir.join("work"), env.dir.join("rollouts"));
+    if env.lab.is_none() {
+        for directory in [&cwd, &rollouts] {
+            std::fs::create_dir_all(directory).map_err(not_started)?;
+        }
+    }
+    let endpoint = Endpoint::parse(&env.base_url).map_err(not_started)?;
+    let mut config = Config::new(endpoint, rollouts, cwd);
+    config.epoch = env.lab.as_ref().map(|_| lab::epoch());
+    config.seed = env.seed;
+    config.defects = defects;
+    if env.needs.contains(&Capability::ServerHistory) {
+        config.history = HistoryMode::Server;
+    }
+    Ok(config)
+}
+
+/// What the agent works with in a case: writes to its rollouts are seen as they return.
+pub(super) fn parts(
+    env: &CaseEnv,
+    config: &Config,
+    probe: Arc<dyn Probe>,
+) -> Result<Parts, AgentError> {
+    let mut parts = match &env.lab {
+        Some(lab) => lab.parts(config.endpoint.clone()),
+        None => Parts::real(config).map_err(not_started)?,
+    };
+    parts.store = Arc::new(LoggedStore::new(
+        parts.store,
+        env.tracer.clone(),
+        env.points.clone(),
+    ));
+    parts.probe = Some(probe);
+    Ok(parts)
+}
+
+fn not_started(error: impl std::error::Error) -> AgentError {
+    AgentError::Start(error.to_string())
+}
+
+/// Waits until the session tells where its fork is.
+pub(super) async fn fork_of(env: &CaseEnv, seen: usize) -> Result<PathBuf, AgentError> {
+    let forked = |what: &What| match what {
+        What::Event {
+            event: AgentEvent::Forked { path },
+            ..
+        } => Some(PathBuf::from(path)),
+        _ => None,
+    };
+    match env.tracer.wait(seen, env.limit, forked).await {
+        Ok((_, path)) => Ok(path),
+        Err(_) => Err(AgentError::TimedOut {
+            what: "fork the conversation".to_owned(),
+            limit: env.limit,
+        }),
+    }
 }
 
 /// The driver.
@@ -92,14 +186,18 @@ impl ReferenceDriver {
 
 #[async_trait]
 impl Driver for ReferenceDriver {
-    fn info(&self) -> AgentInfo {
-        let mut features = features();
+    fn info(&self, needs: &BTreeSet<Capability>) -> AgentInfo {
+        let (driver, mut features) = if needs.contains(&Capability::JsonRpc) {
+            (front::NAME, front::features())
+        } else {
+            ("in-process", features())
+        };
         // What another process stores can't be seen as it returns.
         features.insert(Feature::StoreLog);
         AgentInfo {
             name: "reference".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            driver: "in-process".to_owned(),
+            driver: driver.to_owned(),
             features,
             defects: self
                 .defects
@@ -113,8 +211,22 @@ impl Driver for ReferenceDriver {
         capabilities()
     }
 
+    fn lacks(&self, needs: &BTreeSet<Capability>) -> Option<Capability> {
+        let mut can = self.capabilities();
+        if needs.contains(&Capability::JsonRpc) {
+            let mut through = front::capabilities();
+            // The agent is in this process, whichever way it is spoken to.
+            through.insert(Capability::Points);
+            can.retain(|capability| through.contains(capability));
+        }
+        needs.difference(&can).next().copied()
+    }
+
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
         let defects = self.defects.iter().copied().collect();
+        if env.needs.contains(&Capability::JsonRpc) {
+            return FrontSession::start(env, How::InProcess(defects)).await;
+        }
         let running = Running::start(&env, defects, None).await?;
         Ok(Box::new(ReferenceSession {
             env,
@@ -139,19 +251,15 @@ struct Running {
 }
 
 /// Sees events at the very moment they enter the event queue, and holds the agent at its points.
-struct Watch {
-    tracer: Arc<Tracer>,
-    rollout: Arc<RolloutReader>,
-    points: Arc<Points>,
-}
+struct Watch(CaseEnv);
 
 impl Probe for Watch {
     fn emitted(&self, event: &Event) {
-        queue_events::record(event, &self.tracer, &self.rollout);
+        queue_events::record(event, &self.0);
     }
 
     fn point(&self, label: &'static str) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        self.points.pass(label)
+        self.0.points.pass(label)
     }
 }
 
@@ -161,34 +269,29 @@ impl Running {
         defects: DefectSet,
         resume: Option<PathBuf>,
     ) -> Result<Self, AgentError> {
-        let (cwd, rollouts) = (env.dir.join("work"), env.dir.join("rollouts"));
-        let failed = |error: std::io::Error| AgentError::Start(error.to_string());
-        for directory in [&cwd, &rollouts] {
-            std::fs::create_dir_all(directory).map_err(failed)?;
-        }
-        let endpoint =
-            Endpoint::parse(&env.base_url).map_err(|error| AgentError::Start(error.to_string()))?;
-        let mut config = Config::new(endpoint, rollouts, cwd);
-        config.seed = env.seed;
-        config.defects = defects;
-        if env.needs.contains(&Capability::ServerHistory) {
-            config.history = HistoryMode::Server;
-        }
+        let mut config = config(env, defects)?;
         let resumed = resume.is_some();
         config.resume = resume;
-        let mut parts = Parts::real(&config).map_err(failed)?;
-        parts.store = Arc::new(LoggedStore::new(parts.store, env.tracer.clone()));
-        parts.probe = Some(Arc::new(Watch {
-            tracer: env.tracer.clone(),
-            rollout: env.rollout.clone(),
-            points: env.points.clone(),
-        }));
+        let parts = parts(env, &config, Arc::new(Watch(env.clone())))?;
+        env.screen.open(defects);
         env.tracer.record(What::AgentStarted { pid: None, resumed });
-        let (agent, mut events) = Agent::start(config, parts)
-            .await
-            .map_err(|error| AgentError::Start(error.to_string()))?;
+        env.points.forget_reach();
+        let (agent, mut events) = Agent::start(config, parts).await.map_err(not_started)?;
         env.rollout.set_path(agent.rollout_path());
-        let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
+        let killer = agent.killer();
+        env.points.set_reach(Reach {
+            send: client(agent.submitter(), env.tracer.clone()),
+            kill: Box::new(move || killer.kill()),
+        });
+        let reading = env.reading.clone();
+        let drain = tokio::spawn(async move {
+            loop {
+                reading.wanted().await;
+                if events.recv().await.is_none() {
+                    return;
+                }
+            }
+        });
         Ok(Self { agent, drain })
     }
 
@@ -197,7 +300,36 @@ impl Running {
     }
 }
 
+/// How injected ops reach a session.
+fn client(submitter: Submitter, tracer: Arc<Tracer>) -> points::Send {
+    Box::new(move |id, op| {
+        let (submitter, tracer) = (submitter.clone(), tracer.clone());
+        Box::pin(async move {
+            let Some(op) = queue_op(&op) else { return };
+            let submission = Submission { id: id.clone(), op };
+            if let Err(closed) = submitter.submit(submission).await {
+                // Nobody took it: a client whose agent is gone knows that.
+                tracer.record(What::OpReply {
+                    id,
+                    turn_id: None,
+                    thread_id: None,
+                    reason: None,
+                    error: Some(closed.to_string()),
+                });
+            }
+        })
+    })
+}
+
 impl ReferenceSession {
+    fn end_limit(&self) -> Duration {
+        let ran_out = |what: &What| matches!(what, What::TimedOut { .. }).then_some(());
+        match self.env.tracer.find(0, ran_out) {
+            Some(_) => self.env.limit.min(HUNG_LIMIT),
+            None => self.env.limit,
+        }
+    }
+
     async fn end(&mut self) -> Result<(), AgentError> {
         let Some(running) = self.running.take() else {
             return Ok(());
@@ -207,7 +339,7 @@ impl ReferenceSession {
             id: "shutdown".to_owned(),
             op: Op::Shutdown,
         };
-        let seen = self.env.tracer.len();
+        let (seen, limit) = (self.env.tracer.len(), self.end_limit());
         let ended = |what: &What| {
             matches!(
                 what,
@@ -220,16 +352,11 @@ impl ReferenceSession {
         };
         // A closed queue means that the session has ended already.
         let waited = match agent.submit(submission).await {
-            Ok(()) => self
-                .env
-                .tracer
-                .wait(seen, self.env.limit, ended)
-                .await
-                .map(|_| ()),
+            Ok(()) => self.env.tracer.wait(seen, limit, ended).await.map(|_| ()),
             Err(_) => Ok(()),
         };
         agent.kill();
-        let _ = tokio::time::timeout(self.env.limit, drain).await;
+        let _ = tokio::time::timeout(limit, drain).await;
         self.env.rollout.read(ReadTrigger::Exit);
         let exited = What::AgentExited {
             code: None,
@@ -239,7 +366,7 @@ impl ReferenceSession {
         self.env.tracer.record(exited);
         waited.map_err(|_| AgentError::TimedOut {
             what: "shut down".to_owned(),
-            limit: self.env.limit,
+            limit,
         })
     }
 }
@@ -282,6 +409,16 @@ impl Session for ReferenceSession {
         Ok(())
     }
 
+    async fn fork(&mut self, id: &str) -> Result<(), AgentError> {
+        let seen = self.env.tracer.len();
+        self.submit(id, &ClientOp::Fork).await?;
+        let path = fork_of(&self.env, seen).await?;
+        self.env.tracer.record(What::AgentKilled);
+        self.kill().await?;
+        self.rollout = path;
+        self.resume().await
+    }
+
     async fn finish(&mut self) -> Result<(), AgentError> {
         self.end().await
     }
@@ -291,7 +428,10 @@ impl Session for ReferenceSession {
     }
 
     fn processes(&self) -> Vec<Process> {
-        process::find(&Belongs::Case(self.env.dir.clone()))
+        match &self.env.lab {
+            Some(lab) => lab.tools.processes(),
+            None => process::find(&Belongs::Case(self.env.dir.clone())),
+        }
     }
 
     fn begins_after_spawn(&self) -> bool {

@@ -2,13 +2,15 @@
 //! `{"id","op"}` in, `{"id","msg"}` out.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutpoint_check::trace::{AgentInfo, ClientOp, Process, ReadTrigger, What};
+use cutpoint_agent::{Defect, DefectSet};
+use cutpoint_check::trace::{AgentInfo, ClientOp, Feature, Process, ReadTrigger, What};
 use cutpoint_protocol::session::{Event, EventMsg, Submission};
 use cutpoint_scenario::ast::Capability;
 use tokio::io::AsyncWriteExt;
@@ -16,6 +18,7 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use super::child::{AgentProcess, END_PATIENCE, EXIT_PATIENCE};
+use super::front::FrontDriver;
 use super::lines::{Budget, GarbageLog, JsonLines, Line};
 use super::{AgentError, CaseEnv, Driver, START_LIMIT, Session, queue_events, reference};
 use crate::process::{self, Belongs, RUN_VARIABLE};
@@ -29,10 +32,17 @@ pub struct StdioCommand {
     pub arguments: Vec<String>,
 }
 
+/// The name by which the reference agent is driven.
+const REFERENCE: &str = "reference";
+
 /// The driver.
 pub struct StdioDriver {
     command: StdioCommand,
+    /// Drives the same agent where a scenario needs its JSON-RPC front.
+    front: Option<FrontDriver>,
     info: AgentInfo,
+    /// The planted defects of the agent's view. Only the reference agent's view is known.
+    view: Option<DefectSet>,
     mark: String,
     start_limit: Duration,
 }
@@ -40,19 +50,35 @@ pub struct StdioDriver {
 impl StdioDriver {
     /// A driver for that program. `mark` is put into the environment of all it starts.
     pub fn new(command: StdioCommand, name: &str, defects: Vec<String>, mark: &str) -> Self {
+        let planted = defects
+            .iter()
+            .filter_map(|defect| defect.parse::<Defect>().ok());
+        let view = (name == REFERENCE).then(|| planted.collect());
+        let mut features = reference::features();
+        if view.is_none() {
+            features.remove(&Feature::Transcript);
+        }
         let info = AgentInfo {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             driver: "stdio".to_owned(),
-            features: reference::features(),
+            features,
             defects,
         };
         Self {
             command,
+            front: None,
             info,
+            view,
             mark: mark.to_owned(),
             start_limit: START_LIMIT,
         }
+    }
+
+    /// Uses another driver of the same agent where a scenario needs its JSON-RPC front.
+    pub fn front(self, front: FrontDriver) -> Self {
+        let front = Some(front);
+        Self { front, ..self }
     }
 
     /// Bounds how long the agent may take to start.
@@ -64,29 +90,50 @@ impl StdioDriver {
     }
 }
 
+impl StdioDriver {
+    fn front_for(&self, needs: &BTreeSet<Capability>) -> Option<&FrontDriver> {
+        let front = self.front.as_ref();
+        front.filter(|_| needs.contains(&Capability::JsonRpc))
+    }
+}
+
 #[async_trait]
 impl Driver for StdioDriver {
-    fn info(&self) -> AgentInfo {
-        self.info.clone()
+    fn info(&self, needs: &BTreeSet<Capability>) -> AgentInfo {
+        match self.front_for(needs) {
+            Some(front) => front.info(needs),
+            None => self.info.clone(),
+        }
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
         let mut all = reference::capabilities();
         // Another process can't be held at its own points.
         all.remove(&Capability::Points);
+        if self.view.is_none() {
+            all.remove(&Capability::Transcript);
+        }
+        if self.front.is_none() {
+            all.remove(&Capability::JsonRpc);
+        }
         all
     }
 
+    fn lacks(&self, needs: &BTreeSet<Capability>) -> Option<Capability> {
+        let mut can = self.capabilities();
+        if needs.contains(&Capability::JsonRpc) {
+            can.retain(|capability| super::front::capabilities().contains(capability));
+        }
+        needs.difference(&can).next().copied()
+    }
+
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
-        let mut command = self.command.clone();
-        command.arguments.extend(
-            self.info
-                .defects
-                .iter()
-                .flat_map(|defect| ["--defect".to_owned(), defect.clone()]),
-        );
+        if let Some(front) = self.front_for(&env.needs) {
+            return front.start(env).await;
+        }
         let how = How {
-            command,
+            command: self.command.with_defects(&self.info.defects),
+            view: self.view,
             mark: self.mark.clone(),
             start_limit: self.start_limit,
         };
@@ -96,10 +143,55 @@ impl Driver for StdioDriver {
 }
 
 /// How the process of a session is started, each time.
-struct How {
-    command: StdioCommand,
-    mark: String,
-    start_limit: Duration,
+#[derive(Debug, Clone)]
+pub(super) struct How {
+    pub(super) command: StdioCommand,
+    /// The planted defects of the agent's view, if that is known.
+    pub(super) view: Option<DefectSet>,
+    /// What is put into the environment of all that is started.
+    pub(super) mark: String,
+    pub(super) start_limit: Duration,
+}
+
+impl StdioCommand {
+    /// The same with planted defects switched on.
+    pub(super) fn with_defects(&self, defects: &[String]) -> Self {
+        let mut command = self.clone();
+        let options = defects
+            .iter()
+            .flat_map(|defect| ["--defect".to_owned(), defect.clone()]);
+        command.arguments.extend(options);
+        command
+    }
+}
+
+impl How {
+    /// Starts the process for a case, with options besides.
+    pub(super) fn spawn(
+        &self,
+        env: &CaseEnv,
+        options: &[&OsStr],
+    ) -> Result<(Arc<AgentProcess>, ChildStdin, ChildStdout), AgentError> {
+        let program = &self.command.program;
+        let (cwd, rollouts) = (env.dir.join("work"), env.dir.join("rollouts"));
+        for directory in [&cwd, &rollouts] {
+            let made = std::fs::create_dir_all(directory);
+            made.map_err(|error| AgentError::Start(format!("{}: {error}", directory.display())))?;
+        }
+        let mut command = Command::new(program);
+        command
+            .args(&self.command.arguments)
+            .args(["--base-url", &env.base_url, "--seed", &env.seed.to_string()])
+            .arg("--rollout-dir")
+            .arg(&rollouts);
+        if env.needs.contains(&Capability::ServerHistory) {
+            command.arg("--server-history");
+        }
+        command.args(options);
+        command.env(RUN_VARIABLE, &self.mark).current_dir(&cwd);
+        AgentProcess::spawn(&mut command)
+            .map_err(|error| AgentError::Start(format!("{}: {error}", program.display())))
+    }
 }
 
 struct StdioSession {
@@ -119,32 +211,17 @@ struct Running {
 
 impl Running {
     async fn start(how: &How, env: &CaseEnv, resume: Option<&Path>) -> Result<Self, AgentError> {
-        let program = &how.command.program;
-        let failed =
-            |error: std::io::Error| AgentError::Start(format!("{}: {error}", program.display()));
-        let (cwd, rollouts) = (env.dir.join("work"), env.dir.join("rollouts"));
-        for directory in [&cwd, &rollouts] {
-            let made = std::fs::create_dir_all(directory);
-            made.map_err(|error| AgentError::Start(format!("{}: {error}", directory.display())))?;
-        }
-        let mut command = Command::new(program);
-        command
-            .args(&how.command.arguments)
-            .args(["--base-url", &env.base_url, "--seed", &env.seed.to_string()])
-            .arg("--rollout-dir")
-            .arg(&rollouts);
-        if env.needs.contains(&Capability::ServerHistory) {
-            command.arg("--server-history");
-        }
-        if let Some(path) = resume {
-            command.arg("--resume").arg(path);
-        }
-        command.env(RUN_VARIABLE, &how.mark).current_dir(&cwd);
-        let (process, stdin, stdout) = AgentProcess::spawn(&mut command).map_err(failed)?;
+        let options = resume.map_or(vec![], |path| {
+            vec![OsStr::new("--resume"), path.as_os_str()]
+        });
+        let (process, stdin, stdout) = how.spawn(env, &options)?;
         env.tracer.record(What::AgentStarted {
             pid: process.pid(),
             resumed: resume.is_some(),
         });
+        if let Some(defects) = how.view {
+            env.screen.open(defects);
+        }
         let expected_end = Arc::new(AtomicBool::new(false));
         let seen = env.tracer.len();
         let reader = tokio::spawn(read(
@@ -256,6 +333,7 @@ async fn read(
         tokio::time::sleep(EXIT_PATIENCE).await;
     };
     tokio::select! {
+        biased;
         () = messages => {}
         () = outlived => {}
     }
@@ -277,7 +355,11 @@ async fn read(
 async fn read_messages(lines: &mut JsonLines<ChildStdout>, env: &CaseEnv, process: &AgentProcess) {
     let mut garbage = GarbageLog::default();
     let mut budget = Budget::default();
-    while let Some(line) = lines.next().await {
+    loop {
+        env.reading.wanted().await;
+        let Some(line) = lines.next().await else {
+            return;
+        };
         let message = match line {
             Line::Message(message) => message,
             Line::Garbage(text) => {
@@ -293,7 +375,7 @@ async fn read_messages(lines: &mut JsonLines<ChildStdout>, env: &CaseEnv, proces
                 if let EventMsg::SessionConfigured { rollout_path, .. } = &event.msg {
                     env.rollout.set_path(Path::new(rollout_path));
                 }
-                queue_events::record(&event, &env.tracer, &env.rollout);
+                queue_events::record(&event, env);
             }
             Err(_) => garbage.record(&env.tracer, lines.shown()),
         }
@@ -355,6 +437,16 @@ impl Session for StdioSession {
         let rollout = self.running.rollout.clone();
         self.running = Running::start(&self.how, &self.env, Some(&rollout)).await?;
         Ok(())
+    }
+
+    async fn fork(&mut self, id: &str) -> Result<(), AgentError> {
+        let seen = self.env.tracer.len();
+        self.submit(id, &ClientOp::Fork).await?;
+        let path = reference::fork_of(&self.env, seen).await?;
+        self.env.tracer.record(What::AgentKilled);
+        self.kill().await?;
+        self.running.rollout = path;
+        self.resume().await
     }
 
     async fn finish(&mut self) -> Result<(), AgentError> {

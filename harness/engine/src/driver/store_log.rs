@@ -8,23 +8,39 @@ use async_trait::async_trait;
 use cutpoint_agent::{RolloutFile, RolloutStore};
 use cutpoint_check::trace::{Stored, What};
 
+use super::points::Points;
 use crate::tracer::Tracer;
+
+/// The point behind each write.
+pub const WRITTEN: &str = "store.written";
+/// The point behind each sync.
+pub const SYNCED: &str = "store.synced";
 
 /// A store around another one.
 pub(super) struct LoggedStore {
     inner: Arc<dyn RolloutStore>,
     tracer: Arc<Tracer>,
+    points: Arc<Points>,
 }
 
 impl LoggedStore {
-    pub(super) fn new(inner: Arc<dyn RolloutStore>, tracer: Arc<Tracer>) -> Self {
-        Self { inner, tracer }
+    pub(super) fn new(
+        inner: Arc<dyn RolloutStore>,
+        tracer: Arc<Tracer>,
+        points: Arc<Points>,
+    ) -> Self {
+        Self {
+            inner,
+            tracer,
+            points,
+        }
     }
 
     fn logged(&self, inner: Box<dyn RolloutFile>) -> Box<dyn RolloutFile> {
         Box::new(LoggedFile {
             inner,
             tracer: self.tracer.clone(),
+            points: self.points.clone(),
         })
     }
 }
@@ -44,12 +60,17 @@ impl RolloutStore for LoggedStore {
 struct LoggedFile {
     inner: Box<dyn RolloutFile>,
     tracer: Arc<Tracer>,
+    points: Arc<Points>,
 }
 
 impl LoggedFile {
-    fn record(&self, done: Stored) {
+    /// Tells what was done; the agent can be held or killed before it learns of that.
+    async fn record(&mut self, done: Stored, point: &'static str) {
         let path = self.inner.path().display().to_string();
         self.tracer.record(What::Stored { path, done });
+        if let Some(hold) = self.points.pass(point) {
+            hold.await;
+        }
     }
 }
 
@@ -61,15 +82,16 @@ impl RolloutFile for LoggedFile {
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes).await?;
-        self.record(Stored::Written {
+        let done = Stored::Written {
             bytes: written as u64,
-        });
+        };
+        self.record(done, WRITTEN).await;
         Ok(written)
     }
 
     async fn sync(&mut self) -> io::Result<()> {
         self.inner.sync().await?;
-        self.record(Stored::Synced);
+        self.record(Stored::Synced, SYNCED).await;
         Ok(())
     }
 
@@ -88,7 +110,10 @@ mod tests {
     async fn writes_and_syncs_are_told_in_their_order() {
         let dir = tempfile::tempdir().unwrap();
         let tracer = Arc::new(Tracer::default());
-        let store = LoggedStore::new(Arc::new(FileStore::new(dir.path())), tracer.clone());
+        let points = Points::new([], Vec::new(), &tracer, &Arc::default());
+        let points = Arc::new(points);
+        let files = Arc::new(FileStore::new(dir.path()));
+        let store = LoggedStore::new(files, tracer.clone(), points.clone());
         let mut file = store.create("r.jsonl").await.unwrap();
         file.write(b"one\n").await.unwrap();
         file.sync().await.unwrap();
@@ -103,5 +128,6 @@ mod tests {
         let seen: Vec<_> = tracer.entries().iter().filter_map(done).collect();
         let written = |bytes| Stored::Written { bytes };
         assert_eq!(seen, [written(4), Stored::Synced, written(5)]);
+        assert_eq!(points.passed(), [WRITTEN, SYNCED, WRITTEN]);
     }
 }

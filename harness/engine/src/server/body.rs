@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Control;
+use super::cut::Live;
 use super::gate::Verdict;
 use super::plan::{Ending, Frame, Hold, Position, StreamPlan};
 use crate::tracer::Tracer;
@@ -49,6 +50,7 @@ pub struct GatedBody {
     tracer: Option<Arc<Tracer>>,
     control: Arc<Control>,
     on_sent: Option<OnSent>,
+    live: Option<Live>,
     done: bool,
 }
 
@@ -72,6 +74,7 @@ impl GatedBody {
             tracer: None,
             control,
             on_sent: None,
+            live: None,
             done: false,
         }
     }
@@ -95,6 +98,13 @@ impl GatedBody {
     #[must_use]
     pub fn on_sent(mut self, on_sent: OnSent) -> Self {
         self.on_sent = Some(on_sent);
+        self
+    }
+
+    /// Lets the stream be ended from outside, wherever it is.
+    #[must_use]
+    pub fn live(mut self, live: Live) -> Self {
+        self.live = Some(live);
         self
     }
 
@@ -195,6 +205,7 @@ impl GatedBody {
 
     fn end(&mut self, how: StreamEnd) {
         self.done = true;
+        self.live = None;
         self.record(|exchange| What::StreamEnd { exchange, how });
     }
 
@@ -221,10 +232,10 @@ impl GatedBody {
     }
 }
 
-fn data_of(frame: &Frame) -> Value {
+fn data_of(frame: &Frame) -> Arc<Value> {
     match &frame.event {
-        Some(event) => Value::Object(event.as_map().clone()),
-        None => Value::String(String::from_utf8_lossy(&frame.bytes).into_owned()),
+        Some(event) => event.as_value().clone(),
+        None => Arc::new(String::from_utf8_lossy(&frame.bytes).into()),
     }
 }
 
@@ -239,6 +250,9 @@ impl Body for GatedBody {
         let this = self.get_mut();
         if this.done {
             return Poll::Ready(None);
+        }
+        if let Some(kind) = this.live.as_ref().and_then(|live| live.poll(context)) {
+            return Poll::Ready(this.end_with(kind));
         }
         if let Some(kind) = ready!(this.poll_holds(context)) {
             return Poll::Ready(this.end_with(kind));

@@ -15,8 +15,10 @@ use serde_json::Value;
 
 use super::body::Pace;
 use super::conversation::Conversations;
+use super::cut::Streams;
 use super::gate::Gate;
 use super::plan::{self, Hold, StreamPlan};
+use super::plans::{Plans, Wanted};
 use crate::tracer::Tracer;
 
 /// How many responses a case remembers for `previous_response_id`.
@@ -70,11 +72,22 @@ pub enum ScriptedBody {
     },
 }
 
+/// The replies of a conversation beside the main one.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    /// What the first user message of the conversation contains.
+    pub opening: String,
+    /// The replies, in order.
+    pub replies: Vec<ScriptedReply>,
+}
+
 /// Settings of a case.
 #[derive(Clone)]
 pub struct CaseConfig {
     /// Where replies come from.
     pub script: Script,
+    /// Where the replies of other conversations come from.
+    pub asides: Vec<Aside>,
     /// Cut points at which responses are to be held.
     pub gates: Vec<CutPoint>,
     /// Where observations go, if anybody wants them.
@@ -87,6 +100,8 @@ pub struct CaseConfig {
     pub timed: bool,
     /// How frames are handed to the connection.
     pub pace: Pace,
+    /// What is answered where no reply is left; nothing is but an error unless given.
+    pub fallback: Option<ScriptedReply>,
 }
 
 impl std::fmt::Debug for Case {
@@ -101,9 +116,11 @@ impl std::fmt::Debug for Case {
 pub struct Case {
     config: CaseConfig,
     gates: Vec<Arc<Gate>>,
+    plans: Plans,
     /// Finds recorded exchanges by content, where the script is a recording.
     matcher: Option<Matcher>,
     exchanges: AtomicUsize,
+    streams: Arc<Streams>,
     state: Mutex<State>,
 }
 
@@ -167,8 +184,8 @@ pub enum Answer {
 }
 
 impl Case {
-    /// A case with all its gates closed.
-    pub fn new(config: CaseConfig) -> Self {
+    /// A case with all its gates closed, whose composed streams are kept in `plans`.
+    pub fn new(config: CaseConfig, plans: Plans) -> Self {
         let gate = |point: &CutPoint| Gate::new(point.clone(), config.tracer.clone());
         let gates = config.gates.iter().map(gate).collect();
         let matcher = match &config.script {
@@ -178,8 +195,10 @@ impl Case {
         Self {
             config,
             gates,
+            plans,
             matcher,
             exchanges: AtomicUsize::new(0),
+            streams: Arc::default(),
             state: Mutex::default(),
         }
     }
@@ -192,6 +211,11 @@ impl Case {
     /// All gates.
     pub fn gates(&self) -> &[Arc<Gate>] {
         &self.gates
+    }
+
+    /// The streams that are being sent.
+    pub fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     /// What became of the requests so far.
@@ -241,7 +265,10 @@ impl Case {
                 return self.refuse(&mut state, exchange, &error);
             }
         };
-        let conversation = state.conversations.find(&history);
+        let asides = &self.config.asides;
+        let conversation = state.conversations.find(&history, |opening| {
+            asides.iter().any(|aside| opening.contains(&aside.opening))
+        });
         self.record_request(exchange, conversation, request, Some(&history), headers);
         let lenient = self
             .next_reply(&state, conversation)
@@ -254,12 +281,13 @@ impl Case {
                 return self.refuse(&mut state, exchange, &error);
             }
         }
-        let answer = match &self.config.script {
-            Script::Replies(replies) => {
-                self.scripted(&mut state, replies, conversation, request, &history)
-            }
-            Script::Recording(recording) => {
+        let answer = match (&self.config.script, self.replies(&state, conversation)) {
+            (Script::Recording(recording), None) => {
                 self.recorded(&mut state, recording, conversation, &history)
+            }
+            (_, replies) => {
+                let replies = replies.unwrap_or_default();
+                self.scripted(&mut state, replies, conversation, request, &history)
             }
         };
         match answer {
@@ -301,10 +329,22 @@ impl Case {
     }
 
     fn next_reply(&self, state: &State, conversation: usize) -> Option<&ScriptedReply> {
+        let replies = self.replies(state, conversation)?;
+        replies.get(state.conversations.served(conversation))
+    }
+
+    /// The replies that are scripted for a conversation.
+    fn replies(&self, state: &State, conversation: usize) -> Option<&[ScriptedReply]> {
+        let opening = state
+            .conversations
+            .opening(conversation)
+            .unwrap_or_default();
+        let mut asides = self.config.asides.iter();
+        if let Some(aside) = asides.find(|aside| opening.contains(&aside.opening)) {
+            return Some(&aside.replies);
+        }
         match &self.config.script {
-            Script::Replies(replies) if conversation == 0 => {
-                replies.get(state.conversations.served(conversation))
-            }
+            Script::Replies(replies) if conversation == 0 => Some(replies),
             _ => None,
         }
     }
@@ -318,13 +358,12 @@ impl Case {
         history: &[Item],
     ) -> Result<Answer, String> {
         let served = state.conversations.served(conversation);
-        // Replies are written for the main conversation; another one must not eat them.
-        let reply = replies.get(served).filter(|_| conversation == 0);
-        let Some(reply) = reply else {
-            return Err(nothing_left(replies, served, conversation, history));
+        let Some(reply) = replies.get(served).or(self.config.fallback.as_ref()) else {
+            return Err(nothing_left(replies, served, history));
         };
         state.conversations.serve(conversation);
-        let number = served + 1;
+        // Cut points count the replies of the main conversation; 0 is none of them.
+        let number = if conversation == 0 { served + 1 } else { 0 };
         let before = self.gate(&CutPoint::Request { reply: number }).cloned();
         match &reply.body {
             ScriptedBody::Status {
@@ -339,8 +378,20 @@ impl Case {
                 reply: Some(number),
             }),
             ScriptedBody::Stream { parts, end } => {
-                let id = format!("resp_{number}");
-                let plan = plan::compose(parts, end, &id, request, self.config.asks_approval)
+                let id = match conversation {
+                    0 => format!("resp_{number}"),
+                    aside => format!("resp_{aside}_{}", served + 1),
+                };
+                let wanted = Wanted {
+                    parts,
+                    end,
+                    text: &reply.text,
+                    response_id: &id,
+                    asks_approval: self.config.asks_approval,
+                };
+                let plan = self
+                    .plans
+                    .get(wanted, request)
                     .inspect_err(|message| state.scenario_errors.push(message.clone()))?;
                 Ok(self.stream(state, plan, before, number))
             }
@@ -487,7 +538,7 @@ impl Case {
                 conversation,
                 path: "/responses".to_owned(),
                 headers,
-                body: Value::Object(request.body.clone()),
+                body: request.body.clone(),
                 history: rebuilt.map(|history| history.iter().map(Item::to_value).collect()),
             }
         });
@@ -548,17 +599,13 @@ fn unscripted(message: &str) -> Answer {
 }
 
 /// Says which reply would have been next to nearest, and shows what was asked against it.
-fn nothing_left(
-    replies: &[ScriptedReply],
-    served: usize,
-    conversation: usize,
-    history: &[Item],
-) -> String {
+fn nothing_left(replies: &[ScriptedReply], served: usize, history: &[Item]) -> String {
     let asked: Vec<String> = history.iter().rev().take(3).map(outline).collect();
     let asked: Vec<&str> = asked.iter().rev().map(String::as_str).collect();
-    if conversation > 0 {
+    if replies.is_empty() {
         return format!(
-            "a request of another conversation than the scenario's, for which no reply is scripted; it ends in:\n+ {}",
+            "a request of another conversation than the scenario's, for which no reply is scripted \
+             (`model for=\"…\"` does that); it ends in:\n+ {}",
             asked.join("\n+ ")
         );
     }

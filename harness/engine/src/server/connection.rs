@@ -1,4 +1,4 @@
-//! A connection whose end the server can choose.
+//! A connection whose end the server can choose: over TCP, or within this process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What a response can ask of the connection that carries it.
@@ -57,10 +57,27 @@ impl Control {
     }
 }
 
-/// A TCP connection under [`Control`].
+/// What carries a connection's bytes.
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Memory(DuplexStream),
+}
+
+/// Calls the same method of whichever stream it is.
+macro_rules! either {
+    ($stream:expr, $it:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($it) => $call,
+            Stream::Memory($it) => $call,
+        }
+    };
+}
+
+/// A connection under [`Control`].
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     control: Arc<Control>,
 }
 
@@ -75,16 +92,25 @@ impl Connection {
             client: stream.peer_addr()?,
             server: stream.local_addr()?,
         };
+        Ok(Self::over(Stream::Tcp(stream), Some(ends)))
+    }
+
+    /// Wraps one end of a connection within this process. A client can't tell a reset from its end.
+    pub(super) fn in_memory(stream: DuplexStream) -> Self {
+        Self::over(Stream::Memory(stream), None)
+    }
+
+    fn over(stream: Stream, ends: Option<Ends>) -> Self {
         let control = Control {
             reset: AtomicBool::new(false),
-            ends: Some(ends),
+            ends,
             flushes: AtomicU64::new(0),
             flush_awaited: AtomicBool::new(false),
         };
-        Ok(Self {
+        Self {
             stream,
             control: Arc::new(control),
-        })
+        }
     }
 
     /// The connection's control.
@@ -95,9 +121,11 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.control.reset.load(Ordering::Acquire) {
+        if let Stream::Tcp(stream) = &self.stream
+            && self.control.reset.load(Ordering::Acquire)
+        {
             // If it fails, the peer sees a FIN: still an end without a terminal event.
-            let _ = self.stream.set_zero_linger();
+            let _ = stream.set_zero_linger();
         }
     }
 }
@@ -108,7 +136,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        either!(&mut self.stream, it => Pin::new(it).poll_read(context, buffer))
     }
 }
 
@@ -118,23 +146,23 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
+        either!(&mut self.stream, it => Pin::new(it).poll_write(context, buffer))
     }
 
     /// hyper flushes only when it has written its whole buffer, so this is where a response learns
     /// that its bytes are on their way, also where a slow client made that take a while.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        ready!(either!(&mut self.stream, it => Pin::new(it).poll_flush(context)))?;
         self.control.flushed(context);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        either!(&mut self.stream, it => Pin::new(it).poll_shutdown(context))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        either!(&self.stream, it => it.is_write_vectored())
     }
 
     fn poll_write_vectored(
@@ -142,6 +170,6 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        either!(&mut self.stream, it => Pin::new(it).poll_write_vectored(context, buffers))
     }
 }

@@ -31,8 +31,9 @@ struct Conversation {
 }
 
 impl Conversations {
-    /// The conversation that a history belongs to; a new one if it belongs to none.
-    pub fn find(&mut self, history: &[Item]) -> usize {
+    /// The conversation that a history belongs to; a new one if it belongs to none. The first one
+    /// is the main one, unless its opening says that it is held beside it.
+    pub fn find(&mut self, history: &[Item], is_aside: impl Fn(&str) -> bool) -> usize {
         let texts: Vec<String> = history.iter().filter_map(user_text).collect();
         let same = |conversation: &Conversation| match &conversation.opening {
             Some(opening) => texts.contains(opening),
@@ -44,17 +45,31 @@ impl Conversations {
         if self.known.len() == CONVERSATIONS_KEPT {
             self.known.remove(1);
         }
-        let number = self.next_number;
-        self.next_number += 1;
         let opening = texts.into_iter().next();
-        self.known.push(Conversation {
+        let aside = opening.as_deref().is_some_and(is_aside);
+        let main_is_known = self.known.first().is_some_and(|known| known.number == 0);
+        let number = if aside || main_is_known {
+            self.next_number = self.next_number.max(1) + 1;
+            self.next_number - 1
+        } else {
+            0
+        };
+        let conversation = Conversation {
             number,
             opening,
             served: 0,
             taken: Vec::new(),
             answers: 0,
-        });
+        };
+        // The list is ordered by number, and the main conversation may come late.
+        let place = if number == 0 { 0 } else { self.known.len() };
+        self.known.insert(place, conversation);
         number
+    }
+
+    /// The first text that a user wrote in the conversation.
+    pub fn opening(&self, conversation: usize) -> Option<&str> {
+        self.get(conversation)?.opening.as_deref()
     }
 
     /// How many replies the conversation has had.
@@ -133,18 +148,33 @@ fn user_text(item: &Item) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn main_only(_: &str) -> bool {
+        false
+    }
+
     #[test]
     fn a_conversation_is_known_by_its_opening() {
         let mut conversations = Conversations::default();
         let environment = Item::user_text("<environment_context>x</environment_context>");
         let main = [environment.clone(), Item::user_text("fix it")];
         let sub = [environment, Item::user_text("review the fix")];
-        assert_eq!(conversations.find(&main), 0);
-        assert_eq!(conversations.find(&sub), 1);
+        assert_eq!(conversations.find(&main, main_only), 0);
+        assert_eq!(conversations.find(&sub, main_only), 1);
         conversations.serve(0);
         let later = [Item::user_text("fix it"), Item::user_text("and now?")];
-        assert_eq!(conversations.find(&later), 0);
+        assert_eq!(conversations.find(&later, main_only), 0);
         assert_eq!((conversations.served(0), conversations.served(1)), (1, 0));
+    }
+
+    #[test]
+    fn a_conversation_beside_the_main_one_may_come_first() {
+        let mut conversations = Conversations::default();
+        let mut find = |text: &str| {
+            conversations.find(&[Item::user_text(text)], |opening| opening == "review it")
+        };
+        let found = ["review it", "fix it", "review it", "title it", "fix it"].map(&mut find);
+        assert_eq!(found, [1, 0, 1, 2, 0]);
+        assert_eq!(conversations.opening(1), Some("review it"));
     }
 
     #[test]
@@ -154,7 +184,7 @@ mod tests {
         let answer = Item::from_value(answer).unwrap();
         let opening = [Item::user_text("hi")];
         let later = [Item::user_text("hi"), answer, Item::user_text("and now?")];
-        let at = conversations.find(&opening);
+        let at = conversations.find(&opening, main_only);
         for (history, taken) in [(&opening[..], &[][..]), (&later, &[1]), (&opening, &[])] {
             conversations.follow(at, history);
             assert_eq!(conversations.taken(at), taken);
@@ -166,7 +196,7 @@ mod tests {
     fn the_number_of_conversations_is_bounded() {
         let mut conversations = Conversations::default();
         for n in 0..3 * CONVERSATIONS_KEPT {
-            let found = conversations.find(&[Item::user_text(&format!("task {n}"))]);
+            let found = conversations.find(&[Item::user_text(&format!("task {n}"))], main_only);
             assert_eq!(found, n);
             conversations.serve(found);
             assert_eq!(conversations.served(found), 1);

@@ -12,8 +12,10 @@
 pub mod body;
 pub mod case;
 pub mod conversation;
+pub mod cut;
 pub mod gate;
 pub mod plan;
+pub mod plans;
 
 mod connection;
 
@@ -21,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -38,7 +40,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::DuplexStream;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +50,7 @@ use self::case::{Answer, Case, CaseConfig};
 use self::connection::Connection;
 pub use self::connection::{Control, Ends};
 use self::gate::{Gate, Verdict};
+use self::plans::Plans;
 
 /// Largest request body unless told otherwise: 64 MiB, a few times what the API takes.
 pub const REQUEST_LIMIT_BYTES: usize = 64 << 20;
@@ -75,6 +79,8 @@ pub struct ServerConfig {
     pub request_limit_bytes: usize,
     /// How long a client may take to send a request.
     pub request_timeout: Duration,
+    /// Where composed streams are kept; servers of the same scenarios may share it.
+    pub plans: Plans,
 }
 
 impl Default for ServerConfig {
@@ -84,6 +90,7 @@ impl Default for ServerConfig {
             beyond_loopback: false,
             request_limit_bytes: REQUEST_LIMIT_BYTES,
             request_timeout: REQUEST_TIMEOUT,
+            plans: Plans::default(),
         }
     }
 }
@@ -109,11 +116,17 @@ pub enum ServerError {
 type Cases = Arc<RwLock<HashMap<String, Arc<Case>>>>;
 type ResponseBody = BoxBody<Bytes, io::Error>;
 
+/// The address of a server that listens nowhere.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// How many bytes a connection within this process holds: as many as a socket's buffer might.
+const MEMORY_BYTES: usize = 64 << 10;
+
 /// A running server. It ends, with all its connections, when it is dropped.
 #[derive(Debug)]
 pub struct ReplayServer {
     address: SocketAddr,
     cases: Cases,
+    config: Arc<ServerConfig>,
     stop: CancellationToken,
 }
 
@@ -136,25 +149,45 @@ impl ReplayServer {
         let server = Self {
             address,
             cases: Cases::default(),
+            config: Arc::new(config),
             stop: CancellationToken::new(),
         };
         tokio::spawn(accept(
             listener,
             server.cases.clone(),
-            Arc::new(config),
+            server.config.clone(),
             server.stop.clone(),
         ));
         Ok(server)
     }
 
-    /// Where the server listens.
+    /// A server that only [`ReplayServer::connect`] reaches.
+    pub fn in_memory(config: ServerConfig) -> Self {
+        Self {
+            address: NOWHERE,
+            cases: Cases::default(),
+            config: Arc::new(config),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Where the server listens; port 0 if it can be reached within this process only.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// A connection within this process, served by a task of the current runtime.
+    pub fn connect(&self) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(MEMORY_BYTES);
+        let connection = Connection::in_memory(server);
+        let serve = serve(connection, self.cases.clone(), self.config.clone());
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(serve));
+        client
+    }
+
     /// Adds a case below `base`, a path without a slash at its end (`""` or `/c/7/v1`).
     pub fn add(&self, base: &str, config: CaseConfig) -> Arc<Case> {
-        let case = Arc::new(Case::new(config));
+        let case = Arc::new(Case::new(config, self.config.plans.clone()));
         let mut cases = self.cases.write().unwrap_or_else(PoisonError::into_inner);
         cases.insert(base.to_owned(), case.clone());
         case
@@ -189,13 +222,16 @@ async fn accept(
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = listener.accept(), if connections.len() < CONNECTION_LIMIT => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(serve(stream, cases.clone(), config.clone()));
+                if let Ok(connection) = Connection::new(stream) {
+                    connections.spawn(serve(connection, cases.clone(), config.clone()));
+                }
             }
             // Out of file descriptors, or the peer was gone already: the next one may work.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -204,10 +240,7 @@ async fn accept(
     connections.shutdown().await;
 }
 
-async fn serve(stream: TcpStream, cases: Cases, config: Arc<ServerConfig>) {
-    let Ok(connection) = Connection::new(stream) else {
-        return;
-    };
+async fn serve(connection: Connection, cases: Cases, config: Arc<ServerConfig>) {
     let control = connection.control();
     let header_timeout = config.request_timeout;
     let service = service_fn(move |request| {
@@ -290,6 +323,7 @@ async fn responses(
                 exchange,
                 status,
                 reply,
+                retry_after_ms: retry_after_ms(&headers),
             });
             case.record(|| What::ResponseBody {
                 exchange,
@@ -319,9 +353,11 @@ async fn responses(
                 exchange,
                 status,
                 reply: Some(reply),
+                retry_after_ms: None,
             });
             let mut body = GatedBody::new(&plan, holds, control)
                 .pace(case.pace())
+                .live(case.streams().open())
                 .traced(exchange, case.tracer().cloned());
             if let Some((id, history)) = remember {
                 let case = case.clone();
@@ -437,6 +473,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// How long an answer asks its client to wait.
+fn retry_after_ms(headers: &[(String, String)]) -> Option<u64> {
+    let number = |wanted: &str| -> Option<u64> {
+        let (_, value) = headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+        value.trim().parse().ok()
+    };
+    let seconds = || number("retry-after").map(|seconds| seconds.saturating_mul(1000));
+    number("retry-after-ms").or_else(seconds)
+}
+
 /// A connection that ends before the response began: the body fails at once, and hyper has sent
 /// nothing yet. One that is to end in good order is a head without a body.
 fn dropped(
@@ -450,6 +498,7 @@ fn dropped(
             exchange,
             status: 200,
             reply: None,
+            retry_after_ms: None,
         });
     }
     let plan = plan::StreamPlan {
@@ -481,6 +530,7 @@ fn not_streamed(
         exchange,
         status: 200,
         reply: Some(reply),
+        retry_after_ms: None,
     });
     let text = body.to_string();
     case.record(|| What::ResponseBody { exchange, body });

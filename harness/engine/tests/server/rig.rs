@@ -31,12 +31,14 @@ pub struct Rig {
 pub fn config(script: Script, gates: &[&str]) -> CaseConfig {
     CaseConfig {
         script,
+        asides: Vec::new(),
         gates: gates.iter().map(|gate| point(gate)).collect(),
         tracer: Some(Arc::new(Tracer::default())),
         on_request: None,
         asks_approval: false,
         timed: false,
         pace: Pace::Flushed,
+        fallback: None,
     }
 }
 

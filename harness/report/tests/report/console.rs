@@ -32,6 +32,24 @@ fn a_case_that_conforms() {
     insta::assert_snapshot!("pass", lines(&pass(), false));
 }
 
+/// What a verbose console shows of a case.
+fn verbose(case: &Case) -> String {
+    let mut bytes = Vec::new();
+    let mut console = Console::new(&mut bytes, false, context(false)).verbose(true);
+    console.case(case).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_case_as_a_person_saw_it() {
+    insta::assert_snapshot!("seen", verbose(&samples::seen()));
+}
+
+#[test]
+fn a_case_of_an_agent_whose_view_is_not_observed() {
+    insta::assert_snapshot!("guessed", verbose(&samples::told()));
+}
+
 #[test]
 fn a_breach() {
     insta::assert_snapshot!("breach", lines(&breach(), false));

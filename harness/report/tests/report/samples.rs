@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
     ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header,
-    InputMode, Process, ReadTrigger, Trace, TurnEnd, VERSION, What,
+    InputMode, Process, ReadTrigger, ShownLine, Trace, TurnEnd, VERSION, What,
 };
 use cutpoint_check::verdict::{Breach, Level, Outcome, Verdict};
 use cutpoint_report::Context;
@@ -89,6 +89,7 @@ fn input(text: &str) -> ClientOp {
     ClientOp::Input {
         text: text.into(),
         mode,
+        turn_id: None,
     }
 }
 
@@ -98,7 +99,7 @@ fn request(exchange: usize, input: &[Value]) -> What {
         conversation: 0,
         path: "/responses".into(),
         headers: BTreeMap::new(),
-        body: json!({"model": "m", "input": input}),
+        body: json!({"model": "m", "input": input}).into(),
         history: None,
     }
 }
@@ -139,7 +140,7 @@ pub(crate) fn observations() -> Vec<What> {
         What::Sent {
             exchange: 1,
             index: 5,
-            data: added,
+            data: added.into(),
         },
         event(begin),
         What::Reached {
@@ -167,6 +168,10 @@ pub(crate) fn observations() -> Vec<What> {
 }
 
 fn trace() -> Trace {
+    trace_of(observations())
+}
+
+fn trace_of(observations: Vec<What>) -> Trace {
     let entry = |(at, what)| Entry {
         seq: at as u64,
         at_ns: 1_250_000 * at as u64 * at as u64,
@@ -183,7 +188,7 @@ fn trace() -> Trace {
             abort_bound_ms: ABORT_BOUND_MS,
             waived: vec![],
         },
-        entries: observations().into_iter().enumerate().map(entry).collect(),
+        entries: observations.into_iter().enumerate().map(entry).collect(),
     }
 }
 
@@ -218,6 +223,102 @@ pub(crate) fn pass() -> Case {
         trace_path: Some("target/cutpoint/tool-running.jsonl".into()),
         trace: trace(),
     }
+}
+
+/// A case whose agent's view was observed.
+pub(crate) fn seen() -> Case {
+    let turn_id = || Some("turn-1".to_owned());
+    let call_id = |call: &str| call.to_owned();
+    let text = |text: &str| text.to_owned();
+    let shown = |line| What::Shown { line };
+    let command = |call: &str, line: &str| {
+        shown(ShownLine::Command {
+            call_id: call_id(call),
+            text: text(line),
+        })
+    };
+    let observations = vec![
+        step(1, 7, "user \"run it\""),
+        op("1", input("run it")),
+        shown(ShownLine::User {
+            text: text("run it\n::error::not a command"),
+        }),
+        // An event tells nothing where what was seen of it is known.
+        event(AgentEvent::Background {
+            message: text("unseen"),
+        }),
+        shown(ShownLine::Reasoning {
+            turn_id: turn_id(),
+            text: text("Let me see."),
+        }),
+        shown(ShownLine::Message {
+            turn_id: turn_id(),
+            text: text("Both at once, \u{1b}[31mquickly\u{1b}[0m. ").repeat(4),
+        }),
+        command("call_1", "sleep 1"),
+        command("call_1", "exit code 0"),
+        command("call_2", "sleep 60"),
+        shown(ShownLine::Waiting {
+            call_id: call_id("call_3"),
+            text: text("run `rm`?"),
+        }),
+        step(2, 8, "interrupt at=\"call_2 running\""),
+        shown(ShownLine::Error {
+            text: text("stream error"),
+            stopped: None,
+        }),
+        op("2", ClientOp::Interrupt { turn_id: turn_id() }),
+        command("call_2", "killed"),
+        shown(ShownLine::Status {
+            text: text("task interrupted"),
+        }),
+        step(3, 9, "await turn-aborted"),
+    ];
+    let mut case = pass();
+    case.trace = trace_of(observations);
+    case.trace.header.agent.features.insert(Feature::Transcript);
+    case
+}
+
+/// A case of which only the agent's events are known.
+pub(crate) fn told() -> Case {
+    let turn_id = || Some("turn-1".to_owned());
+    let piece = |text: &str| {
+        event(AgentEvent::TextDelta {
+            turn_id: turn_id(),
+            text: text.to_owned(),
+        })
+    };
+    let ended = |end| {
+        event(AgentEvent::TurnEnded {
+            turn_id: turn_id(),
+            end,
+        })
+    };
+    let mut told = observations();
+    let question = AgentEvent::Question {
+        turn_id: turn_id(),
+        call_id: "call_2".into(),
+        questions: vec!["Which file?".into()],
+    };
+    let message = AgentEvent::Message {
+        turn_id: turn_id(),
+        text: "Which one?".into(),
+    };
+    let error = AgentEvent::Error {
+        turn_id: turn_id(),
+        message: "stream error".into(),
+    };
+    told.extend([piece("Whi"), piece("Which "), piece("one?")]);
+    told.extend([event(message), event(question)]);
+    told.extend([event(error), piece("The "), piece("first")]);
+    let reason = Some(AbortReason::Replaced);
+    told.push(ended(TurnEnd::Aborted { reason }));
+    let message = "over".to_owned();
+    told.push(ended(TurnEnd::Failed { message }));
+    let mut case = pass();
+    case.trace = trace_of(told);
+    case
 }
 
 /// A case in which a MUST rule is broken.

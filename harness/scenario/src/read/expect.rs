@@ -13,6 +13,8 @@ fn usage(name: &str) -> &'static str {
         "markers" => "markers 1 in-request=2",
         "request" => "request 2 containing=\"text\"",
         "turns" => "turns aborted complete",
+        "shown" => "shown \"task interrupted\"",
+        "not-shown" => "not-shown \"Hel\"",
         _ => "refused 1",
     }
 }
@@ -43,6 +45,12 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Expect> {
         "markers" => markers(&mut fields, node),
         "request" => request(&mut fields, node),
         "turns" => turns(&mut fields),
+        "shown" => Expectation::Shown {
+            containing: fields.needle("a text"),
+        },
+        "not-shown" => Expectation::NotShown {
+            containing: fields.needle("a text"),
+        },
         _ => Expectation::Refused {
             count: fields.number("a count"),
         },

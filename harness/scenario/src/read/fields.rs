@@ -316,6 +316,16 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
         call
     }
 
+    /// A call that the scenario must define. A step that is done by itself may leave it out of its
+    /// arguments, of which there are `count` with it: then it is about whichever call waits.
+    pub(super) fn call_that_waits(&mut self, count: usize) -> Option<String> {
+        let fires = self.node.props.iter().any(|prop| prop.name == "yields");
+        if fires && self.node.args.len() < count {
+            return None;
+        }
+        Some(self.call())
+    }
+
     /// A property's value, if it is there.
     pub(super) fn prop(&mut self, key: &'static str) -> Option<&'n Arg> {
         self.keys.push(key);

@@ -43,6 +43,16 @@ const SCENARIO: Context = Context {
         "interrupt",
         "steer",
         "replace",
+        "user-shell",
+        "review",
+        "compact",
+        "fork",
+        "rollback",
+        "open",
+        "tear",
+        "stop-reading",
+        "read-on",
+        "late",
         "approve",
         "deny",
         "abort",
@@ -61,6 +71,11 @@ const SCENARIO: Context = Context {
 const MODEL: Context = Context {
     name: "`model { … }`",
     nodes: &["reply", "recording"],
+};
+
+const OTHER: Context = Context {
+    name: "`model for=… { … }`",
+    nodes: &["reply"],
 };
 
 const REPLY: Context = Context {
@@ -99,6 +114,8 @@ const EXPECT: Context = Context {
         "request",
         "markers",
         "turns",
+        "shown",
+        "not-shown",
         "refused",
     ],
 };

@@ -1,8 +1,8 @@
 //! The model's side: recordings and replies.
 
 use super::step::drop_way;
-use super::{Defined, Fields, MODEL, REPLY, STATUS, Sink};
-use crate::ast::{End, Model, Part, Recording, Reply, ReplyBody};
+use super::{Defined, Fields, MODEL, OTHER, REPLY, STATUS, Sink};
+use crate::ast::{Conversation, End, Model, Part, Recording, Reply, ReplyBody};
 use crate::diagnostic::Diagnostic;
 use crate::tree::{Arg, Block, Node};
 
@@ -28,6 +28,43 @@ fn usage(name: &str) -> &'static str {
         "incomplete" => "incomplete \"max_output_tokens\"",
         "failed" => "failed code=\"server_error\" message=\"…\"",
         _ => "error code=\"server_error\" message=\"…\"",
+    }
+}
+
+/// Reads `model for="…" { … }`.
+pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> Conversation {
+    let span = sink.span(node);
+    let mut fields = Fields::new(sink, node, "model for=\"Look into it\" { reply { … } }");
+    let opening = fields.prop_needle("for").unwrap_or_default();
+    let block = fields.block();
+    fields.finish();
+    let mut replies = Vec::new();
+    for child in block.map_or(&[][..], |block| &block.nodes) {
+        if sink.is_full() {
+            break;
+        }
+        if child.name == "reply" {
+            replies.push(reply(sink, child));
+        } else {
+            sink.facts.open_world = true;
+            sink.unknown_node(child, &OTHER);
+        }
+    }
+    if replies.is_empty() && !sink.facts.open_world {
+        sink.problems.push(
+            Diagnostic::new(
+                "empty-model",
+                node.name_span.clone(),
+                "this model answers nothing",
+                "the conversation would get no reply",
+            )
+            .help("write `model for=\"…\" { reply { text \"Hello\" } }`"),
+        );
+    }
+    Conversation {
+        opening,
+        replies,
+        span,
     }
 }
 

@@ -56,7 +56,8 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Scenario {
 
 /// Reports the second of a node that can only be there once.
 fn once<'n>(sink: &mut Sink<'_>, node: &'n Node, seen: &mut Vec<(&'n str, usize)>) {
-    if !["about", "limit", "abort-within", "model"].contains(&node.name.as_str()) {
+    let alone = ["about", "limit", "abort-within", "model"].contains(&node.name.as_str());
+    if !alone || is_other(node) {
         return;
     }
     let line = sink.span(node).line;
@@ -72,6 +73,11 @@ fn once<'n>(sink: &mut Sink<'_>, node: &'n Node, seen: &mut Vec<(&'n str, usize)
             .help("join them into one"),
         ),
     }
+}
+
+/// Whether the node is a model of a conversation beside the main one.
+fn is_other(node: &Node) -> bool {
+    node.name == "model" && node.props.iter().any(|prop| prop.name == "for")
 }
 
 /// Reads a node that bounds a time; `usage` is how it is written, what it is, and for what.
@@ -112,6 +118,10 @@ fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
         "abort-within" => {
             let usage = ("abort-within \"500ms\"", "the time", "for an abort");
             scenario.abort_within = bound(sink, node, usage);
+        }
+        "model" if is_other(node) => {
+            let other = model::read_other(sink, node);
+            scenario.model.others.push(other);
         }
         "model" => {
             sink.facts.model.get_or_insert(node.name_span.clone());

@@ -1,7 +1,7 @@
 //! The client's steps.
 
 use super::{Fields, Sink};
-use crate::ast::{Action, Await, Drop, Reason, Step};
+use crate::ast::{Action, Await, CutPoint, Drop, LateEvent, Reason, Step};
 use crate::tree::Node;
 
 /// How each step is written.
@@ -10,6 +10,16 @@ fn usage(name: &str) -> &'static str {
         "user" => "user \"text\"",
         "steer" => "steer \"text\"",
         "replace" => "replace \"text\"",
+        "user-shell" => "user-shell \"ls\"",
+        "review" => "review \"the last change\"",
+        "compact" => "compact",
+        "fork" => "fork",
+        "rollback" => "rollback 1",
+        "open" => "open \"id\"",
+        "tear" => "tear 5",
+        "stop-reading" => "stop-reading",
+        "read-on" => "read-on",
+        "late" => "late delta",
         "interrupt" => "interrupt at=\"call_1 running\"",
         "approve" => "approve call_1",
         "deny" => "deny call_1",
@@ -39,38 +49,91 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Step> {
         None if node.name == "drop" => fields.missing_prop("at"),
         None => {}
     }
+    let yields = yields(&mut fields, at.as_ref(), action.as_ref());
     if action.is_none() {
         // The form is not known, so neither is which arguments it takes.
         fields.sink.facts.incomplete = true;
         return None;
     }
     fields.finish();
-    action.map(|action| Step { at, action, span })
+    action.map(|action| Step {
+        at,
+        yields,
+        action,
+        span,
+    })
+}
+
+/// The property `yields`, which only makes sense for what can be done as the agent passes a point.
+fn yields(
+    fields: &mut Fields<'_, '_, '_>,
+    at: Option<&CutPoint>,
+    action: Option<&Action>,
+) -> Option<usize> {
+    let arg = fields.prop("yields")?;
+    let yields = fields.as_number(arg, "`yields`");
+    let at_point = matches!(at, Some(CutPoint::Point { .. }));
+    if !at_point || !action.is_none_or(Action::can_fire) {
+        fields.problem(
+            "bad-yields",
+            arg.span.clone(),
+            "`yields` is for what the user says or does at a named point of the agent".to_owned(),
+            "this step is none of that",
+            "write it like `interrupt at=\"point abort.take\" yields=2`".to_owned(),
+        );
+    }
+    yields
 }
 
 fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
     Some(match name {
         "user" => Action::User {
             text: fields.text("a text"),
+            id: fields.prop_text("id"),
+            refused: fields.prop_flag("refused"),
         },
+        "user-shell" => Action::UserShell {
+            command: fields.text("a command"),
+        },
+        "review" => Action::Review {
+            text: fields.text("what is to be reviewed"),
+        },
+        "compact" => Action::Compact,
+        "fork" => Action::Fork,
+        "rollback" => Action::Rollback {
+            turns: fields.position("the number of turns"),
+            refused: fields.prop_flag("refused"),
+        },
+        "open" => Action::Open {
+            id: fields.text("an id"),
+            refused: fields.prop_flag("refused"),
+        },
+        "tear" => Action::Tear {
+            bytes: fields.position("the number of bytes"),
+        },
+        "stop-reading" => Action::StopReading,
+        "read-on" => Action::ReadOn,
+        "late" => Action::Late(late_event(fields)?),
         "steer" => Action::Steer {
             text: fields.text("a text"),
         },
         "replace" => Action::Replace {
             text: fields.text("a text"),
         },
-        "interrupt" => Action::Interrupt,
+        "interrupt" => Action::Interrupt {
+            id: fields.prop_text("id"),
+        },
         "approve" => Action::Approve {
-            call: fields.call(),
+            call: fields.call_that_waits(1),
         },
         "deny" => Action::Deny {
-            call: fields.call(),
+            call: fields.call_that_waits(1),
         },
         "abort" => Action::Abort {
-            call: fields.call(),
+            call: fields.call_that_waits(1),
         },
         "answer" => Action::Answer {
-            call: fields.call(),
+            call: fields.call_that_waits(2),
             text: fields.text("a text"),
         },
         "kill" => Action::Kill,
@@ -98,8 +161,15 @@ pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> Drop {
         .unwrap_or_default()
 }
 
+/// The argument of `late`.
+fn late_event(fields: &mut Fields<'_, '_, '_>) -> Option<LateEvent> {
+    let arg = fields.required("an event")?;
+    let choices = LateEvent::ALL.map(|event| (event.name(), event));
+    fields.as_choice(arg, "event", &choices)
+}
+
 /// The forms of `await`, with how each is written.
-const EVENTS: [(&str, &str); 11] = [
+const EVENTS: [(&str, &str); 13] = [
     ("turn-started", "await turn-started"),
     ("turn-complete", "await turn-complete"),
     ("turn-aborted", "await turn-aborted reason=interrupted"),
@@ -109,6 +179,8 @@ const EVENTS: [(&str, &str); 11] = [
     ("running", "await running call_1"),
     ("exited", "await exited call_1"),
     ("approval", "await approval call_1"),
+    ("question", "await question call_1"),
+    ("compacted", "await compacted"),
     ("output", "await output call_1 \"first\""),
     ("text", "await text \"Hel\""),
 ];
@@ -143,6 +215,10 @@ fn event(fields: &mut Fields<'_, '_, '_>) -> Option<Await> {
         "approval" => Await::Approval {
             call: fields.call(),
         },
+        "question" => Await::Question {
+            call: fields.call(),
+        },
+        "compacted" => Await::Compacted,
         "output" => Await::Output {
             call: fields.call(),
             containing: fields.needle("a text"),

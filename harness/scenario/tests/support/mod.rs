@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use cutpoint_scenario::ast::{
-    Action, Await, Capability, CutPoint, Drop, End, Expect, Expectation, File, Model, Nth, Outcome,
-    Part, Reason, Recording, Reply, ReplyBody, Scenario, Span, Step, Target, Waive,
+    Action, Await, Capability, Conversation, CutPoint, Drop, End, Expect, Expectation, File,
+    LateEvent, Model, Nth, Outcome, Part, Reason, Recording, Reply, ReplyBody, Scenario, Span,
+    Step, Target, Waive,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -195,6 +196,7 @@ fn cut_point(calls: Vec<String>, replies: usize) -> impl Strategy<Value = CutPoi
         call().prop_map(|call| CutPoint::Running { call }),
         call().prop_map(|call| CutPoint::Exited { call }),
         call().prop_map(|call| CutPoint::Approval { call }),
+        call().prop_map(|call| CutPoint::Question { call }),
         Just(CutPoint::Started),
         Just(CutPoint::Aborting),
         Just(CutPoint::Idle),
@@ -214,6 +216,8 @@ fn awaited(calls: Vec<String>) -> impl Strategy<Value = Await> {
         call().prop_map(|call| Await::Running { call }),
         call().prop_map(|call| Await::Exited { call }),
         call().prop_map(|call| Await::Approval { call }),
+        call().prop_map(|call| Await::Question { call }),
+        Just(Await::Compacted),
         (call(), text()).prop_map(|(call, containing)| Await::Output { call, containing }),
         text().prop_map(|containing| Await::Text { containing }),
     ]
@@ -222,14 +226,29 @@ fn awaited(calls: Vec<String>) -> impl Strategy<Value = Await> {
 fn action(calls: Vec<String>) -> impl Strategy<Value = Action> {
     let call = || select(calls.clone());
     prop_oneof![
-        text().prop_map(|text| Action::User { text }),
+        (text(), option::of(text()), any::<bool>()).prop_map(|(text, id, refused)| Action::User {
+            text,
+            id,
+            refused
+        }),
+        text().prop_map(|command| Action::UserShell { command }),
+        text().prop_map(|text| Action::Review { text }),
+        Just(Action::Compact),
+        Just(Action::Fork),
+        (1_usize..9, any::<bool>())
+            .prop_map(|(turns, refused)| Action::Rollback { turns, refused }),
+        (text(), any::<bool>()).prop_map(|(id, refused)| Action::Open { id, refused }),
+        (1_usize..99).prop_map(|bytes| Action::Tear { bytes }),
+        Just(Action::StopReading),
+        Just(Action::ReadOn),
+        select(LateEvent::ALL.to_vec()).prop_map(Action::Late),
         text().prop_map(|text| Action::Steer { text }),
         text().prop_map(|text| Action::Replace { text }),
-        Just(Action::Interrupt),
-        call().prop_map(|call| Action::Approve { call }),
-        call().prop_map(|call| Action::Deny { call }),
-        call().prop_map(|call| Action::Abort { call }),
-        (call(), text()).prop_map(|(call, text)| Action::Answer { call, text }),
+        option::of(text()).prop_map(|id| Action::Interrupt { id }),
+        option::of(call()).prop_map(|call| Action::Approve { call }),
+        option::of(call()).prop_map(|call| Action::Deny { call }),
+        option::of(call()).prop_map(|call| Action::Abort { call }),
+        (option::of(call()), text()).prop_map(|(call, text)| Action::Answer { call, text }),
         Just(Action::Kill),
         Just(Action::Shutdown),
         select(Drop::ALL.to_vec()).prop_map(Action::Drop),
@@ -241,7 +260,8 @@ fn action(calls: Vec<String>) -> impl Strategy<Value = Action> {
 /// Makes a list of steps possible: a `resume` after each end, a cut point for each drop, and only
 /// those cut points that the parser cannot refuse for the model at hand.
 fn possible(steps: Vec<(Option<CutPoint>, Action)>, model: &Model) -> Vec<Step> {
-    let step = |at, action| Step {
+    let step = |at: Option<CutPoint>, action: Action| Step {
+        yields: fires(at.as_ref(), &action).then_some(2),
         at,
         action,
         span: Span::default(),
@@ -250,11 +270,20 @@ fn possible(steps: Vec<(Option<CutPoint>, Action)>, model: &Model) -> Vec<Step> 
         None,
         Action::User {
             text: "begin".to_owned(),
+            id: None,
+            refused: false,
         },
     )];
     for (at, action) in steps {
         let at = at.filter(|point| is_possible(point, model));
-        let ends = matches!(action, Action::Kill | Action::Shutdown);
+        if names_no_call(&action) && !fires(at.as_ref(), &action) {
+            continue;
+        }
+        let tears = matches!(action, Action::Tear { .. });
+        let ends = tears || matches!(action, Action::Kill | Action::Shutdown);
+        if tears {
+            out.push(step(None, Action::Kill));
+        }
         let at = match (&action, at) {
             (Action::Drop(_), None) => Some(CutPoint::Started),
             (_, at) => at,
@@ -265,6 +294,21 @@ fn possible(steps: Vec<(Option<CutPoint>, Action)>, model: &Model) -> Vec<Step> 
         }
     }
     out
+}
+
+fn fires(at: Option<&CutPoint>, action: &Action) -> bool {
+    action.can_fire() && matches!(at, Some(CutPoint::Point { .. }))
+}
+
+/// Whether the step is about whichever call waits: only a step that is done by itself can be.
+fn names_no_call(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Approve { call: None }
+            | Action::Deny { call: None }
+            | Action::Abort { call: None }
+            | Action::Answer { call: None, .. }
+    )
 }
 
 fn is_possible(point: &CutPoint, model: &Model) -> bool {
@@ -336,18 +380,42 @@ fn expectation(calls: Vec<String>) -> impl Strategy<Value = Expectation> {
         ),
         vec(select(Outcome::ALL.to_vec()), 1..4)
             .prop_map(|outcomes| Expectation::Turns { outcomes }),
+        text().prop_map(|containing| Expectation::Shown { containing }),
+        text().prop_map(|containing| Expectation::NotShown { containing }),
         (0_usize..9).prop_map(|count| Expectation::Refused { count }),
     ]
 }
 
 fn model() -> impl Strategy<Value = Model> {
     prop_oneof![
-        5 => vec(reply(), 1..4).prop_map(|replies| Model { recording: None, replies }),
+        5 => (vec(reply(), 1..4), vec(conversation(), 0..3)).prop_map(|(replies, others)| Model {
+            recording: None,
+            replies,
+            others,
+        }),
         1 => text().prop_map(|name| Model {
             recording: Some(Recording { name, span: Span::default() }),
             replies: Vec::new(),
+            others: Vec::new(),
         }),
     ]
+}
+
+/// A conversation beside the main one; its replies make no calls, as these would need ids.
+fn conversation() -> impl Strategy<Value = Conversation> {
+    let reply = text().prop_map(|text| Reply {
+        body: ReplyBody::Stream {
+            parts: vec![Part::Text { text, chunks: 1 }],
+            end: End::Completed,
+        },
+        lenient: false,
+        span: Span::default(),
+    });
+    (text(), vec(reply, 1..3)).prop_map(|(opening, replies)| Conversation {
+        opening,
+        replies,
+        span: Span::default(),
+    })
 }
 
 /// A valid scenario.

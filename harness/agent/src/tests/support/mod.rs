@@ -1,6 +1,7 @@
 //! The scripted parts and a client that drives a session with them.
 
 mod model;
+pub(super) mod peer;
 mod store;
 mod tools;
 
@@ -134,7 +135,7 @@ impl Rig {
     }
 
     pub(super) fn request(&self, at: usize) -> Request {
-        Request(lock(&self.model.requests)[at].body.clone())
+        Request(serde_json::from_str(&lock(&self.model.requests)[at].body).unwrap())
     }
 
     pub(super) fn requests(&self) -> usize {
@@ -216,11 +217,19 @@ impl Client {
     }
 
     pub(super) async fn user(&mut self, text: &str) -> String {
-        self.submit(Op::UserInput { items: texts(text) }).await
+        self.submit(Op::UserInput {
+            items: texts(text),
+            turn_id: None,
+        })
+        .await
     }
 
     pub(super) async fn replace(&mut self, text: &str) -> String {
-        self.submit(Op::UserTurn { items: texts(text) }).await
+        self.submit(Op::UserTurn {
+            items: texts(text),
+            turn_id: None,
+        })
+        .await
     }
 
     pub(super) async fn interrupt(&mut self) {

@@ -10,6 +10,8 @@ use cutpoint_protocol::compose::{Composer, Content};
 use tokio::sync::watch;
 
 use super::{Entry, Log};
+use serde_json::Value;
+
 use crate::{ModelClient, ModelError, ModelRequest, ModelStream, StreamFault, lock};
 
 #[derive(Clone)]
@@ -145,6 +147,8 @@ impl Reply {
 
 pub(crate) struct ScriptModel {
     replies: Mutex<VecDeque<Reply>>,
+    /// The replies of a conversation that opens with a text of its own.
+    aside: Mutex<(String, VecDeque<Reply>)>,
     pub(crate) requests: Mutex<Vec<ModelRequest>>,
     /// How many streams were dropped.
     pub(crate) closed: Arc<watch::Sender<usize>>,
@@ -155,6 +159,7 @@ impl ScriptModel {
     pub(crate) fn new(replies: Vec<Reply>, log: Log) -> Self {
         Self {
             replies: Mutex::new(replies.into()),
+            aside: Mutex::default(),
             requests: Mutex::default(),
             closed: Arc::new(watch::Sender::new(0)),
             log,
@@ -165,6 +170,21 @@ impl ScriptModel {
         *lock(&self.replies) = replies.into();
     }
 
+    pub(crate) fn aside(&self, opening: &str, replies: Vec<Reply>) {
+        *lock(&self.aside) = (opening.to_owned(), replies.into());
+    }
+
+    /// The next reply of the conversation.
+    fn next(&self, request: &ModelRequest) -> Option<Reply> {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let opening = &body["input"][0]["content"][0]["text"];
+        let mut aside = lock(&self.aside);
+        if opening.as_str() == Some(&aside.0) {
+            return aside.1.pop_front();
+        }
+        lock(&self.replies).pop_front()
+    }
+
     pub(crate) fn push(&self, reply: Reply) {
         lock(&self.replies).push_back(reply);
     }
@@ -173,9 +193,9 @@ impl ScriptModel {
 #[async_trait]
 impl ModelClient for ScriptModel {
     async fn open(&self, request: ModelRequest) -> Result<Box<dyn ModelStream>, ModelError> {
+        let reply = self.next(&request);
         lock(&self.requests).push(request);
         lock(&self.log).push(Entry::Request);
-        let reply = lock(&self.replies).pop_front();
         match reply.unwrap_or_else(|| Reply::refuse(418, "nothing is scripted".to_owned(), None)) {
             Reply::Stream(steps) => Ok(Box::new(ScriptStream {
                 steps: steps.into(),

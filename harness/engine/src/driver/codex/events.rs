@@ -47,6 +47,9 @@ pub fn meaning(method: &str, params: &Value) -> AgentEvent {
             turn_id,
             text: string(&item["text"]),
         },
+        "item/completed" if item["type"] == "contextCompaction" => {
+            AgentEvent::Compacted { turn_id }
+        }
         "item/commandExecution/requestApproval" => AgentEvent::ApprovalRequest {
             turn_id,
             call_id: text("itemId"),

@@ -23,7 +23,7 @@ use tokio::process::Command;
 use tokio::sync::Mutex as AsyncMutex;
 
 use self::server::Server;
-use self::session::CodexSession;
+use self::session::{CodexSession, Origin};
 use super::{AgentError, CaseEnv, Driver, Session};
 use crate::process::RUN_VARIABLE;
 
@@ -32,6 +32,10 @@ const VERSION_LIMIT_BYTES: u64 = 4096;
 /// The first version whose commands outlive their turn on purpose (the `exec_command` tool); its marker
 /// tells the model so.
 const EXEC_COMMAND: (u64, u64) = (0, 98);
+/// The first version whose threads can be compacted; forks came before.
+const THREAD_COMPACT: (u64, u64) = (0, 98);
+/// The first version with `review/start`.
+const REVIEW: (u64, u64) = (0, 75);
 /// The version from which on requests were seen to carry the server's `x-codex-turn-state`.
 const TURN_STATE: (u64, u64) = (0, 169);
 
@@ -161,7 +165,7 @@ async fn version_of(binary: &Path, config: &CodexConfig) -> Result<String, Agent
 
 #[async_trait]
 impl Driver for CodexDriver {
-    fn info(&self) -> AgentInfo {
+    fn info(&self, _needs: &BTreeSet<Capability>) -> AgentInfo {
         let mut features = BTreeSet::from([
             Feature::Rollout,
             Feature::RolloutTurns,
@@ -186,13 +190,20 @@ impl Driver for CodexDriver {
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
-        BTreeSet::from([
+        let mut capabilities = BTreeSet::from([
             Capability::Shell,
             Capability::CustomTools,
             Capability::Steer,
             Capability::Resume,
             Capability::Approvals,
-        ])
+        ]);
+        if at_least(&self.version, THREAD_COMPACT) {
+            capabilities.extend([Capability::Compact, Capability::Fork]);
+        }
+        if at_least(&self.version, REVIEW) {
+            capabilities.insert(Capability::Review);
+        }
+        capabilities
     }
 
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
@@ -204,7 +215,7 @@ impl Driver for CodexDriver {
             thread: None,
             env,
         };
-        let opened = session.open_thread(None).await;
+        let opened = session.open_thread(Origin::New).await;
         if opened.is_err() && session.env.private {
             session.server.end().await;
         }

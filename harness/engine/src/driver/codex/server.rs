@@ -159,6 +159,7 @@ pub(super) async fn watch_end(
         tokio::time::sleep(EXIT_PATIENCE).await;
     };
     tokio::select! {
+        biased;
         () = router.closed.cancelled() => {}
         () = outlived => router.closed.cancel(),
         () = router.flooded.cancelled() => process.condemn(Budget::overdrawn()).await,

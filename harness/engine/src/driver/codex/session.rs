@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutpoint_check::trace::{AgentEvent, ClientOp, Decision, InputMode, Process, What};
+use cutpoint_check::trace::{
+    AgentEvent, ClientOp, Decision, InputMode, Process, ReadTrigger, TaskKind, What,
+};
 use cutpoint_scenario::ast::Capability;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -34,9 +36,20 @@ pub(super) struct CodexSession {
     pub(super) env: CaseEnv,
 }
 
+/// Where a thread comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// Nowhere: it is new.
+    New,
+    /// It is the thread of that id, continued.
+    Known(&'a str),
+    /// It is a fork of the thread of that id.
+    ForkOf(&'a str),
+}
+
 impl CodexSession {
-    /// Starts a thread, or continues one.
-    pub(super) async fn open_thread(&mut self, known: Option<&str>) -> Result<(), AgentError> {
+    /// Starts a thread, continues one, or forks one.
+    pub(super) async fn open_thread(&mut self, origin: Origin<'_>) -> Result<(), AgentError> {
         let cwd = self.env.dir.join("work");
         std::fs::create_dir_all(&cwd).map_err(|error| AgentError::Start(error.to_string()))?;
         let asks = self.env.needs.contains(&Capability::Approvals);
@@ -46,19 +59,26 @@ impl CodexSession {
             "approvalPolicy": if asks { "on-request" } else { "never" },
             "sandbox": if asks { "read-only" } else { "danger-full-access" },
         });
-        let method = match known {
-            Some(id) => {
+        let method = match origin {
+            Origin::New => "thread/start",
+            Origin::Known(id) => {
                 params["threadId"] = json!(id);
                 "thread/resume"
             }
-            None => "thread/start",
+            Origin::ForkOf(id) => {
+                params["threadId"] = json!(id);
+                "thread/fork"
+            }
         };
         let started = What::AgentStarted {
             pid: self.server.process.pid(),
-            resumed: known.is_some(),
+            resumed: !matches!(origin, Origin::New),
         };
-        self.env.tracer.record(started);
-        if let Some(id) = known {
+        // A fork is there with the reply only.
+        let forks = matches!(origin, Origin::ForkOf(_));
+        let mut started = Some(started);
+        self.env.tracer.record_many(started.take_if(|_| !forks));
+        if let Origin::Known(id) = origin {
             // What the thread tells while it is resumed belongs to the case as well.
             self.server.router.enter(id, self.env.clone());
         }
@@ -68,6 +88,16 @@ impl CodexSession {
         self.server.client.call(method, &params, move |reply| {
             let entered = reply.map(|answer| {
                 if let Some(path) = answer["thread"]["path"].as_str() {
+                    if let Some(started) = started {
+                        env.rollout.read(ReadTrigger::Exit);
+                        let event = AgentEvent::Forked {
+                            path: path.to_owned(),
+                        };
+                        let raw = Value::Null;
+                        let forked = What::Event { event, raw };
+                        let entries = [forked, What::AgentKilled, started];
+                        env.tracer.record_many(entries);
+                    }
                     env.rollout.set_path(Path::new(path));
                 }
                 answer["thread"]["id"]
@@ -143,7 +173,7 @@ impl CodexSession {
         let thread = self.thread()?;
         params["threadId"] = json!(thread.id);
         let (tracer, id) = (thread.env.tracer.clone(), id.to_owned());
-        self.server.client.call(method, &params, move |reply| {
+        let sent = self.server.client.call(method, &params, move |reply| {
             let (turn_id, error) = match reply {
                 Ok(result) => {
                     let turn = result["turn"]["id"]
@@ -153,8 +183,15 @@ impl CodexSession {
                 }
                 Err(error) => (None, Some(error.message)),
             };
-            tracer.record(What::OpReply { id, turn_id, error });
-        })
+            tracer.record(What::OpReply {
+                id,
+                turn_id,
+                thread_id: None,
+                reason: None,
+                error,
+            });
+        });
+        sent.map(|_| ())
     }
 
     pub(super) fn approve(&self, call_id: &str, decision: Decision) -> Result<(), AgentError> {
@@ -185,7 +222,7 @@ impl CodexSession {
 impl Session for CodexSession {
     async fn submit(&mut self, id: &str, op: &ClientOp) -> Result<(), AgentError> {
         match op {
-            ClientOp::Input { text, mode } => {
+            ClientOp::Input { text, mode, .. } => {
                 let input = json!([{"type": "text", "text": text}]);
                 match mode {
                     InputMode::Start | InputMode::Replace => {
@@ -206,9 +243,24 @@ impl Session for CodexSession {
                 self.call(id, "turn/interrupt", json!({"turnId": turn_id}))
             }
             ClientOp::Approval { call_id, decision } => self.approve(call_id, *decision),
-            ClientOp::Answer { call_id, .. } => Err(AgentError::Protocol(format!(
-                "no question of `{call_id}` was asked"
-            ))),
+            ClientOp::Task {
+                task: TaskKind::Compact,
+                ..
+            } => self.call(id, "thread/compact/start", json!({})),
+            ClientOp::Task {
+                task: TaskKind::Review,
+                text,
+            } => {
+                let target = json!({"type": "custom", "instructions": text});
+                self.call(id, "review/start", json!({"target": target}))
+            }
+            ClientOp::Answer { .. }
+            | ClientOp::Task { .. }
+            | ClientOp::Open { .. }
+            | ClientOp::Fork
+            | ClientOp::Rollback { .. } => {
+                Err(AgentError::Protocol("it knows no such op".to_owned()))
+            }
             ClientOp::Shutdown => {
                 self.server.end().await;
                 Ok(())
@@ -228,7 +280,20 @@ impl Session for CodexSession {
         let home = self.server.home.clone();
         let known = self.thread()?.id.clone();
         self.server = Server::start(&self.binary, &self.config, home).await?;
-        self.open_thread(Some(&known)).await
+        self.open_thread(Origin::Known(&known)).await
+    }
+
+    async fn fork(&mut self, _id: &str) -> Result<(), AgentError> {
+        let first = self.thread()?.id.clone();
+        let turn = current_turn(&self.env);
+        self.leave();
+        self.open_thread(Origin::ForkOf(&first)).await?;
+        // The first thread would go on asking the model, which answers the fork only from here on.
+        let params = json!({"threadId": first, "turnId": turn.as_deref().unwrap_or(NO_TURN)});
+        self.server
+            .client
+            .call("turn/interrupt", &params, drop)
+            .map(|_| ())
     }
 
     async fn finish(&mut self) -> Result<(), AgentError> {

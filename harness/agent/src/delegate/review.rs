@@ -1,0 +1,81 @@
+//! A review: a one-shot sub-agent whose last message the session keeps.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cutpoint_protocol::Item;
+use cutpoint_protocol::session::EventMsg;
+
+use super::agents::Agents;
+use crate::dispatch::Dispatcher;
+use crate::history;
+use crate::lock;
+use crate::rollout::Draft;
+use crate::shared::{Core, Turn};
+use crate::task::Task;
+use crate::turn::{Failure, Worker};
+
+/// A review by a sub-agent.
+#[derive(Debug)]
+pub(crate) struct Review {
+    prompt: String,
+    /// What the model is told of it, finished or not.
+    note: Item,
+}
+
+impl Review {
+    pub(crate) fn new(prompt: String) -> Self {
+        let note = format!("<user_action>\nThe user asked for a review: {prompt}\n</user_action>");
+        let note = Item::user_text(&note);
+        Self { prompt, note }
+    }
+}
+
+#[async_trait]
+impl Task for Review {
+    async fn work(&self, worker: &mut Worker) -> Result<(), Failure> {
+        let (core, turn) = (&worker.core, &worker.turn);
+        let agent = Agents::start(core, turn, "", self.prompt.clone(), true);
+        let status = agent.until(|status| status.idle).await;
+        if let Some(failure) = status.failure {
+            return Err(Failure(format!("the review failed: {failure}")));
+        }
+        let message = status.last_message.unwrap_or_default();
+        let Some(item) = history::assistant_text(&message).filter(|_| !message.is_empty()) else {
+            return Ok(());
+        };
+        core.record(|state| {
+            lock(&turn.live).last_message = Some(message.clone());
+            let drafts = vec![Draft::item(&item), Draft::agent_message(&turn.id, &message)];
+            state.history.push(item);
+            drafts
+        })
+        .await?;
+        let turn_id = turn.id.clone();
+        worker
+            .emit(EventMsg::AgentMessage { turn_id, message })
+            .await;
+        Ok(())
+    }
+
+    async fn clean_up(&self, _core: &Arc<Core>, turn: &Arc<Turn>) {
+        turn.agents.wind_up().await;
+    }
+
+    fn opening(&self) -> Option<&Item> {
+        Some(&self.note)
+    }
+
+    fn is_review(&self) -> bool {
+        true
+    }
+}
+
+impl Dispatcher {
+    /// For a planted defect: whether the running turn is a review.
+    pub(crate) fn reviews(&self) -> bool {
+        let state = lock(&self.core.state);
+        let active = state.active.as_ref();
+        active.is_some_and(|active| active.task.is_review())
+    }
+}

@@ -1,0 +1,194 @@
+//! APPR-3: a pending question gets no answer that the user did not give.
+
+use serde_json::Value;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Call, Exchange, Role, View};
+
+pub(super) struct PendingQuestionHasNoAnswer;
+
+/// Words with which an output says that there will be no answer.
+const CUT: &[&str] = &["abort", "interrupt", "cancel"];
+/// Words with which an output says that the user would not answer.
+const DECLINED: &[&str] = &["declin", "reject", "refus", "denied", "did not want"];
+/// An answer that is younger than this may not have been taken when the turn was cut.
+const TAKEN_NS: u64 = 100_000_000;
+
+impl Invariant for PendingQuestionHasNoAnswer {
+    fn id(&self) -> &'static str {
+        "APPR-3"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A question to the user that is pending when its turn is aborted gets no answer: the model \
+         reads of none, or of the abort, and not that the user declined. An answer that was given \
+         reaches the model."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's delegate and task lifecycle: a pending question resolves with empty answers"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "An answer that was given less than 100 ms before the turn was cut may have come too \
+             late.",
+            "An answer that was given behind the cut is late, and reaches nobody.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request carries the output of a call that had asked the user"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for call in &view.calls {
+            let Some(asked) = call.questioned else {
+                continue;
+            };
+            let Some((exchange, text)) = output(view, call, asked) else {
+                continue;
+            };
+            findings.exercised += 1;
+            let cut = call.turn.and_then(|turn| view.cut_at(turn));
+            let number = exchange.number;
+            let (fault, at) = match given(view, call, cut) {
+                Some((given, answer)) => {
+                    let young = cut.is_some_and(|cut| view.between_ns(given, cut) < TAKEN_NS);
+                    let lost = !young && !text.contains(&squeeze(answer));
+                    (lost.then(|| format!("does not tell the answer {answer:?}")), given)
+                }
+                None => (pending_fault(&text), cut.unwrap_or(asked)),
+            };
+            if let Some(fault) = fault {
+                let message = format!("request {number}, of question {}, {fault}", call.id);
+                findings.breach(view, message, &[asked, at, exchange.at]);
+            }
+        }
+        findings
+    }
+}
+
+/// The first output of a call that a request carries, without white space.
+fn output<'v, 'a>(
+    view: &'v View<'a>,
+    call: &Call<'_>,
+    asked: At,
+) -> Option<(&'v Exchange<'a>, String)> {
+    let exchange = &view.exchanges[call.answered?];
+    let place = exchange
+        .roles
+        .iter()
+        .position(|role| *role == Role::Output(call.id))?;
+    let text = match exchange.history.get(place)?.get("output")? {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    (exchange.at > asked).then(|| (exchange, squeeze(&text)))
+}
+
+/// The answer that the user gave while the question was pending.
+fn given<'a>(view: &View<'a>, call: &Call<'_>, cut: Option<At>) -> Option<(At, &'a str)> {
+    let mut answers = view.answers.iter();
+    let found = answers.find(|answer| answer.call_id == call.id)?;
+    cut.is_none_or(|cut| found.at < cut)
+        .then_some((found.at, found.text))
+}
+
+/// What an output says wrongly of a question that nobody has answered.
+fn pending_fault(text: &str) -> Option<String> {
+    let lower = text.to_lowercase();
+    if DECLINED.iter().any(|word| lower.contains(&squeeze(word))) {
+        return Some("says that the user declined, who was not heard".to_owned());
+    }
+    let json: Option<Value> = serde_json::from_str(text).ok();
+    let answers = json.as_ref().and_then(|json| json.get("answers"));
+    let empty = match answers {
+        Some(Value::Array(answers)) => Some(answers.is_empty()),
+        Some(Value::Object(answers)) => Some(answers.is_empty()),
+        _ => None,
+    };
+    match empty {
+        Some(true) => None,
+        Some(false) => Some("has answers that the user did not give".to_owned()),
+        None if CUT.iter().any(|word| lower.contains(word)) => None,
+        None => Some("neither is empty nor says that the question was aborted".to_owned()),
+    }
+}
+
+/// Drops what differs between spellings.
+fn squeeze(text: &str) -> String {
+    text.chars()
+        .filter(|letter| !letter.is_whitespace())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
+
+    fn asked() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.emit(1, call("c1")).finish(1).question("t1", "c1");
+        t
+    }
+
+    fn told(mut t: Tracer, text: &str) -> Tracer {
+        let history = [user("run"), call("c1"), output("c1", text), user("next")];
+        t.start("t2", "next").request(2, &history);
+        t
+    }
+
+    fn interrupted(text: &str) -> Tracer {
+        told(asked().interrupted("t1").clone(), text)
+    }
+
+    #[test]
+    fn no_answer_is_what_a_pending_question_gets() {
+        keeps("APPR-3", &interrupted(r#"{"answers": []}"#), 1);
+        keeps("APPR-3", &interrupted(r#"{"answers": {}, "status": "aborted"}"#), 1);
+        keeps("APPR-3", &interrupted("interrupted by the user"), 1);
+        is_idle("APPR-3", asked().interrupted("t1"));
+    }
+
+    #[test]
+    fn an_answer_that_nobody_gave_is_a_breach() {
+        breaks("APPR-3", &interrupted(r#"{"answers": ["yes"]}"#));
+        breaks("APPR-3", &interrupted("yes"));
+        let breach = breaks("APPR-3", &interrupted(r#"{"answers": [], "why": "The user declined"}"#));
+        assert!(breach.message.contains("declined"), "{}", breach.message);
+    }
+
+    #[test]
+    fn a_given_answer_reaches_the_model() {
+        let mut t = asked();
+        t.reply_to("c1", "the blue one");
+        let history = |text| [user("run"), call("c1"), output("c1", text)];
+        keeps("APPR-3", t.clone().request(2, &history(r#"["the blue one"]"#)), 1);
+        breaks("APPR-3", t.request(2, &history(r#"{"answers": []}"#)));
+    }
+
+    #[test]
+    fn a_late_answer_reaches_nobody() {
+        let mut t = asked();
+        t.interrupt().reply_to("c1", "blue").aborted("t1");
+        keeps("APPR-3", &told(t.clone(), "aborted"), 1);
+        breaks("APPR-3", &told(t, r#"{"answers": ["blue"]}"#));
+        let mut t = asked();
+        t.reply_to("c1", "blue").interrupted("t1");
+        keeps("APPR-3", &told(t.clone(), "aborted"), 1);
+        keeps("APPR-3", &told(t, r#"{"answers": ["blue"]}"#), 1);
+    }
+}

@@ -1,0 +1,184 @@
+//! ROLL-3: a rollout that was cut at any byte resumes.
+
+use std::collections::HashSet;
+
+use cutpoint_protocol::marker;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Exchange, Held, Resumption, Role, View};
+
+pub(super) struct CutRolloutsResume;
+
+impl Invariant for CutRolloutsResume {
+    fn id(&self) -> &'static str {
+        "ROLL-3"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A session resumes from a rollout that ends anywhere: the next request carries what the \
+         rollout's whole lines hold, each call in it with its output."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #24425, #45150, #38613: torn and empty rollouts that do not resume"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Rollout]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A last line without its line feed may be dropped, or kept if it is whole otherwise.",
+            "What stands in front of a line that replaces the history, or takes turns out of it, is \
+             not judged.",
+            "An output whose call is not in the rollout, and notes of the agent in the user's name, \
+             may be left out.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a session that was resumed from a known rollout sends its first request"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for resumption in &view.resumptions {
+            let Some(next) = view.request_behind(resumption.at) else {
+                continue;
+            };
+            let again = view.starts.iter().any(|start| resumption.at < start.at && start.at < next.at);
+            let over = next.over().unwrap_or(next.at + 2) + 1;
+            if again || next.has_compaction() || view.gone_between(resumption.at, over) {
+                continue;
+            }
+            findings.exercised += 1;
+            if let Some(fault) = fault(resumption, next) {
+                let message = format!("request {} of the resumed session {fault}", next.number);
+                let shown_by = resumption.torn.into_iter().chain([resumption.at, next.at]);
+                findings.breach(view, message, &shown_by.collect::<Vec<At>>());
+            }
+        }
+        findings
+    }
+}
+
+fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<String> {
+    if !next.faults.is_empty() {
+        return Some("has a call without its output, or an output without its call".to_owned());
+    }
+    let calls: HashSet<&str> = next.calls().collect();
+    let outputs: HashSet<&str> = next.outputs().collect();
+    let places = next.roles.iter().enumerate();
+    let users = places.filter(|(_, role)| matches!(role, Role::User(_)));
+    let said: HashSet<String> = users
+        .filter_map(|(place, _)| Some(next.item(place)?.all_text().trim().to_owned()))
+        .collect();
+    let written: Vec<String> = next.assistant_texts().collect();
+    let recorded = |id: &str| {
+        let is_it = |held: &Held| matches!(held, Held::Call(call) if call == id);
+        resumption.held.iter().any(is_it)
+    };
+    let mut markers = 0;
+    for held in &resumption.held {
+        let (has, what) = match held {
+            Held::Call(id) => (id.is_empty() || calls.contains(id.as_str()), format!("call {id}")),
+            Held::Output(id) => (
+                outputs.contains(id.as_str()) || !recorded(id),
+                format!("the output of call {id}"),
+            ),
+            Held::User(text) if is_marker(text) => {
+                markers += 1;
+                continue;
+            }
+            Held::User(text) => (
+                text.trim_start().starts_with('<') || said.contains(text.trim()),
+                format!("the input {:?}", start(text)),
+            ),
+            Held::Assistant(text) => (
+                written.iter().any(|known| known.contains(text.trim())),
+                format!("the message {:?}", start(text)),
+            ),
+        };
+        if !has {
+            return Some(format!("lacks {what}, which the rollout has in a whole line"));
+        }
+    }
+    let carried = next.roles.iter().filter(|role| **role == Role::Marker).count();
+    (carried < markers)
+        .then(|| format!("has {carried} of the {markers} markers that the rollout has in whole lines"))
+}
+
+fn is_marker(text: &str) -> bool {
+    text.trim_start().starts_with(marker::OPEN)
+}
+
+fn start(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::testing::{
+        Tracer, assistant, breaks, call, is_idle, keeps, long_session, marker, output, user,
+    };
+    use crate::trace::ReadTrigger;
+
+    /// A turn with a message, a call and a marker; the agent is killed; that many bytes are torn
+    /// off, and the resumed session's request carries these items in front of its input.
+    fn resumed(torn: usize, items: &[Value]) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "one").request(1, &[user("one")]);
+        for item in [user("one"), assistant("Hello."), call("c"), output("c", "x"), marker()] {
+            t.wrote(&item);
+        }
+        t.aborted("t1").kill().read(ReadTrigger::Exit).tear(torn);
+        t.resume().start("t2", "two");
+        t.request(2, &[items, &[user("two")]].concat());
+        t
+    }
+
+    fn whole() -> [Value; 5] {
+        [user("one"), assistant("Hello."), call("c"), output("c", "aborted"), marker()]
+    }
+
+    #[test]
+    fn whole_lines_that_are_restored_pass() {
+        keeps("ROLL-3", &resumed(5, &whole()), 1);
+        keeps("ROLL-3", &long_session(), 1);
+        // The terminal line and a part of the marker's are gone.
+        keeps("ROLL-3", &resumed(100, &whole()[..4]), 1);
+    }
+
+    #[test]
+    fn whole_lines_that_are_lost_are_breaches() {
+        assert!(breaks("ROLL-3", &resumed(5, &whole()[..4])).message.contains("0 of the 1 markers"));
+        let lost = breaks("ROLL-3", &resumed(100, &whole()[..1]));
+        assert!(lost.message.contains("\"Hello.\""), "{}", lost.message);
+        assert!(breaks("ROLL-3", &resumed(100, &[user("one"), assistant("Hello.")])).message.contains("call c"));
+        assert!(breaks("ROLL-3", &resumed(100, &whole()[1..])).message.contains("\"one\""));
+    }
+
+    #[test]
+    fn an_open_call_is_a_breach() {
+        assert!(breaks("ROLL-3", &resumed(100, &whole()[..3])).message.contains("without its output"));
+    }
+
+    #[test]
+    fn what_was_compacted_is_not_judged() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").wrote(&user("one")).wrote(&assistant("Hello."));
+        t.wrote_line("compacted", &serde_json::json!({})).completed("t1");
+        t.kill().read(ReadTrigger::Exit).resume().start("t2", "two");
+        keeps("ROLL-3", t.request(1, &[user("summary"), user("two")]), 1);
+        is_idle("ROLL-3", &Tracer::new());
+    }
+}

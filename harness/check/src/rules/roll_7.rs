@@ -1,0 +1,233 @@
+//! ROLL-7: forks and rollbacks leave a history that can be gone on with.
+
+use std::collections::HashSet;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::Feature;
+use crate::verdict::Level;
+use crate::view::{At, Exchange, Fork, Role, Rollback, View};
+
+pub(super) struct ForksAndRollbacksArePaired;
+
+impl Invariant for ForksAndRollbacksArePaired {
+    fn id(&self) -> &'static str {
+        "ROLL-7"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Behind a fork or a rollback each call of the next request has its output; a fork in \
+         mid-turn carries one marker for that turn, and nothing comes back that was taken back."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex PR 15239 (a fork in mid-turn has no marker)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A turn that ends between the request for the fork and the fork may be in the fork as \
+             ended, or as interrupted.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request follows a fork or a rollback"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for fork in &view.forks {
+            let resumed = view.starts.iter().find(|start| start.at > fork.at);
+            let Some(next) = resumed.and_then(|start| view.request_behind(start.at)) else {
+                continue;
+            };
+            findings.exercised += 1;
+            let fault = unpaired(next).or_else(|| unmarked(view, fork, next));
+            if let Some(fault) = fault {
+                let message = format!("request {} of the fork {fault}", next.number);
+                findings.breach(view, message, &[fork.asked, fork.at, next.at]);
+            }
+        }
+        for rollback in &view.rollbacks {
+            let Some(next) = view.request_behind(rollback.at) else {
+                continue;
+            };
+            findings.exercised += 1;
+            let fault = unpaired(next).or_else(|| came_back(view, rollback, next));
+            if let Some(fault) = fault {
+                let message = format!("request {} behind the rollback {fault}", next.number);
+                findings.breach(view, message, &[rollback.at, next.at]);
+            }
+        }
+        findings
+    }
+}
+
+fn unpaired(next: &Exchange<'_>) -> Option<String> {
+    let faulty = !next.faults.is_empty();
+    faulty.then(|| "has a call without its output, or an output without its call".to_owned())
+}
+
+/// What is wrong with the marker of the turn that a fork has cut.
+fn unmarked(view: &View<'_>, fork: &Fork, next: &Exchange<'_>) -> Option<String> {
+    let cut = fork.turn?;
+    let turn = &view.turns[cut];
+    let may_be_gone = next.has_compaction() || view.gone_between(fork.at, next.at);
+    if !view.has(Feature::Marker) || turn.ending_before(fork.at).is_some() || may_be_gone {
+        return None;
+    }
+    let regions = view.regions(next);
+    let own = |turns: &[usize]| turns.contains(&cut);
+    let region = regions.iter().find(|region| region.turn == Some(cut) || own(&region.lost))?;
+    let id = turn.id;
+    if !region.lost.is_empty() {
+        // Several turns share the region, of which the others have markers of their own.
+        let (found, wanted) = (region.markers.len(), region.min + 1);
+        return (found < wanted).then(|| format!("has {found} of {wanted} markers up to turn {id}"));
+    }
+    match region.markers[..] {
+        [marker] if region.last_item.is_some_and(|last| marker < last) => {
+            Some(format!("has the marker of turn {id} before the last of its items"))
+        }
+        [_] => None,
+        ref markers => Some(format!("has {} markers for turn {id}", markers.len())),
+    }
+}
+
+/// What a request carries of the turns that were taken back.
+fn came_back(view: &View<'_>, rollback: &Rollback, next: &Exchange<'_>) -> Option<String> {
+    let of_them = |turn: Option<usize>| turn.is_some_and(|turn| rollback.turns.contains(&turn));
+    let emitted = |at: Option<At>| at.is_some_and(|at| at < rollback.at);
+    let calls = view.calls.iter().filter(|call| {
+        of_them(call.turn) && emitted(call.emitted.first().map(|emitted| emitted.at))
+    });
+    let gone: HashSet<&str> = calls.map(|call| call.id).collect();
+    if let Some(id) = next.calls().find(|id| gone.contains(id)) {
+        return Some(format!("has call {id} of a turn that was taken back"));
+    }
+    let said = rollback.inputs.iter().map(|input| view.inputs[*input].text);
+    let said: HashSet<&str> = said.filter(|text| !text.is_empty()).collect();
+    // A message that somebody's input explains was said once more.
+    let places = next.roles.iter().enumerate();
+    let mut unexplained = places.filter(|(_, role)| **role == Role::User(None));
+    unexplained.find_map(|(place, _)| {
+        let text = next.item(place)?.all_text();
+        let text = text.trim();
+        said.contains(text).then(|| format!("has the input {text:?}, which was taken back"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::testing::{
+        Tracer, assistant, breaks, call, forked_session, is_idle, keeps, marker, output, user,
+    };
+    use crate::trace::{AgentEvent, ClientOp, InputMode};
+
+    /// A turn is forked while its call runs; the fork's request carries these items between.
+    fn forked(items: &[Value]) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "one").request(1, &[user("one")]).emit(1, call("c"));
+        t.op(ClientOp::Fork).forked("f.jsonl").kill().resume();
+        t.start("t2", "two");
+        t.request(2, &[&[user("one")], items, &[user("two")]].concat());
+        t
+    }
+
+    /// The second of two turns is taken back; the next request carries these items between.
+    fn rolled_back(items: &[Value]) -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+        t.start("t2", "two").request(2, &[user("one"), user("two")]);
+        t.emit(2, call("c")).finish(2).interrupted("t2");
+        t.op(ClientOp::Rollback { turns: 1 }).event(AgentEvent::RolledBack { turns: 1 });
+        t.start("t3", "three");
+        t.request(3, &[&[user("one")], items, &[user("three")]].concat());
+        t
+    }
+
+    #[test]
+    fn paired_and_marked_forks_pass() {
+        keeps("ROLL-7", &forked(&[call("c"), output("c", "aborted"), marker()]), 1);
+        keeps("ROLL-7", &forked_session(), 2);
+    }
+
+    #[test]
+    fn a_fork_without_its_marker_is_a_breach() {
+        let bare = breaks("ROLL-7", &forked(&[call("c"), output("c", "aborted")]));
+        assert!(bare.message.contains("has 0 markers for turn t1"));
+        breaks("ROLL-7", &forked(&[marker(), marker()]));
+        let early = forked(&[marker(), call("c"), output("c", "aborted")]);
+        assert!(breaks("ROLL-7", &early).message.contains("before the last"));
+    }
+
+    #[test]
+    fn a_fork_with_an_open_call_is_a_breach() {
+        let open = breaks("ROLL-7", &forked(&[call("c"), marker()]));
+        assert!(open.message.contains("without its output"));
+    }
+
+    #[test]
+    fn a_turn_that_ended_before_the_fork_needs_no_marker() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").request(1, &[user("one")]).op(ClientOp::Fork);
+        t.finish(1).completed("t1").forked("f.jsonl").kill().resume();
+        t.start("t2", "two").request(2, &[user("one"), user("two")]);
+        keeps("ROLL-7", &t, 1);
+    }
+
+    #[test]
+    fn what_was_taken_back_may_be_said_again_only() {
+        keeps("ROLL-7", &rolled_back(&[]), 1);
+        let kept = breaks("ROLL-7", &rolled_back(&[user("two")]));
+        assert!(kept.message.contains("\"two\""), "{}", kept.message);
+        let call_kept = [call("c"), output("c", "aborted")];
+        assert!(breaks("ROLL-7", &rolled_back(&call_kept)).message.contains("call c"));
+        let orphan = breaks("ROLL-7", &rolled_back(&[output("c", "aborted")]));
+        assert!(orphan.message.contains("without its call"));
+        let mut t = rolled_back(&[]);
+        t.completed("t3").start("t4", "two");
+        t.request(4, &[user("one"), user("three"), assistant("x"), user("two")]);
+        keeps("ROLL-7", &t, 1);
+    }
+
+    #[test]
+    fn what_is_said_behind_the_request_for_a_rollback_is_not_taken_back() {
+        let said = |behind: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+            t.start("t2", "two").request(2, &[user("one"), user("two")]);
+            t.finish(2).completed("t2");
+            let undo = ClientOp::Rollback { turns: 1 };
+            if behind {
+                t.op(undo).input("three", InputMode::Replace);
+            } else {
+                t.input("three", InputMode::Replace).op(undo);
+            }
+            t.event(AgentEvent::RolledBack { turns: 1 }).started("t3");
+            t.request(3, &[user("one"), user("three")]);
+            t
+        };
+        keeps("ROLL-7", &said(true), 1);
+        breaks("ROLL-7", &said(false));
+    }
+
+    #[test]
+    fn what_stood_before_a_rollback_stays() {
+        let mut t = rolled_back(&[]);
+        keeps("REQ-5", &t, 3);
+        t.completed("t3").start("t4", "four");
+        breaks("REQ-5", t.request(4, &[user("three"), user("four")]));
+        is_idle("ROLL-7", &Tracer::new());
+    }
+}

@@ -1,0 +1,256 @@
+//! SUB-1: sub-agents end with the turn that started them.
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{ClientOp, Feature, What};
+use crate::verdict::Level;
+use crate::view::{At, Ending, SubAgent, Turn, View};
+
+pub(super) struct SubAgentsEndWithTheTurn;
+
+/// How long an agent may wait for a sub-agent to end by itself, with the grace period of the turn.
+const DRAIN_NS: u64 = 600_000_000;
+/// How long the stream of a sub-agent may stay open behind its end.
+const CLOSE_NS: u64 = 500_000_000;
+
+impl Invariant for SubAgentsEndWithTheTurn {
+    fn id(&self) -> &'static str {
+        "SUB-1"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A sub-agent ends before the turn that started it does: cut with its turn, it has 500 ms to \
+         shut down, and nothing of it follows its end. Its own end leaves the turn alone."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's delegate (interrupt, shut down, drain for 500 ms); openai/codex #15732, #13850 (a \
+         sub-agent survives its parent's interrupt), #34653 (closing an agent hangs)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::SubAgents]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "A request of the sub-agent may arrive behind the interrupt, as long as the sub-agent has \
+             not ended.",
+            "A sub-agent whose agent is killed, or exits, ends with it untold.",
+            "Time in which the client does not read does not count: the end can't be told then.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a turn that has started a sub-agent ends"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        for agent in &view.agents {
+            let Some(turn) = agent.turn else { continue };
+            let ending = view.turns[turn].ending();
+            let late = cut_at(view, turn).and_then(|cut| late(view, agent, cut));
+            let told = ending.is_some() && !stopped(&view.turns[turn], ending);
+            if !told && late.is_none() {
+                continue;
+            }
+            findings.exercised += 1;
+            let fault = late
+                .or_else(|| outlives(view, agent, ending))
+                .or_else(|| lives_on(view, agent))
+                .or_else(|| takes_along(view, agent, turn, ending));
+            if let Some((fault, at)) = fault {
+                let mut shown_by = vec![agent.started, at];
+                shown_by.extend(ending.map(|ending| ending.at));
+                shown_by.extend(agent.ended.map(|(at, _)| at));
+                shown_by.sort_unstable();
+                shown_by.dedup();
+                let message = format!("sub-agent {} {fault}", agent.id);
+                findings.breach(view, message, &shown_by);
+            }
+        }
+        findings
+    }
+}
+
+/// Whether the end of the agent cut the turn, and its sub-agents with it.
+fn stopped(turn: &Turn<'_>, ending: Option<Ending<'_>>) -> bool {
+    let stop = turn.killed.or(turn.exited);
+    stop.is_some_and(|stop| ending.is_none_or(|ending| stop < ending.at))
+}
+
+/// Where the turn was cut, or should have been.
+fn cut_at(view: &View<'_>, turn: usize) -> Option<At> {
+    let known = &view.turns[turn];
+    let first = known.interrupts.first();
+    match known.ending() {
+        Some(_) => view.cut_at(turn),
+        None => first.map(|first| view.interrupts[*first].at),
+    }
+}
+
+/// A sub-agent that took too long to end when its turn was cut.
+fn late(view: &View<'_>, agent: &SubAgent<'_>, cut: At) -> Option<(String, At)> {
+    let ended = agent.ended.map(|(at, _)| at);
+    if agent.started > cut || ended.is_some_and(|ended| ended < cut) {
+        return None;
+    }
+    let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
+    let bound_ns = bound_ns.saturating_add(DRAIN_NS);
+    let from_ns = view.at_ns(cut);
+    // Nothing is told behind the agent's own end.
+    let stop = view.stops.iter().copied().find(|stop| *stop > cut);
+    let until = [ended, stop].into_iter().flatten().min();
+    let until_ns = until.map_or(view.end_ns(), |until| view.at_ns(until));
+    let took_ns = until_ns.saturating_sub(from_ns);
+    let took_ns = took_ns.saturating_sub(view.unread_ns(from_ns, until_ns));
+    (took_ns > bound_ns).then(|| {
+        let (took, bound) = (took_ns / 1_000_000, bound_ns / 1_000_000);
+        let text = match ended {
+            Some(_) => format!("ended {took} ms behind the cut of its turn; {bound} ms are allowed"),
+            None => format!("had not ended {took} ms behind the cut of its turn"),
+        };
+        (text, cut)
+    })
+}
+
+fn outlives(
+    view: &View<'_>,
+    agent: &SubAgent<'_>,
+    ending: Option<Ending<'_>>,
+) -> Option<(String, At)> {
+    let over = ending.filter(|ending| ending.at > agent.started)?.at;
+    if let Some((ended, _)) = agent.ended.filter(|(ended, _)| *ended < over) {
+        return still_open(view, agent, ended);
+    }
+    Some(("had not ended when its turn did".to_owned(), over))
+}
+
+/// A response to the sub-agent that is still under way behind its end.
+fn still_open(view: &View<'_>, agent: &SubAgent<'_>, ended: At) -> Option<(String, At)> {
+    let mut exchanges = agent.exchanges.iter().map(|index| &view.exchanges[*index]);
+    let open = exchanges.find(|exchange| {
+        let closed = exchange.over().or(exchange.disconnected);
+        let until_ns = closed.map_or(view.end_ns(), |at| view.at_ns(at));
+        exchange.at < ended && until_ns.saturating_sub(view.at_ns(ended)) > CLOSE_NS
+    })?;
+    let text = format!("had ended, but response {} to it stayed open", open.number);
+    Some((text, open.at))
+}
+
+/// What a sub-agent does behind its end.
+fn lives_on(view: &View<'_>, agent: &SubAgent<'_>) -> Option<(String, At)> {
+    let (ended, _) = agent.ended?;
+    if let Some((at, _)) = agent.events.iter().find(|(at, _)| *at > ended) {
+        return Some(("had ended, and an event of it followed".to_owned(), *at));
+    }
+    let mut exchanges = agent.exchanges.iter().map(|index| &view.exchanges[*index]);
+    let later = exchanges.find(|exchange| exchange.generates && exchange.at > ended)?;
+    let text = format!("had ended, and request {} of it followed", later.number);
+    Some((text, later.at))
+}
+
+/// A turn that is aborted behind the end of its sub-agent although nobody has asked for it.
+fn takes_along(
+    view: &View<'_>,
+    agent: &SubAgent<'_>,
+    turn: usize,
+    ending: Option<Ending<'_>>,
+) -> Option<(String, At)> {
+    let over = ending.filter(|ending| ending.aborted())?.at;
+    let (ended, _) = agent.ended?;
+    let told_to_end = view.trace.entries[..over].iter().any(|entry| {
+        let What::Op { op, .. } = &entry.what else {
+            return false;
+        };
+        *op == ClientOp::Shutdown
+    });
+    let unasked = view.cut_at(turn) == Some(over) && !told_to_end;
+    let text = "ended, and its turn was aborted with it, although nobody had asked for that";
+    unasked.then(|| (text.to_owned(), ended))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, is_idle, keeps, user};
+    use crate::trace::{AgentEvent, Feature};
+
+    fn started() -> Tracer {
+        let mut t = Tracer::new();
+        t.start("t1", "go").request(1, &[user("go")]).finish(1);
+        t.sub_agent("t1", "a1", "look", false);
+        t.request_of(1, 2, &[user("look")]);
+        t
+    }
+
+    fn closed() -> Tracer {
+        let mut t = started();
+        t.interrupt().disconnected(2).sub_ended("t1", "a1", "closed");
+        t
+    }
+
+    #[test]
+    fn a_sub_agent_that_ends_with_its_turn_passes() {
+        keeps("SUB-1", closed().aborted("t1"), 1);
+        let mut t = started();
+        t.finish(2).sub_ended("t1", "a1", "closed").completed("t1");
+        keeps("SUB-1", &t, 1);
+        is_idle("SUB-1", started().wait_ms(9000).kill());
+    }
+
+    #[test]
+    fn one_that_outlives_its_turn_is_a_breach() {
+        breaks("SUB-1", started().interrupt().aborted("t1"));
+        let mut t = started();
+        t.finish(2).completed("t1").sub_ended("t1", "a1", "closed");
+        breaks("SUB-1", &t);
+    }
+
+    #[test]
+    fn what_follows_its_end_is_a_breach() {
+        breaks("SUB-1", closed().aborted("t1").request_of(1, 3, &[user("look")]));
+        let delta = AgentEvent::TextDelta {
+            turn_id: None,
+            text: "hm".into(),
+        };
+        breaks("SUB-1", closed().of_sub_agent("t1", "a1", delta).aborted("t1"));
+        let mut t = started();
+        t.interrupt().sub_ended("t1", "a1", "closed").aborted("t1");
+        breaks("SUB-1", t.wait_ms(600).disconnected(2));
+    }
+
+    #[test]
+    fn a_drain_has_an_end() {
+        let drained = |ms: u64| {
+            let mut t = started();
+            t.interrupt().wait_ms(ms).disconnected(2);
+            t.sub_ended("t1", "a1", "killed").aborted("t1");
+            t
+        };
+        keeps("SUB-1", &drained(2500), 1);
+        breaks("SUB-1", &drained(2700));
+        breaks("SUB-1", started().interrupt().wait_ms(2700).interrupt());
+        let mut t = started();
+        t.interrupt().reading(false).wait_ms(9000).reading(true);
+        keeps("SUB-1", t.disconnected(2).sub_ended("t1", "a1", "closed").aborted("t1"), 1);
+    }
+
+    #[test]
+    fn its_end_leaves_the_turn_alone() {
+        let mut t = started();
+        t.finish(2).sub_ended("t1", "a1", "closed").aborted("t1");
+        let breach = breaks("SUB-1", &t);
+        assert!(breach.message.contains("nobody had asked"), "{}", breach.message);
+    }
+
+    #[test]
+    fn an_agent_that_tells_nothing_is_not_judged() {
+        let t = started().without(Feature::SubAgents);
+        let outcome = crate::testing::outcome("SUB-1", &t);
+        assert!(matches!(outcome, crate::verdict::Outcome::NotApplicable { .. }));
+    }
+}

@@ -1,0 +1,305 @@
+//! TURN-9: ids that a caller supplies.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::ids::canonical;
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{Feature, InputMode, What};
+use crate::verdict::Level;
+use crate::view::{At, Input, OpAnswer, View};
+
+pub(super) struct CallersIdsAreKept;
+
+impl Invariant for CallersIdsAreKept {
+    fn id(&self) -> &'static str {
+        "TURN-9"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "An id that a caller supplies is refused unless it is a UUID that was not used before, in \
+         whatever spelling; an accepted one is used in its canonical form everywhere."
+    }
+
+    fn source(&self) -> &'static str {
+        "Codex's app-server, where a caller may name what it starts; openai/codex #36926 (an id \
+         that the agent knows by another name)"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::CallerIds, Feature::OpReplies]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &[
+            "Input that names a turn of its own may be refused if a turn was active when it was \
+             sent: it would join that one.",
+            "A request that was not answered says nothing: the agent may have ended.",
+        ]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a request that supplies an id is answered"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let accepted = check_turns(view, &mut findings);
+        check_threads(view, &mut findings);
+        check_spellings(view, &accepted, &mut findings);
+        findings
+    }
+}
+
+/// What a request that supplies an id was to be answered with.
+enum Due {
+    Refusal(&'static str),
+    /// The id in its canonical form.
+    Acceptance(String),
+}
+
+impl Due {
+    fn of(wanted: &str, is_used: impl FnOnce(&str) -> bool) -> Self {
+        match canonical(wanted) {
+            None => Self::Refusal("is no UUID"),
+            Some(id) if is_used(&id) => Self::Refusal("was used before"),
+            Some(id) => Self::Acceptance(id),
+        }
+    }
+}
+
+/// Checks the ids of turns. Gives the accepted ones with the ops that supplied them.
+fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> {
+    let mut accepted = HashMap::new();
+    for (index, input) in view.inputs.iter().enumerate() {
+        let (Some(wanted), Some(answer)) = (input.wanted_id, input.answers.first()) else {
+            continue;
+        };
+        findings.exercised += 1;
+        let due = Due::of(wanted, |id| was_a_turn(view, id, input.at));
+        match (due, answer.error) {
+            (Due::Refusal(why), None) => {
+                let message = format!("the turn id {wanted:?} {why}, and was accepted");
+                findings.breach(view, message, &[input.at, answer.at]);
+            }
+            (Due::Refusal(why), Some(_)) => {
+                if let Some(begun) = started_by(view, index) {
+                    let message =
+                        format!("the turn id {wanted:?} {why} and was refused, but a turn started");
+                    findings.breach(view, message, &[input.at, answer.at, begun]);
+                }
+            }
+            (Due::Acceptance(id), None) => {
+                check_name(view, "turn", wanted, &id, (input.at, answer), findings);
+                accepted.insert(id, input.at);
+            }
+            (Due::Acceptance(_), Some(_)) if joins(input) => {}
+            (Due::Acceptance(_), Some(_)) => {
+                let message = format!("the turn id {wanted:?} is a fresh UUID, and was refused");
+                findings.breach(view, message, &[input.at, answer.at]);
+            }
+        }
+    }
+    accepted
+}
+
+fn joins(input: &Input<'_>) -> bool {
+    input.active.is_some() && input.mode != InputMode::Replace
+}
+
+/// Whether the conversation had a turn of that id before an entry.
+fn was_a_turn(view: &View<'_>, id: &str, at: At) -> bool {
+    let mut earlier = view.turns.iter().filter(|turn| turn.begun < at);
+    let lineage = lineage_at(view, at);
+    earlier.any(|turn| turn.lineage == lineage && canonical(turn.id).as_deref() == Some(id))
+}
+
+fn lineage_at(view: &View<'_>, at: At) -> usize {
+    let later = view.starts.iter().skip(1);
+    later.filter(|start| start.at < at && !start.resumed).count()
+}
+
+/// Where a turn began that an input started, or nothing else.
+fn started_by(view: &View<'_>, index: usize) -> Option<At> {
+    let at = view.inputs[index].at;
+    let until = view.inputs.get(index + 1).map_or(At::MAX, |next| next.at);
+    let mut turns = view.turns.iter();
+    let found = turns.find(|turn| {
+        let unexplained = turn.input.is_none() && (at..until).contains(&turn.begun);
+        turn.input == Some(index) || unexplained
+    });
+    found.map(|turn| turn.begun)
+}
+
+fn check_name(
+    view: &View<'_>,
+    what: &str,
+    wanted: &str,
+    id: &str,
+    (asked, answer): (At, &OpAnswer<'_>),
+    findings: &mut Findings,
+) {
+    let named = if what == "turn" {
+        answer.turn_id
+    } else {
+        answer.thread_id
+    };
+    if named != Some(id) {
+        let named = named.unwrap_or("nothing");
+        let message = format!("the {what} id {wanted:?} was accepted, and answered with {named}");
+        findings.breach(view, message, &[asked, answer.at]);
+    }
+}
+
+/// Checks the ids of further conversations. A new process knows none of an earlier one's.
+fn check_threads(view: &View<'_>, findings: &mut Findings) {
+    let mut used: HashSet<(usize, String)> = HashSet::new();
+    for open in &view.opens {
+        let Some(answer) = open.answers.first() else {
+            continue;
+        };
+        findings.exercised += 1;
+        let session = view.starts.partition_point(|start| start.at < open.at);
+        let wanted = open.wanted_id;
+        let due = Due::of(wanted, |id| used.contains(&(session, id.to_owned())));
+        let message = match (due, answer.error) {
+            (Due::Refusal(why), None) => {
+                format!("the thread id {wanted:?} {why}, and was accepted")
+            }
+            (Due::Acceptance(_), Some(_)) => {
+                format!("the thread id {wanted:?} is a fresh UUID, and was refused")
+            }
+            (Due::Refusal(_), Some(_)) => continue,
+            (Due::Acceptance(id), None) => {
+                check_name(view, "thread", wanted, &id, (open.at, answer), findings);
+                used.insert((session, id));
+                continue;
+            }
+        };
+        findings.breach(view, message, &[open.at, answer.at]);
+    }
+}
+
+/// Checks that an accepted id is spelled in one way by whatever carries it.
+fn check_spellings(view: &View<'_>, accepted: &HashMap<String, At>, findings: &mut Findings) {
+    if accepted.is_empty() {
+        return;
+    }
+    let mut told = BTreeSet::new();
+    for (at, entry) in view.trace.entries.iter().enumerate() {
+        let carried = match &entry.what {
+            What::Event { event, .. } => event.turn_id(),
+            _ => None,
+        };
+        let Some(carried) = carried else {
+            continue;
+        };
+        let known = canonical(carried).and_then(|id| accepted.get_key_value(&id));
+        if let Some((id, asked)) = known
+            && id != carried
+            && told.insert(carried)
+        {
+            let message = format!("turn {id} is called {carried:?} by an event");
+            findings.breach(view, message, &[*asked, at]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tracer, breaks, front_session, is_idle, keeps, outcome};
+    use crate::trace::{ClientOp, Feature, InputMode};
+    use crate::verdict::Outcome;
+
+    const ID: &str = "0193e0f4-5c2a-7e0b-9f7d-2f6a8c1b4d5e";
+    const SHOUTED: &str = "{0193E0F4-5C2A-7E0B-9F7D-2F6A8C1B4D5E}";
+    const BARE: &str = "0193e0f45c2a7e0b9f7d2f6a8c1b4d5e";
+
+    fn open(t: &mut Tracer, id: &str) {
+        let thread_id = id.to_owned();
+        t.op(ClientOp::Open { thread_id });
+    }
+
+    #[test]
+    fn ids_that_are_kept_pass() {
+        keeps("TURN-9", &front_session(), 5);
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, SHOUTED).reply(Some(ID));
+        t.started(ID).completed(ID);
+        t.named_input("again", InputMode::Start, BARE).refuse();
+        keeps("TURN-9", &t, 2);
+    }
+
+    #[test]
+    fn a_text_that_is_no_uuid_is_refused() {
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, "seven").reply(Some("seven"));
+        assert!(breaks("TURN-9", &t).message.contains("is no UUID"));
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, "seven").refuse().started("x");
+        assert!(breaks("TURN-9", &t).message.ends_with("a turn started"));
+        let mut t = Tracer::new();
+        open(&mut t, "seven");
+        t.opened("seven");
+        breaks("TURN-9", &t);
+    }
+
+    #[test]
+    fn an_id_is_used_once_in_whatever_spelling() {
+        let mut t = Tracer::new();
+        t.start(ID, "one").completed(ID);
+        t.named_input("two", InputMode::Start, BARE).reply(Some(ID));
+        assert!(breaks("TURN-9", &t).message.contains("was used before"));
+        let mut t = Tracer::new();
+        t.start(ID, "one").completed(ID).kill().resume();
+        t.named_input("two", InputMode::Start, ID).reply(Some(ID));
+        breaks("TURN-9", &t);
+        let mut t = Tracer::new();
+        open(&mut t, SHOUTED);
+        t.opened(ID);
+        open(&mut t, BARE);
+        t.opened(ID);
+        breaks("TURN-9", &t);
+    }
+
+    #[test]
+    fn a_fresh_uuid_is_accepted() {
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, SHOUTED).refuse();
+        assert!(breaks("TURN-9", &t).message.contains("was refused"));
+        let mut t = Tracer::new();
+        open(&mut t, SHOUTED);
+        t.refuse();
+        breaks("TURN-9", &t);
+        let mut t = Tracer::new();
+        t.start("t1", "hi").named_input("joins", InputMode::Start, ID).refuse();
+        keeps("TURN-9", &t, 1);
+        let mut t = Tracer::new();
+        t.start("t1", "hi").named_input("replaces", InputMode::Replace, ID).refuse();
+        breaks("TURN-9", &t);
+    }
+
+    #[test]
+    fn a_turn_is_called_by_one_name() {
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, BARE).reply(Some(BARE));
+        assert!(breaks("TURN-9", &t).message.contains("answered with"));
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, BARE).reply(Some(ID));
+        t.started(ID).delta(ID, "hello").completed(BARE);
+        assert!(breaks("TURN-9", &t).message.ends_with("by an event"));
+    }
+
+    #[test]
+    fn nothing_is_asked_of_who_names_nothing() {
+        let mut t = Tracer::new();
+        is_idle("TURN-9", t.start("t1", "hi").completed("t1"));
+        t.named_input("and now?", InputMode::Start, ID).kill();
+        is_idle("TURN-9", &t);
+        let t = t.without(Feature::CallerIds);
+        assert!(matches!(outcome("TURN-9", &t), Outcome::NotApplicable { .. }));
+    }
+}

@@ -1,0 +1,174 @@
+//! VIEW-4: an abort reads as what it was.
+
+use std::collections::HashSet;
+
+use crate::invariant::{Findings, Invariant};
+use crate::trace::{AbortReason, AgentEvent, Feature, ShownLine, TurnEnd, What};
+use crate::verdict::Level;
+use crate::view::{At, View};
+
+pub(super) struct AbortReadsAsItWas;
+
+const INTERRUPTED: &str = "task interrupted";
+const REPLACED: &str = "task aborted: replaced by a new task";
+
+impl Invariant for AbortReadsAsItWas {
+    fn id(&self) -> &'static str {
+        "VIEW-4"
+    }
+
+    fn level(&self) -> Level {
+        Level::Must
+    }
+
+    fn sentence(&self) -> &'static str {
+        "The abort of a turn is shown once, as \"task interrupted\" or as \"task aborted: replaced by \
+         a new task\", whichever it was."
+    }
+
+    fn source(&self) -> &'static str {
+        "openai/codex #2365: the view tells an interrupted turn from a replaced one"
+    }
+
+    fn needs(&self) -> &'static [Feature] {
+        &[Feature::Transcript, Feature::TurnIds]
+    }
+
+    fn legal_races(&self) -> &'static [&'static str] {
+        &["A turn that a crash cut off has no abort to show: nobody tells of it."]
+    }
+
+    fn exercised_when(&self) -> &'static str {
+        "a turn is aborted, or its abort comes once more"
+    }
+
+    fn check(&self, view: &View<'_>) -> Findings {
+        let mut findings = Findings::default();
+        let mut known = HashSet::new();
+        for (at, entry) in view.trace.entries.iter().enumerate() {
+            let (event, is_late) = match &entry.what {
+                What::Event { event, .. } => (event, false),
+                What::Redelivered { event } => (event, true),
+                _ => continue,
+            };
+            let abort = abort(event);
+            findings.exercised += usize::from(abort.is_some());
+            let first = abort.filter(|(turn, _)| known.insert(*turn) && !is_late);
+            let wanted = first.map(|(_, text)| text);
+            let lines: Vec<(At, &str)> = statuses(view, at, wanted.is_some());
+            if lines.iter().map(|(_, text)| *text).eq(wanted) {
+                continue;
+            }
+            let message = complaint(abort, wanted, &lines);
+            let mut shown_by = vec![at];
+            shown_by.extend(lines.iter().map(|(at, _)| *at));
+            findings.breach(view, message, &shown_by);
+        }
+        findings
+    }
+}
+
+/// The turn that an event tells to be aborted, and how that reads.
+fn abort(event: &AgentEvent) -> Option<(&str, &'static str)> {
+    let AgentEvent::TurnEnded {
+        turn_id: Some(turn),
+        end: TurnEnd::Aborted { reason },
+    } = event
+    else {
+        return None;
+    };
+    let text = match reason {
+        Some(AbortReason::Replaced) => REPLACED,
+        None | Some(AbortReason::Interrupted) => INTERRUPTED,
+    };
+    Some((turn, text))
+}
+
+/// The lines behind an event that tell how a turn ended; of other events only those that read as an
+/// abort.
+fn statuses<'a>(view: &View<'a>, at: At, all: bool) -> Vec<(At, &'a str)> {
+    let lines = view.shown_behind(at).filter_map(|(at, line)| match line {
+        ShownLine::Status { text } => Some((at, text.as_str())),
+        _ => None,
+    });
+    lines
+        .filter(|(_, text)| all || [INTERRUPTED, REPLACED].contains(text))
+        .collect()
+}
+
+fn complaint(abort: Option<(&str, &str)>, wanted: Option<&str>, lines: &[(At, &str)]) -> String {
+    let Some((turn, _)) = abort else {
+        return "an abort is shown that nobody told of".to_owned();
+    };
+    match (wanted, lines) {
+        (None, _) => format!("the abort of turn {turn} is shown once more"),
+        (Some(_), []) => format!("the abort of turn {turn} is not shown"),
+        (Some(text), [(_, line)]) => {
+            format!("the abort of turn {turn} is shown as {line:?} instead of {text:?}")
+        }
+        (Some(_), lines) => format!("the abort of turn {turn} is shown {} times", lines.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{INTERRUPTED, REPLACED};
+    use crate::testing::{Tracer, breaks, is_idle, keeps, watched_session};
+    use crate::trace::{AbortReason, AgentEvent, TurnEnd};
+
+    fn aborted_once_more() -> AgentEvent {
+        let reason = Some(AbortReason::Interrupted);
+        AgentEvent::TurnEnded {
+            turn_id: Some("t1".into()),
+            end: TurnEnd::Aborted { reason },
+        }
+    }
+
+    fn cut() -> Tracer {
+        let mut t = Tracer::watched();
+        t.start("t1", "one").aborted("t1");
+        t
+    }
+
+    #[test]
+    fn aborts_that_read_as_they_were_pass() {
+        keeps("VIEW-4", &watched_session(), 1);
+        let mut t = cut();
+        t.sees_status(INTERRUPTED).start("t2", "two").late(aborted_once_more());
+        keeps("VIEW-4", t.replaced("t2").sees_status(REPLACED), 3);
+        let mut t = Tracer::watched();
+        is_idle("VIEW-4", t.start("t1", "one").completed("t1").sees_status("done"));
+    }
+
+    #[test]
+    fn an_abort_that_is_not_shown_is_a_breach() {
+        assert!(breaks("VIEW-4", &cut()).message.contains("is not shown"));
+    }
+
+    #[test]
+    fn a_replaced_turn_is_not_interrupted() {
+        let mut t = Tracer::watched();
+        t.start("t1", "one").replaced("t1").sees_status(INTERRUPTED);
+        assert!(breaks("VIEW-4", &t).message.contains("instead of"));
+        breaks("VIEW-4", cut().sees_status(REPLACED));
+        breaks("VIEW-4", cut().sees_status("Task interrupted!"));
+    }
+
+    #[test]
+    fn an_abort_that_is_shown_twice_is_a_breach() {
+        let mut t = cut();
+        t.sees_status(INTERRUPTED).sees_status(INTERRUPTED);
+        assert!(breaks("VIEW-4", &t).message.contains("2 times"));
+        let mut t = cut();
+        t.sees_status(INTERRUPTED).late(aborted_once_more());
+        let breach = breaks("VIEW-4", t.sees_status(INTERRUPTED));
+        assert!(breach.message.contains("once more"));
+    }
+
+    #[test]
+    fn an_abort_that_nobody_told_of_is_a_breach() {
+        let mut t = Tracer::watched();
+        t.start("t1", "one").completed("t1");
+        breaks("VIEW-4", t.sees_status(INTERRUPTED));
+    }
+}

@@ -1,0 +1,88 @@
+//! What was done to a conversation as a whole: forks, turns that were taken back, resumed rollouts.
+
+use super::At;
+use super::rollouts::Held;
+use super::turns::Turns;
+
+/// A fork of the conversation.
+#[derive(Debug, Clone, Copy)]
+pub struct Fork {
+    /// Where the client asked for it; the event where nobody did.
+    pub asked: At,
+    /// The event that says it was done.
+    pub at: At,
+    /// The newest turn that was active when the client asked for it.
+    pub turn: Option<usize>,
+}
+
+/// Turns that were taken out of the history.
+#[derive(Debug, Clone)]
+pub struct Rollback {
+    /// The event that says it was done.
+    pub at: At,
+    /// What was observed from here on, and before that event, is gone.
+    pub from: At,
+    /// The turns, as indexes into the view's turns.
+    pub turns: Vec<usize>,
+    /// The inputs, as indexes into the view's inputs.
+    pub inputs: Vec<usize>,
+}
+
+/// A session that was continued from a rollout which had been read before.
+#[derive(Debug, Clone)]
+pub struct Resumption {
+    /// The start of the agent.
+    pub at: At,
+    /// What the rollout's whole lines held then, in order, behind the last line that replaced the
+    /// history or took turns out of it.
+    pub held: Vec<Held>,
+    /// Where the harness tore the rollout since it had been read whole.
+    pub torn: Option<At>,
+}
+
+impl Turns<'_> {
+    pub(super) fn fork_asked(&mut self, at: At) {
+        self.fork_asked = Some((at, self.active()));
+    }
+
+    pub(super) fn forked(&mut self, at: At) {
+        let (asked, turn) = self.fork_asked.take().unwrap_or((at, self.active()));
+        self.forks.push(Fork { asked, at, turn });
+    }
+
+    /// The last turns that the user began are gone, with everything since the first of them.
+    pub(super) fn rolled_back(&mut self, at: At, count: usize) {
+        let lineage = self.lineage();
+        let begun_by = |turn: &super::Turn<'_>| {
+            let input = turn
+                .input
+                .filter(|input| self.inputs[*input].task.is_none())?;
+            let stands = turn.lineage == lineage && turn.rolled_back.is_none();
+            stands.then_some(self.inputs[input].at.min(turn.begun))
+        };
+        let last = self.turns.iter().rev().filter_map(begun_by).take(count);
+        let from = last.min().unwrap_or(at);
+        let places = |all: Vec<At>| -> Vec<usize> {
+            let found = all.iter().enumerate().filter(|(_, begun)| **begun >= from);
+            found.map(|(place, _)| place).collect()
+        };
+        let turns = places(self.turns.iter().map(|turn| turn.begun).collect());
+        let mut inputs = places(self.inputs.iter().map(|input| input.at).collect());
+        // Ops are taken in order: what was said behind the request is not what it takes back.
+        let asked = self.rollback_asked.take().unwrap_or(at);
+        inputs.retain(|input| self.inputs[*input].at < asked);
+        for turn in &turns {
+            self.turns[*turn].rolled_back.get_or_insert(at);
+        }
+        // A message that says the same later on is another input's.
+        for known in self.by_text.values_mut() {
+            known.retain(|input| !inputs.contains(input));
+        }
+        self.rollbacks.push(Rollback {
+            at,
+            from,
+            turns,
+            inputs,
+        });
+    }
+}

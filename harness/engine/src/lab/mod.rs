@@ -1,0 +1,83 @@
+//! The lab: the reference agent with nothing around it that is not repeatable.
+//!
+//! A run is one thread with a clock that stands still while anything can be done. HTTP goes through
+//! this process's memory, byte for byte as over TCP; rollouts are kept in memory; commands are
+//! interpreted. So the same scenario gives the same trace, and thousands run in a second.
+
+mod store;
+mod tools;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use cutpoint_agent::Endpoint;
+use cutpoint_agent::{Connector, HttpModel, Parts, Wire};
+
+use cutpoint_scenario::ast::Capability;
+
+use crate::server::ReplayServer;
+
+pub use store::MemoryStore;
+pub use tools::ScriptedTools;
+
+/// What an agent cannot do in the lab: there are no files that a patch could change.
+pub const LACKS: &[Capability] = &[Capability::Patches];
+
+/// What every run of the lab takes for the time of its start: 2025-01-01, 00:00 UTC.
+pub fn epoch() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600)
+}
+
+/// Runs a future on a thread whose clock stands still while anything can be done.
+///
+/// # Errors
+/// If the runtime can't be set up.
+pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build()?;
+    Ok(runtime.block_on(future))
+}
+
+/// A world of its own for one case.
+#[derive(Clone)]
+pub struct Lab {
+    server: Arc<ReplayServer>,
+    /// The rollouts.
+    pub store: Arc<MemoryStore>,
+    /// The commands.
+    pub tools: Arc<ScriptedTools>,
+}
+
+impl Lab {
+    /// An empty world around a server.
+    pub fn new(server: Arc<ReplayServer>) -> Self {
+        Self {
+            server,
+            store: Arc::default(),
+            tools: Arc::default(),
+        }
+    }
+
+    /// What an agent in this world works with.
+    pub fn parts(&self, endpoint: Endpoint) -> Parts {
+        let connector = Arc::new(MemoryConnector(self.server.clone()));
+        Parts {
+            model: Arc::new(HttpModel::new(endpoint, connector)),
+            store: self.store.clone(),
+            tools: self.tools.clone(),
+            probe: None,
+        }
+    }
+}
+
+/// Connects to the server within this process.
+struct MemoryConnector(Arc<ReplayServer>);
+
+#[async_trait]
+impl Connector for MemoryConnector {
+    async fn connect(&self, _authority: &str) -> io::Result<Box<dyn Wire>> {
+        Ok(Box::new(self.0.connect()))
+    }
+}

@@ -1,0 +1,291 @@
+//! Commands that are interpreted instead of run.
+//!
+//! The interpreter knows the few words that scenarios use: `sleep`, `echo`, `printf`, `true`,
+//! `false`, `exit`, `trap '' TERM`, statements joined by `;` and `&&`, and `&`, which leaves one
+//! running beside the shell. Any other command prints nothing and succeeds: what a scenario tests is the agent.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cutpoint_agent::{Abandon, RunningTool, ToolCommand, ToolEvent, ToolRunner};
+use cutpoint_check::trace::Process;
+use tokio::time::Instant;
+
+/// The first process id that is given out.
+const FIRST_PID: u32 = 1000;
+
+/// A process that seems to run.
+#[derive(Debug, Clone)]
+struct Pretended {
+    parent: u32,
+    group: u32,
+    command: String,
+    /// When it ends by itself.
+    until: Option<Instant>,
+}
+
+type Table = Arc<Mutex<BTreeMap<u32, Pretended>>>;
+
+fn lock(table: &Table) -> MutexGuard<'_, BTreeMap<u32, Pretended>> {
+    // Every change is one step, so a panic leaves a whole table.
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Interprets commands, and pretends processes for them.
+#[derive(Debug, Default)]
+pub struct ScriptedTools {
+    table: Table,
+}
+
+impl ScriptedTools {
+    /// The processes that seem to run now.
+    pub fn processes(&self) -> Vec<Process> {
+        let now = Instant::now();
+        let table = lock(&self.table);
+        let alive = table
+            .iter()
+            .filter(|(_, known)| known.until.is_none_or(|until| now < until));
+        let process = |(pid, known): (&u32, &Pretended)| Process {
+            pid: *pid,
+            ppid: known.parent,
+            command: known.command.clone(),
+        };
+        alive.map(process).collect()
+    }
+
+    fn start(&self, parent: u32, group: Option<u32>, command: &str, until: Option<Instant>) -> u32 {
+        let mut table = lock(&self.table);
+        let pid = table
+            .last_key_value()
+            .map_or(FIRST_PID, |(last, _)| last + 1);
+        let process = Pretended {
+            parent,
+            group: group.unwrap_or(pid),
+            command: command.to_owned(),
+            until,
+        };
+        table.insert(pid, process);
+        pid
+    }
+}
+
+/// What a command does next.
+#[derive(Debug, Clone, PartialEq)]
+enum Act {
+    Print(String),
+    Sleep(Duration),
+    Exit(i32),
+}
+
+/// A statement, and whether the shell goes on at once.
+#[derive(Debug, Clone, PartialEq)]
+struct Statement {
+    words: String,
+    background: bool,
+}
+
+fn statements(script: &str) -> Vec<Statement> {
+    let mut found = Vec::new();
+    let text = script.replace("&&", ";").replace('\n', ";");
+    for piece in text.split_inclusive([';', '&']) {
+        let background = piece.ends_with('&');
+        let words = piece.trim_end_matches([';', '&']).trim().to_owned();
+        if !words.is_empty() {
+            found.push(Statement { words, background });
+        }
+    }
+    found
+}
+
+fn act(words: &str) -> Option<Act> {
+    let (name, rest) = words.split_once(' ').unwrap_or((words, ""));
+    let plain = || rest.trim().trim_matches(['"', '\'']).to_owned();
+    match name {
+        "echo" => Some(Act::Print(plain() + "\n")),
+        "printf" => Some(Act::Print(formatted(rest.trim()))),
+        "sleep" => {
+            let seconds: f64 = rest.trim().parse().ok()?;
+            Duration::try_from_secs_f64(seconds).ok().map(Act::Sleep)
+        }
+        "false" => Some(Act::Exit(1)),
+        "exit" => Some(Act::Exit(rest.trim().parse().unwrap_or(0))),
+        _ => None,
+    }
+}
+
+/// What `printf 'format' words…` prints; each `%s` and `%d` takes a word.
+fn formatted(rest: &str) -> String {
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
+    let (format, words) = match quote {
+        Some(quote) => rest[1..].split_once(quote).unwrap_or((&rest[1..], "")),
+        None => rest.split_once(' ').unwrap_or((rest, "")),
+    };
+    let mut words = words.split_whitespace();
+    let mut text = String::new();
+    let mut pieces = format.split('%');
+    text.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        text.push_str(words.next().unwrap_or_default());
+        text.push_str(piece.get(1..).unwrap_or_default());
+    }
+    text.replace("\\n", "\n")
+}
+
+/// The script of a command line: what a shell was given, or the words themselves.
+fn script(argv: &[String]) -> String {
+    match argv {
+        [shell, flag, script] if flag.starts_with('-') && shell.ends_with("sh") => script.clone(),
+        words => words.join(" "),
+    }
+}
+
+#[async_trait]
+impl ToolRunner for ScriptedTools {
+    async fn spawn(&self, command: ToolCommand) -> io::Result<Box<dyn RunningTool>> {
+        let script = script(&command.argv);
+        let pid = self.start(1, None, &command.argv.join(" "), None);
+        let mut acts = VecDeque::new();
+        for statement in statements(&script) {
+            let act = act(&statement.words);
+            if statement.background {
+                let until = match act {
+                    Some(Act::Sleep(duration)) => Instant::now() + duration,
+                    _ => Instant::now(),
+                };
+                self.start(pid, Some(pid), &statement.words, Some(until));
+            } else {
+                acts.extend(act);
+            }
+        }
+        Ok(Box::new(Running {
+            table: self.table.clone(),
+            pid,
+            acts,
+            until: None,
+            ignores_term: script.contains("trap '' TERM"),
+        }))
+    }
+}
+
+struct Running {
+    table: Table,
+    pid: u32,
+    acts: VecDeque<Act>,
+    /// When the sleep that goes on ends.
+    until: Option<Instant>,
+    ignores_term: bool,
+}
+
+impl Running {
+    /// Ends the group.
+    fn end(&self) {
+        lock(&self.table).retain(|_, process| process.group != self.pid);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[async_trait]
+impl RunningTool for Running {
+    fn pid(&self) -> Option<u32> {
+        Some(self.pid)
+    }
+
+    async fn next(&mut self) -> ToolEvent {
+        loop {
+            if let Some(until) = self.until {
+                tokio::time::sleep_until(until).await;
+                self.until = None;
+            }
+            match self.acts.pop_front() {
+                Some(Act::Print(text)) => return ToolEvent::Output(Bytes::from(text)),
+                Some(Act::Sleep(duration)) => self.until = Some(Instant::now() + duration),
+                Some(Act::Exit(code)) => {
+                    self.end();
+                    return ToolEvent::Exited(Some(code));
+                }
+                None => {
+                    self.end();
+                    return ToolEvent::Exited(Some(0));
+                }
+            }
+        }
+    }
+
+    async fn kill(&mut self) -> Bytes {
+        self.end();
+        Bytes::new()
+    }
+
+    fn abandon(self: Box<Self>, how: Abandon) {
+        match how {
+            Abandon::Running => {}
+            Abandon::ChildKilled => {
+                lock(&self.table).remove(&self.pid);
+            }
+            Abandon::AskedToEnd if self.ignores_term => {}
+            Abandon::AskedToEnd => self.end(),
+        }
+        std::mem::forget(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(script: &str) -> ToolCommand {
+        ToolCommand {
+            argv: ["bash", "-c", script].map(str::to_owned).to_vec(),
+            cwd: "/lab".into(),
+            env: Vec::new(),
+            timeout: None,
+        }
+    }
+
+    #[test]
+    fn words_go_into_the_format() {
+        assert_eq!(formatted("'file %s of %d\\n' 42 7"), "file 42 of 7\n");
+        assert_eq!(formatted("plain"), "plain");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_prints_sleeps_and_ends() {
+        let tools = ScriptedTools::default();
+        let start = Instant::now();
+        let mut tool = tools
+            .spawn(command("echo one; sleep 2.5 && false"))
+            .await
+            .unwrap();
+        assert_eq!(tool.next().await, ToolEvent::Output("one\n".into()));
+        assert_eq!(tools.processes().len(), 1);
+        assert_eq!(tool.next().await, ToolEvent::Exited(Some(1)));
+        assert_eq!(start.elapsed(), Duration::from_millis(2500));
+        assert!(tools.processes().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_beside_the_shell_is_killed_with_it() {
+        let tools = ScriptedTools::default();
+        let mut tool = tools.spawn(command("sleep 81 & sleep 82")).await.unwrap();
+        let alive: Vec<String> = tools.processes().into_iter().map(|it| it.command).collect();
+        assert_eq!(alive, ["bash -c sleep 81 & sleep 82", "sleep 81"]);
+        tool.kill().await;
+        assert!(tools.processes().is_empty());
+        std::mem::forget(tools.spawn(command("sleep 1 & sleep 5")).await.unwrap());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(
+            tools.processes().len(),
+            1,
+            "what was left alone ends by itself"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! Streams that were composed before.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cutpoint_protocol::request::{ResponsesRequest, ShellTool};
+use cutpoint_scenario::ast::{End, Part};
+
+use super::plan::{self, StreamPlan};
+
+/// How many streams are kept. Beyond that all are forgotten, so that a server which runs for days does
+/// not grow.
+const PLANS_KEPT: usize = 1024;
+
+/// Composed streams. Thousands of schedules run the same scenario, and its replies are the same each
+/// time: servers that share one of these compose them once.
+#[derive(Debug, Clone, Default)]
+pub struct Plans(Arc<Mutex<HashMap<Key, Known>>>);
+
+/// What a stream depends on besides its parts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    response_id: String,
+    model: String,
+    tool: Option<ShellTool>,
+    asks_approval: bool,
+    /// The reply as it is written, so that those of many scenarios are not looked through.
+    text: String,
+}
+
+#[derive(Debug)]
+struct Known {
+    parts: Vec<Part>,
+    end: End,
+    plan: StreamPlan,
+}
+
+/// A reply whose stream is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its parts.
+    pub parts: &'a [Part],
+    /// How it ends.
+    pub end: &'a End,
+    /// The reply as it is written.
+    pub text: &'a str,
+    /// The response's id.
+    pub response_id: &'a str,
+    /// Whether portable `shell` calls ask for the user's approval.
+    pub asks_approval: bool,
+}
+
+impl Plans {
+    /// The stream that answers a request.
+    ///
+    /// # Errors
+    /// As [`plan::compose`].
+    pub fn get(
+        &self,
+        wanted: Wanted<'_>,
+        request: &ResponsesRequest,
+    ) -> Result<StreamPlan, String> {
+        let Wanted {
+            parts,
+            end,
+            text,
+            response_id,
+            asks_approval,
+        } = wanted;
+        let key = Key {
+            response_id: response_id.to_owned(),
+            model: request.model().to_owned(),
+            tool: request.shell_tool(),
+            asks_approval,
+            text: text.to_owned(),
+        };
+        // Whole streams are put in and taken out, so a panic elsewhere leaves nothing half done.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(&key)
+            && known.parts == parts
+            && known.end == *end
+        {
+            return Ok(known.plan.clone());
+        }
+        let plan = plan::compose(parts, end, response_id, request, asks_approval)?;
+        if known.len() == PLANS_KEPT {
+            known.clear();
+        }
+        let composed = Known {
+            parts: parts.to_vec(),
+            end: end.clone(),
+            plan: plan.clone(),
+        };
+        known.insert(key, composed);
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cutpoint_scenario::ast::Part;
+    use serde_json::json;
+
+    use super::*;
+
+    fn frames(plans: &Plans, id: &str, said: &str) -> Arc<[plan::Frame]> {
+        let body = json!({"model": "m", "input": "hi"}).to_string();
+        let request = ResponsesRequest::parse(body.as_bytes()).unwrap();
+        let text = said.to_owned();
+        let wanted = Wanted {
+            parts: &[Part::Text { text, chunks: 1 }],
+            end: &End::Completed,
+            text: "a reply",
+            response_id: id,
+            asks_approval: false,
+        };
+        plans.get(wanted, &request).unwrap().frames
+    }
+
+    #[test]
+    fn the_same_reply_is_composed_once_and_another_one_anew() {
+        let plans = Plans::default();
+        let first = frames(&plans, "r1", "one");
+        assert!(Arc::ptr_eq(&first, &frames(&plans.clone(), "r1", "one")));
+        assert!(!Arc::ptr_eq(&first, &frames(&plans, "r2", "one")));
+        let other = frames(&plans, "r1", "two");
+        let holds = |frame: &plan::Frame| String::from_utf8_lossy(&frame.bytes).contains("two");
+        assert!(other.iter().any(holds));
+    }
+
+    #[test]
+    fn the_number_of_streams_is_bounded() {
+        let plans = Plans::default();
+        for number in 0..=PLANS_KEPT {
+            frames(&plans, &format!("r{number}"), "one");
+        }
+        assert_eq!(plans.0.lock().unwrap().len(), 1);
+    }
+}

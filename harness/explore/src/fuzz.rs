@@ -1,0 +1,283 @@
+//! The fuzzer: schedules beyond any bound, drawn at random and led by what is new.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use cutpoint_scenario::ast::Scenario;
+use proptest::prelude::{RngExt as _, Strategy};
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::executor::{Broken, Executor, Observed};
+use crate::schedule::Schedule;
+use crate::shrink::shrink;
+use crate::strategy;
+
+/// How many runs a worker builds upon at most.
+const CORPUS: usize = 256;
+/// Of so many runs one is of a scenario that is drawn anew.
+const FRESH: u32 = 4;
+/// How many acts a schedule has at most.
+const ACTS: usize = 3;
+
+/// How much is fuzzed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// So many runs in all.
+    Runs(u64),
+    /// Until told to stop.
+    Endless,
+}
+
+/// What is fuzzed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fuzz {
+    /// The seed of everything that is drawn.
+    pub seed: u64,
+    /// How much.
+    pub budget: Budget,
+    /// How many threads work. Each draws on its own, so what is drawn depends on their number.
+    pub workers: usize,
+    /// The scenario whose schedules are drawn; scenarios are drawn as well unless given.
+    pub scenario: Option<Scenario>,
+}
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What the smallest scenario breaks.
+    pub broken: Vec<Broken>,
+    /// The smallest scenario that was found to.
+    pub scenario: Scenario,
+    /// How many runs broke the same.
+    pub runs: usize,
+}
+
+/// What fuzzing has shown.
+#[derive(Debug, Clone, Default)]
+pub struct Fuzzed {
+    /// How many runs there were, without those that made a failure smaller.
+    pub runs: u64,
+    /// How many different traces they gave.
+    pub traces: usize,
+    /// What was broken.
+    pub findings: Vec<Finding>,
+    /// Runs that say nothing of the agent: how many, and why the first one does not.
+    pub trouble: Option<(usize, String)>,
+}
+
+/// Fuzzes until the budget is spent or it is told to stop. `told` is given the number of runs and
+/// that of findings so far.
+pub fn fuzz(
+    executor: &dyn Executor,
+    fuzz: &Fuzz,
+    stop: &AtomicBool,
+    told: &(dyn Fn(u64, usize) + Sync),
+) -> Fuzzed {
+    let workers = fuzz.workers.max(1);
+    let (ran, found) = (AtomicU64::new(0), AtomicUsize::new(0));
+    let work = |number: usize| {
+        let mut worker = Worker::new(executor, fuzz, number);
+        let quota = match fuzz.budget {
+            // The first ones take what can't be divided.
+            Budget::Runs(all) => {
+                let (all_of, workers) = (all, workers as u64);
+                all_of / workers + u64::from((number as u64) < all_of % workers)
+            }
+            Budget::Endless => u64::MAX,
+        };
+        while worker.fuzzed.runs < quota && !stop.load(Ordering::Relaxed) {
+            let before = worker.fuzzed.findings.len();
+            worker.step();
+            let new = worker.fuzzed.findings.len() - before;
+            let findings = found.fetch_add(new, Ordering::Relaxed) + new;
+            told(ran.fetch_add(1, Ordering::Relaxed) + 1, findings);
+        }
+        worker
+    };
+    let done: Vec<Worker<'_>> = std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = (1..workers)
+            .map(|number| scope.spawn(move || work(number)))
+            .collect();
+        let mut done = vec![work(0)];
+        // A worker that panics has found a bug of the explorer, which is not to be passed over.
+        done.extend(others.into_iter().map(|other| match other.join() {
+            Ok(worker) => worker,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }));
+        done
+    });
+    together(done)
+}
+
+fn together(workers: Vec<Worker<'_>>) -> Fuzzed {
+    let mut all = Fuzzed::default();
+    let mut digests = BTreeSet::new();
+    for worker in workers {
+        let one = worker.fuzzed;
+        all.runs += one.runs;
+        digests.extend(worker.digests);
+        if let Some((count, why)) = one.trouble {
+            all.trouble.get_or_insert((0, why)).0 += count;
+        }
+        for finding in one.findings {
+            let known = all
+                .findings
+                .iter_mut()
+                .find(|it| rules(&it.broken) == rules(&finding.broken));
+            match known {
+                Some(known) => known.runs += finding.runs,
+                None => all.findings.push(finding),
+            }
+        }
+    }
+    all.traces = digests.len();
+    all
+}
+
+fn rules(broken: &[Broken]) -> BTreeSet<&str> {
+    broken.iter().map(|broken| broken.rule.as_str()).collect()
+}
+
+/// A run that showed something new.
+struct Kept {
+    scenario: Scenario,
+    schedule: Schedule,
+    /// The points that it passed.
+    anchors: Vec<(String, usize)>,
+}
+
+struct Worker<'a> {
+    executor: &'a dyn Executor,
+    only: Option<&'a Scenario>,
+    draws: TestRunner,
+    corpus: Vec<Kept>,
+    digests: BTreeSet<u64>,
+    fuzzed: Fuzzed,
+}
+
+impl<'a> Worker<'a> {
+    fn new(executor: &'a dyn Executor, fuzz: &'a Fuzz, number: usize) -> Self {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&fuzz.seed.to_le_bytes());
+        seed[8..16].copy_from_slice(&(number as u64).to_le_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        let config = Config {
+            failure_persistence: None,
+            ..Config::default()
+        };
+        Self {
+            executor,
+            only: fuzz.scenario.as_ref(),
+            draws: TestRunner::new_with_rng(config, rng),
+            corpus: Vec::new(),
+            digests: BTreeSet::new(),
+            fuzzed: Fuzzed::default(),
+        }
+    }
+
+    /// Draws one run and runs it.
+    fn step(&mut self) {
+        self.fuzzed.runs += 1;
+        // None of the strategies rejects what it has drawn, so there always is something.
+        let Some((scenario, schedule)) = self.next() else {
+            return;
+        };
+        let applied = schedule.applied_to(&scenario);
+        let observed = self.executor.run(&applied);
+        if let Some(why) = observed.trouble {
+            self.fuzzed.trouble.get_or_insert((0, why)).0 += 1;
+            return;
+        }
+        if !observed.broken.is_empty() {
+            self.failed(&applied, &observed);
+        } else if self.digests.insert(observed.digest) {
+            self.keep(scenario, schedule, &observed.passed);
+        }
+    }
+
+    fn next(&mut self) -> Option<(Scenario, Schedule)> {
+        let fresh = match self.only {
+            Some(_) => self.corpus.is_empty(),
+            None => self.corpus.is_empty() || self.draws.rng().random_range(0..FRESH) == 0,
+        };
+        if fresh {
+            let scenario = match self.only {
+                Some(only) => only.clone(),
+                None => self.draw(&strategy::scenario())?,
+            };
+            return Some((scenario, Schedule::default()));
+        }
+        let at = self.draws.rng().random_range(0..self.corpus.len());
+        let kept = &self.corpus[at];
+        let (scenario, mut schedule) = (kept.scenario.clone(), kept.schedule.clone());
+        let injection = strategy::injection(kept.anchors.clone());
+        let injection = self.draw(&injection)?;
+        if schedule.injections.len() == ACTS {
+            let at = self.draws.rng().random_range(0..ACTS);
+            schedule.injections[at] = injection;
+        } else {
+            schedule.injections.push(injection);
+        }
+        Some((scenario, schedule))
+    }
+
+    fn draw<S: Strategy>(&mut self, strategy: &S) -> Option<S::Value> {
+        strategy
+            .new_tree(&mut self.draws)
+            .ok()
+            .map(|tree| tree.current())
+    }
+
+    /// Keeps a run to build upon; one that was kept before makes room for it.
+    fn keep(&mut self, scenario: Scenario, schedule: Schedule, passed: &[&'static str]) {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let anchor = |label: &&'static str| {
+            let count = counts.entry(*label).or_default();
+            *count += 1;
+            ((*label).to_owned(), *count)
+        };
+        let anchors: Vec<_> = passed.iter().map(anchor).collect();
+        if anchors.is_empty() {
+            return;
+        }
+        let kept = Kept {
+            scenario,
+            schedule,
+            anchors,
+        };
+        if self.corpus.len() < CORPUS {
+            self.corpus.push(kept);
+        } else {
+            let at = self.draws.rng().random_range(0..CORPUS);
+            self.corpus[at] = kept;
+        }
+    }
+
+    /// A run that breaks all that a known one does, and maybe more, is counted as the same: what
+    /// else it breaks shows elsewhere by itself.
+    fn failed(&mut self, applied: &Scenario, observed: &Observed) {
+        let broken = rules(&observed.broken);
+        let mut known = self.fuzzed.findings.iter_mut();
+        if let Some(known) = known.find(|known| rules(&known.broken).is_subset(&broken)) {
+            known.runs += 1;
+            return;
+        }
+        let Some(rule) = broken.first() else { return };
+        let smallest = shrink(self.executor, applied, rule);
+        let by_rule: BTreeMap<String, Broken> = self
+            .executor
+            .run(&smallest)
+            .broken
+            .into_iter()
+            .rev()
+            .map(|broken| (broken.rule.clone(), broken))
+            .collect();
+        self.fuzzed.findings.push(Finding {
+            broken: by_rule.into_values().collect(),
+            scenario: smallest,
+            runs: 1,
+        });
+    }
+}

@@ -1,0 +1,288 @@
+//! `cutpoint fuzz`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cutpoint_agent::Defect;
+use cutpoint_engine::runner::Planned;
+use cutpoint_engine::server::plans::Plans;
+use cutpoint_explore::{Broken, Budget, Executor, Finding, Fuzz, Fuzzed, fingerprint, fuzz};
+use cutpoint_scenario::ast::Scenario;
+
+use super::run::read_scenarios;
+use super::sweep::stop_on_signal;
+use crate::exit_code::ExitCode;
+use crate::explorer::LabExecutor;
+use crate::out::{complain, say};
+use crate::{Failure, Outcome, files};
+
+/// How often the progress is told.
+const TELL_EVERY_MS: u64 = 2000;
+
+/// Arguments of `cutpoint fuzz`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cutpoint fuzz --time 10m                                   search for ten minutes
+  cutpoint fuzz --runs 20000 --seed 7 --jobs 1               the same runs each time
+  cutpoint fuzz --scenario scenarios/tools/tool-running.kdl  schedules of one scenario only
+  cutpoint fuzz --time 5s --defect abort-twice               what it makes of an agent that is broken")]
+pub struct Arguments {
+    /// How long to search, like 90s, 10m or 8h; a minute if there is no --runs either.
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "runs")]
+    time: Option<Duration>,
+    /// How many runs to make.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    runs: Option<u64>,
+    /// The seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Draw schedules of the scenarios of this file; scenarios are drawn as well unless given.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    /// Where failures are kept as scenario files. Those that are there run first.
+    #[arg(long, value_name = "DIR", default_value = "found")]
+    out: PathBuf,
+    /// Switch on a planted defect (see `cutpoint defects`); may be given several times.
+    #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
+    defects: Vec<Defect>,
+    /// Count breaches of SHOULD rules as failures.
+    #[arg(long)]
+    strict: bool,
+    /// How many threads work; as many as there are processors unless given. What is drawn depends
+    /// on their number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: Option<u32>,
+    /// Where recordings are looked for that scenarios name.
+    #[arg(long, value_name = "DIR", default_value = "recordings")]
+    recordings: PathBuf,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let read = || {
+        let (number, unit_s) = [("s", 1), ("m", 60), ("h", 3600)]
+            .into_iter()
+            .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
+        let seconds = number.parse::<u64>().ok()?.checked_mul(unit_s)?;
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    };
+    read().ok_or_else(|| format!("`{text}` is no time; one looks like 90s, 10m or 8h"))
+}
+
+/// Fuzzes.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let bases = match &arguments.scenario {
+        Some(file) => {
+            let planned = read_scenarios(std::slice::from_ref(file))?;
+            planned.into_iter().map(Some).collect()
+        }
+        None => vec![None],
+    };
+    let stop = stop_on_signal()?;
+    let mut known = replay_found(arguments)?;
+    let broken_before = known.len();
+    let mut all = Told::default();
+    for base in &bases {
+        if all.interrupted {
+            break;
+        }
+        all.fuzz(
+            arguments,
+            base.as_ref(),
+            bases.len() as u32,
+            &stop,
+            &mut known,
+        )?;
+    }
+    say!(
+        "\n{} runs in {:.1} s ({:.0}/s), {} distinct traces, {} kinds of failure (seed {}, {} threads)",
+        all.runs,
+        all.elapsed.as_secs_f64(),
+        all.runs as f64 / all.elapsed.as_secs_f64().max(0.001),
+        all.traces,
+        all.findings,
+        arguments.seed,
+        threads(arguments)
+    )?;
+    Ok(if all.findings + broken_before > 0 {
+        ExitCode::Breach
+    } else if all.interrupted || all.troubled > 0 {
+        ExitCode::Trouble
+    } else {
+        ExitCode::Conforms
+    })
+}
+
+fn threads(arguments: &Arguments) -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    arguments.jobs.map_or(processors, |jobs| jobs as usize)
+}
+
+fn executor(arguments: &Arguments, file: &str) -> LabExecutor {
+    LabExecutor {
+        defects: arguments.defects.clone(),
+        file: file.to_owned(),
+        recordings: arguments.recordings.clone(),
+        seed: arguments.seed,
+        strict: arguments.strict,
+        plans: Plans::default(),
+    }
+}
+
+/// Runs what was found before. Gives the rules that are still broken, by scenario.
+fn replay_found(arguments: &Arguments) -> Result<Vec<Vec<String>>, Failure> {
+    if !arguments.out.is_dir()
+        || files::scenario_files(std::slice::from_ref(&arguments.out)).is_err()
+    {
+        return Ok(Vec::new());
+    }
+    let mut known = Vec::new();
+    for planned in read_scenarios(std::slice::from_ref(&arguments.out))? {
+        let observed = executor(arguments, &planned.file).run(&planned.scenario);
+        let rules = rules(&observed.broken);
+        match (&observed.trouble, rules.is_empty()) {
+            (Some(why), _) => say!("{}: {why}", planned.file)?,
+            (None, true) => say!("{}: holds now", planned.file)?,
+            (None, false) => {
+                say!("{}: still breaks {}", planned.file, rules.join(" and "))?;
+                known.push(rules);
+            }
+        }
+    }
+    Ok(known)
+}
+
+fn rules(broken: &[Broken]) -> Vec<String> {
+    let mut rules: Vec<String> = broken.iter().map(|broken| broken.rule.clone()).collect();
+    rules.sort();
+    rules.dedup();
+    rules
+}
+
+/// What the command has shown.
+#[derive(Default)]
+struct Told {
+    runs: u64,
+    traces: usize,
+    findings: usize,
+    troubled: usize,
+    elapsed: Duration,
+    interrupted: bool,
+}
+
+impl Told {
+    /// Fuzzes one scenario, or drawn ones, for its share of the time or the runs.
+    fn fuzz(
+        &mut self,
+        arguments: &Arguments,
+        base: Option<&Planned>,
+        shares: u32,
+        stop: &Arc<AtomicBool>,
+        known: &mut Vec<Vec<String>>,
+    ) -> Result<(), Failure> {
+        let shares = shares.max(1);
+        let limit = match (arguments.time, arguments.runs) {
+            (Some(time), _) => Some(time / shares),
+            (None, None) => Some(Duration::from_secs(60) / shares),
+            (None, Some(_)) => None,
+        };
+        let asked = Fuzz {
+            seed: arguments.seed,
+            budget: arguments.runs.map_or(Budget::Endless, |runs| {
+                Budget::Runs(runs.div_ceil(u64::from(shares)))
+            }),
+            workers: threads(arguments),
+            scenario: base.map(|planned| planned.scenario.clone()),
+        };
+        let file = base.map_or("fuzz.kdl", |planned| &planned.file);
+        let (start, end) = (Instant::now(), AtomicBool::new(false));
+        let next_ms = AtomicU64::new(TELL_EVERY_MS);
+        let told = |runs: u64, findings: usize| {
+            let elapsed = start.elapsed();
+            let over = limit.is_some_and(|limit| elapsed >= limit);
+            if over || stop.load(Ordering::Relaxed) {
+                end.store(true, Ordering::Relaxed);
+            }
+            let due = elapsed.as_millis() as u64;
+            if due >= next_ms.load(Ordering::Relaxed)
+                && next_ms.fetch_max(due + TELL_EVERY_MS, Ordering::Relaxed) <= due
+            {
+                let rate = runs as f64 / elapsed.as_secs_f64();
+                complain!("{runs} runs, {rate:.0}/s, {findings} kinds of failure");
+            }
+        };
+        let found = fuzz(&executor(arguments, file), &asked, &end, &told);
+        self.elapsed += start.elapsed();
+        self.interrupted = stop.load(Ordering::Relaxed);
+        self.take(arguments, &found, known)
+    }
+
+    fn take(
+        &mut self,
+        arguments: &Arguments,
+        found: &Fuzzed,
+        known: &mut Vec<Vec<String>>,
+    ) -> Result<(), Failure> {
+        self.runs += found.runs;
+        self.traces += found.traces;
+        if let Some((count, why)) = &found.trouble {
+            self.troubled += count;
+            say!("{count} runs say nothing of the agent: {why}")?;
+        }
+        for finding in &found.findings {
+            let rules = rules(&finding.broken);
+            if known.contains(&rules) {
+                say!(
+                    "{} is broken as before, in {} runs",
+                    rules.join(" and "),
+                    finding.runs
+                )?;
+                continue;
+            }
+            self.findings += 1;
+            show(arguments, finding, &rules)?;
+            known.push(rules);
+        }
+        Ok(())
+    }
+}
+
+fn show(arguments: &Arguments, finding: &Finding, rules: &[String]) -> Result<(), Failure> {
+    let mut scenario = finding.scenario.clone();
+    scenario.name = format!("found by fuzzing, breaks {}", rules.join(" and "));
+    scenario.about = finding.broken.first().map(|broken| broken.message.clone());
+    say!("\n{scenario}")?;
+    for broken in &finding.broken {
+        say!("    {:7} {}", broken.rule, broken.message)?;
+    }
+    let file = arguments.out.join(file_name(&finding.scenario, rules));
+    store(&arguments.out, &file, &scenario)?;
+    let defects: String = arguments
+        .defects
+        .iter()
+        .map(|defect| format!(" --defect {defect}"))
+        .collect();
+    say!(
+        "    found by {} runs, stored: {}",
+        finding.runs,
+        file.display()
+    )?;
+    say!(
+        "    replay: cutpoint fuzz --runs 1 --seed {} --out {}{defects}",
+        arguments.seed,
+        arguments.out.display()
+    )
+}
+
+/// A name that is the same for the same finding, on any machine.
+fn file_name(scenario: &Scenario, rules: &[String]) -> String {
+    let rules = rules.join("-").to_lowercase();
+    format!("{rules}-{:08x}.kdl", fingerprint(scenario) as u32)
+}
+
+fn store(directory: &Path, file: &Path, scenario: &Scenario) -> Result<(), Failure> {
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| files::write_atomic(file, format!("{scenario}\n").as_bytes()));
+    written.map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))
+}

@@ -1,0 +1,191 @@
+//! Steps that are done by themselves as the agent passes a point.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::sync::Arc;
+
+use cutpoint_check::outcome::{Case, Status};
+use cutpoint_check::trace::{ClientOp, Decision, Stored, StreamEnd, What};
+use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::lab;
+use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
+use cutpoint_engine::server::{ReplayServer, ServerConfig};
+
+fn run(steps: &str, rules_only: bool) -> Case {
+    let replies =
+        "reply { shell call_1 \"echo hi\" }; reply { text \"Done.\" }; reply { text \"Here.\" }";
+    let source = format!("scenario \"s\" {{\n model {{ {replies} }}\n{steps}\n}}\n");
+    let planned = common::parse("s.kdl", &source).remove(0);
+    lab::block_on(async {
+        let server = Arc::new(ReplayServer::in_memory(ServerConfig::default()));
+        let config = RunConfig {
+            limit: WAIT_LIMIT,
+            seed: 7,
+            recordings: common::root().join("recordings"),
+            dir: None,
+            rules_only,
+        };
+        let driver = Arc::new(ReferenceDriver::default());
+        Runner::new(server, driver, config).run(&planned).await
+    })
+    .unwrap()
+}
+
+/// Runs it, once as a scenario and once as a schedule; both must conform.
+fn conforming(steps: &str) -> [Case; 2] {
+    [false, true].map(|rules_only| {
+        let case = run(steps, rules_only);
+        let complaints = common::complaints(&case);
+        assert_eq!(case.status(true), Status::Conforms, "{complaints}");
+        case
+    })
+}
+
+fn position(case: &Case, wanted: impl Fn(&What) -> bool) -> Option<usize> {
+    let mut entries = case.trace.entries.iter();
+    entries.position(|entry| wanted(&entry.what))
+}
+
+fn decided(case: &Case, wanted: Decision) -> bool {
+    let is = |what: &What| matches!(what, What::Op { op: ClientOp::Approval { call_id, decision }, .. } if call_id == "call_1" && *decision == wanted);
+    position(case, is).is_some()
+}
+
+#[test]
+fn a_kill_comes_right_behind_the_write_and_the_client_goes_on_behind_it() {
+    let steps = "user \"go\"\nawait turn-ended\nuser \"more\"\nawait turn-ended\n\
+                 kill at=\"point store.written 3\" yields=0\nresume\nuser \"again\"\nawait turn-ended";
+    for case in conforming(steps) {
+        let written = |what: &What| {
+            matches!(
+                what,
+                What::Stored {
+                    done: Stored::Written { .. },
+                    ..
+                }
+            )
+        };
+        let entries = &case.trace.entries;
+        let killed = position(&case, |what| matches!(what, What::AgentKilled)).unwrap();
+        assert_eq!(
+            entries[..killed]
+                .iter()
+                .filter(|it| written(&it.what))
+                .count(),
+            3
+        );
+        // Only the step stands between the write and the kill.
+        assert!(
+            written(&entries[killed - 2].what),
+            "{:?}",
+            entries[killed - 2]
+        );
+        // The second turn was given up, and nobody waited for it in vain.
+        let said = |text: &str| {
+            position(
+                &case,
+                |what| matches!(what, What::Op { op: ClientOp::Input { text: said, .. }, .. } if said == text),
+            )
+        };
+        assert_eq!(said("more"), None);
+        assert!(said("again").unwrap() > killed);
+        assert_eq!(
+            position(&case, |what| matches!(what, What::TimedOut { .. })),
+            None
+        );
+    }
+}
+
+#[test]
+fn a_kill_whose_point_is_not_passed_leaves_the_agent_alone() {
+    let steps = "user \"go\"\nawait turn-ended\nkill at=\"point store.written 99\" yields=0\nresume\nuser \"again\"";
+    let case = run(steps, true);
+    assert_eq!(
+        case.status(true),
+        Status::Conforms,
+        "{}",
+        common::complaints(&case)
+    );
+    assert_eq!(
+        position(&case, |what| matches!(what, What::AgentKilled)),
+        None
+    );
+    // As a scenario of its own it has not gone as written.
+    assert_eq!(run(steps, false).status(true), Status::Breach);
+}
+
+#[test]
+fn a_shutdown_is_waited_for_and_the_session_goes_on() {
+    let steps = "user \"go\"\nawait turn-ended\n\
+                 shutdown at=\"point event.exec_command_begin\" yields=1\nresume\nuser \"again\"\nawait turn-ended";
+    for case in conforming(steps) {
+        let asked =
+            |what: &What| matches!(what, What::Op { id, op: ClientOp::Shutdown } if id == "step-3");
+        let asked = position(&case, asked).unwrap();
+        let exited = position(&case, |what| matches!(what, What::AgentExited { .. })).unwrap();
+        let resumed = |what: &What| matches!(what, What::AgentStarted { resumed: true, .. });
+        assert!(asked < exited && exited < position(&case, resumed).unwrap());
+    }
+}
+
+#[test]
+fn a_drop_ends_the_stream_that_is_sent_and_nothing_else() {
+    let steps = |point: &str| {
+        format!("user \"go\"\ndrop reset at=\"point {point}\" yields=0\nawait turn-ended")
+    };
+    let reset = |case: &Case| {
+        position(case, |what| {
+            matches!(
+                what,
+                What::StreamEnd {
+                    how: StreamEnd::Reset,
+                    ..
+                }
+            )
+        })
+    };
+    for case in conforming(&steps("stream.event 3")) {
+        assert!(reset(&case).is_some());
+    }
+    let before = run(&steps("request.build"), true);
+    assert_eq!(reset(&before), None, "there is no stream yet");
+}
+
+#[test]
+fn whichever_approval_waits_is_answered() {
+    for (word, decision) in [
+        ("approve", Decision::Approve),
+        ("deny", Decision::Deny),
+        ("abort", Decision::Abort),
+    ] {
+        let steps =
+            format!("user \"go\"\n{word} at=\"point approval.asked\" yields=1\nawait turn-ended");
+        for case in conforming(&steps) {
+            assert!(decided(&case, decision), "{word}");
+        }
+    }
+    let early = "needs approvals\nuser \"go\"\ndeny at=\"point request.send\" yields=0\n\
+                 approve call_1\nawait turn-ended";
+    let case = run(early, true);
+    assert!(!decided(&case, Decision::Deny), "nothing waited yet");
+    assert!(decided(&case, Decision::Approve));
+}
+
+#[test]
+fn an_end_that_comes_when_the_client_is_behind_it_does_not_come() {
+    let again = "resume\nuser \"again\"\nawait turn-ended";
+    let kill = |nth: usize| format!("kill at=\"point store.written {nth}\" yields=0\n{again}");
+    let steps = format!("user \"go\"\nawait turn-ended\n{}\n{}", kill(6), kill(3));
+    let case = run(&steps, true);
+    assert_eq!(
+        case.status(true),
+        Status::Conforms,
+        "{}",
+        common::complaints(&case)
+    );
+    let killed = |what: &What| matches!(what, What::AgentKilled);
+    let kills = case.trace.entries.iter().filter(|it| killed(&it.what));
+    assert_eq!(kills.count(), 1);
+}

@@ -1,0 +1,61 @@
+//! In the lab every scenario runs as in the real world, and the same way each time.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::sync::Arc;
+
+use cutpoint_check::outcome::{Case, Status};
+use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
+use cutpoint_engine::server::{ReplayServer, ServerConfig};
+use cutpoint_engine::{lab, needs};
+
+fn run(planned: &Planned) -> Case {
+    lab::block_on(async {
+        let server = Arc::new(ReplayServer::in_memory(ServerConfig::default()));
+        let config = RunConfig {
+            limit: WAIT_LIMIT,
+            seed: 7,
+            recordings: common::root().join("recordings"),
+            dir: None,
+            rules_only: false,
+        };
+        let driver = Arc::new(ReferenceDriver::default());
+        Runner::new(server, driver, config).run(planned).await
+    })
+    .unwrap()
+}
+
+#[test]
+fn every_scenario_conforms_and_repeats_byte_for_byte() {
+    let mut wrong = Vec::new();
+    for planned in common::scenarios() {
+        let (one, two) = (run(&planned), run(&planned));
+        if one.status == Status::Skipped {
+            let needs = needs::of(&planned.scenario);
+            let lacks = lab::LACKS.iter().any(|lacking| needs.contains(lacking));
+            assert!(lacks, "{}", planned.file);
+            continue;
+        }
+        if one.status(true) != Status::Conforms {
+            let broken: Vec<_> = one.breaches(true).map(|verdict| &verdict.rule).collect();
+            wrong.push(format!(
+                "{}: {:?} {broken:?} {:?} {:?}",
+                planned.file, one.status, one.unmet, one.note
+            ));
+        }
+        let stored = |case: &Case| {
+            let mut bytes = Vec::new();
+            case.trace.write(&mut bytes).unwrap();
+            bytes
+        };
+        if stored(&one) != stored(&two) {
+            let mut pairs = one.trace.entries.iter().zip(&two.trace.entries);
+            let first = pairs.find(|(one, two)| one != two);
+            wrong.push(format!("{}: two runs differ: {first:?}", planned.file));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
