@@ -10,7 +10,7 @@ use cutpoint_check::trace::{Entry, Stored, What};
 use cutpoint_check::verdict::{Outcome, Verdict};
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
-use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
+use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{Broken, Executor, Observed, Write, digest};
@@ -38,10 +38,6 @@ impl LabExecutor {
     /// # Errors
     /// If the runtime can't be set up.
     pub fn case(&self, scenario: &Scenario) -> std::io::Result<(Case, Vec<&'static str>)> {
-        let planned = Planned {
-            scenario: scenario.clone(),
-            file: self.file.clone(),
-        };
         lab::block_on(async {
             let server = Arc::new(ReplayServer::in_memory(ServerConfig {
                 plans: self.plans.clone(),
@@ -56,7 +52,7 @@ impl LabExecutor {
                 rules_only: true,
             };
             Runner::new(server, driver, config)
-                .run_in_detail(&planned)
+                .run_in_detail(scenario, &self.file)
                 .await
         })
     }

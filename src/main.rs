@@ -15,6 +15,10 @@ use clap::{Parser, Subcommand};
 
 use crate::exit_code::ExitCode;
 
+/// A schedule of the lab is thousands of small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Cuts a coding agent's turn at any point and proves that nothing was lost.
 ///
 /// cutpoint replays a model's streams from a mock Responses API server, drives an agent, interrupts

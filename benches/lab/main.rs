@@ -27,6 +27,10 @@ use nix::time::{ClockId, clock_gettime};
 use crate::bare::Exchange;
 use crate::explorer::LabExecutor;
 
+/// As in the command line.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The scenario that the goals speak of.
 const SCENARIO: &str = "scenarios/tools/tool-running.kdl";
 /// The most turns of other tasks behind a point.

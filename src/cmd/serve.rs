@@ -65,7 +65,7 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
         "/v1",
         CaseConfig {
             script: Script::Recording(Arc::new(recording)),
-            asides: Vec::new(),
+            asides: Arc::default(),
             gates: Vec::new(),
             tracer: None,
             on_request: None,

@@ -5,6 +5,7 @@
 pub mod ids;
 mod invariant;
 pub mod judge;
+mod map;
 pub mod outcome;
 pub mod rules;
 pub mod trace;

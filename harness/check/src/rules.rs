@@ -74,9 +74,9 @@ pub fn rule(id: &str) -> Option<&'static dyn Invariant> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
 
     use super::*;
+    use crate::map::HashSet;
 
     #[test]
     fn every_rule_explains_itself() {

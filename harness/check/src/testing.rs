@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::trace::{
     ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Decision, Entry, FORMAT, Feature,
-    Header, InputMode, Process, ReadTrigger, Stored, StreamEnd, TaskKind, Trace, TurnEnd, VERSION,
-    What,
+    Header, InputMode, Process, Raw, ReadTrigger, Stored, StreamEnd, TaskKind, Trace, TurnEnd,
+    VERSION, What,
 };
 use crate::verdict::{Breach, Outcome};
 
@@ -123,7 +123,7 @@ impl Tracer {
     }
 
     pub(crate) fn event(&mut self, event: AgentEvent) -> &mut Self {
-        let raw = Value::Null;
+        let raw = Raw::default();
         self.push(What::Event { event, raw })
     }
 

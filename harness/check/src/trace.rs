@@ -5,6 +5,7 @@
 mod events;
 mod file;
 mod ops;
+mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use serde_json::Value;
 pub use events::{AbortReason, AgentEvent, ShownLine, TurnEnd};
 pub use file::ReadError;
 pub use ops::{ClientOp, Decision, InputMode, TaskKind};
+pub use raw::Raw;
 
 /// The name that stands in every trace's header.
 pub const FORMAT: &str = "cutpoint-trace";
@@ -129,7 +131,7 @@ pub struct Entry {
 }
 
 /// What can be observed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum What {
     /// The runner came to a step of the scenario.
@@ -262,9 +264,9 @@ pub enum What {
     Event {
         /// What it means.
         event: AgentEvent,
-        /// The event as it was received; null where the meaning is all there is.
-        #[serde(default, skip_serializing_if = "Value::is_null")]
-        raw: Value,
+        /// The event as it was received; nothing where the meaning is all there is.
+        #[serde(default, skip_serializing_if = "Raw::is_empty")]
+        raw: Raw,
     },
     /// A rollout file was read.
     Rollout {
@@ -362,7 +364,7 @@ pub enum What {
 }
 
 /// How the server ended a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamEnd {
     /// All of it was sent.
@@ -376,7 +378,7 @@ pub enum StreamEnd {
 }
 
 /// What a store has done with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Stored {
     /// Bytes were written: they survive the process.
@@ -389,7 +391,7 @@ pub enum Stored {
 }
 
 /// Why a rollout was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "on", rename_all = "snake_case")]
 pub enum ReadTrigger {
     /// A turn's terminal event was received: the file is read before anything else is done.
@@ -409,7 +411,7 @@ pub enum ReadTrigger {
 }
 
 /// A process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// Its id.
     pub pid: u32,

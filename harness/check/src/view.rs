@@ -13,8 +13,7 @@ mod rollouts;
 mod told;
 mod turns;
 
-use std::collections::HashMap;
-
+use crate::map::HashMap;
 use crate::trace::{AgentEvent, Decision, Feature, ShownLine, TaskKind, Trace, What};
 
 pub use agents::SubAgent;

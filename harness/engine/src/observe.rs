@@ -316,7 +316,7 @@ mod tests {
     }
 
     fn event(event: AgentEvent) -> What {
-        let raw = serde_json::Value::Null;
+        let raw = cutpoint_check::trace::Raw::default();
         What::Event { event, raw }
     }
 

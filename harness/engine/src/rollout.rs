@@ -28,6 +28,22 @@ pub trait RolloutSource: Send + Sync {
     /// # Errors
     /// Why it can't be done.
     fn tear(&self, path: &Path, bytes: u64) -> Result<u64, String>;
+
+    /// Brings `known`, the content as it was, up to date. Gives the byte from which it is new: its
+    /// length where the file only grew, 0 where earlier bytes changed.
+    ///
+    /// # Errors
+    /// Why it can't be had; `known` is left as it is.
+    fn update(&self, path: &Path, known: &mut Vec<u8>) -> Result<usize, String> {
+        let bytes = self.read(path)?;
+        let from = if bytes.starts_with(known) {
+            known.len()
+        } else {
+            0
+        };
+        *known = bytes;
+        Ok(from)
+    }
 }
 
 /// Rollouts on disk.
@@ -62,6 +78,8 @@ pub struct RolloutReader {
 #[derive(Debug, Default)]
 struct State {
     path: Option<PathBuf>,
+    /// The path, as the trace shows it.
+    name: String,
     known: Vec<u8>,
 }
 
@@ -81,6 +99,7 @@ impl RolloutReader {
         if state.path.as_deref() != Some(path) {
             *state = State {
                 path: Some(path.to_owned()),
+                name: path.display().to_string(),
                 known: Vec::new(),
             };
         }
@@ -110,7 +129,7 @@ impl RolloutReader {
         let left = state.known.len().saturating_sub(taken);
         state.known.truncate(left);
         self.tracer.record(What::Torn {
-            path: path.display().to_string(),
+            path: state.name.clone(),
             bytes,
         });
         Ok(())
@@ -118,31 +137,30 @@ impl RolloutReader {
 
     fn observe(&self, trigger: ReadTrigger) -> Option<What> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = state.path.clone()?;
-        let name = path.display().to_string();
-        let unreadable = |error: String| What::RolloutUnreadable {
-            trigger: trigger.clone(),
-            path: name.clone(),
-            error,
-        };
-        let bytes = match self.source.read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) => return Some(unreadable(error)),
-        };
-        let from = if bytes.starts_with(&state.known) {
-            state.known.len()
-        } else {
-            0
-        };
-        let text = String::from_utf8_lossy(&bytes[from..]).into_owned();
-        state.known = bytes;
-        Some(What::Rollout {
-            trigger,
-            path: name,
-            from: from as u64,
-            text,
+        let State { path, name, known } = &mut *state;
+        let path = path.as_deref()?;
+        Some(match self.source.update(path, known) {
+            Ok(from) => What::Rollout {
+                trigger,
+                path: name.clone(),
+                from: from as u64,
+                text: text_of(&known[from..]),
+            },
+            Err(error) => What::RolloutUnreadable {
+                trigger,
+                path: name.clone(),
+                error,
+            },
         })
     }
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    // The usual case first, and several times faster than looking for what is broken.
+    str::from_utf8(bytes).map_or_else(
+        |_| String::from_utf8_lossy(bytes).into_owned(),
+        str::to_owned,
+    )
 }
 
 /// Reads the file that an agent named. It may have named anything: a pipe would block this thread

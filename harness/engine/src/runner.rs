@@ -84,14 +84,18 @@ impl Runner {
 
     /// Runs one scenario to a verdict. Whatever goes wrong is part of the result.
     pub async fn run(&self, planned: &Planned) -> Case {
-        self.run_in_detail(planned).await.0
+        self.run_in_detail(&planned.scenario, &planned.file).await.0
     }
 
-    /// The same, with the named points that the agent passed, in order.
-    pub async fn run_in_detail(&self, planned: &Planned) -> (Case, Vec<&'static str>) {
+    /// The same for a scenario that stands in that file, with the named points that the agent passed,
+    /// in order.
+    pub async fn run_in_detail(
+        &self,
+        scenario: &Scenario,
+        file: &str,
+    ) -> (Case, Vec<&'static str>) {
         let mut passed = Vec::new();
         let start = Instant::now();
-        let scenario = &planned.scenario;
         let needs = needs::of(scenario);
         let info = self.driver.info(&needs);
         let in_lab = self.config.dir.is_none();
@@ -100,14 +104,14 @@ impl Runner {
             .copied()
             .find(|it| in_lab && needs.contains(it));
         let missing = absent.or_else(|| self.driver.lacks(&needs));
-        let mut case = empty_case(planned, &info, self.config.seed);
+        let mut case = empty_case(scenario, file, &info, self.config.seed);
         if let Some(missing) = missing {
             case.status = Status::Skipped;
             case.note = Some(format!("{} cannot do `{}`", info.name, missing.name()));
             return (case, passed);
         }
         let tracer = Arc::new(Tracer::default());
-        match self.execute(planned, needs, &tracer).await {
+        match self.execute(scenario, file, needs, &tracer).await {
             Ok(done) => {
                 passed = done.passed;
                 case.unmet = done.unmet;
@@ -137,23 +141,16 @@ impl Runner {
 
     async fn execute(
         &self,
-        planned: &Planned,
+        scenario: &Scenario,
+        file: &str,
         needs: BTreeSet<Capability>,
         tracer: &Arc<Tracer>,
     ) -> Result<Done, Obstacle> {
-        let scenario = &planned.scenario;
-        let script = script::load(
-            &scenario.model,
-            Path::new(&planned.file),
-            &self.config.recordings,
-        )
-        .map_err(Obstacle::Scenario)?;
-        let asides = script::asides(
-            &scenario.model,
-            Path::new(&planned.file),
-            &self.config.recordings,
-        )
-        .map_err(Obstacle::Scenario)?;
+        let loaded = self
+            .server
+            .plans()
+            .load(&scenario.model, Path::new(file), &self.config.recordings)
+            .map_err(Obstacle::Scenario)?;
         let points: Vec<CutPoint> = scenario
             .steps
             .iter()
@@ -172,8 +169,8 @@ impl Runner {
         let server_case = self.server.add(
             &base,
             CaseConfig {
-                script,
-                asides,
+                script: loaded.script,
+                asides: loaded.asides,
                 gates: points.clone(),
                 tracer: Some(tracer.clone()),
                 on_request: Some(on_request(&rollout)),
@@ -419,8 +416,7 @@ fn unexpected_exit(tracer: &Tracer, ending: Option<String>) -> Option<String> {
     Some(message)
 }
 
-fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
-    let scenario = &planned.scenario;
+fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> Case {
     let waiver = |waive: &cutpoint_scenario::ast::Waive| Waiver {
         rule: waive.rule.clone(),
         because: waive.because.clone(),
@@ -429,7 +425,7 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
         format: FORMAT.to_owned(),
         version: VERSION,
         scenario: scenario.name.clone(),
-        file: Some(planned.file.clone()),
+        file: Some(file.to_owned()),
         agent: info.clone(),
         seed,
         abort_bound_ms: scenario.abort_within.map_or(ABORT_BOUND_MS, |bound| {
@@ -439,7 +435,7 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
     };
     Case {
         scenario: scenario.name.clone(),
-        file: planned.file.clone(),
+        file: file.to_owned(),
         line: scenario.span.line,
         about: scenario.about.clone(),
         agent: info.clone(),

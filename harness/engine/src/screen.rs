@@ -66,14 +66,14 @@ fn last_of_an_ended_turn(kind: LateEvent, entries: &[Entry]) -> Option<Event> {
         if let AgentEvent::TurnEnded { turn_id, .. } = event {
             ended.extend(turn_id.as_deref());
             // An error names the submission that its turn was started by, and no turn.
-            submissions.extend(raw["id"].as_str());
+            submissions.extend(raw.value()["id"].as_str().map(str::to_owned));
         }
     }
     let late = |entry: &Entry| {
         let What::Event { raw, .. } = &entry.what else {
             return None;
         };
-        let event: Event = serde_json::from_value(raw.clone()).ok()?;
+        let event: Event = serde_json::from_str(raw.text()).ok()?;
         let over = match event.msg.turn_id() {
             Some(turn_id) => ended.contains(turn_id),
             None => submissions.contains(event.id.as_str()),
@@ -111,6 +111,7 @@ fn shown(line: TranscriptLine) -> What {
 
 #[cfg(test)]
 mod tests {
+    use cutpoint_check::trace::Raw;
     use serde_json::json;
 
     use super::*;
@@ -132,7 +133,7 @@ mod tests {
             let raw = json!({"id": id, "msg": msg});
             let event: Event = serde_json::from_value(raw.clone()).unwrap();
             self.screen.observe(&event, &self.tracer, || {
-                let event = queue_events::meaning(&event.msg);
+                let (event, raw) = (queue_events::meaning(&event.msg), Raw::of(&raw));
                 self.tracer.record(What::Event { event, raw });
             });
         }

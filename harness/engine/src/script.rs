@@ -9,12 +9,41 @@ use cutpoint_scenario::ast::{Conversation, End, Model, Part, Reply, ReplyBody};
 
 use crate::server::case::{Aside, Script, ScriptedBody, ScriptedReply};
 
-/// Loads what the model answers. A recording is looked for beside the scenario's file, then in
-/// `recordings`.
-///
-/// # Errors
-/// If a recording can't be found or read.
-pub fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, String> {
+/// What a scenario's `model` came to: thousands of schedules of it run one after the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    model: Model,
+    file: PathBuf,
+    recordings: PathBuf,
+    /// What the main conversation is answered with.
+    pub(crate) script: Script,
+    /// What others are.
+    pub(crate) asides: Arc<[Aside]>,
+}
+
+impl Loaded {
+    /// Loads what the model answers. A recording is looked for beside the scenario's file, then in
+    /// `recordings`.
+    ///
+    /// # Errors
+    /// If a recording can't be found or read.
+    pub(crate) fn new(model: &Model, file: &Path, recordings: &Path) -> Result<Self, String> {
+        Ok(Self {
+            script: load(model, file, recordings)?,
+            asides: asides(model, file, recordings)?,
+            model: model.clone(),
+            file: file.to_owned(),
+            recordings: recordings.to_owned(),
+        })
+    }
+
+    /// Whether it was loaded from there.
+    pub(crate) fn is_of(&self, model: &Model, file: &Path, recordings: &Path) -> bool {
+        self.file == file && self.recordings == recordings && self.model == *model
+    }
+}
+
+fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, String> {
     if let Some(recording) = &model.recording {
         return find(&recording.name, file, recordings).map(Script::Recording);
     }
@@ -25,11 +54,7 @@ pub fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, Str
     replies.collect::<Result<_, _>>().map(Script::Replies)
 }
 
-/// Loads what is answered in conversations beside the main one.
-///
-/// # Errors
-/// If a recording can't be found or read.
-pub fn asides(model: &Model, file: &Path, recordings: &Path) -> Result<Vec<Aside>, String> {
+fn asides(model: &Model, file: &Path, recordings: &Path) -> Result<Arc<[Aside]>, String> {
     let aside = |other: &Conversation| {
         let replies = other.replies.iter();
         let replies = replies.map(|reply| scripted(reply, file, recordings));

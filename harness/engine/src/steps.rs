@@ -499,7 +499,7 @@ impl<'a> Steps<'a> {
             What::Event {
                 event: AgentEvent::Error { message, .. },
                 raw,
-            } if raw["id"] == id.as_str() => Some(Some(message.clone())),
+            } if raw.value()["id"] == id.as_str() => Some(Some(message.clone())),
             what => reply_to(what, &id),
         };
         let answer = self

@@ -1,22 +1,26 @@
 //! Collects the trace of one case while it runs, and lets the runner wait for what it waits for.
 
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cutpoint_check::trace::{Entry, What};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Most entries one case may produce. An agent that floods its client would otherwise eat the
 /// machine's memory; real cases stay well below a thousandth of this.
 pub const ENTRY_LIMIT: usize = 1_000_000;
 
+/// How many entries there is room for from the start.
+const USUAL_ENTRIES: usize = 128;
+
 /// The trace of a case in the making. Every observer records into it; the lock decides the order.
 #[derive(Debug)]
 pub struct Tracer {
     start: Instant,
     entries: Mutex<Vec<Entry>>,
-    recorded: watch::Sender<usize>,
+    recorded: Notify,
 }
 
 /// A wait ran into its limit.
@@ -27,8 +31,8 @@ impl Default for Tracer {
     fn default() -> Self {
         Self {
             start: Instant::now(),
-            entries: Mutex::default(),
-            recorded: watch::Sender::new(0),
+            entries: Mutex::new(Vec::with_capacity(USUAL_ENTRIES)),
+            recorded: Notify::new(),
         }
     }
 }
@@ -56,9 +60,8 @@ impl Tracer {
                 });
             }
         }
-        let count = entries.len();
         drop(entries);
-        self.recorded.send_replace(count);
+        self.recorded.notify_waiters();
     }
 
     /// The number of entries so far: where a later search may start.
@@ -101,18 +104,19 @@ impl Tracer {
         limit: Duration,
         mut wanted: impl FnMut(&What) -> Option<T>,
     ) -> Result<(usize, T), TimedOut> {
-        let mut recorded = self.recorded.subscribe();
         let search = async {
             let mut from = from;
             loop {
-                let seen = *recorded.borrow_and_update();
+                let mut recorded = pin!(self.recorded.notified());
+                // From here on nothing that is recorded goes unnoticed.
+                recorded.as_mut().enable();
+                let seen = self.len();
                 if let Some(found) = self.find(from, &mut wanted) {
                     return found;
                 }
                 // Entries below `seen` were looked at; they don't change any more.
                 from = from.max(seen);
-                // The sender lives as long as `self`, so this can't fail.
-                let _ = recorded.changed().await;
+                recorded.await;
             }
         };
         tokio::time::timeout(limit, search)

@@ -1,16 +1,23 @@
 //! Events of a Responses API stream.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 pub use crate::event_table::EventKind;
 use crate::item::Item;
+use crate::memo::Memo;
+
+thread_local! {
+    static READ: RefCell<Memo<StreamEvent>> = RefCell::default();
+}
 
 /// One event of a stream, kept verbatim.
 ///
-/// A copy shares its JSON with the event that it is of. An event whose type or fields are unknown is as good as any other: it is stored, passed on and
-/// written again with all it had. What the type requires is asked for with [`StreamEvent::problems`].
+/// A copy shares its JSON with the event that it is of. An event whose type or fields are unknown is as
+/// good as any other: it is stored, passed on and written again with all it had. What the type requires
+/// is asked for with [`StreamEvent::problems`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamEvent(Arc<Value>);
 
@@ -34,9 +41,12 @@ impl StreamEvent {
     /// # Errors
     /// If it is no JSON object with a string `type`.
     pub fn parse(data: &str) -> Result<Self, EventError> {
-        let value: Value =
-            serde_json::from_str(data).map_err(|error| EventError::Json(error.to_string()))?;
-        Self::from_value(value)
+        READ.with_borrow_mut(|memo| {
+            memo.read(data.as_bytes(), || {
+                let value = serde_json::from_str(data);
+                Self::from_value(value.map_err(|error| EventError::Json(error.to_string()))?)
+            })
+        })
     }
 
     /// Takes a JSON value as an event.

@@ -1,15 +1,17 @@
 //! Items of a response's output and of a request's input.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::event::{EventError, json_type};
 pub use crate::item_table::ItemKind;
 
-/// One item, kept verbatim.
+/// One item, kept verbatim. Copies share it: a history is copied into every request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Item(Map<String, Value>);
+pub struct Item(Arc<Map<String, Value>>);
 
 /// The kinds of call that the agent itself must answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,19 +104,24 @@ impl Item {
                     .get("type")
                     .map_or(map.contains_key("role"), Value::is_string) =>
             {
-                Ok(Self(map))
+                Ok(Self(Arc::new(map)))
             }
             Value::Object(_) => Err(EventError::NoType),
             other => Err(EventError::NotAnObject(json_type(&other))),
         }
     }
 
+    fn of(value: Value) -> Self {
+        match value {
+            Value::Object(map) => Self(Arc::new(map)),
+            _ => Self(Arc::default()),
+        }
+    }
+
     /// A user message of one text, as a client sends it.
     pub fn user_text(text: &str) -> Self {
         let content = json!([{"type": "input_text", "text": text}]);
-        Self(object(
-            json!({"type": "message", "role": "user", "content": content}),
-        ))
+        Self::of(json!({"type": "message", "role": "user", "content": content}))
     }
 
     /// The answer to a call of that kind.
@@ -123,9 +130,7 @@ impl Item {
             CallKind::Custom => "custom_tool_call_output",
             CallKind::Function | CallKind::LocalShell => "function_call_output",
         };
-        Self(object(
-            json!({"type": name, "call_id": call_id, "output": output}),
-        ))
+        Self::of(json!({"type": name, "call_id": call_id, "output": output}))
     }
 
     /// The item's type as it stands; `message` where a message leaves it out.
@@ -215,19 +220,12 @@ impl Item {
 
     /// The item as a JSON value.
     pub fn into_value(self) -> Value {
-        Value::Object(self.0)
+        Value::Object(Arc::unwrap_or_clone(self.0))
     }
 
     /// The item as a JSON value, copied.
     pub fn to_value(&self) -> Value {
-        Value::Object(self.0.clone())
-    }
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
+        Value::Object((*self.0).clone())
     }
 }
 

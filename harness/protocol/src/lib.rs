@@ -11,6 +11,7 @@ pub mod compose;
 pub mod event;
 pub mod item;
 pub mod marker;
+pub mod memo;
 pub mod pairing;
 pub mod request;
 pub mod rollout;

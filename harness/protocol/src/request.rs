@@ -1,10 +1,16 @@
 //! Requests to the Responses API.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::item::Item;
+use crate::memo::Memo;
+
+thread_local! {
+    static READ: RefCell<Memo<ResponsesRequest>> = RefCell::default();
+}
 
 /// A request's body, kept verbatim, with its input read.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,7 +18,7 @@ pub struct ResponsesRequest {
     /// The whole body, a JSON object.
     pub body: Arc<Value>,
     /// The items of `input`; a plain string is one user message.
-    pub input: Vec<Item>,
+    pub input: Arc<[Item]>,
 }
 
 /// The tool through which the model runs a command, as the request advertises it.
@@ -53,6 +59,10 @@ impl ResponsesRequest {
     /// # Errors
     /// One sentence on what makes it no request.
     pub fn parse(body: &[u8]) -> Result<Self, String> {
+        READ.with_borrow_mut(|memo| memo.read(body, || Self::parse_anew(body)))
+    }
+
+    fn parse_anew(body: &[u8]) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| {
             format!("We could not parse the JSON body of your request: {error}")
         })?;
@@ -69,7 +79,7 @@ impl ResponsesRequest {
         };
         Ok(Self {
             body: Arc::new(value),
-            input,
+            input: input.into(),
         })
     }
 
@@ -137,7 +147,7 @@ mod tests {
     #[test]
     fn a_string_is_one_user_message() {
         let request = ResponsesRequest::parse(br#"{"input":"hi","stream":true}"#).unwrap();
-        assert_eq!(request.input, [Item::user_text("hi")]);
+        assert_eq!(*request.input, [Item::user_text("hi")]);
         assert!(request.stream());
     }
 

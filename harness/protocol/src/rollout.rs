@@ -136,6 +136,27 @@ impl RolloutLine {
     }
 }
 
+/// The text of a line, without a line ending: what [`RolloutLine::to_json`] gives for a line with no
+/// members besides.
+pub fn line_json(timestamp: &str, ordinal: u64, kind: &str, payload: &impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Line<'a, P> {
+        timestamp: &'a str,
+        ordinal: u64,
+        #[serde(rename = "type")]
+        kind: &'a str,
+        payload: &'a P,
+    }
+    let line = Line {
+        timestamp,
+        ordinal,
+        kind,
+        payload,
+    };
+    // As above, as long as the payload is JSON.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
 /// Splits a file's text into its whole lines and the unterminated rest, if there is one.
 pub fn split(text: &str) -> (Vec<&str>, Option<&str>) {
     let mut lines: Vec<&str> = text.split('\n').collect();

@@ -80,7 +80,7 @@ fn whole_history(exchange: &Exchange, known: &HashMap<String, Vec<Item>>) -> Opt
     let request = exchange.request.as_ref()?.parse().ok()?;
     let before = request.previous_response_id().and_then(|id| known.get(id));
     let mut history = before.cloned().unwrap_or_default();
-    history.extend(request.input);
+    history.extend_from_slice(&request.input);
     Some(history)
 }
 

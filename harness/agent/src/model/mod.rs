@@ -21,7 +21,7 @@ pub(crate) const TURN_STATE: &str = "x-codex-turn-state";
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRequest {
     /// The body, written as JSON.
-    pub body: String,
+    pub body: Vec<u8>,
     /// Headers besides those that every request has.
     pub headers: Vec<(&'static str, String)>,
 }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use cutpoint_protocol::Item;
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, HistoryMode};
@@ -12,13 +13,16 @@ use crate::history::Input;
 const INSTRUCTIONS: &str = "You are a coding agent in a terminal. Use the tools to look at and \
     change the user's files, and say briefly what you did.";
 
+/// Room for the tools and a short conversation.
+const USUAL_BYTES: usize = 16 << 10;
+
 /// The fields in the order in which they are sent.
 #[derive(Serialize)]
 struct Body<'a> {
     model: &'a str,
     instructions: &'a str,
     input: &'a [Item],
-    tools: &'a [Value],
+    tools: &'a RawValue,
     tool_choice: &'a str,
     parallel_tool_calls: bool,
     store: bool,
@@ -31,10 +35,11 @@ struct Body<'a> {
 }
 
 /// The body of a request that carries `input`, with the tools that an agent of that depth has.
-pub(crate) fn body(config: &Config, input: &Input, session: &str) -> String {
-    // The tools are the same each time: they are put together once, and only written here.
-    static OWN: LazyLock<Vec<Value>> = LazyLock::new(tools);
-    static ALL: LazyLock<Vec<Value>> = LazyLock::new(|| [tools(), delegation()].concat());
+pub(crate) fn body(config: &Config, input: &Input, session: &str) -> Vec<u8> {
+    // The tools are the same each time: they are written once.
+    static OWN: LazyLock<Box<RawValue>> = LazyLock::new(|| written(&tools()));
+    static ALL: LazyLock<Box<RawValue>> =
+        LazyLock::new(|| written(&[tools(), delegation()].concat()));
     let stored = config.history == HistoryMode::Server;
     let body = Body {
         model: &config.model,
@@ -55,7 +60,14 @@ pub(crate) fn body(config: &Config, input: &Input, session: &str) -> String {
         previous_response_id: input.previous_response_id.as_deref(),
     };
     // JSON values, texts and flags can be written without fail.
-    serde_json::to_string(&body).unwrap_or_default()
+    let mut written = Vec::with_capacity(USUAL_BYTES);
+    let _ = serde_json::to_writer(&mut written, &body);
+    written
+}
+
+fn written(tools: &[Value]) -> Box<RawValue> {
+    // As below: what is JSON already can be written.
+    to_raw_value(tools).unwrap_or_default()
 }
 
 /// The tools by which an agent directs others.

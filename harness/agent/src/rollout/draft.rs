@@ -2,13 +2,24 @@
 
 use cutpoint_protocol::Item;
 use cutpoint_protocol::session::AbortReason;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// A line to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Draft {
     pub(crate) kind: &'static str,
-    pub(crate) payload: Map<String, Value>,
+    pub(crate) payload: Payload,
+}
+
+/// What a line says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Payload {
+    /// An item, shared with the history.
+    Item(Item),
+    /// Anything else.
+    Fields(Map<String, Value>),
 }
 
 impl Draft {
@@ -17,6 +28,7 @@ impl Draft {
             Value::Object(map) => map,
             _ => Map::new(),
         };
+        let payload = Payload::Fields(payload);
         Self { kind, payload }
     }
 
@@ -37,7 +49,10 @@ impl Draft {
     }
 
     pub(crate) fn item(item: &Item) -> Self {
-        Self::new("response_item", item.to_value())
+        Self {
+            kind: "response_item",
+            payload: Payload::Item(item.clone()),
+        }
     }
 
     pub(crate) fn turn_started(turn_id: &str) -> Self {
@@ -58,9 +73,9 @@ impl Draft {
     /// The message that opens a turn: a later rollback finds the turn by it.
     pub(crate) fn opening(turn_id: &str, item: &Item) -> [Self; 2] {
         let [item, mut message] = Self::user_input(turn_id, item);
-        message
-            .payload
-            .insert("opens_turn".to_owned(), Value::Bool(true));
+        if let Payload::Fields(fields) = &mut message.payload {
+            fields.insert("opens_turn".to_owned(), Value::Bool(true));
+        }
         [item, message]
     }
 

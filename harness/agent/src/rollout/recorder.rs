@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use cutpoint_protocol::rollout::RolloutLine;
-use serde_json::Map;
+use cutpoint_protocol::rollout::{RolloutLine, line_json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -212,14 +211,8 @@ impl Writer {
     fn line(&mut self, draft: Draft) -> String {
         let ordinal = self.start.ordinal;
         self.start.ordinal += 1;
-        let line = RolloutLine {
-            timestamp: self.start.clock.timestamp(),
-            ordinal: Some(ordinal),
-            kind: draft.kind.to_owned(),
-            payload: draft.payload,
-            rest: Map::new(),
-        };
-        line.to_json()
+        let timestamp = self.start.clock.timestamp();
+        line_json(&timestamp, ordinal, draft.kind, &draft.payload)
     }
 
     async fn flush(&mut self) -> io::Result<()> {

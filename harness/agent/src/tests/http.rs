@@ -36,7 +36,7 @@ async fn listen() -> (TcpListener, HttpModel) {
 
 fn request() -> ModelRequest {
     ModelRequest {
-        body: json!({"input": []}).to_string(),
+        body: json!({"input": []}).to_string().into_bytes(),
         headers: vec![("x-cutpoint-turn-id", "t".to_owned())],
     }
 }

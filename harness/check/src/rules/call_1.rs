@@ -1,9 +1,8 @@
 //! CALL-1: every call has an output.
 
-use std::collections::HashSet;
-
 use cutpoint_protocol::pairing::Fault;
 
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -40,7 +39,7 @@ impl Invariant for EveryCallIsAnswered {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         // A fault stays in the history; it is told once, of the first request that has it.
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         for exchange in &view.exchanges {
             let has_call = exchange
                 .roles

@@ -1,9 +1,8 @@
 //! CALL-2: every output has its call, and is the only one.
 
-use std::collections::HashSet;
-
 use cutpoint_protocol::pairing::Fault;
 
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -41,7 +40,7 @@ impl Invariant for EveryOutputHasItsCall {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         // A fault stays in the history; it is told once, of the first request that has it.
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         for exchange in &view.exchanges {
             findings.exercised += usize::from(exchange.outputs().next().is_some());
             for fault in &exchange.faults {

@@ -1,9 +1,8 @@
 //! CALL-3: the output of a call that was cut off says so.
 
-use std::collections::{HashMap, HashSet};
-
 use serde_json::Value;
 
+use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -75,7 +74,7 @@ impl Invariant for CutCallsSaySo {
         if cuts.is_empty() {
             return findings;
         }
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         for exchange in &view.exchanges {
             for (item, role) in exchange.history.iter().zip(&exchange.roles) {
                 let Role::Output(id) = role else {

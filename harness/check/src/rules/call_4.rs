@@ -1,7 +1,6 @@
 //! CALL-4: a call that was executed stays in the history.
 
-use std::collections::{HashMap, HashSet};
-
+use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -56,7 +55,7 @@ impl Invariant for BegunCallsStay {
             .collect();
         begun.sort_by_key(|(at, _)| *at);
         let mut begun = begun.into_iter().peekable();
-        let mut due: HashMap<usize, Vec<(At, &Call<'_>)>> = HashMap::new();
+        let mut due: HashMap<usize, Vec<(At, &Call<'_>)>> = HashMap::default();
         for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
             while let Some(call) = begun.next_if(|(at, _)| *at < exchange.at) {
                 let conversation = call.1.conversation.unwrap_or(exchange.conversation);

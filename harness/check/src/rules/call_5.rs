@@ -1,9 +1,8 @@
 //! CALL-5: no call in the history that the model did not emit whole.
 
-use std::collections::{HashMap, HashSet};
-
 use serde_json::Value;
 
+use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -46,7 +45,7 @@ impl Invariant for NoInventedCalls {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         let given = given(view);
         for exchange in &view.exchanges {
             for role in &exchange.roles {
@@ -145,7 +144,7 @@ fn left_out(view: &View<'_>) -> usize {
             _ => None,
         })
         .collect();
-    let mut last_of = HashMap::new();
+    let mut last_of = HashMap::default();
     for exchange in &view.exchanges {
         last_of.insert(exchange.conversation, exchange.at);
     }

@@ -1,9 +1,8 @@
 //! CALL-7: a 400 that names an unanswered call is answered, and tried again once.
 
-use std::collections::{HashMap, HashSet};
-
 use serde_json::Value;
 
+use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{AgentEvent, Feature, TurnEnd, What};
 use crate::verdict::Level;
@@ -60,8 +59,8 @@ impl Invariant for NamedCallsAreAnswered {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let following = following(view);
-        let mut named = HashSet::new();
-        let mut unnamed: HashMap<usize, usize> = HashMap::new();
+        let mut named = HashSet::default();
+        let mut unnamed: HashMap<usize, usize> = HashMap::default();
         for (index, exchange) in view.exchanges.iter().enumerate() {
             let (Some(turn), Some(400)) = (view.turn_of(exchange), exchange.status) else {
                 continue;
@@ -108,7 +107,7 @@ fn check_retries(view: &View<'_>, findings: &mut Findings) {
     // For each request: how many tries failed before it, with which status, and the refusal in
     // front of them.
     let mut chains: Vec<(usize, Option<u16>, Option<At>)> = Vec::new();
-    let mut usual: HashMap<u16, usize> = HashMap::new();
+    let mut usual: HashMap<u16, usize> = HashMap::default();
     for exchange in &view.exchanges {
         let previous = exchange.previous.map(|index| (index, &view.exchanges[index]));
         let previous = previous.filter(|(_, previous)| previous.turn == exchange.turn);

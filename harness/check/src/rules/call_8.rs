@@ -1,7 +1,8 @@
 //! CALL-8: outputs are owed until a response was made from them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -53,7 +54,7 @@ impl Invariant for DebtOutlivesTheAbort {
             .collect();
         open.sort_by_key(|(aborted, _)| *aborted);
         let mut open = open.into_iter().peekable();
-        let mut debts: HashMap<usize, Debts<'_>> = HashMap::new();
+        let mut debts: HashMap<usize, Debts<'_>> = HashMap::default();
         for (index, exchange) in view
             .exchanges
             .iter()

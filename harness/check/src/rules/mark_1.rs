@@ -1,7 +1,6 @@
 //! MARK-1: the marker is in the rollout before the client hears of the abort.
 
-use std::collections::HashMap;
-
+use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, ReadTrigger, What};
 use crate::verdict::Level;
@@ -81,7 +80,7 @@ struct Index<'v, 'a> {
 
 impl<'v, 'a> Index<'v, 'a> {
     fn new(view: &'v View<'a>) -> Self {
-        let mut reads: HashMap<Option<&str>, Vec<At>> = HashMap::new();
+        let mut reads: HashMap<Option<&str>, Vec<At>> = HashMap::default();
         let read = view.rollouts.iter().flat_map(|file| &file.reads);
         let read = read.map(|read| (read.at, read.trigger));
         let unreadable = view.unreadable.iter().map(|read| (read.at, read.trigger));

@@ -1,7 +1,6 @@
 //! MARK-3: the model is told of an interrupted turn once, in the right place.
 
-use std::collections::HashSet;
-
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -47,7 +46,7 @@ impl Invariant for OneMarkerInItsPlace {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
             for region in view.regions(exchange) {
                 findings.exercised += region.interrupted.len();

@@ -1,7 +1,6 @@
 //! MARK-4: no marker where nothing was interrupted.
 
-use std::collections::HashSet;
-
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -45,7 +44,7 @@ impl Invariant for NoMarkerWithoutInterrupt {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
             let regions = view.regions(exchange);
             let tests = |region: &Region| !region.unmarked.is_empty() || !region.idle.is_empty();

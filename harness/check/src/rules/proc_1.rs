@@ -1,7 +1,6 @@
 //! PROC-1: an aborted turn's tools are gone.
 
-use std::collections::HashSet;
-
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, Process, What};
 use crate::verdict::Level;
@@ -56,7 +55,7 @@ impl Invariant for ToolsEndWithTheTurn {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let looks = looks(view);
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         for (index, turn) in view.turns.iter().enumerate() {
             let Some((ended, alive)) = left(view, index, turn, &looks) else {
                 continue;

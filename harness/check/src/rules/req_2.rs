@@ -1,7 +1,6 @@
 //! REQ-2: every model request has a cause.
 
-use std::collections::HashSet;
-
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;

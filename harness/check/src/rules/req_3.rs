@@ -1,7 +1,6 @@
 //! REQ-3: retries are bounded, back off, and stop at the interrupt.
 
-use std::collections::HashMap;
-
+use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -59,7 +58,7 @@ impl Invariant for RetriesAreBounded {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut chains: Vec<usize> = Vec::with_capacity(view.exchanges.len());
-        let mut behind: HashMap<usize, usize> = HashMap::new();
+        let mut behind: HashMap<usize, usize> = HashMap::default();
         for exchange in &view.exchanges {
             let Some(failed) = retried(view, exchange) else {
                 chains.push(0);

@@ -1,7 +1,6 @@
 //! REQ-6: headers of a turn stay with the turn.
 
-use std::collections::HashMap;
-
+use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -49,7 +48,7 @@ impl Invariant for TurnHeadersEndWithTheTurn {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         // A sub-agent works within a turn, but its turns are its own.
-        let mut owners: HashMap<(&str, &str), (Owner, usize)> = HashMap::new();
+        let mut owners: HashMap<(&str, &str), (Owner, usize)> = HashMap::default();
         // The turns in which a response has begun, so that a header may have been given.
         let mut begun: Vec<(Owner, usize)> = Vec::new();
         for (index, exchange) in view.exchanges.iter().enumerate() {

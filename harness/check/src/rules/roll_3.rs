@@ -1,9 +1,8 @@
 //! ROLL-3: a rollout that was cut at any byte resumes.
 
-use std::collections::HashSet;
-
 use cutpoint_protocol::marker;
 
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;

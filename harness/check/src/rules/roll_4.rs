@@ -1,7 +1,6 @@
 //! ROLL-4: a rollout brackets each turn once, in order.
 
-use std::collections::HashMap;
-
+use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, ReadTrigger};
 use crate::verdict::Level;
@@ -48,7 +47,7 @@ impl Invariant for TurnsAreBracketed {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut announced: HashMap<&str, Vec<&Turn<'_>>> = HashMap::new();
+        let mut announced: HashMap<&str, Vec<&Turn<'_>>> = HashMap::default();
         for turn in &view.turns {
             announced.entry(turn.id).or_default().push(turn);
         }
@@ -63,7 +62,7 @@ impl Invariant for TurnsAreBracketed {
                 last,
                 announced: &announced,
                 open: None,
-                started: HashMap::new(),
+                started: HashMap::default(),
                 findings: &mut findings,
             };
             brackets.check();
@@ -217,7 +216,7 @@ impl<'c> Brackets<'c, '_> {
 /// the events have.
 fn check_missing(view: &View<'_>, findings: &mut Findings) {
     let lines = view.rollouts.iter().flat_map(|file| &file.lines);
-    let mut written: HashMap<&str, usize> = HashMap::new();
+    let mut written: HashMap<&str, usize> = HashMap::default();
     for line in lines {
         if let LineKind::Turn(Bracket {
             turn_id: Some(id),

@@ -1,7 +1,6 @@
 //! ROLL-5: what the model is told is in the rollout first.
 
-use std::collections::{HashMap, HashSet};
-
+use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, ReadTrigger};
 use crate::verdict::Level;
@@ -47,7 +46,7 @@ impl Invariant for RecordedBeforeSent {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let reads = reads(view);
-        let mut known: HashSet<Held> = HashSet::new();
+        let mut known: HashSet<Held> = HashSet::default();
         let mut lines = Lines::new(view);
         for exchange in view
             .exchanges
@@ -122,7 +121,7 @@ struct Lines {
 impl Lines {
     fn new(view: &View<'_>) -> Self {
         Self {
-            held: HashSet::new(),
+            held: HashSet::default(),
             taken: vec![0; view.rollouts.len()],
             stayed: view.rollouts.iter().map(stayed).collect(),
         }

@@ -1,7 +1,6 @@
 //! ROLL-7: forks and rollbacks leave a history that can be gone on with.
 
-use std::collections::HashSet;
-
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;

@@ -1,7 +1,6 @@
 //! TURN-5: an interrupt without a turn changes nothing, and is answered.
 
-use std::collections::HashSet;
-
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
@@ -55,7 +54,7 @@ impl Invariant for IdleInterruptIsHarmless {
             .filter(|turn| turn.killed.is_some())
             .filter_map(|turn| turn.ending().map(|ending| ending.at))
             .collect();
-        let mut told = HashSet::new();
+        let mut told = HashSet::default();
         for interrupt in &view.interrupts {
             if interrupt.state != InterruptState::Idle {
                 continue;

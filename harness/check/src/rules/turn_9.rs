@@ -1,7 +1,8 @@
 //! TURN-9: ids that a caller supplies.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
+use crate::map::{HashMap, HashSet};
 use crate::ids::canonical;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, InputMode, What};
@@ -73,7 +74,7 @@ impl Due {
 
 /// Checks the ids of turns. Gives the accepted ones with the ops that supplied them.
 fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> {
-    let mut accepted = HashMap::new();
+    let mut accepted = HashMap::default();
     for (index, input) in view.inputs.iter().enumerate() {
         let (Some(wanted), Some(answer)) = (input.wanted_id, input.answers.first()) else {
             continue;
@@ -156,7 +157,7 @@ fn check_name(
 
 /// Checks the ids of further conversations. A new process knows none of an earlier one's.
 fn check_threads(view: &View<'_>, findings: &mut Findings) {
-    let mut used: HashSet<(usize, String)> = HashSet::new();
+    let mut used: HashSet<(usize, String)> = HashSet::default();
     for open in &view.opens {
         let Some(answer) = open.answers.first() else {
             continue;

@@ -1,7 +1,6 @@
 //! VIEW-1: a turn's message consists of its own text.
 
-use std::collections::HashMap;
-
+use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{AgentEvent, Feature, ShownLine, TurnEnd, What};
 use crate::verdict::Level;

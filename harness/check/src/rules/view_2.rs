@@ -1,9 +1,7 @@
 //! VIEW-2: every error is shown, and stops its own turn only.
 
-use serde_json::Value;
-
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature, ShownLine, TurnEnd, What};
+use crate::trace::{AgentEvent, Feature, Raw, ShownLine, TurnEnd, What};
 use crate::verdict::Level;
 use crate::view::{At, View};
 
@@ -46,10 +44,9 @@ impl Invariant for ErrorsAreShown {
             match &entry.what {
                 What::Event { event, raw } => {
                     if let AgentEvent::TurnStarted { turn_id } = event {
-                        let submission = raw["id"].as_str();
                         active = Some(Active {
                             turn_id,
-                            submission,
+                            begun: raw,
                         });
                     }
                     if let Some(message) = error(event) {
@@ -74,21 +71,22 @@ impl Invariant for ErrorsAreShown {
     }
 }
 
-/// The active turn, and the submission that started it.
+/// The active turn, and the message that tells that it began, which names its submission.
 #[derive(Debug, Clone, Copy)]
 struct Active<'a> {
     turn_id: &'a str,
-    submission: Option<&'a str>,
+    begun: &'a Raw,
 }
 
 impl Active<'_> {
     /// Whether an error stops this turn: it is the turn's failure, or what came of its submission.
     /// An error that names a turn without ending it is one that the turn tries to get over.
-    fn stops(&self, error: &AgentEvent, raw: &Value) -> bool {
+    fn stops(&self, error: &AgentEvent, raw: &Raw) -> bool {
         match error {
             AgentEvent::TurnEnded { turn_id, .. } => turn_id.as_deref() == Some(self.turn_id),
             AgentEvent::Error { turn_id: None, .. } => {
-                self.submission.is_some() && raw["id"].as_str() == self.submission
+                let submission = self.begun.value()["id"].take();
+                submission.is_string() && raw.value()["id"] == submission
             }
             _ => false,
         }

@@ -1,7 +1,6 @@
 //! VIEW-4: an abort reads as what it was.
 
-use std::collections::HashSet;
-
+use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{AbortReason, AgentEvent, Feature, ShownLine, TurnEnd, What};
 use crate::verdict::Level;
@@ -44,7 +43,7 @@ impl Invariant for AbortReadsAsItWas {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut known = HashSet::new();
+        let mut known = HashSet::default();
         for (at, entry) in view.trace.entries.iter().enumerate() {
             let (event, is_late) = match &entry.what {
                 What::Event { event, .. } => (event, false),

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Tracer, marker, user};
-use crate::trace::{AgentEvent, Feature, ShownLine, TurnEnd, What};
+use crate::trace::{AgentEvent, Feature, Raw, ShownLine, TurnEnd, What};
 
 impl Tracer {
     /// An agent whose view is observed.
@@ -53,7 +53,7 @@ impl Tracer {
             turn_id: None,
             message,
         };
-        let raw = json!({"id": submission});
+        let raw = Raw::of(&json!({"id": submission}));
         self.push(What::Event { event, raw })
     }
 
@@ -67,7 +67,7 @@ impl Tracer {
         let event = AgentEvent::TurnStarted {
             turn_id: turn.to_owned(),
         };
-        let raw = json!({"id": submission});
+        let raw = Raw::of(&json!({"id": submission}));
         self.push(What::Event { event, raw })
     }
 

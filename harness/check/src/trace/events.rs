@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What an agent tells its client, whatever protocol it speaks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum AgentEvent {
     /// A turn started.
@@ -190,7 +190,7 @@ impl AgentEvent {
 }
 
 /// A line of what a person sees of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
 pub enum ShownLine {
     /// What the user said.
@@ -256,7 +256,7 @@ impl ShownLine {
 }
 
 /// How a turn ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 pub enum TurnEnd {
     /// It ran to its end.
@@ -274,7 +274,7 @@ pub enum TurnEnd {
 }
 
 /// Why a turn was aborted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AbortReason {
     /// The user stopped it.

@@ -144,7 +144,7 @@ mod tests {
         };
         let what = What::Event {
             event,
-            raw: Value::Null,
+            raw: Raw::default(),
         };
         let trigger = ReadTrigger::TurnEnded { turn_id: None };
         let read = What::Rollout {

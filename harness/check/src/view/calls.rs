@@ -1,12 +1,11 @@
 //! Calls: what the model emitted of them, and what their tools did.
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 
 use super::At;
 use super::exchanges::{Exchange, Role};
 use super::turns::Turns;
+use crate::map::HashMap;
 use crate::trace::{AgentEvent, ClientOp, Decision, What};
 
 /// A call that the model emitted whole.

@@ -1,6 +1,6 @@
 //! Model requests and what became of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use cutpoint_protocol::pairing::{self, Fault, Side};
 use cutpoint_protocol::{Item, ItemKind, marker};
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::At;
 use super::turns::Turns;
+use crate::map::HashMap;
 use crate::trace::{StreamEnd, What};
 
 /// What an item of a history is to the rules.

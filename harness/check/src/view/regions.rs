@@ -3,11 +3,10 @@
 //! A history is cut into regions at the user messages that carry an input. What stands behind such
 //! a message, up to the next one of another turn, is that turn's; so are the markers there.
 
-use std::collections::{HashMap, HashSet};
-
 use super::exchanges::{Exchange, Role};
 use super::turns::{Ending, InterruptState, Turn};
 use super::{At, View};
+use crate::map::{HashMap, HashSet};
 
 /// A turn's part of a history, or the part before the first turn's.
 #[derive(Debug, Default)]
@@ -60,9 +59,9 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
         ..Region::default()
     };
     let mut regions: Vec<Region> = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::default();
     // The number of each call's region: an output belongs to its call's turn, wherever it stands.
-    let mut calls = HashMap::new();
+    let mut calls = HashMap::default();
     for (place, role) in exchange.roles.iter().enumerate() {
         match role {
             Role::User(Some(input)) => {

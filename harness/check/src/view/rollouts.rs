@@ -1,13 +1,15 @@
 //! Rollout files: their content after each read, each line parsed once.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
 
+use cutpoint_protocol::memo::Memo;
 use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
 use cutpoint_protocol::{Item, marker};
 use serde_json::Value;
 
 use super::At;
 use super::past::Resumption;
+use crate::map::HashMap;
 use crate::trace::{AgentEvent, ReadTrigger, What};
 
 /// What a whole line of a rollout is to the rules.
@@ -386,22 +388,38 @@ impl<'a> RolloutFile<'a> {
     }
 }
 
+/// What a line's text says by itself.
+#[derive(Debug, Clone)]
+struct Said {
+    kind: LineKind,
+    held: Option<Held>,
+    ordinal: Option<u64>,
+}
+
+thread_local! {
+    static READ: RefCell<Memo<Said>> = RefCell::default();
+}
+
 fn read_line(text: &str, read_at: At, end: usize) -> FileLine {
-    match RolloutLine::parse(text) {
-        Ok(line) => FileLine {
+    let read = || {
+        RolloutLine::parse(text).map(|line| Said {
             kind: kind(&line),
             held: held(&line),
-            end,
             ordinal: line.ordinal,
-            read_at,
-        },
-        Err(error) => FileLine {
-            kind: LineKind::Bad(error.to_string()),
-            held: None,
-            end,
-            ordinal: None,
-            read_at,
-        },
+        })
+    };
+    let said = READ.with_borrow_mut(|memo| memo.read(text.as_bytes(), read));
+    let said = said.unwrap_or_else(|error| Said {
+        kind: LineKind::Bad(error.to_string()),
+        held: None,
+        ordinal: None,
+    });
+    FileLine {
+        kind: said.kind,
+        held: said.held,
+        end,
+        ordinal: said.ordinal,
+        read_at,
     }
 }
 

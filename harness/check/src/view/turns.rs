@@ -1,10 +1,9 @@
 //! Turns, the ops that begin and interrupt them, and the events that end them.
 
-use std::collections::{HashMap, HashSet};
-
 use super::At;
 use super::past::{Fork, Rollback};
 use crate::ids::canonical;
+use crate::map::{HashMap, HashSet};
 use crate::trace::{AbortReason, AgentEvent, ClientOp, InputMode, TaskKind, TurnEnd};
 
 /// A user input.

@@ -1,6 +1,5 @@
 //! Holds an agent at its own named points.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +68,8 @@ pub struct Points {
     gates: Vec<(String, usize, Arc<Gate>)>,
     injections: Vec<Injection>,
     world: Arc<World>,
-    passed: Mutex<Passed>,
+    /// The points that were passed, in order.
+    passed: Mutex<Vec<&'static str>>,
 }
 
 /// What injections work on.
@@ -79,13 +79,6 @@ struct World {
     reach: Mutex<Option<Arc<Reach>>>,
     /// The number of the step that has ended the agent by itself last; 0 if none has.
     ended: watch::Sender<usize>,
-}
-
-/// The points that were passed.
-#[derive(Debug, Default)]
-struct Passed {
-    counts: HashMap<&'static str, usize>,
-    order: Vec<&'static str>,
 }
 
 impl Points {
@@ -144,7 +137,7 @@ impl Points {
 
     /// The points that were passed, in order.
     pub fn passed(&self) -> Vec<&'static str> {
-        lock(&self.passed).order.clone()
+        lock(&self.passed).clone()
     }
 
     /// The gate at that cut point.
@@ -162,12 +155,15 @@ impl Points {
 
     /// Called when the agent passes a point; gives what it has to wait for there.
     pub fn pass(&self, label: &'static str) -> Option<Hold> {
+        let watched = self.injections.iter().any(|it| it.label == label)
+            || self.gates.iter().any(|(of, ..)| of == label);
         let count = {
             let mut passed = lock(&self.passed);
-            passed.order.push(label);
-            let count = passed.counts.entry(label).or_default();
-            *count += 1;
-            *count
+            passed.push(label);
+            if !watched {
+                return None;
+            }
+            passed.iter().filter(|it| **it == label).count()
         };
         let mut killed = false;
         for injection in &self.injections {

@@ -1,6 +1,6 @@
 //! Events of the submission/event queue protocol, as the trace names them.
 
-use cutpoint_check::trace::{AbortReason, AgentEvent, ReadTrigger, TurnEnd, What};
+use cutpoint_check::trace::{AbortReason, AgentEvent, Raw, ReadTrigger, TurnEnd, What};
 use cutpoint_protocol::session::{self, Event, EventMsg};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub(super) fn record(event: &Event, env: &CaseEnv) {
 
 fn record_event(event: &Event, env: &CaseEnv) {
     let meaning = meaning(&event.msg);
-    let raw = serde_json::to_value(event).unwrap_or(Value::Null);
+    let raw = Raw::of(event);
     let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
     let turn_id = meaning.turn_id().map(str::to_owned);
     let what = What::Event {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_agent::{Defect, DefectSet};
-use cutpoint_check::trace::{AgentInfo, ClientOp, Feature, Process, ReadTrigger, What};
+use cutpoint_check::trace::{AgentEvent, AgentInfo, ClientOp, Feature, Process, ReadTrigger, What};
 use cutpoint_protocol::session::{Event, EventMsg, Submission};
 use cutpoint_scenario::ast::Capability;
 use tokio::io::AsyncWriteExt;
@@ -251,12 +251,13 @@ impl Running {
         limit: Duration,
     ) -> Result<PathBuf, AgentError> {
         let configured = |what: &What| match what {
-            What::Event { raw, .. } if raw["msg"]["type"] == "session_configured" => {
-                raw["msg"]["rollout_path"]
-                    .as_str()
-                    .map(PathBuf::from)
-                    .map(Some)
-            }
+            What::Event {
+                event: AgentEvent::Other { name, .. },
+                raw,
+            } if name == "session_configured" => raw.value()["msg"]["rollout_path"]
+                .as_str()
+                .map(PathBuf::from)
+                .map(Some),
             What::AgentExited { .. } => Some(None),
             _ => None,
         };

@@ -38,6 +38,7 @@ impl LoggedStore {
 
     fn logged(&self, inner: Box<dyn RolloutFile>) -> Box<dyn RolloutFile> {
         Box::new(LoggedFile {
+            path: inner.path().display().to_string(),
             inner,
             tracer: self.tracer.clone(),
             points: self.points.clone(),
@@ -59,6 +60,8 @@ impl RolloutStore for LoggedStore {
 
 struct LoggedFile {
     inner: Box<dyn RolloutFile>,
+    /// Its path, as the trace shows it.
+    path: String,
     tracer: Arc<Tracer>,
     points: Arc<Points>,
 }
@@ -66,7 +69,7 @@ struct LoggedFile {
 impl LoggedFile {
     /// Tells what was done; the agent can be held or killed before it learns of that.
     async fn record(&mut self, done: Stored, point: &'static str) {
-        let path = self.inner.path().display().to_string();
+        let path = self.path.clone();
         self.tracer.record(What::Stored { path, done });
         if let Some(hold) = self.points.pass(point) {
             hold.await;

@@ -1,6 +1,5 @@
 //! Rollouts in memory.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,24 +19,24 @@ struct Content {
     synced_bytes: usize,
 }
 
-type Files = Arc<Mutex<HashMap<PathBuf, Content>>>;
+type File = Arc<Mutex<Content>>;
 
-fn lock(files: &Files) -> MutexGuard<'_, HashMap<PathBuf, Content>> {
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is one step, so a panic leaves whole files.
-    files.lock().unwrap_or_else(PoisonError::into_inner)
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps rollouts in memory. Writes and syncs are done at once.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    files: Files,
+    files: Mutex<Vec<(PathBuf, File)>>,
 }
 
 impl MemoryStore {
     /// What a power loss would leave of a file now.
     pub fn synced(&self, path: &Path) -> Option<Vec<u8>> {
-        let files = lock(&self.files);
-        let content = files.get(path)?;
+        let file = self.file(path)?;
+        let content = lock(&file);
         Some(content.bytes[..content.synced_bytes].to_vec())
     }
 
@@ -48,12 +47,16 @@ impl MemoryStore {
             bytes,
             synced_bytes,
         };
-        lock(&self.files).insert(path.to_owned(), content);
+        match self.file(path) {
+            Some(file) => *lock(&file) = content,
+            None => lock(&self.files).push((path.to_owned(), Arc::new(Mutex::new(content)))),
+        }
     }
 
-    fn opened(&self, path: PathBuf) -> Box<dyn RolloutFile> {
-        let files = self.files.clone();
-        Box::new(MemoryFile { files, path })
+    fn file(&self, path: &Path) -> Option<File> {
+        let files = lock(&self.files);
+        let found = files.iter().find(|(of, _)| of == path);
+        found.map(|(_, file)| file.clone())
     }
 }
 
@@ -61,32 +64,49 @@ impl MemoryStore {
 impl RolloutStore for MemoryStore {
     async fn create(&self, name: &str) -> io::Result<Box<dyn RolloutFile>> {
         let path = Path::new(DIRECTORY).join(name);
-        let mut files = lock(&self.files);
-        if files.contains_key(&path) {
+        if self.file(&path).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        files.insert(path.clone(), Content::default());
-        drop(files);
-        Ok(self.opened(path))
+        let file = File::default();
+        lock(&self.files).push((path.clone(), file.clone()));
+        Ok(Box::new(MemoryFile { path, file }))
     }
 
     async fn open(&self, path: &Path) -> io::Result<(Box<dyn RolloutFile>, Vec<u8>)> {
-        let content = lock(&self.files).get(path).cloned();
-        let content = content.ok_or(io::ErrorKind::NotFound)?;
-        Ok((self.opened(path.to_owned()), content.bytes))
+        let file = self.file(path).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = lock(&file).bytes.clone();
+        let path = path.to_owned();
+        Ok((Box::new(MemoryFile { path, file }), bytes))
     }
 }
 
 impl RolloutSource for MemoryStore {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        let files = lock(&self.files);
-        let content = files.get(path).ok_or("there is no such file")?;
+        let file = self.file(path).ok_or("there is no such file")?;
+        let content = lock(&file);
         Ok(content.bytes.clone())
     }
 
+    fn update(&self, path: &Path, known: &mut Vec<u8>) -> Result<usize, String> {
+        let file = self.file(path).ok_or("there is no such file")?;
+        let content = lock(&file);
+        let from = match content.bytes.strip_prefix(&known[..]) {
+            Some(new) => {
+                let from = known.len();
+                known.extend_from_slice(new);
+                from
+            }
+            None => {
+                known.clone_from(&content.bytes);
+                0
+            }
+        };
+        Ok(from)
+    }
+
     fn tear(&self, path: &Path, bytes: u64) -> Result<u64, String> {
-        let mut files = lock(&self.files);
-        let content = files.get_mut(path).ok_or("there is no such file")?;
+        let file = self.file(path).ok_or("there is no such file")?;
+        let mut content = lock(&file);
         let taken = content
             .bytes
             .len()
@@ -99,16 +119,8 @@ impl RolloutSource for MemoryStore {
 }
 
 struct MemoryFile {
-    files: Files,
     path: PathBuf,
-}
-
-impl MemoryFile {
-    fn change<T>(&self, change: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
-        let mut files = lock(&self.files);
-        let content = files.get_mut(&self.path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(change(content))
-    }
+    file: File,
 }
 
 #[async_trait]
@@ -118,19 +130,21 @@ impl RolloutFile for MemoryFile {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.change(|content| content.bytes.extend_from_slice(bytes))?;
+        lock(&self.file).bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
     async fn sync(&mut self) -> io::Result<()> {
-        self.change(|content| content.synced_bytes = content.bytes.len())
+        let mut content = lock(&self.file);
+        content.synced_bytes = content.bytes.len();
+        Ok(())
     }
 
     async fn truncate(&mut self, length_bytes: u64) -> io::Result<()> {
         let length = usize::try_from(length_bytes).unwrap_or(usize::MAX);
-        self.change(|content| {
-            content.bytes.truncate(length);
-            content.synced_bytes = content.synced_bytes.min(content.bytes.len());
-        })
+        let mut content = lock(&self.file);
+        content.bytes.truncate(length);
+        content.synced_bytes = content.synced_bytes.min(content.bytes.len());
+        Ok(())
     }
 }

@@ -28,7 +28,7 @@ pub const RESPONSES_KEPT: usize = 256;
 #[derive(Debug, Clone)]
 pub enum Script {
     /// Scripted replies, in order within the main conversation.
-    Replies(Vec<ScriptedReply>),
+    Replies(Arc<[ScriptedReply]>),
     /// A recording, matched by content.
     Recording(Arc<Recording>),
 }
@@ -87,7 +87,7 @@ pub struct CaseConfig {
     /// Where replies come from.
     pub script: Script,
     /// Where the replies of other conversations come from.
-    pub asides: Vec<Aside>,
+    pub asides: Arc<[Aside]>,
     /// Cut points at which responses are to be held.
     pub gates: Vec<CutPoint>,
     /// Where observations go, if anybody wants them.
@@ -576,10 +576,10 @@ fn to_remember(plan: &StreamPlan, history: &[Item]) -> Option<(String, Vec<Item>
 /// The history that a request stands for: what `previous_response_id` names, then its input.
 fn whole_history(state: &State, request: &ResponsesRequest) -> Result<Vec<Item>, ApiError> {
     let Some(id) = request.previous_response_id() else {
-        return Ok(request.input.clone());
+        return Ok(request.input.to_vec());
     };
     match state.responses.get(id) {
-        Some(known) => Ok(known.iter().chain(&request.input).cloned().collect()),
+        Some(known) => Ok(known.iter().chain(&*request.input).cloned().collect()),
         None => Err(api_error::previous_response_not_found(id)),
     }
 }

@@ -185,6 +185,11 @@ impl ReplayServer {
         client
     }
 
+    /// Where composed streams are kept.
+    pub(crate) fn plans(&self) -> &Plans {
+        &self.config.plans
+    }
+
     /// Adds a case below `base`, a path without a slash at its end (`""` or `/c/7/v1`).
     pub fn add(&self, base: &str, config: CaseConfig) -> Arc<Case> {
         let case = Arc::new(Case::new(config, self.config.plans.clone()));

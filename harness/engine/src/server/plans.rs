@@ -1,12 +1,14 @@
 //! Streams that were composed before.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cutpoint_protocol::request::{ResponsesRequest, ShellTool};
-use cutpoint_scenario::ast::{End, Part};
+use cutpoint_scenario::ast::{End, Model, Part};
 
 use super::plan::{self, StreamPlan};
+use crate::script::Loaded;
 
 /// How many streams are kept. Beyond that all are forgotten, so that a server which runs for days does
 /// not grow.
@@ -15,7 +17,11 @@ const PLANS_KEPT: usize = 1024;
 /// Composed streams. Thousands of schedules run the same scenario, and its replies are the same each
 /// time: servers that share one of these compose them once.
 #[derive(Debug, Clone, Default)]
-pub struct Plans(Arc<Mutex<HashMap<Key, Known>>>);
+pub struct Plans {
+    known: Arc<Mutex<HashMap<Key, Known>>>,
+    /// The model that was loaded last.
+    loaded: Arc<Mutex<Option<Loaded>>>,
+}
 
 /// What a stream depends on besides its parts.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -51,6 +57,27 @@ pub struct Wanted<'a> {
 }
 
 impl Plans {
+    /// What a scenario's model comes to.
+    ///
+    /// # Errors
+    /// If a recording can't be found or read.
+    pub(crate) fn load(
+        &self,
+        model: &Model,
+        file: &Path,
+        recordings: &Path,
+    ) -> Result<Loaded, String> {
+        let mut last = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = last.as_ref()
+            && loaded.is_of(model, file, recordings)
+        {
+            return Ok(loaded.clone());
+        }
+        let loaded = Loaded::new(model, file, recordings)?;
+        *last = Some(loaded.clone());
+        Ok(loaded)
+    }
+
     /// The stream that answers a request.
     ///
     /// # Errors
@@ -75,7 +102,7 @@ impl Plans {
             text: text.to_owned(),
         };
         // Whole streams are put in and taken out, so a panic elsewhere leaves nothing half done.
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(&key)
             && known.parts == parts
             && known.end == *end
@@ -134,6 +161,6 @@ mod tests {
         for number in 0..=PLANS_KEPT {
             frames(&plans, &format!("r{number}"), "one");
         }
-        assert_eq!(plans.0.lock().unwrap().len(), 1);
+        assert_eq!(plans.known.lock().unwrap().len(), 1);
     }
 }

@@ -22,7 +22,7 @@ async fn strict_rig(request_timeout: Duration) -> Rig {
         ..ServerConfig::default()
     };
     let replies = vec![text_reply("a"), text_reply("b")];
-    Rig::on(server, config(Script::Replies(replies), &[])).await
+    Rig::on(server, config(Script::Replies(replies.into()), &[])).await
 }
 
 async fn small_rig() -> Rig {
@@ -56,7 +56,7 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
     const EVENTS: usize = 256;
     for pace in [Pace::Flushed, Pace::Burst] {
         let parts = vec![text_part(&"x".repeat(EVENT_BYTES * EVENTS), EVENTS)];
-        let script = Script::Replies(vec![reply(parts.clone(), End::Completed)]);
+        let script = Script::Replies(vec![reply(parts.clone(), End::Completed)].into());
         let mut settings = config(script, &[]);
         settings.pace = pace;
         let rig = Rig::new(settings).await;

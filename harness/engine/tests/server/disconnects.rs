@@ -75,7 +75,7 @@ async fn a_client_that_shuts_down_its_sending_side_is_gone() {
 async fn while_the_server_waits_for_it_to_read() {
     for pace in [Pace::Flushed, Pace::Burst] {
         let big = reply(vec![text_part(&"x".repeat(32 << 20), 64)], End::Completed);
-        let mut settings = config(Script::Replies(vec![big]), &[]);
+        let mut settings = config(Script::Replies(vec![big].into()), &[]);
         settings.pace = pace;
         let rig = Rig::new(settings).await;
         let mut client = rig.ask(&says("hi")).await;

@@ -70,7 +70,7 @@ impl Stream {
 /// Runs a reply up to a gate, compares, lets go, and compares the rest.
 async fn check(phrase: &str, prefix: &[u8], whole: &[u8], pace: Pace) {
     let mut settings = config(
-        Script::Replies(vec![reply(parts(), End::Completed)]),
+        Script::Replies(vec![reply(parts(), End::Completed)].into()),
         &[phrase],
     );
     settings.pace = pace;

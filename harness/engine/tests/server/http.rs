@@ -151,8 +151,10 @@ async fn a_client_that_asks_first_is_told_to_go_on() {
 #[tokio::test]
 async fn what_is_served_where() {
     let rig = Rig::replies(vec![text_reply("a")], &[]).await;
-    rig.server
-        .add("", config(Script::Replies(vec![text_reply("root")]), &[]));
+    rig.server.add(
+        "",
+        config(Script::Replies(vec![text_reply("root")].into()), &[]),
+    );
     let mut client = Client::connect(rig.address()).await;
     for (method, path, status) in [
         ("GET", "/v1/models", 200),

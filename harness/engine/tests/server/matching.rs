@@ -259,7 +259,11 @@ async fn an_exchange_of_a_recording_can_stand_among_replies() {
         exchange,
     };
     let replies = vec![scripted(body(3)), text_reply("composed"), scripted(body(9))];
-    let rig = Rig::new(config(Script::Replies(replies), &["reply 1 event 2"])).await;
+    let rig = Rig::new(config(
+        Script::Replies(replies.into()),
+        &["reply 1 event 2"],
+    ))
+    .await;
     rig.release("reply 1 event 2");
     assert_eq!(rig.ask_stream(&says("hi")).await, stream_of("fine"));
     rig.ask_stream(&says("hi")).await;

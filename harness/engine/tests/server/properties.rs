@@ -92,7 +92,7 @@ fn cuts(
 async fn cut_stream(parts: Vec<Part>, cuts: &[(usize, String)], pace: Pace, whole: &[u8]) {
     let phrases: Vec<&str> = cuts.iter().map(|(_, phrase)| phrase.as_str()).collect();
     let mut settings = config(
-        Script::Replies(vec![reply(parts, End::Completed)]),
+        Script::Replies(vec![reply(parts, End::Completed)].into()),
         &phrases,
     );
     settings.pace = pace;

@@ -31,7 +31,7 @@ pub struct Rig {
 pub fn config(script: Script, gates: &[&str]) -> CaseConfig {
     CaseConfig {
         script,
-        asides: Vec::new(),
+        asides: Arc::default(),
         gates: gates.iter().map(|gate| point(gate)).collect(),
         tracer: Some(Arc::new(Tracer::default())),
         on_request: None,
@@ -57,7 +57,7 @@ impl Rig {
 
     /// A rig that sends these replies and holds at these points.
     pub async fn replies(replies: Vec<ScriptedReply>, gates: &[&str]) -> Self {
-        Self::new(config(Script::Replies(replies), gates)).await
+        Self::new(config(Script::Replies(replies.into()), gates)).await
     }
 
     /// A rig that replays this recording and holds at these points.

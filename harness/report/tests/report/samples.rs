@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cutpoint_check::outcome::{Case, Status, Unmet};
 use cutpoint_check::trace::{
     ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header,
-    InputMode, Process, ReadTrigger, ShownLine, Trace, TurnEnd, VERSION, What,
+    InputMode, Process, Raw, ReadTrigger, ShownLine, Trace, TurnEnd, VERSION, What,
 };
 use cutpoint_check::verdict::{Breach, Level, Outcome, Verdict};
 use cutpoint_report::Context;
@@ -80,7 +80,7 @@ fn op(id: &str, op: ClientOp) -> What {
 fn event(event: AgentEvent) -> What {
     What::Event {
         event,
-        raw: Value::Null,
+        raw: Raw::default(),
     }
 }
 

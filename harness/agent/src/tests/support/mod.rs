@@ -135,7 +135,7 @@ impl Rig {
     }
 
     pub(super) fn request(&self, at: usize) -> Request {
-        Request(serde_json::from_str(&lock(&self.model.requests)[at].body).unwrap())
+        Request(serde_json::from_slice(&lock(&self.model.requests)[at].body).unwrap())
     }
 
     pub(super) fn requests(&self) -> usize {

@@ -176,7 +176,7 @@ impl ScriptModel {
 
     /// The next reply of the conversation.
     fn next(&self, request: &ModelRequest) -> Option<Reply> {
-        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
         let opening = &body["input"][0]["content"][0]["text"];
         let mut aside = lock(&self.aside);
         if opening.as_str() == Some(&aside.0) {

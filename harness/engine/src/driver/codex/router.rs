@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cutpoint_check::trace::{AgentEvent, ReadTrigger, What};
+use cutpoint_check::trace::{self, AgentEvent, ReadTrigger, What};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +92,7 @@ impl Router {
         let turn_id = meaning.turn_id().map(str::to_owned);
         let what = What::Event {
             event: meaning,
-            raw: raw.message.clone(),
+            raw: trace::Raw::of(&raw.message),
         };
         if ended {
             thread

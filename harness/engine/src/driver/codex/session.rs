@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_check::trace::{
-    AgentEvent, ClientOp, Decision, InputMode, Process, ReadTrigger, TaskKind, What,
+    AgentEvent, ClientOp, Decision, InputMode, Process, Raw, ReadTrigger, TaskKind, What,
 };
 use cutpoint_scenario::ast::Capability;
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ impl CodexSession {
                         let event = AgentEvent::Forked {
                             path: path.to_owned(),
                         };
-                        let raw = Value::Null;
+                        let raw = Raw::default();
                         let forked = What::Event { event, raw };
                         let entries = [forked, What::AgentKilled, started];
                         env.tracer.record_many(entries);
