@@ -438,6 +438,7 @@ fn empty_case(planned: &Planned, info: &AgentInfo, seed: u64) -> Case {
         waived: scenario.waive.iter().map(waiver).collect(),
     };
     Case {
+        number: 0,
         scenario: scenario.name.clone(),
         file: planned.file.clone(),
         line: scenario.span.line,
