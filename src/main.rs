@@ -2,12 +2,15 @@
 
 mod agent_spec;
 mod cmd;
+mod coverage;
 mod exit_code;
 mod explorer;
 mod files;
 mod interrupt;
 mod out;
+mod progress;
 mod reports;
+mod shard;
 
 use std::process;
 
@@ -50,6 +53,8 @@ enum Command {
     Fuzz(cmd::fuzz::Arguments),
     /// Run a schedule that a sweep has found once more.
     Replay(cmd::replay::Arguments),
+    /// Put the results of several machines together.
+    Report(cmd::report::Arguments),
     /// Prove the rules: run every planted defect, and see that its rule catches it.
     Mutate(cmd::mutate::Arguments),
     /// Serve a recording as a stand-alone mock of the Responses API.
@@ -76,6 +81,7 @@ fn main() -> process::ExitCode {
         Command::Sweep(arguments) => cmd::sweep::run(&arguments),
         Command::Fuzz(arguments) => cmd::fuzz::run(&arguments),
         Command::Replay(arguments) => cmd::replay::run(&arguments),
+        Command::Report(arguments) => cmd::report::run(&arguments),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Rules(arguments) => cmd::rules::run(&arguments),
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),

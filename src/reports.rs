@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cutpoint_check::outcome::Case;
+use cutpoint_report::json_lines::Header;
 use cutpoint_report::{Annotations, Console, Context, JsonLines, Junit, Reporter, Summary, github};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,11 +21,9 @@ pub struct Wanted<'a> {
     pub json: Option<&'a Path>,
     /// Whether the console tells each case step by step.
     pub verbose: bool,
-    /// Whether breaches of SHOULD rules are failures.
-    pub strict: bool,
-    /// The seed of the run.
-    pub seed: u64,
-    /// How many cases there will be.
+    /// What run it is.
+    pub header: Header,
+    /// How many cases there will be: of a part of a run, its own.
     pub cases: usize,
 }
 
@@ -96,7 +95,8 @@ impl Named {
     }
 }
 
-fn sentence(id: &str) -> Option<&'static str> {
+/// The sentence of a rule.
+pub fn sentence(id: &str) -> Option<&'static str> {
     cutpoint_check::rule(id).map(cutpoint_check::Invariant::sentence)
 }
 
@@ -104,7 +104,7 @@ impl Reports {
     /// Opens every report; what can't be opened is told before anything is run.
     pub fn open(wanted: &Wanted<'_>) -> Result<Self, Failure> {
         let context = Context {
-            strict: wanted.strict,
+            strict: wanted.header.strict,
             sentence: &sentence,
         };
         let stdout = io::stdout();
@@ -124,14 +124,14 @@ impl Reports {
             reporters.push(Named::file(path, |to| Ok(Junit::new(to, context)))?);
         }
         if let Some(path) = wanted.json {
-            let lines = |to| JsonLines::new(to, wanted.seed, wanted.strict);
+            let lines = |to| JsonLines::new(to, &wanted.header);
             reporters.push(Named::file(path, lines)?);
         }
         if github::wanted() {
             let annotations = Annotations::new(io::stdout(), context);
             reporters.push(Named::stream("annotations", annotations));
         }
-        let summary = Summary::new(wanted.seed, wanted.strict);
+        let summary = Summary::new(wanted.header.seed, wanted.header.strict);
         Ok(Self {
             reporters,
             summary,

@@ -16,6 +16,10 @@ use support::{INTERRUPTED, Place, QUICK, Running, place_with, recording};
 
 const COMMANDS: &[&str] = &[
     "run",
+    "sweep",
+    "fuzz",
+    "replay",
+    "report",
     "serve",
     "mutate",
     "rules",

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
-use cutpoint_explore::{Act, Bound, Executor, Observed, Sweep, Token, fingerprint, sweep};
+use cutpoint_explore::{Act, Bound, Executor, Observed, Shard, Sweep, Token, fingerprint, sweep};
 use cutpoint_scenario::ast::Scenario;
 use explorer::LabExecutor;
 
@@ -53,7 +53,7 @@ fn bound(acts: &[Act], yields: usize) -> Bound {
         yields,
         pairs: false,
         crash: false,
-        shard: (0, 1),
+        shard: Shard::WHOLE,
         workers: std::thread::available_parallelism().map_or(2, usize::from),
     }
 }
@@ -93,13 +93,13 @@ fn the_correct_agent_keeps_every_rule_whenever_the_user_acts() {
             continue;
         }
         let part = Bound {
-            shard: (number % PARTS, PARTS),
+            shard: Shard::new(number % PARTS, PARTS).unwrap(),
             ..bound(&[Act::Interrupt, Act::Steer, Act::Replace], 0)
         };
         let found = swept(&planned, &part);
         assert_eq!(found.ran, found.planned, "{}", planned.file);
         wrong.extend(failures(&planned, &found));
-        traces += found.traces;
+        traces += found.traces();
         ran += found.ran;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -2,24 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
-use cutpoint_explore::{Broken, Budget, Executor, Finding, Fuzz, Fuzzed, fingerprint, fuzz};
+use cutpoint_explore::{Broken, Budget, Executor, Finding, Fuzz, Fuzzed, Shard, fingerprint, fuzz};
 use cutpoint_scenario::ast::Scenario;
 
 use super::run::read_scenarios;
 use super::sweep::stop_on_signal;
 use crate::exit_code::ExitCode;
 use crate::explorer::LabExecutor;
-use crate::out::{complain, say};
+use crate::out::say;
+use crate::progress::{Progress, Until};
+use crate::shard::shard;
 use crate::{Failure, Outcome, files};
-
-/// How often the progress is told.
-const TELL_EVERY_MS: u64 = 2000;
 
 /// Arguments of `cutpoint fuzz`.
 #[derive(clap::Args)]
@@ -38,6 +37,10 @@ pub struct Arguments {
     /// The seed of everything random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Search as the k-th of n machines, counted from 1, each of which draws by a seed of its own;
+    /// `auto` takes both from the variables of the CI engine (docs/ci.md).
+    #[arg(long, value_name = "K/N", value_parser = shard, default_value = "1/1")]
+    shard: Shard,
     /// Draw schedules of the scenarios of this file; scenarios are drawn as well unless given.
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
@@ -95,8 +98,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
             &mut known,
         )?;
     }
+    let part = if arguments.shard.is_part() {
+        format!(", part {}", arguments.shard)
+    } else {
+        String::new()
+    };
     say!(
-        "\n{} runs in {:.1} s ({:.0}/s), {} distinct traces, {} kinds of failure (seed {}, {} threads)",
+        "\n{} runs in {:.1} s ({:.0}/s), {} distinct traces, {} kinds of failure (seed {}{part}, {} threads)",
         all.runs,
         all.elapsed.as_secs_f64(),
         all.runs as f64 / all.elapsed.as_secs_f64().max(0.001),
@@ -188,7 +196,7 @@ impl Told {
             (None, Some(_)) => None,
         };
         let asked = Fuzz {
-            seed: arguments.seed,
+            seed: arguments.shard.seed(arguments.seed),
             budget: arguments.runs.map_or(Budget::Endless, |runs| {
                 Budget::Runs(runs.div_ceil(u64::from(shares)))
             }),
@@ -196,24 +204,21 @@ impl Told {
             scenario: base.map(|planned| planned.scenario.clone()),
         };
         let file = base.map_or("fuzz.kdl", |planned| &planned.file);
-        let (start, end) = (Instant::now(), AtomicBool::new(false));
-        let next_ms = AtomicU64::new(TELL_EVERY_MS);
+        let until = match asked.budget {
+            Budget::Runs(runs) => Some(Until::Count(runs)),
+            Budget::Endless => limit.map(Until::Time),
+        };
+        let (progress, end) = (Progress::new(file, until), AtomicBool::new(false));
         let told = |runs: u64, findings: usize| {
-            let elapsed = start.elapsed();
-            let over = limit.is_some_and(|limit| elapsed >= limit);
+            let over = limit.is_some_and(|limit| progress.elapsed() >= limit);
             if over || stop.load(Ordering::Relaxed) {
                 end.store(true, Ordering::Relaxed);
             }
-            let due = elapsed.as_millis() as u64;
-            if due >= next_ms.load(Ordering::Relaxed)
-                && next_ms.fetch_max(due + TELL_EVERY_MS, Ordering::Relaxed) <= due
-            {
-                let rate = runs as f64 / elapsed.as_secs_f64();
-                complain!("{runs} runs, {rate:.0}/s, {findings} kinds of failure");
-            }
+            progress.tell(runs, None, findings);
         };
         let found = fuzz(&executor(arguments, file), &asked, &end, &told);
-        self.elapsed += start.elapsed();
+        self.elapsed += progress.elapsed();
+        drop(progress);
         self.interrupted = stop.load(Ordering::Relaxed);
         self.take(arguments, &found, known)
     }

@@ -8,6 +8,7 @@ pub mod fmt;
 pub mod fuzz;
 pub mod mutate;
 pub mod replay;
+pub mod report;
 pub mod rules;
 pub mod run;
 pub mod serve;

@@ -12,6 +12,8 @@ use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::process::{self, Belongs};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
+use cutpoint_explore::{Shard, digest_of_text, fingerprint};
+use cutpoint_report::json_lines::Header;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -21,6 +23,7 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
 use crate::out::complain;
 use crate::reports::{Reports, Wanted};
+use crate::shard::shard;
 use crate::{Failure, Outcome, files, runtime};
 
 /// How long processes of the run may take to go when they are killed.
@@ -35,7 +38,8 @@ const LIMIT_MAX_SECONDS: u64 = 24 * 60 * 60;
   cutpoint run                                     every scenario, on the reference agent
   cutpoint run scenarios/tools --agent codex       one area, on the newest Codex installed here
   cutpoint run --defect marker-after-event         see what a breach looks like
-  cutpoint run --junit report.xml --trace traces   in CI")]
+  cutpoint run --junit report.xml --trace traces   in CI
+  cutpoint run --shard 2/5 --json part-2.jsonl     a part; `cutpoint report merge` joins them")]
 pub struct Arguments {
     /// Scenario files, or directories of them.
     #[arg(default_value = "scenarios")]
@@ -53,6 +57,10 @@ pub struct Arguments {
     /// Only scenarios whose name or file contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Run the k-th of n parts of the cases only, counted from 1; `auto` takes both from the variables
+    /// of the CI engine (docs/ci.md). `cutpoint report merge` puts the parts together.
+    #[arg(long, value_name = "K/N", value_parser = shard, default_value = "1/1")]
+    shard: Shard,
     /// Store each case's trace in this directory.
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
@@ -157,10 +165,12 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
         let made = std::fs::create_dir_all(directory);
         made.map_err(|error| files::failure(directory, &error))?;
     }
-    let mut told = Told::new(arguments, planned.len())?;
+    let shares = shares(arguments, &planned);
+    let mut told = Told::new(arguments, &planned, &shares)?;
     let ground = Ground::new()?;
     let work = async {
-        for (number, agent) in arguments.agents.iter().enumerate() {
+        let mut first = 0;
+        for (agent, share) in arguments.agents.iter().zip(&shares) {
             let driver = agent
                 .driver(&arguments.defects, &ground.config(arguments))
                 .await?;
@@ -168,9 +178,10 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
                 arguments,
                 agent,
                 driver,
-                first: number * planned.len(),
+                first,
             };
-            one.run(&planned, ground.dir.path(), &mut told).await?;
+            one.run(share, ground.dir.path(), &mut told).await?;
+            first += share.len();
         }
         Ok(())
     };
@@ -193,6 +204,41 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
             message: format!("{}\n{}", first.message, second.message),
         }),
     }
+}
+
+/// A case that falls to this part of the run.
+struct Mine {
+    /// Its number in the whole run, counted from 1.
+    number: usize,
+    planned: Planned,
+}
+
+/// What falls to this part, by agent: a case goes by its scenario's name and its agent, so that
+/// nothing moves when another one changes, and wherever the files lie.
+fn shares(arguments: &Arguments, planned: &[Planned]) -> Vec<Vec<Mine>> {
+    let share = |(nth, agent): (usize, &AgentSpec)| {
+        let first = nth * planned.len();
+        let mine = |one: &Planned| {
+            let case = format_args!("{agent}:{}", one.scenario.name);
+            arguments.shard.takes(case)
+        };
+        let mine = planned.iter().enumerate().filter(|(_, one)| mine(one));
+        mine.map(|(at, one)| Mine {
+            number: first + at + 1,
+            planned: one.clone(),
+        })
+        .collect()
+    };
+    arguments.agents.iter().enumerate().map(share).collect()
+}
+
+/// A text that is the same in each part of a run, and in no part of another one.
+fn plan_in_words(arguments: &Arguments, planned: &[Planned]) -> String {
+    let agents = arguments.agents.iter().map(|agent| format!("{agent}\n"));
+    let defects = arguments.defects.iter().map(|defect| format!("{defect}\n"));
+    let scenario = |one: &Planned| format!("{} {:016x}\n", one.file, fingerprint(&one.scenario));
+    let scenarios = planned.iter().map(scenario);
+    agents.chain(defects).chain(scenarios).collect()
 }
 
 /// Where a run's agents work, and how their processes are told from others.
@@ -271,14 +317,24 @@ struct Told {
 }
 
 impl Told {
-    fn new(arguments: &Arguments, scenarios: usize) -> Result<Self, Failure> {
+    fn new(
+        arguments: &Arguments,
+        planned: &[Planned],
+        shares: &[Vec<Mine>],
+    ) -> Result<Self, Failure> {
+        let mut header = Header::new(arguments.seed, arguments.strict);
+        header.cases = planned.len() * arguments.agents.len();
+        header.plan = format!(
+            "{:016x}",
+            digest_of_text(&plan_in_words(arguments, planned))
+        );
+        header.shard = arguments.shard.to_string();
         let reports = Reports::open(&Wanted {
             junit: arguments.junit.as_deref(),
             json: arguments.json.as_deref(),
             verbose: arguments.verbose,
-            strict: arguments.strict,
-            seed: arguments.seed,
-            cases: scenarios * arguments.agents.len(),
+            header,
+            cases: shares.iter().map(Vec::len).sum(),
         })?;
         Ok(Self {
             reports,
@@ -317,12 +373,12 @@ struct OneAgent<'a> {
     arguments: &'a Arguments,
     agent: &'a AgentSpec,
     driver: Arc<dyn Driver>,
-    /// The number of its first case.
+    /// How many cases of this part come before its first one.
     first: usize,
 }
 
 impl OneAgent<'_> {
-    async fn run(&self, planned: &[Planned], dir: &Path, told: &mut Told) -> Result<(), Failure> {
+    async fn run(&self, share: &[Mine], dir: &Path, told: &mut Told) -> Result<(), Failure> {
         let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
         let server = ReplayServer::start(ServerConfig::default())
             .await
@@ -337,21 +393,22 @@ impl OneAgent<'_> {
         let runner = Arc::new(Runner::new(Arc::new(server), self.driver.clone(), config));
         let places = Arc::new(Semaphore::new(self.arguments.jobs as usize));
         let mut running = JoinSet::new();
-        for (number, one) in planned.iter().enumerate() {
-            let (runner, places, one) = (runner.clone(), places.clone(), one.clone());
+        for (at, mine) in share.iter().enumerate() {
+            let (runner, places, one) = (runner.clone(), places.clone(), mine.planned.clone());
             running.spawn(async move {
                 let _place = places.acquire().await;
-                (number, runner.run(&one).await)
+                (at, runner.run(&one).await)
             });
         }
         while let Some(joined) = running.join_next().await {
-            let (number, mut case) = joined.map_err(|error| trouble(&error))?;
-            case.replay = replay(self.arguments, self.agent, &planned[number]);
+            let (at, mut case) = joined.map_err(|error| trouble(&error))?;
+            case.number = share[at].number;
+            case.replay = replay(self.arguments, self.agent, &share[at].planned);
             let stored = match &self.arguments.trace {
-                Some(directory) => store_trace(directory, self.first + number, &mut case),
+                Some(directory) => store_trace(directory, &mut case),
                 None => Ok(()),
             };
-            told.add(self.first + number, case);
+            told.add(self.first + at, case);
             stored?;
         }
         self.driver.close().await;
@@ -360,7 +417,7 @@ impl OneAgent<'_> {
 }
 
 /// Stores a case's trace under a name that tells scenario and agent, and is free in this run.
-fn store_trace(directory: &Path, number: usize, case: &mut Case) -> Result<(), Failure> {
+fn store_trace(directory: &Path, case: &mut Case) -> Result<(), Failure> {
     let plain = |text: &str| -> String {
         text.chars()
             .map(|c| {
@@ -378,7 +435,7 @@ fn store_trace(directory: &Path, number: usize, case: &mut Case) -> Result<(), F
     );
     let name = format!(
         "{:03}-{}-{}.jsonl",
-        number + 1,
+        case.number,
         plain(&case.scenario),
         plain(&agent)
     );

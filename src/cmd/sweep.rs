@@ -1,24 +1,23 @@
 //! `cutpoint sweep`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
-use cutpoint_explore::{Act, Bound, Class, Progress, Sweep, Token, fingerprint, sweep};
+use cutpoint_explore::stored::{Asked, FORMAT, Stored, StoredSweep, Swept, VERSION};
+use cutpoint_explore::{Act, Bound, Class, Shard, Sweep, fingerprint, sweep};
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;
 use crate::explorer::LabExecutor;
 use crate::interrupt::Interrupts;
 use crate::out::{complain, say};
-use crate::{Failure, Outcome, files, runtime};
-
-/// How often the progress is told.
-const TELL_EVERY: Duration = Duration::from_secs(2);
+use crate::progress::Progress;
+use crate::shard::shard;
+use crate::{Failure, Outcome, coverage, files, runtime};
 
 /// Arguments of `cutpoint sweep`.
 #[derive(clap::Args)]
@@ -27,7 +26,8 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
   cutpoint sweep scenarios --acts interrupt --yields 1       a quick look at all of them
   cutpoint sweep scenarios --crash                           every crash, resumed
   cutpoint sweep scenarios/turns --defect abort-twice --out found
-                                                             what the sweep finds, as scenario files")]
+                                                             what the sweep finds, as scenario files
+  cutpoint sweep scenarios --shard 2/5 --json part-2.json    a part, see `cutpoint report`")]
 pub struct Arguments {
     /// Scenario files, or directories of them.
     #[arg(default_value = "scenarios")]
@@ -52,9 +52,10 @@ pub struct Arguments {
     /// Count breaches of SHOULD rules as failures.
     #[arg(long)]
     strict: bool,
-    /// Run the k-th of n parts only, counted from 1; parts of several machines make up the whole.
+    /// Run the k-th of n parts only, counted from 1; `auto` takes both from the variables of the CI
+    /// engine (docs/ci.md). `cutpoint report merge` puts the parts together.
     #[arg(long, value_name = "K/N", value_parser = shard, default_value = "1/1")]
-    shard: (usize, usize),
+    shard: Shard,
     /// Write each kind of failure as a scenario file into this directory.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -80,33 +81,31 @@ fn act(text: &str) -> Result<Act, String> {
     })
 }
 
-/// A part of a whole, counted from 1 by people and from 0 here.
-fn shard(text: &str) -> Result<(usize, usize), String> {
-    let read = || {
-        let (of, all) = text.split_once('/')?;
-        let (of, all): (usize, usize) = (of.parse().ok()?, all.parse().ok()?);
-        (1..=all).contains(&of).then(|| (of - 1, all))
-    };
-    read().ok_or_else(|| format!("`{text}` is no part of a whole; one looks like 2/5"))
-}
-
 /// Sweeps scenarios.
 pub fn run(arguments: &Arguments) -> Outcome {
     let planned = read_scenarios(&arguments.paths)?;
     let stop = stop_on_signal()?;
-    let mut told = Told::default();
-    for planned in &planned {
+    let mut stored = nothing_yet(arguments);
+    for (at, one) in planned.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
-            told.cut_short = true;
+            stored.interrupted = true;
             break;
         }
-        let found = sweep_one(arguments, planned, &stop);
-        told.take(arguments, planned, found)?;
+        let progress = Progress::new(format!("[{}/{}] {}", at + 1, planned.len(), one.file), None);
+        let found = sweep_one(arguments, one, &stop, &progress);
+        drop(progress);
+        stored.interrupted |= found.ran < found.planned;
+        tell(arguments, one, found, &mut stored)?;
     }
-    told.finish(arguments)
+    coverage::statement(&stored)?;
+    if let Some(file) = &arguments.json {
+        coverage::store(&stored, file)?;
+    }
+    Ok(coverage::code(&stored))
 }
 
-/// Set by the first Ctrl-C: what runs is finished, and what was found is told.
+/// Set by the first Ctrl-C: what runs is finished, and what was found is told. The second one ends
+/// the program at once.
 pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
@@ -119,6 +118,9 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     std::thread::spawn(move || {
         runtime.block_on(signals.next());
         seen.store(true, Ordering::Relaxed);
+        complain!("stopping; what was found is kept. Once more to end at once");
+        runtime.block_on(signals.next());
+        std::process::exit(ExitCode::Trouble as i32);
     });
     Ok(stop)
 }
@@ -134,7 +136,12 @@ fn executor(arguments: &Arguments, planned: &Planned) -> LabExecutor {
     }
 }
 
-fn sweep_one(arguments: &Arguments, planned: &Planned, stop: &AtomicBool) -> Sweep {
+fn sweep_one(
+    arguments: &Arguments,
+    planned: &Planned,
+    stop: &AtomicBool,
+    progress: &Progress,
+) -> Sweep {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let bound = Bound {
         acts: arguments.acts.clone(),
@@ -144,114 +151,61 @@ fn sweep_one(arguments: &Arguments, planned: &Planned, stop: &AtomicBool) -> Swe
         shard: arguments.shard,
         workers: arguments.jobs.map_or(processors, |jobs| jobs as usize),
     };
-    let start = Instant::now();
-    let next_ms = AtomicU64::new(TELL_EVERY.as_millis() as u64);
-    let told = |progress: Progress| {
-        let elapsed_ms = start.elapsed().as_millis() as u64;
-        let due_ms = next_ms.load(Ordering::Relaxed);
-        let later_ms = elapsed_ms + TELL_EVERY.as_millis() as u64;
-        let due = elapsed_ms >= due_ms;
-        if due
-            && next_ms
-                .compare_exchange(due_ms, later_ms, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            tell(&planned.file, progress, start.elapsed());
-        }
-    };
     sweep(
         &executor(arguments, planned),
         &planned.scenario,
         &bound,
         stop,
-        &told,
+        &|far| progress.tell(far.ran as u64, Some(far.planned as u64), far.classes),
     )
 }
 
-fn tell(file: &str, progress: Progress, elapsed: Duration) {
-    let rate = progress.ran as f64 / elapsed.as_secs_f64();
-    let left = progress.planned.saturating_sub(progress.ran) as f64 / rate.max(1.0);
-    complain!(
-        "{file}: {} of {} schedules, {rate:.0}/s, {left:.0} s left, {} kinds of failure",
-        progress.ran,
-        progress.planned,
-        progress.classes
-    );
+fn nothing_yet(arguments: &Arguments) -> Stored {
+    let defects = arguments.defects.iter().map(ToString::to_string);
+    Stored {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        asked: Asked {
+            cutpoint: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: format!("reference {}, in the lab", env!("CARGO_PKG_VERSION")),
+            defects: defects.collect(),
+            seed: arguments.seed,
+            strict: arguments.strict,
+            bound: bound_in_words(arguments),
+            durability: durability_in_words(arguments).to_owned(),
+        },
+        shard: arguments.shard,
+        interrupted: false,
+        sweeps: Vec::new(),
+    }
 }
 
-/// What all sweeps of the command have shown.
-#[derive(Default)]
-struct Told {
-    sweeps: Vec<serde_json::Value>,
-    ran: usize,
-    planned: usize,
-    traces: usize,
-    failures: usize,
-    troubled: usize,
-    /// Whether scenarios were left out because the user stopped the command.
-    cut_short: bool,
-}
-
-impl Told {
-    fn take(
-        &mut self,
-        arguments: &Arguments,
-        planned: &Planned,
-        found: Sweep,
-    ) -> Result<(), Failure> {
-        self.ran += found.ran;
-        self.planned += found.planned;
-        self.traces += found.traces;
-        self.failures += found.classes.len();
-        say!(
-            "{}: {} of {} schedules ran, {} distinct traces, {} kinds of failure",
-            planned.file,
-            found.ran,
-            found.planned,
-            found.traces,
-            found.classes.len()
-        )?;
-        if let Some((count, why)) = &found.trouble {
-            self.troubled += count;
-            say!("  {count} of them say nothing of the agent: {why}")?;
+/// Tells what one scenario has shown, and keeps it.
+fn tell(
+    arguments: &Arguments,
+    planned: &Planned,
+    found: Sweep,
+    stored: &mut Stored,
+) -> Result<(), Failure> {
+    let recording = planned.scenario.model.recording.as_ref();
+    let swept = Swept {
+        file: planned.file.clone(),
+        scenario: planned.scenario.name.clone(),
+        fingerprint: fingerprint(&planned.scenario),
+        recording: recording.map(|recording| recording.name.clone()),
+        seed: arguments.seed,
+    };
+    let classes = found.classes.clone();
+    let sweep = StoredSweep::new(swept, found);
+    coverage::sweep(stored, &sweep)?;
+    for (at, (class, failure)) in classes.iter().zip(&sweep.failures).enumerate() {
+        coverage::failure(stored, &sweep, failure, at + 1)?;
+        if let Some(directory) = &arguments.out {
+            keep(directory, planned, class, at + 1)?;
         }
-        for (at, class) in found.classes.iter().enumerate() {
-            show(arguments, planned, class, at + 1)?;
-        }
-        self.sweeps.push(json(arguments, planned, &found));
-        Ok(())
     }
-
-    fn finish(&self, arguments: &Arguments) -> Outcome {
-        say!(
-            "\n{} of {} schedules ran: {}; {} distinct traces, {} kinds of failure (seed {})",
-            self.ran,
-            self.planned,
-            bound_in_words(arguments),
-            self.traces,
-            self.failures,
-            arguments.seed
-        )?;
-        if self.cut_short {
-            say!("interrupted: the scenarios behind that were not swept")?;
-        }
-        if let Some(file) = &arguments.json {
-            let result = serde_json::json!({
-                "format": "cutpoint-sweep", "version": 1, "seed": arguments.seed,
-                "shard": format!("{}/{}", arguments.shard.0 + 1, arguments.shard.1),
-                "sweeps": self.sweeps,
-            });
-            files::write_atomic(file, format!("{result:#}\n").as_bytes())
-                .map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))?;
-        }
-        Ok(if self.failures > 0 {
-            ExitCode::Breach
-        } else if self.troubled > 0 || self.ran < self.planned || self.cut_short {
-            ExitCode::Trouble
-        } else {
-            ExitCode::Conforms
-        })
-    }
+    stored.sweeps.push(sweep);
+    Ok(())
 }
 
 fn bound_in_words(arguments: &Arguments) -> String {
@@ -273,43 +227,23 @@ fn bound_in_words(arguments: &Arguments) -> String {
     )
 }
 
-fn token(arguments: &Arguments, planned: &Planned, class: &Class) -> Token {
-    Token {
-        scenario: fingerprint(&planned.scenario),
-        seed: arguments.seed,
-        schedule: class.schedule.clone(),
+fn durability_in_words(arguments: &Arguments) -> &'static str {
+    if arguments.crash {
+        "L0 (the process dies) by resuming from all that was written, L1 (the machine dies) by \
+         resuming from what was synced, in the store of the lab"
+    } else if arguments.acts.contains(&Act::Crash) {
+        "L0 (the process dies) by resuming from all that was written, L1 (the machine dies) by the \
+         order of writes and syncs alone, in the store of the lab"
+    } else {
+        "L1 (the machine dies) by the order of writes and syncs alone, in the store of the lab; no \
+         crash was tried"
     }
 }
 
-fn replay(arguments: &Arguments, planned: &Planned, class: &Class) -> String {
-    let token = token(arguments, planned, class);
-    let mut command = format!("cutpoint replay {token} {}", planned.file);
-    for defect in &arguments.defects {
-        command.push_str(&format!(" --defect {defect}"));
-    }
-    command
-}
-
-fn show(
-    arguments: &Arguments,
-    planned: &Planned,
-    class: &Class,
-    number: usize,
-) -> Result<(), Failure> {
-    say!(
-        "  failure {number}: {} schedules, {} distinct traces",
-        class.schedules,
-        class.traces
-    )?;
-    for broken in &class.broken {
-        say!("    {:7} {}", broken.rule, broken.message)?;
-    }
+/// Stores the smallest schedule of a kind of failure as a scenario file.
+fn keep(directory: &Path, planned: &Planned, class: &Class, number: usize) -> Result<(), Failure> {
     let mut shortest = class.schedule.applied_to(&planned.scenario);
     shortest.name = format!("{}, {}", shortest.name, described(class));
-    say!("    replay: {}", replay(arguments, planned, class))?;
-    let Some(directory) = &arguments.out else {
-        return Ok(());
-    };
     let stem = PathBuf::from(&planned.file);
     let stem = stem
         .file_stem()
@@ -329,29 +263,4 @@ fn described(class: &Class) -> String {
         .map(|broken| broken.rule.as_str())
         .collect();
     format!("which breaks {}", rules.join(" and "))
-}
-
-fn json(arguments: &Arguments, planned: &Planned, found: &Sweep) -> serde_json::Value {
-    let class = |class: &Class| {
-        let broken = class
-            .broken
-            .iter()
-            .map(|broken| serde_json::json!({"rule": broken.rule, "message": broken.message}));
-        serde_json::json!({
-            "broken": broken.collect::<Vec<_>>(),
-            "schedules": class.schedules,
-            "traces": class.traces,
-            "token": token(arguments, planned, class).to_string(),
-        })
-    };
-    serde_json::json!({
-        "file": planned.file,
-        "scenario": planned.scenario.name,
-        "planned": found.planned,
-        "ran": found.ran,
-        "traces": found.traces,
-        "missed": found.missed,
-        "exercised": found.exercised,
-        "failures": found.classes.iter().map(class).collect::<Vec<_>>(),
-    })
 }

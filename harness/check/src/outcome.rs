@@ -39,6 +39,8 @@ pub enum Status {
 /// The result of one case.
 #[derive(Debug, Clone)]
 pub struct Case {
+    /// Its number in the whole run, counted from 1, whichever part of that is run; 0 outside of runs.
+    pub number: usize,
     /// The scenario's name.
     pub scenario: String,
     /// The scenario's file, as the user named it.

@@ -434,6 +434,7 @@ fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> C
         waived: scenario.waive.iter().map(waiver).collect(),
     };
     Case {
+        number: 0,
         scenario: scenario.name.clone(),
         file: file.to_owned(),
         line: scenario.span.line,

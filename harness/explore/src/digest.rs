@@ -19,6 +19,14 @@ thread_local! {
     static BODIES: RefCell<Bodies> = RefCell::default();
 }
 
+/// A number that tells texts apart, the same on every machine.
+pub fn digest_of_text(text: &str) -> u64 {
+    let mut hash = Fnv::new();
+    // Writing into a number can't fail.
+    let _ = hash.write_all(text.as_bytes());
+    hash.value()
+}
+
 /// A number that is the same for traces in which the same happened in the same order, whenever it
 /// did and however the schedule that led to it is written. The same on every machine, as results of
 /// several are put together.

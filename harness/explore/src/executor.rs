@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use cutpoint_scenario::ast::Scenario;
+use serde::{Deserialize, Serialize};
 
 /// A rule that a run broke.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Broken {
     /// The rule's id.
     pub rule: String,

@@ -202,6 +202,18 @@ impl Schedule {
     }
 }
 
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, injection) in self.injections.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            injection.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
 /// A number that tells scenarios apart by what they say.
 pub fn fingerprint(scenario: &Scenario) -> u64 {
     // FNV-1a, 64 bits: the same on every machine, and stored in every token.
@@ -226,13 +238,12 @@ pub struct Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let acts = self.schedule.injections.iter().map(ToString::to_string);
-        let acts = acts.collect::<Vec<_>>().join(",");
-        write!(
-            f,
-            "{TOKEN_VERSION}:{:016x}:{}:{acts}",
-            self.scenario, self.seed
-        )
+        let Self {
+            scenario,
+            seed,
+            schedule,
+        } = self;
+        write!(f, "{TOKEN_VERSION}:{scenario:016x}:{seed}:{schedule}")
     }
 }
 

@@ -1,13 +1,16 @@
 //! The sweep: every schedule within a bound, the smallest first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutpoint_scenario::ast::Scenario;
+use serde::{Deserialize, Serialize};
 
 use crate::executor::{Broken, Executor, Observed, Write};
-use crate::schedule::{Act, Injection, Schedule};
+use crate::schedule::{Act, Injection, Schedule, fingerprint};
+use crate::schedules::Schedules;
+use crate::shard::Shard;
 
 /// The point behind each write to a rollout, and the one behind each sync.
 const WRITTEN: &str = "store.written";
@@ -25,9 +28,8 @@ pub struct Bound {
     pub crash: bool,
     /// Whether pairs of acts are swept too: a second one at every point behind the first one's.
     pub pairs: bool,
-    /// Of all schedules only those whose number, counted from 0, leaves `shard.0` when divided by
-    /// `shard.1`.
-    pub shard: (usize, usize),
+    /// Which part of all schedules is run.
+    pub shard: Shard,
     /// How many threads work.
     pub workers: usize,
 }
@@ -39,29 +41,60 @@ pub struct Class {
     pub broken: Vec<Broken>,
     /// The smallest schedule that did.
     pub schedule: Schedule,
+    /// Its number in the whole bound: 0 is the scenario as it is.
+    pub number: usize,
     /// How many did.
     pub schedules: usize,
-    /// How many different traces they gave.
-    pub traces: usize,
+    /// The digests of the different traces that they gave, in order.
+    pub digests: Vec<u64>,
+}
+
+impl Class {
+    /// How many different traces the schedules gave.
+    pub fn traces(&self) -> usize {
+        self.digests.len()
+    }
+}
+
+/// Runs that say nothing of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// How many.
+    pub runs: usize,
+    /// The number of the smallest schedule among them.
+    pub number: usize,
+    /// Why that one does not.
+    pub why: String,
 }
 
 /// What a sweep has shown.
 #[derive(Debug, Clone, Default)]
 pub struct Sweep {
-    /// How many schedules the bound holds.
+    /// How often the scenario as it is passes a named point.
+    pub points: usize,
+    /// How many schedules the whole bound holds, the scenario as it is among them.
+    pub bound: usize,
+    /// How many of them fall to this part.
     pub planned: usize,
-    /// How many were run.
+    /// How many of those were run.
     pub ran: usize,
-    /// How many different traces they gave.
-    pub traces: usize,
+    /// The digests of the different traces that they gave, in order.
+    pub digests: Vec<u64>,
     /// In how many the agent never came to a point at which something was to be done.
     pub missed: usize,
     /// How often each rule was put to the test.
     pub exercised: BTreeMap<String, usize>,
     /// What was broken, by the smallest schedule.
     pub classes: Vec<Class>,
-    /// Runs that say nothing of the agent: how many, and why the first one does not.
-    pub trouble: Option<(usize, String)>,
+    /// Runs that say nothing of the agent.
+    pub trouble: Option<Trouble>,
+}
+
+impl Sweep {
+    /// How many different traces the schedules gave.
+    pub fn traces(&self) -> usize {
+        self.digests.len()
+    }
 }
 
 /// How far a sweep has come.
@@ -75,7 +108,8 @@ pub struct Progress {
     pub classes: usize,
 }
 
-/// Runs every schedule of a scenario within a bound, until told to stop.
+/// Runs every schedule of a scenario within a bound, until told to stop. Every part runs the
+/// scenario as it is, to see its points; it counts in the one to which it falls.
 pub fn sweep(
     executor: &dyn Executor,
     scenario: &Scenario,
@@ -84,24 +118,38 @@ pub fn sweep(
     told: &(dyn Fn(Progress) + Sync),
 ) -> Sweep {
     let plain = executor.run(scenario);
-    let schedules = schedules(&plain, bound);
-    let found = Mutex::new(Found::default());
-    lock(&found).take(usize::MAX, &Schedule::default(), plain);
-    let next = AtomicUsize::new(0);
+    let anchors = anchors(&plain.passed);
+    let schedules = schedules(&anchors, &plain.writes, bound);
+    let fingerprint = fingerprint(scenario);
+    let mine = |schedule: &Schedule| {
+        let case = format_args!("{fingerprint:016x}:{schedule}");
+        bound.shard.takes(case)
+    };
+    let planned = if bound.shard.is_part() {
+        schedules.iter().filter(&mine).count()
+    } else {
+        schedules.len()
+    };
+    let mut found = Found::new(&schedules, planned, plain.passed.len());
+    let asis = schedules.get(0).unwrap_or_default();
+    if mine(&asis) {
+        found.take(0, asis, plain);
+    }
+    let found = Mutex::new(found);
+    let next = AtomicUsize::new(1);
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(schedule) = schedules.get(number) else {
                 return;
             };
+            if !mine(&schedule) {
+                continue;
+            }
             let observed = executor.run(&schedule.applied_to(scenario));
             let mut found = lock(&found);
             found.take(number, schedule, observed);
-            told(Progress {
-                ran: found.sweep.ran,
-                planned: schedules.len() + 1,
-                classes: found.classes.len(),
-            });
+            told(found.progress());
         }
     };
     std::thread::scope(|scope| {
@@ -111,7 +159,7 @@ pub fn sweep(
         work();
     });
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.finish(schedules.len() + 1)
+    found.finish()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -130,22 +178,24 @@ fn anchors(passed: &[&'static str]) -> Vec<(&'static str, usize)> {
     passed.iter().map(anchor).collect()
 }
 
-/// The schedules of a bound, the smallest first: one act before two, few yields before many, early
-/// points before late ones.
-fn schedules(plain: &Observed, bound: &Bound) -> Vec<Schedule> {
-    let anchors = anchors(&plain.passed);
-    let all = if bound.crash {
-        crashes(&anchors, &plain.writes)
+/// The schedules of a bound, the smallest first: the scenario as it is, one act before two, few
+/// yields before many, early points before late ones.
+fn schedules<'a>(
+    anchors: &'a [(&'static str, usize)],
+    writes: &[Write],
+    bound: &Bound,
+) -> Schedules<'a> {
+    let mut all = Schedules::default();
+    all.add(0..1, |_| Schedule::default());
+    all.append(if bound.crash {
+        crashes(anchors, writes)
     } else {
-        acts(&anchors, bound)
-    };
-    let (of, shards) = bound.shard;
-    let numbered = all.into_iter().enumerate();
-    let mine = numbered.filter(|(number, _)| number % shards.max(1) == of);
-    mine.map(|(_, schedule)| schedule).collect()
+        acts(anchors, bound)
+    });
+    all
 }
 
-fn acts(anchors: &[(&'static str, usize)], bound: &Bound) -> Vec<Schedule> {
+fn acts<'a>(anchors: &'a [(&'static str, usize)], bound: &Bound) -> Schedules<'a> {
     // The first point at which an act can be about anything.
     let first = |act: Act| match act.needs() {
         Some(needed) => anchors.iter().position(|(label, _)| *label == needed),
@@ -156,7 +206,7 @@ fn acts(anchors: &[(&'static str, usize)], bound: &Bound) -> Vec<Schedule> {
             first.max(from)..anchors.len().max(first.max(from))
         })
     };
-    let injection = |place: usize, act: Act, yields: usize| {
+    let injection = move |place: usize, act: Act, yields: usize| {
         let (label, nth) = anchors[place];
         Injection {
             act,
@@ -166,20 +216,20 @@ fn acts(anchors: &[(&'static str, usize)], bound: &Bound) -> Vec<Schedule> {
             lost_bytes: 0,
         }
     };
-    let mut all = Vec::new();
+    let mut all = Schedules::default();
     for yields in 0..=bound.yields {
-        for act in &bound.acts {
-            all.extend(places(*act, 0).map(|place| Schedule {
-                injections: vec![injection(place, *act, yields)],
-            }));
+        for act in bound.acts.iter().copied() {
+            all.add(places(act, 0), move |place| Schedule {
+                injections: vec![injection(place, act, yields)],
+            });
         }
     }
     if bound.pairs {
         for (first, second) in act_pairs(&bound.acts) {
             for one in places(first, 0) {
-                all.extend(places(second, one).map(|two| Schedule {
+                all.add(places(second, one), move |two| Schedule {
                     injections: vec![injection(one, first, 0), injection(two, second, 0)],
-                }));
+                });
             }
         }
     }
@@ -188,7 +238,7 @@ fn acts(anchors: &[(&'static str, usize)], bound: &Bound) -> Vec<Schedule> {
 
 /// A crash behind every write and sync. First with all that was written (level 0), then with what
 /// was synced (level 1), then with the last line torn at each of its bytes.
-fn crashes(anchors: &[(&'static str, usize)], writes: &[Write]) -> Vec<Schedule> {
+fn crashes<'a>(anchors: &'a [(&'static str, usize)], writes: &[Write]) -> Schedules<'a> {
     let crash = |(label, nth): (&str, usize), lost_bytes| Schedule {
         injections: vec![Injection {
             yields: 0,
@@ -198,7 +248,7 @@ fn crashes(anchors: &[(&'static str, usize)], writes: &[Write]) -> Vec<Schedule>
             lost_bytes,
         }],
     };
-    let (mut written, mut synced, mut torn) = (Vec::new(), Vec::new(), Vec::new());
+    let [mut written, mut synced, mut torn] = std::array::from_fn(|_| Schedules::default());
     let mut unsynced_bytes = 0;
     for anchor in anchors {
         match anchor.0 {
@@ -206,15 +256,18 @@ fn crashes(anchors: &[(&'static str, usize)], writes: &[Write]) -> Vec<Schedule>
                 let write = writes.get(anchor.1 - 1).copied().unwrap_or_default();
                 unsynced_bytes += write.bytes;
                 let line = write.last_line_bytes.min(unsynced_bytes);
-                torn.extend((1..line).map(|lost| crash(*anchor, lost)));
-                synced.push(crash(*anchor, unsynced_bytes));
+                torn.add(1..line, move |lost| crash(*anchor, lost));
+                let lost = unsynced_bytes;
+                synced.add(lost..lost + 1, move |lost| crash(*anchor, lost));
             }
             SYNCED => unsynced_bytes = 0,
             _ => continue,
         }
-        written.push(crash(*anchor, 0));
+        written.add(0..1, move |lost| crash(*anchor, lost));
     }
-    [written, synced, torn].concat()
+    written.append(synced);
+    written.append(torn);
+    written
 }
 
 fn act_pairs(acts: &[Act]) -> Vec<(Act, Act)> {
@@ -226,10 +279,9 @@ fn act_pairs(acts: &[Act]) -> Vec<(Act, Act)> {
 }
 
 /// What the runs so far have shown.
-#[derive(Default)]
 struct Found {
     sweep: Sweep,
-    digests: BTreeSet<u64>,
+    digests: HashSet<u64>,
     /// By the rules that were broken, and how.
     classes: BTreeMap<Vec<Broken>, Members>,
 }
@@ -239,15 +291,27 @@ struct Members {
     first: usize,
     schedule: Schedule,
     schedules: usize,
-    digests: BTreeSet<u64>,
+    digests: HashSet<u64>,
 }
 
 impl Found {
-    fn take(&mut self, number: usize, schedule: &Schedule, observed: Observed) {
+    fn new(schedules: &Schedules<'_>, planned: usize, points: usize) -> Self {
+        Self {
+            sweep: Sweep {
+                points,
+                bound: schedules.len(),
+                planned,
+                ..Sweep::default()
+            },
+            digests: HashSet::new(),
+            classes: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, number: usize, schedule: Schedule, observed: Observed) {
         self.sweep.ran += 1;
         if let Some(why) = observed.trouble {
-            let trouble = self.sweep.trouble.get_or_insert((0, why));
-            trouble.0 += 1;
+            self.trouble(number, why);
             return;
         }
         self.digests.insert(observed.digest);
@@ -263,39 +327,58 @@ impl Found {
             first: number,
             schedule: schedule.clone(),
             schedules: 0,
-            digests: BTreeSet::new(),
+            digests: HashSet::new(),
         });
         members.schedules += 1;
         members.digests.insert(observed.digest);
-        // The plain scenario is smaller than any schedule of it, and comes first with no number.
-        if members.first != usize::MAX && number < members.first {
+        if number < members.first {
             members.first = number;
-            members.schedule = schedule.clone();
+            members.schedule = schedule;
         }
     }
 
-    fn finish(self, planned: usize) -> Sweep {
-        let mut classes: Vec<(usize, Class)> = self
-            .classes
-            .into_iter()
-            .map(|(broken, members)| {
-                let class = Class {
-                    broken,
-                    schedule: members.schedule,
-                    schedules: members.schedules,
-                    traces: members.digests.len(),
-                };
-                (members.first.wrapping_add(1), class)
-            })
-            .collect();
-        classes.sort_by_key(|(first, _)| *first);
+    /// Several threads work, and the smallest schedule is not always the first one that ends.
+    fn trouble(&mut self, number: usize, why: String) {
+        let runs = self.sweep.trouble.as_ref().map_or(0, |known| known.runs) + 1;
+        let kept = self
+            .sweep
+            .trouble
+            .take()
+            .filter(|known| known.number < number);
+        let first = kept.unwrap_or(Trouble { runs, number, why });
+        self.sweep.trouble = Some(Trouble { runs, ..first });
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            ran: self.sweep.ran,
+            planned: self.sweep.planned,
+            classes: self.classes.len(),
+        }
+    }
+
+    fn finish(self) -> Sweep {
+        let class = |(broken, members): (Vec<Broken>, Members)| Class {
+            broken,
+            schedule: members.schedule,
+            number: members.first,
+            schedules: members.schedules,
+            digests: sorted(members.digests),
+        };
+        let mut classes: Vec<Class> = self.classes.into_iter().map(class).collect();
+        classes.sort_by_key(|class| class.number);
         Sweep {
-            planned,
-            traces: self.digests.len(),
-            classes: classes.into_iter().map(|(_, class)| class).collect(),
+            digests: sorted(self.digests),
+            classes,
             ..self.sweep
         }
     }
+}
+
+fn sorted(digests: HashSet<u64>) -> Vec<u64> {
+    let mut digests: Vec<u64> = digests.into_iter().collect();
+    digests.sort_unstable();
+    digests
 }
 
 /// The same rules broken in the same way, whatever ids and numbers the messages name.
@@ -370,7 +453,7 @@ mod tests {
             yields: 3,
             crash: false,
             pairs,
-            shard: (0, 1),
+            shard: Shard::WHOLE,
             workers: 2,
         }
     }
@@ -384,13 +467,13 @@ mod tests {
         let found = run(&bound(false));
         // Three points, two acts, four numbers of yields, and the plain scenario.
         assert_eq!((found.planned, found.ran), (25, 25));
-        assert_eq!((found.traces, found.missed), (3, 0));
+        assert_eq!((found.traces(), found.missed), (3, 0));
         assert_eq!(found.exercised["TURN-7"], 25);
         let [class] = &found.classes[..] else {
             panic!("{:?}", found.classes)
         };
         assert_eq!(class.schedule.injections[0].to_string(), "interrupt@a.2+2");
-        assert_eq!((class.schedules, class.traces), (2, 1));
+        assert_eq!((class.schedules, class.traces()), (2, 1));
     }
 
     #[test]
@@ -443,14 +526,52 @@ mod tests {
         assert_eq!(found.classes[0].schedule.injections.len(), 1);
     }
 
+    /// What the bounds held when they were lists, written down plainly.
     #[test]
-    fn shards_make_up_the_whole() {
-        let shard = |of| Bound {
-            shard: (of, 3),
+    fn schedules_by_number_are_those_that_the_loops_would_give() {
+        let anchors = anchors(&["a", "request.send", "a", "b"]);
+        let bound = Bound {
+            acts: vec![Act::Steer, Act::Drop, Act::Answer],
+            yields: 1,
             ..bound(true)
         };
-        let ran: usize = (0..3).map(|of| run(&shard(of)).ran - 1).sum();
-        assert_eq!(ran, 48);
+        let places = |act, from: usize| match act {
+            Act::Drop => from.max(1)..4,
+            Act::Answer => 0..0,
+            _ => from..4,
+        };
+        let mut expected = vec![String::new()];
+        let written = |place: usize, act: Act, yields: usize| {
+            let (label, nth) = anchors[place];
+            format!("{}@{label}.{nth}+{yields}", act.name())
+        };
+        for yields in 0..=1 {
+            for act in &bound.acts {
+                expected.extend(places(*act, 0).map(|place| written(place, *act, yields)));
+            }
+        }
+        for (first, second) in act_pairs(&bound.acts) {
+            for one in places(first, 0) {
+                let pair = |two| format!("{},{}", written(one, first, 0), written(two, second, 0));
+                expected.extend(places(second, one).map(pair));
+            }
+        }
+        let all = schedules(&anchors, &[], &bound);
+        let found: Vec<String> = all.iter().map(|schedule| schedule.to_string()).collect();
+        assert_eq!(found, expected);
+        assert_eq!(all.len(), expected.len());
+    }
+
+    #[test]
+    fn shards_make_up_the_whole() {
+        let shard = |index| Bound {
+            shard: Shard::new(index, 3).unwrap(),
+            ..bound(true)
+        };
+        let parts: Vec<Sweep> = (0..3).map(|index| run(&shard(index))).collect();
+        assert!(parts.iter().all(|part| part.bound == 49 && part.ran > 8));
+        assert!(parts.iter().all(|part| part.ran == part.planned));
+        assert_eq!(parts.iter().map(|part| part.ran).sum::<usize>(), 49);
         let stopped = sweep(
             &Fragile,
             &plain(),
@@ -459,5 +580,20 @@ mod tests {
             &|_| {},
         );
         assert_eq!((stopped.ran, stopped.planned), (1, 49));
+    }
+
+    #[test]
+    fn trouble_is_told_of_the_smallest_schedule() {
+        let mut found = Found::new(&Schedules::default(), 0, 0);
+        for (number, why) in [(4, "four"), (2, "two"), (3, "three")] {
+            let observed = Observed {
+                trouble: Some(why.to_owned()),
+                ..Observed::default()
+            };
+            found.take(number, Schedule::default(), observed);
+        }
+        let trouble = found.finish().trouble.unwrap();
+        assert_eq!((trouble.runs, trouble.number), (3, 2));
+        assert_eq!(trouble.why, "two");
     }
 }

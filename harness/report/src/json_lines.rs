@@ -17,7 +17,7 @@ use crate::summary::Summary;
 /// The name that stands in the header of every file of results.
 pub const FORMAT: &str = "cutpoint-results";
 /// The version of the format that this build writes, and the only one it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest line that is read, in bytes.
 pub const LINE_LIMIT_BYTES: u64 = 64 << 20;
 
@@ -28,10 +28,34 @@ pub struct Header {
     pub format: String,
     /// The format's version.
     pub version: u32,
+    /// The version of cutpoint, and so of the rules.
+    pub cutpoint: String,
     /// The seed of everything random in the run.
     pub seed: u64,
     /// Whether a breach of a SHOULD rule is a failure.
     pub strict: bool,
+    /// How many cases the whole run has.
+    pub cases: usize,
+    /// A text that is the same in all parts of a run, and in those of no other one.
+    pub plan: String,
+    /// Which part of the run this is, such as `2/5`.
+    pub shard: String,
+}
+
+impl Header {
+    /// The header of a run that has no cases yet, and is no part of a larger one.
+    pub fn new(seed: u64, strict: bool) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            cutpoint: env!("CARGO_PKG_VERSION").to_owned(),
+            seed,
+            strict,
+            cases: 0,
+            plan: String::new(),
+            shard: "1/1".to_owned(),
+        }
+    }
 }
 
 /// Every other line.
@@ -47,6 +71,8 @@ pub enum Line {
 /// A case without its trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseLine {
+    /// Its number in the whole run, counted from 1.
+    pub number: usize,
     /// The scenario's name.
     pub scenario: String,
     /// The scenario's file, as the user named it.
@@ -82,6 +108,7 @@ impl CaseLine {
     /// The line of a case.
     pub fn new(case: &Case, strict: bool) -> Self {
         Self {
+            number: case.number,
             scenario: case.scenario.clone(),
             file: case.file.clone(),
             line: case.line,
@@ -115,15 +142,12 @@ impl<W: Write> JsonLines<W> {
     ///
     /// # Errors
     /// If the header cannot be written.
-    pub fn new(mut to: W, seed: u64, strict: bool) -> io::Result<Self> {
-        let header = Header {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            seed,
-            strict,
-        };
-        write_line(&mut to, &header)?;
-        Ok(Self { to, strict })
+    pub fn new(mut to: W, header: &Header) -> io::Result<Self> {
+        write_line(&mut to, header)?;
+        Ok(Self {
+            to,
+            strict: header.strict,
+        })
     }
 }
 
@@ -224,6 +248,119 @@ impl Results {
             }
         }
         Ok(results)
+    }
+}
+
+impl Results {
+    /// Writes results as they are read.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write(self, mut to: impl Write) -> io::Result<()> {
+        write_line(&mut to, &self.header)?;
+        for case in self.cases {
+            write_line(&mut to, &Line::Case(Box::new(case)))?;
+        }
+        match self.summary {
+            Some(summary) => write_line(&mut to, &Line::Summary(summary)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why results can't be put together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// They are of different runs.
+    #[error(
+        "{one} and {other} are parts of different runs: version, seed, --strict, agents, defects or scenarios differ"
+    )]
+    Different {
+        /// The first file.
+        one: String,
+        /// The other one.
+        other: String,
+    },
+    /// One has no end.
+    #[error("{0} was interrupted: it has no summary; run that part again")]
+    Interrupted(String),
+    /// A case that no part has, or more than one.
+    #[error(
+        "case {number} of {cases} is in {parts} of the parts; run them again, to their end and with one build"
+    )]
+    Case {
+        /// Its number.
+        number: usize,
+        /// How many there are.
+        cases: usize,
+        /// In how many parts it is.
+        parts: &'static str,
+    },
+}
+
+/// Puts the results of all parts of a run together, each with the name of its file. The whole took
+/// as long as all parts one after the other.
+///
+/// # Errors
+/// If they are not parts of one run, or do not make up all of it.
+pub fn merge(parts: Vec<(String, Results)>) -> Result<Results, MergeError> {
+    let mut merged: Option<(String, Results)> = None;
+    for (name, part) in parts {
+        let Some(summary) = &part.summary else {
+            return Err(MergeError::Interrupted(name));
+        };
+        let took_ms = summary.duration_ms;
+        let Some((one, whole)) = &mut merged else {
+            let mut first = part;
+            first.header.shard = "1/1".to_owned();
+            merged = Some((name, first));
+            continue;
+        };
+        let shard = whole.header.shard.clone();
+        if (Header {
+            shard,
+            ..part.header
+        }) != whole.header
+        {
+            let one = one.clone();
+            return Err(MergeError::Different { one, other: name });
+        }
+        whole.cases.extend(part.cases);
+        if let Some(summary) = &mut whole.summary {
+            summary.duration_ms += took_ms;
+        }
+    }
+    let Some((_, mut whole)) = merged else {
+        return Err(MergeError::Interrupted("what was given".to_owned()));
+    };
+    whole.cases.sort_by_key(|case| case.number);
+    let mut summary = Summary::new(whole.header.seed, whole.header.strict);
+    for (case, number) in whole.cases.iter().zip(1..) {
+        if case.number != number {
+            return Err(not_once(whole.header.cases, number, case.number));
+        }
+        summary.count(case.status, &case.verdicts, case.duration_ms);
+    }
+    if whole.cases.len() != whole.header.cases {
+        let number = whole.cases.len() + 1;
+        return Err(not_once(whole.header.cases, number, usize::MAX));
+    }
+    summary.duration_ms = whole.summary.map_or(0.0, |summed| summed.duration_ms);
+    whole.summary = Some(summary);
+    Ok(whole)
+}
+
+/// The case of that number should come next, and `found` does.
+fn not_once(cases: usize, number: usize, found: usize) -> MergeError {
+    let (number, parts) = if found < number {
+        (found, "more than one")
+    } else {
+        (number, "none")
+    };
+    MergeError::Case {
+        number,
+        cases,
+        parts,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What CI systems and other programs read.
 
 use cutpoint_check::outcome::{Case, Status};
-use cutpoint_report::json_lines::{CaseLine, ReadError, Results};
+use cutpoint_report::json_lines::{CaseLine, Header, ReadError, Results, merge};
 use cutpoint_report::{Annotations, JsonLines, Junit, Reporter, Summary};
 
 use crate::samples::{breach, context, fail, pass, should, skipped, trouble, unmet, waived};
@@ -95,7 +95,7 @@ fn junit_is_valid_xml_whatever_an_agent_wrote() {
 
 fn json_lines(cases: &[Case], strict: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut report = JsonLines::new(&mut bytes, 42, strict).unwrap();
+    let mut report = JsonLines::new(&mut bytes, &Header::new(42, strict)).unwrap();
     cases.iter().for_each(|case| report.case(case).unwrap());
     report.finish(&summary(cases, strict)).unwrap();
     bytes
@@ -118,6 +118,61 @@ fn json_lines_are_read_as_they_were_written() {
         }
         assert_eq!(results.summary, Some(again));
     }
+}
+
+/// The results of one of two parts of a run of four cases.
+fn part(index: usize) -> (String, Results) {
+    let numbered = |number: usize, mut case: Case| {
+        case.number = number;
+        case
+    };
+    let cases = match index {
+        0 => vec![numbered(1, pass()), numbered(4, breach())],
+        _ => vec![numbered(2, skipped()), numbered(3, should())],
+    };
+    let mut results = Results::read(&json_lines(&cases, false)[..]).unwrap();
+    results.header.cases = 4;
+    results.header.shard = format!("{}/2", index + 1);
+    (format!("part-{index}"), results)
+}
+
+#[test]
+fn parts_of_a_run_make_up_the_whole() {
+    let merged = merge(vec![part(1), part(0)]).unwrap();
+    let numbers: Vec<usize> = merged.cases.iter().map(|case| case.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert_eq!(merged.header.shard, "1/1");
+    let in_order = [pass(), skipped(), should(), breach()];
+    assert_eq!(merged.summary, Some(summary(&in_order, false)));
+    let mut bytes = Vec::new();
+    merged.clone().write(&mut bytes).unwrap();
+    assert_eq!(Results::read(&bytes[..]).unwrap(), merged);
+}
+
+#[test]
+fn what_are_no_parts_of_one_run_is_refused() {
+    let refused = |change: fn(&mut Results)| {
+        let mut parts = vec![part(0), part(1)];
+        change(&mut parts[1].1);
+        merge(parts).unwrap_err().to_string()
+    };
+    let other = refused(|it| it.header.plan = "x".into());
+    assert!(
+        other.starts_with("part-0 and part-1 are parts of different runs"),
+        "{other}"
+    );
+    assert!(refused(|it| it.header.seed = 1).contains("different runs"));
+    assert!(refused(|it| it.summary = None).starts_with("part-1 was interrupted"));
+    let short = refused(|it| drop(it.cases.pop()));
+    assert_eq!(
+        short,
+        "case 3 of 4 is in none of the parts; run them again, to their end and with one build"
+    );
+    let twice = refused(|it| it.cases[0].number = 1);
+    assert!(
+        twice.starts_with("case 1 of 4 is in more than one"),
+        "{twice}"
+    );
 }
 
 #[test]

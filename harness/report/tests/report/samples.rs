@@ -196,6 +196,7 @@ fn trace_of(observations: Vec<What>) -> Trace {
 pub(crate) fn pass() -> Case {
     let kept = |rule: &str, level| verdict(rule, level, Outcome::Pass { exercised: 3 });
     Case {
+        number: 1,
         scenario: "interrupt while a tool runs".into(),
         file: "scenarios/tools/tool-running.kdl".into(),
         line: 2,

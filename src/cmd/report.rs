@@ -1,0 +1,140 @@
+//! `cutpoint report`
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use cutpoint_explore::stored::{self, Stored};
+use cutpoint_explore::whole;
+use cutpoint_report::json_lines::{self, Results};
+use cutpoint_report::{Console, Context, Reporter as _};
+
+use crate::coverage;
+use crate::exit_code::ExitCode;
+use crate::out::say;
+use crate::{Failure, Outcome, files, reports};
+
+/// Arguments of `cutpoint report`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Put the results of all parts of a sweep or a run together.
+    ///
+    /// Takes what `cutpoint sweep --shard K/N --json` or `cutpoint run --shard K/N --json` has
+    /// written, and tells what the whole would have told. What is no part of the same whole, or was
+    /// interrupted, is refused; so is a whole of which a part is missing or came twice.
+    #[command(after_help = "Examples:
+  cutpoint report merge part-*.json --json whole.json        the whole, as without --shard")]
+    Merge(MergeArguments),
+}
+
+#[derive(clap::Args)]
+struct MergeArguments {
+    /// The results of each part.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Write the whole to this file, as without --shard.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Works on results.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let Command::Merge(arguments) = &arguments.command;
+    let mut read = Vec::new();
+    for file in &arguments.files {
+        let bytes = std::fs::read(file).map_err(|error| files::failure(file, &error))?;
+        read.push((file.display().to_string(), bytes));
+    }
+    // Lines start with a header that has the format's name; a sweep is one object over many lines.
+    let is_run = |(_, bytes): &(String, Vec<u8>)| {
+        let first = bytes
+            .split(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        String::from_utf8_lossy(first).contains(json_lines::FORMAT)
+    };
+    let json = arguments.json.as_deref();
+    if read.first().is_some_and(is_run) {
+        merge_runs(&read, json)
+    } else {
+        merge_sweeps(&read, json)
+    }
+}
+
+fn merge_sweeps(read: &[(String, Vec<u8>)], json: Option<&Path>) -> Outcome {
+    let part = |(name, bytes): &(String, Vec<u8>)| {
+        let part = Stored::read(bytes);
+        let part = part.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        Ok((name.clone(), part))
+    };
+    let parts = read.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
+    let merged = stored::merge(parts).map_err(|error| Failure::usage(error.to_string()))?;
+    for sweep in &merged.sweeps {
+        coverage::sweep(&merged, sweep)?;
+        for (at, failure) in sweep.failures.iter().enumerate() {
+            coverage::failure(&merged, sweep, failure, at + 1)?;
+        }
+    }
+    coverage::statement(&merged)?;
+    if let Some(file) = json {
+        coverage::store(&merged, file)?;
+    }
+    Ok(coverage::code(&merged))
+}
+
+fn merge_runs(read: &[(String, Vec<u8>)], json: Option<&Path>) -> Outcome {
+    let part = |(name, bytes): &(String, Vec<u8>)| {
+        let wrong = |error: String| Failure::usage(format!("{name}: {error}"));
+        let part = Results::read(&bytes[..]).map_err(|error| wrong(error.to_string()))?;
+        let shard = part.header.shard.parse();
+        let shard = shard.map_err(|error: cutpoint_explore::NoShard| wrong(error.to_string()))?;
+        Ok(((name.clone(), part), shard))
+    };
+    let parts = read.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
+    let shards: Vec<_> = parts
+        .iter()
+        .map(|((name, _), shard)| (name.as_str(), *shard))
+        .collect();
+    whole(&shards).map_err(|error| Failure::usage(error.to_string()))?;
+    let parts = parts.into_iter().map(|(part, _)| part).collect();
+    let merged = json_lines::merge(parts).map_err(|error| Failure::usage(error.to_string()))?;
+    for case in &merged.cases {
+        if ExitCode::of(case.status) != ExitCode::Conforms {
+            say!(
+                "{}: {} ({:?})\n    replay: {}",
+                case.file,
+                case.scenario,
+                case.status,
+                case.replay
+            )?;
+        }
+    }
+    if let Some(summary) = &merged.summary {
+        let context = Context {
+            strict: summary.strict,
+            sentence: &reports::sentence,
+        };
+        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let told = Console::new(io::stdout(), colour, context).finish(summary);
+        match told {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(Failure::trouble(format!("stdout: {error}")));
+            }
+            _ => {}
+        }
+    }
+    let codes = merged.cases.iter().map(|case| ExitCode::of(case.status));
+    let code = codes.max().unwrap_or(ExitCode::Conforms);
+    if let Some(file) = json {
+        let mut bytes = Vec::new();
+        let written = merged.write(&mut bytes);
+        let written = written.and_then(|()| files::write_atomic(file, &bytes));
+        written.map_err(|error| files::failure(file, &error))?;
+    }
+    Ok(code)
+}
