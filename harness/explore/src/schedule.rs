@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cutpoint_scenario::ast::{Action, Await, CutPoint, Drop as DropKind, Scenario, Span, Step};
 
+use crate::digest::digest_of_text;
+
 /// The version of the form in which tokens are written.
 const TOKEN_VERSION: &str = "cp1";
 
@@ -216,13 +218,7 @@ impl fmt::Display for Schedule {
 
 /// A number that tells scenarios apart by what they say.
 pub fn fingerprint(scenario: &Scenario) -> u64 {
-    // FNV-1a, 64 bits: the same on every machine, and stored in every token.
-    scenario
-        .to_string()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+    digest_of_text(&scenario.to_string())
 }
 
 /// One line that names a schedule of a scenario: `cp1:<scenario>:<seed>:<acts>`.

@@ -1,12 +1,11 @@
 //! Parts of a whole that several machines run.
 
 use std::fmt;
-use std::io::Write as _;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Fnv;
+use crate::digest::digest_of_text;
 
 /// One part of a whole, written `2/5`: what falls to it depends on each case alone, so that a case
 /// that changes moves no other one.
@@ -52,10 +51,8 @@ impl Shard {
         if !self.is_part() {
             return true;
         }
-        let mut hash = Fnv::new();
-        // Writing into a number can't fail.
-        let _ = write!(hash, "{case}");
-        let place = u128::from(mixed(hash.value())) * self.of as u128 / (1 << 64);
+        let place =
+            u128::from(mixed(digest_of_text(&case.to_string()))) * self.of as u128 / (1 << 64);
         place == self.index as u128
     }
 
