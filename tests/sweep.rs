@@ -53,6 +53,7 @@ fn bound(acts: &[Act], yields: usize) -> Bound {
         yields,
         pairs: false,
         crash: false,
+        delays: 0,
         shard: (0, 1),
         workers: std::thread::available_parallelism().map_or(2, usize::from),
     }

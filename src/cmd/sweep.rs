@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
-use cutpoint_explore::{Act, Bound, Class, Progress, Sweep, Token, fingerprint, sweep};
+use cutpoint_explore::{
+    Act, Bound, Class, Level, Progress, Sweep, Tally, Token, WINDOW, fingerprint, sweep,
+};
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;
@@ -26,6 +28,7 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
   cutpoint sweep scenarios/tools/tool-running.kdl            every point of one scenario
   cutpoint sweep scenarios --acts interrupt --yields 1       a quick look at all of them
   cutpoint sweep scenarios --crash                           every crash, resumed
+  cutpoint sweep scenarios/turns/plain-turn.kdl --delays 1   races between the agent's own tasks
   cutpoint sweep scenarios/turns --defect abort-twice --out found
                                                              what the sweep finds, as scenario files")]
 pub struct Arguments {
@@ -35,17 +38,34 @@ pub struct Arguments {
     /// What the user does at each point.
     #[arg(long, value_name = "ACT", value_delimiter = ',', value_parser = act,
           default_values = ["interrupt", "steer", "replace"])]
-    acts: Vec<Act>,
+    pub(super) acts: Vec<Act>,
     /// The most turns that the agent's other tasks have between a point and what is done there.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
     yields: u32,
     /// Instead of acts: kill the agent behind every write to its rollout and every sync, and resume
-    /// from all that was written, from what was synced, and from the last line torn at each byte.
-    #[arg(long, conflicts_with_all = ["acts", "yields", "pairs"])]
+    /// from all that was written, from what was synced, and from the last line torn at each byte;
+    /// then kill it once more while it resumes.
+    #[arg(long, conflicts_with_all = ["acts", "yields", "pairs", "delays"])]
     crash: bool,
     /// Sweep pairs of acts too: a second one at every point behind the first one's.
     #[arg(long)]
     pairs: bool,
+    /// With each single act: the most delays behind it, at each of which a task of the agent is held
+    /// at a named point for one turn of the others, or until nothing else can go on.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
+    delays: u32,
+    /// Check the sweep itself: run every order in which the agent's tasks can pass the named points,
+    /// with each act at any time, and tell how many of the traces the sweep finds.
+    #[arg(long, conflicts_with_all = ["crash", "pairs", "shard", "out", "json"])]
+    exhaustive: bool,
+    /// With `--exhaustive`: the most orders that are run for each act.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20_000,
+        requires = "exhaustive"
+    )]
+    pub(super) limit: usize,
     /// Switch on a planted defect (see `cutpoint defects`); may be given several times.
     #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
@@ -94,6 +114,9 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 pub fn run(arguments: &Arguments) -> Outcome {
     let planned = read_scenarios(&arguments.paths)?;
     let stop = stop_on_signal()?;
+    if arguments.exhaustive {
+        return super::exhaustive::run(arguments, &planned, &stop);
+    }
     let mut told = Told::default();
     for planned in &planned {
         if stop.load(Ordering::Relaxed) {
@@ -123,7 +146,7 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
-fn executor(arguments: &Arguments, planned: &Planned) -> LabExecutor {
+pub(super) fn executor(arguments: &Arguments, planned: &Planned) -> LabExecutor {
     LabExecutor {
         defects: arguments.defects.clone(),
         file: planned.file.clone(),
@@ -134,16 +157,22 @@ fn executor(arguments: &Arguments, planned: &Planned) -> LabExecutor {
     }
 }
 
-fn sweep_one(arguments: &Arguments, planned: &Planned, stop: &AtomicBool) -> Sweep {
+/// The bound that the arguments describe.
+pub(super) fn bound(arguments: &Arguments) -> Bound {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    let bound = Bound {
+    Bound {
         acts: arguments.acts.clone(),
         yields: arguments.yields as usize,
         crash: arguments.crash,
         pairs: arguments.pairs,
+        delays: arguments.delays as usize,
         shard: arguments.shard,
         workers: arguments.jobs.map_or(processors, |jobs| jobs as usize),
-    };
+    }
+}
+
+fn sweep_one(arguments: &Arguments, planned: &Planned, stop: &AtomicBool) -> Sweep {
+    let bound = bound(arguments);
     let start = Instant::now();
     let next_ms = AtomicU64::new(TELL_EVERY.as_millis() as u64);
     let told = |progress: Progress| {
@@ -211,6 +240,10 @@ impl Told {
             found.traces,
             found.classes.len()
         )?;
+        for (level, tally) in &found.levels {
+            let (Tally { ran, broken }, level) = (tally, level.in_words());
+            say!("  {level}: {ran} crashes, {broken} of them break a rule")?;
+        }
         if let Some((count, why)) = &found.trouble {
             self.troubled += count;
             say!("  {count} of them say nothing of the agent: {why}")?;
@@ -256,8 +289,10 @@ impl Told {
 
 fn bound_in_words(arguments: &Arguments) -> String {
     if arguments.crash {
-        return "a crash behind every write and sync of every scenario, with all that was written, \
-                with what was synced, and with the last line torn at each byte"
+        return "a crash behind every write and sync of every scenario, also while its session starts \
+                or is resumed, and a second one while the session is resumed from the first; each \
+                with all that was written, with what was synced, and with the last line torn at \
+                each byte"
             .to_owned();
     }
     let acts: Vec<&str> = arguments.acts.iter().map(|act| act.name()).collect();
@@ -266,8 +301,15 @@ fn bound_in_words(arguments: &Arguments) -> String {
     } else {
         ""
     };
+    let delays = match arguments.delays {
+        0 => String::new(),
+        most => format!(
+            ", and without yields also with up to {most} delays (one turn, or until nothing else can go \
+             on) at the first {WINDOW} points from the act's on"
+        ),
+    };
     format!(
-        "{} at every named point of every scenario, behind 0 to {} yields{pairs}",
+        "{} at every named point of every scenario, behind 0 to {} yields{pairs}{delays}",
         acts.join(", "),
         arguments.yields
     )
@@ -344,6 +386,10 @@ fn json(arguments: &Arguments, planned: &Planned, found: &Sweep) -> serde_json::
             "token": token(arguments, planned, class).to_string(),
         })
     };
+    let level = |(level, tally): (&Level, &Tally)| {
+        let tally = serde_json::json!({"ran": tally.ran, "broken": tally.broken});
+        (level.name(), tally)
+    };
     serde_json::json!({
         "file": planned.file,
         "scenario": planned.scenario.name,
@@ -352,6 +398,7 @@ fn json(arguments: &Arguments, planned: &Planned, found: &Sweep) -> serde_json::
         "traces": found.traces,
         "missed": found.missed,
         "exercised": found.exercised,
+        "levels": found.levels.iter().map(level).collect::<serde_json::Value>(),
         "failures": found.classes.iter().map(class).collect::<Vec<_>>(),
     })
 }

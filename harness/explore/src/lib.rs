@@ -6,16 +6,22 @@
 //!
 //! The explorer sees agents through [`Executor`] alone; it starts nothing itself.
 
+mod crash;
+mod delay;
 mod digest;
 mod executor;
+mod exhaust;
 mod fuzz;
 mod schedule;
 mod shrink;
 pub mod strategy;
 mod sweep;
 
-pub use digest::digest;
+pub use crash::{Level, Tally};
+pub use delay::WINDOW;
+pub use digest::{Digester, behaviour, digest};
 pub use executor::{Broken, Executor, Observed, Write};
+pub use exhaust::{Choosing, Decision, Space, exhaust, free};
 pub use fuzz::{Budget, Finding, Fuzz, Fuzzed, fuzz};
 pub use schedule::{Act, Injection, Schedule, Token, TokenError, fingerprint};
 pub use shrink::shrink;

@@ -6,12 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutpoint_scenario::ast::Scenario;
 
-use crate::executor::{Broken, Executor, Observed, Write};
+use crate::crash::{self, Level, Levels, Tally};
+use crate::delay;
+use crate::executor::{Broken, Executor, Observed};
 use crate::schedule::{Act, Injection, Schedule};
-
-/// The point behind each write to a rollout, and the one behind each sync.
-const WRITTEN: &str = "store.written";
-const SYNCED: &str = "store.synced";
 
 /// Which schedules are swept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +23,8 @@ pub struct Bound {
     pub crash: bool,
     /// Whether pairs of acts are swept too: a second one at every point behind the first one's.
     pub pairs: bool,
+    /// The most delays of the agent's own tasks behind each single act.
+    pub delays: usize,
     /// Of all schedules only those whose number, counted from 0, leaves `shard.0` when divided by
     /// `shard.1`.
     pub shard: (usize, usize),
@@ -54,12 +54,16 @@ pub struct Sweep {
     pub ran: usize,
     /// How many different traces they gave.
     pub traces: usize,
+    /// What the agent and its client did in them, each as a number.
+    pub behaviours: BTreeSet<u64>,
     /// In how many the agent never came to a point at which something was to be done.
     pub missed: usize,
     /// How often each rule was put to the test.
     pub exercised: BTreeMap<String, usize>,
     /// What was broken, by the smallest schedule.
     pub classes: Vec<Class>,
+    /// How the crashes of each level went.
+    pub levels: BTreeMap<Level, Tally>,
     /// Runs that say nothing of the agent: how many, and why the first one does not.
     pub trouble: Option<(usize, String)>,
 }
@@ -84,8 +88,16 @@ pub fn sweep(
     told: &(dyn Fn(Progress) + Sync),
 ) -> Sweep {
     let plain = executor.run(scenario);
-    let schedules = schedules(&plain, bound);
-    let found = Mutex::new(Found::default());
+    let mut found = Found::default();
+    let schedules = if bound.crash {
+        found.levels.note(crash::plan(executor, scenario, &plain))
+    } else {
+        let mut all = acts(&anchors(&plain.passed), bound);
+        all.extend(delay::plan(executor, scenario, &plain, bound));
+        all
+    };
+    let schedules = part(schedules, bound);
+    let found = Mutex::new(found);
     lock(&found).take(usize::MAX, &Schedule::default(), plain);
     let next = AtomicUsize::new(0);
     let work = || {
@@ -119,8 +131,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A point, and which time it is passed.
+pub(crate) type Anchor = (&'static str, usize);
+
 /// The points of a run with how often each had been passed.
-fn anchors(passed: &[&'static str]) -> Vec<(&'static str, usize)> {
+pub(crate) fn anchors(passed: &[&'static str]) -> Vec<Anchor> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     let anchor = |label: &&'static str| {
         let count = counts.entry(*label).or_default();
@@ -130,22 +145,17 @@ fn anchors(passed: &[&'static str]) -> Vec<(&'static str, usize)> {
     passed.iter().map(anchor).collect()
 }
 
-/// The schedules of a bound, the smallest first: one act before two, few yields before many, early
-/// points before late ones.
-fn schedules(plain: &Observed, bound: &Bound) -> Vec<Schedule> {
-    let anchors = anchors(&plain.passed);
-    let all = if bound.crash {
-        crashes(&anchors, &plain.writes)
-    } else {
-        acts(&anchors, bound)
-    };
+/// Those of the schedules that are in the bound's part.
+fn part(all: Vec<Schedule>, bound: &Bound) -> Vec<Schedule> {
     let (of, shards) = bound.shard;
     let numbered = all.into_iter().enumerate();
     let mine = numbered.filter(|(number, _)| number % shards.max(1) == of);
     mine.map(|(_, schedule)| schedule).collect()
 }
 
-fn acts(anchors: &[(&'static str, usize)], bound: &Bound) -> Vec<Schedule> {
+/// The schedules of a bound, the smallest first: one act before two, few yields before many, early
+/// points before late ones.
+pub(crate) fn acts(anchors: &[Anchor], bound: &Bound) -> Vec<Schedule> {
     // The first point at which an act can be about anything.
     let first = |act: Act| match act.needs() {
         Some(needed) => anchors.iter().position(|(label, _)| *label == needed),
@@ -186,37 +196,6 @@ fn acts(anchors: &[(&'static str, usize)], bound: &Bound) -> Vec<Schedule> {
     all
 }
 
-/// A crash behind every write and sync. First with all that was written (level 0), then with what
-/// was synced (level 1), then with the last line torn at each of its bytes.
-fn crashes(anchors: &[(&'static str, usize)], writes: &[Write]) -> Vec<Schedule> {
-    let crash = |(label, nth): (&str, usize), lost_bytes| Schedule {
-        injections: vec![Injection {
-            yields: 0,
-            act: Act::Crash,
-            label: label.to_owned(),
-            nth,
-            lost_bytes,
-        }],
-    };
-    let (mut written, mut synced, mut torn) = (Vec::new(), Vec::new(), Vec::new());
-    let mut unsynced_bytes = 0;
-    for anchor in anchors {
-        match anchor.0 {
-            WRITTEN => {
-                let write = writes.get(anchor.1 - 1).copied().unwrap_or_default();
-                unsynced_bytes += write.bytes;
-                let line = write.last_line_bytes.min(unsynced_bytes);
-                torn.extend((1..line).map(|lost| crash(*anchor, lost)));
-                synced.push(crash(*anchor, unsynced_bytes));
-            }
-            SYNCED => unsynced_bytes = 0,
-            _ => continue,
-        }
-        written.push(crash(*anchor, 0));
-    }
-    [written, synced, torn].concat()
-}
-
 fn act_pairs(acts: &[Act]) -> Vec<(Act, Act)> {
     let pairs = |first: &Act| {
         let first = *first;
@@ -229,6 +208,7 @@ fn act_pairs(acts: &[Act]) -> Vec<(Act, Act)> {
 #[derive(Default)]
 struct Found {
     sweep: Sweep,
+    levels: Levels,
     digests: BTreeSet<u64>,
     /// By the rules that were broken, and how.
     classes: BTreeMap<Vec<Broken>, Members>,
@@ -251,6 +231,8 @@ impl Found {
             return;
         }
         self.digests.insert(observed.digest);
+        self.sweep.behaviours.insert(observed.behaviour);
+        self.levels.count(schedule, &observed);
         self.sweep.missed += usize::from(observed.sent < schedule.injections.len());
         for (rule, count) in observed.exercised {
             *self.sweep.exercised.entry(rule).or_default() += count;
@@ -292,6 +274,7 @@ impl Found {
         Sweep {
             planned,
             traces: self.digests.len(),
+            levels: self.levels.tallies(),
             classes: classes.into_iter().map(|(_, class)| class).collect(),
             ..self.sweep
         }
@@ -342,6 +325,7 @@ mod tests {
             let injected = text.matches("yields=").count();
             Observed {
                 digest: u64::from(breaks) + 2 * (injected as u64),
+                behaviour: 0,
                 broken: if breaks {
                     vec![Broken { rule, message }]
                 } else {
@@ -350,6 +334,7 @@ mod tests {
                 exercised: BTreeMap::from([("TURN-7".to_owned(), 1)]),
                 passed: vec!["a", "b", "a"],
                 writes: Vec::new(),
+                syncs: Vec::new(),
                 sent: injected,
                 trouble: None,
             }
@@ -369,6 +354,7 @@ mod tests {
             acts: vec![Act::Steer, Act::Interrupt],
             yields: 3,
             crash: false,
+            delays: 0,
             pairs,
             shard: (0, 1),
             workers: 2,
@@ -391,35 +377,6 @@ mod tests {
         };
         assert_eq!(class.schedule.injections[0].to_string(), "interrupt@a.2+2");
         assert_eq!((class.schedules, class.traces), (2, 1));
-    }
-
-    #[test]
-    fn a_crash_leaves_what_was_written_or_synced_or_a_torn_line() {
-        let anchors = anchors(&["request.send", WRITTEN, WRITTEN, SYNCED, WRITTEN]);
-        let write = |bytes, last_line_bytes| Write {
-            bytes,
-            last_line_bytes,
-        };
-        let all = crashes(&anchors, &[write(9, 3), write(5, 2), write(4, 4)]);
-        let written: Vec<String> = all.iter().map(|it| it.injections[0].to_string()).collect();
-        assert_eq!(
-            written,
-            [
-                "crash@store.written.1+0",
-                "crash@store.written.2+0",
-                "crash@store.synced.1+0",
-                "crash@store.written.3+0",
-                "crash@store.written.1+0-9",
-                "crash@store.written.2+0-14",
-                "crash@store.written.3+0-4",
-                "crash@store.written.1+0-1",
-                "crash@store.written.1+0-2",
-                "crash@store.written.2+0-1",
-                "crash@store.written.3+0-1",
-                "crash@store.written.3+0-2",
-                "crash@store.written.3+0-3",
-            ]
-        );
     }
 
     #[test]
