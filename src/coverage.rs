@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use cutpoint_explore::Tally;
 use cutpoint_explore::stored::{Failure as Found, Stored, StoredSweep, add, not_shown};
 
 use crate::exit_code::ExitCode;
@@ -27,6 +28,10 @@ pub fn sweep(stored: &Stored, sweep: &StoredSweep) -> Result<(), Failure> {
         sweep.traces,
         sweep.failures.len()
     )?;
+    for (level, Tally { ran, broken }) in &sweep.levels {
+        let level = level.in_words();
+        say!("  {level}: {ran} crashes, {broken} of them break a rule")?;
+    }
     if let Some(trouble) = &sweep.trouble {
         say!(
             "  {} of them say nothing of the agent: {}",

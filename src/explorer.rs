@@ -1,8 +1,9 @@
 //! Runs schedules on the reference agent in the lab, for the explorer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cutpoint_agent::Defect;
 use cutpoint_check::outcome::{Case, Status};
@@ -10,10 +11,13 @@ use cutpoint_check::trace::{Entry, Stored, What};
 use cutpoint_check::verdict::{Outcome, Verdict};
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
+use cutpoint_engine::lab::quiet::{Moment, Waiting};
 use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
-use cutpoint_explore::{Broken, Executor, Observed, Write, digest};
+use cutpoint_explore::{
+    Broken, Choosing, Decision, Digester, Executor, Observed, Write, behaviour, digest,
+};
 use cutpoint_scenario::ast::Scenario;
 
 /// The reference agent in the lab.
@@ -30,6 +34,20 @@ pub struct LabExecutor {
     pub strict: bool,
     /// The streams of the scenario's replies, which its schedules share.
     pub plans: Plans,
+    /// What the runs are for.
+    pub purpose: Purpose,
+}
+
+/// What runs are for: what is not asked for is not worked out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Whether anything is broken, and whether two runs are the same.
+    #[default]
+    Traces,
+    /// Where crashes can come, besides: the writes and syncs are told, too.
+    Crashes,
+    /// Whether two runs are the same to the agent and its client, whatever the server has sent ahead.
+    Behaviours,
 }
 
 impl LabExecutor {
@@ -38,29 +56,100 @@ impl LabExecutor {
     /// # Errors
     /// If the runtime can't be set up.
     pub fn case(&self, scenario: &Scenario) -> std::io::Result<(Case, Vec<&'static str>)> {
-        lab::block_on(async {
-            let server = Arc::new(ReplayServer::in_memory(ServerConfig {
-                plans: self.plans.clone(),
-                ..ServerConfig::default()
-            }));
-            let driver = Arc::new(ReferenceDriver::new(self.defects.clone()));
-            let config = RunConfig {
-                limit: WAIT_LIMIT,
-                seed: self.seed,
-                recordings: self.recordings.clone(),
-                dir: None,
-                rules_only: true,
-            };
-            Runner::new(server, driver, config)
-                .run_in_detail(scenario, &self.file)
-                .await
-        })
+        lab::block_on(self.run_in_detail(scenario))
     }
+
+    async fn run_in_detail(&self, scenario: &Scenario) -> (Case, Vec<&'static str>) {
+        let server = Arc::new(ReplayServer::in_memory(ServerConfig {
+            plans: self.plans.clone(),
+            ..ServerConfig::default()
+        }));
+        let driver = Arc::new(ReferenceDriver::new(self.defects.clone()));
+        let config = RunConfig {
+            limit: WAIT_LIMIT,
+            seed: self.seed,
+            recordings: self.recordings.clone(),
+            dir: None,
+            rules_only: true,
+        };
+        let runner = Runner::new(server, driver, config);
+        runner.run_in_detail(scenario, &self.file).await
+    }
+}
+
+impl Choosing for LabExecutor {
+    fn run_choosing(&self, scenario: &Scenario, choices: &[usize]) -> (Observed, Vec<Decision>) {
+        let decisions = Arc::new(Mutex::new(Vec::new()));
+        let mut states = States::default();
+        let (choices, told) = (choices.to_vec(), decisions.clone());
+        let choose = move |moment: Moment<'_>| {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let choice = choices.get(told.len()).copied().unwrap_or(0);
+            let choice = choice.min(moment.waiting.len() - 1);
+            told.push(Decision {
+                alternatives: moment.waiting.len(),
+                state: states.value(&moment),
+            });
+            states.goes_on(&moment.waiting[choice]);
+            choice
+        };
+        let ran = lab::block_on_choosing(Box::new(choose), self.run_in_detail(scenario));
+        let observed = self.shown(scenario, ran);
+        let decisions =
+            std::mem::take(&mut *decisions.lock().unwrap_or_else(PoisonError::into_inner));
+        (observed, decisions)
+    }
+}
+
+/// Tells moments apart: by what was seen so far, in its order, by the time, and by the points that
+/// each task has passed and waits at.
+#[derive(Default)]
+struct States {
+    seen: Digester,
+    entries: usize,
+    /// A number for what each task has passed.
+    passed: BTreeMap<u64, u64>,
+}
+
+impl States {
+    fn value(&mut self, moment: &Moment<'_>) -> u64 {
+        let new = moment.entries.get(self.entries..).unwrap_or_default();
+        new.iter().for_each(|entry| self.seen.take(entry));
+        self.entries = moment.entries.len();
+        let past = |task: u64| self.passed.get(&task).copied().unwrap_or(0);
+        let mut passed: Vec<u64> = self.passed.values().copied().collect();
+        passed.sort_unstable();
+        let waiting = moment.waiting.iter();
+        let mut waiting: Vec<_> = waiting.map(|it| (past(it.task), it.label)).collect();
+        waiting.sort_unstable();
+        number(&(self.seen.value(), moment.elapsed, passed, waiting))
+    }
+
+    fn goes_on(&mut self, who: &Waiting) {
+        let passed = self.passed.entry(who.task).or_default();
+        *passed = number(&(*passed, who.label));
+    }
+}
+
+fn number(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Executor for LabExecutor {
     fn run(&self, scenario: &Scenario) -> Observed {
-        match self.case(scenario) {
+        self.shown(scenario, self.case(scenario))
+    }
+}
+
+impl LabExecutor {
+    fn shown(
+        &self,
+        scenario: &Scenario,
+        ran: std::io::Result<(Case, Vec<&'static str>)>,
+    ) -> Observed {
+        match ran {
             Ok((case, passed)) => self.observed(scenario, &case, passed),
             Err(error) => Observed {
                 trouble: Some(error.to_string()),
@@ -68,9 +157,7 @@ impl Executor for LabExecutor {
             },
         }
     }
-}
 
-impl LabExecutor {
     fn observed(&self, scenario: &Scenario, case: &Case, passed: Vec<&'static str>) -> Observed {
         let said = matches!(case.status, Status::Conforms | Status::Breach);
         let why = || {
@@ -89,28 +176,40 @@ impl LabExecutor {
         };
         let sent = |what: &What| matches!(what, What::Step { number, .. } if fires(*number));
         let entries = &case.trace.entries;
+        let (writes, syncs) = match self.purpose {
+            Purpose::Crashes => stored(entries),
+            Purpose::Traces | Purpose::Behaviours => Default::default(),
+        };
         Observed {
-            digest: digest(entries),
+            digest: match self.purpose {
+                Purpose::Behaviours => behaviour(entries),
+                Purpose::Traces | Purpose::Crashes => digest(entries),
+            },
             broken,
             exercised: case.verdicts.iter().filter_map(exercised).collect(),
             passed,
-            writes: writes(entries),
+            writes,
+            syncs,
             sent: entries.iter().filter(|entry| sent(&entry.what)).count(),
             trouble: (!said).then(why),
         }
     }
 }
 
-/// The writes to rollouts, with the lines that they ended with as these stand in the files.
-fn writes(entries: &[Entry]) -> Vec<Write> {
+/// The writes to rollouts, with the lines that they ended with as these stand in the file, and the
+/// syncs. Only what is done to the conversation's own rollout counts.
+fn stored(entries: &[Entry]) -> (Vec<Write>, Vec<bool>) {
     let mut contents: HashMap<&str, String> = HashMap::new();
     let mut lengths: HashMap<&str, usize> = HashMap::new();
-    let mut ends = Vec::new();
+    let (mut ends, mut syncs) = (Vec::new(), Vec::new());
+    // The first rollout is the conversation's; from there on it is the one that is read.
+    let mut own: Option<&str> = None;
     for Entry { what, .. } in entries {
         match what {
             What::Rollout {
                 path, from, text, ..
             } => {
+                own = Some(path);
                 let content = contents.entry(path).or_default();
                 // Nothing but what is no text can make the two differ, and then nothing is known.
                 if *from as usize <= content.len() && content.is_char_boundary(*from as usize) {
@@ -118,14 +217,23 @@ fn writes(entries: &[Entry]) -> Vec<Write> {
                     content.push_str(text);
                 }
             }
+            What::Torn { path, bytes } => {
+                let length = lengths.entry(path).or_default();
+                *length = length.saturating_sub(*bytes as usize);
+            }
             What::Stored {
                 path,
                 done: Stored::Written { bytes },
             } => {
                 let length = lengths.entry(path).or_default();
                 *length += *bytes as usize;
-                ends.push((path, *length, *bytes as usize));
+                let is_own = *own.get_or_insert(path) == path;
+                ends.push((path, *length, if is_own { *bytes as usize } else { 0 }));
             }
+            What::Stored {
+                path,
+                done: Stored::Synced,
+            } => syncs.push(*own.get_or_insert(path) == path),
             _ => {}
         }
     }
@@ -137,9 +245,9 @@ fn writes(entries: &[Entry]) -> Vec<Write> {
     };
     let write = |(path, end, bytes): (&String, usize, usize)| Write {
         bytes,
-        last_line_bytes: line(path, end).unwrap_or(0),
+        last_line_bytes: line(path, end).filter(|_| bytes > 0).unwrap_or(0),
     };
-    ends.into_iter().map(write).collect()
+    (ends.into_iter().map(write).collect(), syncs)
 }
 
 /// What a verdict says is broken.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+#[allow(dead_code, reason = "the command line uses the rest")]
 #[path = "../src/explorer.rs"]
 mod explorer;
 
@@ -14,7 +15,7 @@ use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::{Act, Bound, Executor, Observed, Shard, Sweep, Token, fingerprint, sweep};
 use cutpoint_scenario::ast::Scenario;
-use explorer::LabExecutor;
+use explorer::{LabExecutor, Purpose};
 
 /// A turn with text and a tool call, and a second one: nothing in it says where to look.
 const PLAIN: &str = r#"scenario "a turn with a command, and another one" {
@@ -44,6 +45,7 @@ fn executor(file: &str, defects: Vec<Defect>) -> LabExecutor {
         seed: 0,
         strict: true,
         plans: Plans::default(),
+        purpose: Purpose::Traces,
     }
 }
 
@@ -53,6 +55,7 @@ fn bound(acts: &[Act], yields: usize) -> Bound {
         yields,
         pairs: false,
         crash: false,
+        delays: 0,
         shard: Shard::WHOLE,
         workers: std::thread::available_parallelism().map_or(2, usize::from),
     }

@@ -6,6 +6,7 @@
 //! same bytes. With `--check` a missed limit is an error; the aim is only told.
 
 mod bare;
+#[allow(dead_code, reason = "the command line uses the rest")]
 #[path = "../../src/explorer.rs"]
 mod explorer;
 
@@ -25,7 +26,7 @@ use cutpoint_scenario::ast::Scenario;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::bare::Exchange;
-use crate::explorer::LabExecutor;
+use crate::explorer::{LabExecutor, Purpose};
 
 /// As in the command line.
 #[global_allocator]
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         seed: 0,
         strict: true,
         plans: Plans::default(),
+        purpose: Purpose::Traces,
     };
     let plain = executor.run(scenario);
     let schedules = schedules(scenario, &plain.passed);

@@ -14,7 +14,7 @@ use cutpoint_scenario::ast::Scenario;
 use super::run::read_scenarios;
 use super::sweep::stop_on_signal;
 use crate::exit_code::ExitCode;
-use crate::explorer::LabExecutor;
+use crate::explorer::{LabExecutor, Purpose};
 use crate::out::say;
 use crate::progress::{Progress, Until};
 use crate::shard::shard;
@@ -135,6 +135,7 @@ fn executor(arguments: &Arguments, file: &str) -> LabExecutor {
         seed: arguments.seed,
         strict: arguments.strict,
         plans: Plans::default(),
+        purpose: Purpose::Traces,
     }
 }
 

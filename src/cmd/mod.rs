@@ -4,6 +4,7 @@ pub mod agent;
 pub mod agents;
 pub mod completions;
 pub mod defects;
+pub mod exhaustive;
 pub mod fmt;
 pub mod fuzz;
 pub mod mutate;

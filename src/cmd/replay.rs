@@ -9,7 +9,7 @@ use cutpoint_explore::{Token, digest, fingerprint};
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;
-use crate::explorer::{self, LabExecutor};
+use crate::explorer::{self, LabExecutor, Purpose};
 use crate::out::say;
 use crate::{Failure, Outcome, files};
 
@@ -47,6 +47,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         seed: token.seed,
         strict: true,
         plans: Plans::default(),
+        purpose: Purpose::Traces,
     };
     say!("{scenario}\n")?;
     let mut first = None;

@@ -8,11 +8,11 @@ use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::stored::{Asked, FORMAT, Stored, StoredSweep, Swept, VERSION};
-use cutpoint_explore::{Act, Bound, Class, Shard, Sweep, fingerprint, sweep};
+use cutpoint_explore::{Act, Bound, Class, Shard, Sweep, WINDOW, fingerprint, sweep};
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;
-use crate::explorer::LabExecutor;
+use crate::explorer::{LabExecutor, Purpose};
 use crate::interrupt::Interrupts;
 use crate::out::{complain, say};
 use crate::progress::Progress;
@@ -25,6 +25,7 @@ use crate::{Failure, Outcome, coverage, files, runtime};
   cutpoint sweep scenarios/tools/tool-running.kdl            every point of one scenario
   cutpoint sweep scenarios --acts interrupt --yields 1       a quick look at all of them
   cutpoint sweep scenarios --crash                           every crash, resumed
+  cutpoint sweep scenarios/turns/plain-turn.kdl --delays 1   races between the agent's own tasks
   cutpoint sweep scenarios/turns --defect abort-twice --out found
                                                              what the sweep finds, as scenario files
   cutpoint sweep scenarios --shard 2/5 --json part-2.json    a part, see `cutpoint report`")]
@@ -35,17 +36,34 @@ pub struct Arguments {
     /// What the user does at each point.
     #[arg(long, value_name = "ACT", value_delimiter = ',', value_parser = act,
           default_values = ["interrupt", "steer", "replace"])]
-    acts: Vec<Act>,
+    pub(super) acts: Vec<Act>,
     /// The most turns that the agent's other tasks have between a point and what is done there.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
     yields: u32,
     /// Instead of acts: kill the agent behind every write to its rollout and every sync, and resume
-    /// from all that was written, from what was synced, and from the last line torn at each byte.
-    #[arg(long, conflicts_with_all = ["acts", "yields", "pairs"])]
+    /// from all that was written, from what was synced, and from the last line torn at each byte;
+    /// then kill it once more while it resumes.
+    #[arg(long, conflicts_with_all = ["acts", "yields", "pairs", "delays"])]
     crash: bool,
     /// Sweep pairs of acts too: a second one at every point behind the first one's.
     #[arg(long)]
     pairs: bool,
+    /// With each single act: the most delays behind it, at each of which a task of the agent is held
+    /// at a named point for one turn of the others, or until nothing else can go on.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
+    delays: u32,
+    /// Check the sweep itself: run every order in which the agent's tasks can pass the named points,
+    /// with each act at any time, and tell how many of the traces the sweep finds.
+    #[arg(long, conflicts_with_all = ["crash", "pairs", "shard", "out", "json"])]
+    exhaustive: bool,
+    /// With `--exhaustive`: the most orders that are run for each act.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20_000,
+        requires = "exhaustive"
+    )]
+    pub(super) limit: usize,
     /// Switch on a planted defect (see `cutpoint defects`); may be given several times.
     #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
@@ -85,6 +103,9 @@ fn act(text: &str) -> Result<Act, String> {
 pub fn run(arguments: &Arguments) -> Outcome {
     let planned = read_scenarios(&arguments.paths)?;
     let stop = stop_on_signal()?;
+    if arguments.exhaustive {
+        return super::exhaustive::run(arguments, &planned, &stop);
+    }
     let mut stored = nothing_yet(arguments);
     for (at, one) in planned.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
@@ -125,7 +146,7 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
-fn executor(arguments: &Arguments, planned: &Planned) -> LabExecutor {
+pub(super) fn executor(arguments: &Arguments, planned: &Planned, purpose: Purpose) -> LabExecutor {
     LabExecutor {
         defects: arguments.defects.clone(),
         file: planned.file.clone(),
@@ -133,6 +154,21 @@ fn executor(arguments: &Arguments, planned: &Planned) -> LabExecutor {
         seed: arguments.seed,
         strict: arguments.strict,
         plans: Plans::default(),
+        purpose,
+    }
+}
+
+/// The bound that the arguments describe.
+pub(super) fn bound(arguments: &Arguments) -> Bound {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    Bound {
+        acts: arguments.acts.clone(),
+        yields: arguments.yields as usize,
+        crash: arguments.crash,
+        pairs: arguments.pairs,
+        delays: arguments.delays as usize,
+        shard: arguments.shard,
+        workers: arguments.jobs.map_or(processors, |jobs| jobs as usize),
     }
 }
 
@@ -142,17 +178,14 @@ fn sweep_one(
     stop: &AtomicBool,
     progress: &Progress,
 ) -> Sweep {
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    let bound = Bound {
-        acts: arguments.acts.clone(),
-        yields: arguments.yields as usize,
-        crash: arguments.crash,
-        pairs: arguments.pairs,
-        shard: arguments.shard,
-        workers: arguments.jobs.map_or(processors, |jobs| jobs as usize),
+    let bound = bound(arguments);
+    let purpose = if bound.crash {
+        Purpose::Crashes
+    } else {
+        Purpose::Traces
     };
     sweep(
-        &executor(arguments, planned),
+        &executor(arguments, planned, purpose),
         &planned.scenario,
         &bound,
         stop,
@@ -210,8 +243,10 @@ fn tell(
 
 fn bound_in_words(arguments: &Arguments) -> String {
     if arguments.crash {
-        return "a crash behind every write and sync of every scenario, with all that was written, \
-                with what was synced, and with the last line torn at each byte"
+        return "a crash behind every write and sync of every scenario, also while its session starts \
+                or is resumed, and a second one while the session is resumed from the first; each \
+                with all that was written, with what was synced, and with the last line torn at \
+                each byte"
             .to_owned();
     }
     let acts: Vec<&str> = arguments.acts.iter().map(|act| act.name()).collect();
@@ -220,8 +255,15 @@ fn bound_in_words(arguments: &Arguments) -> String {
     } else {
         ""
     };
+    let delays = match arguments.delays {
+        0 => String::new(),
+        most => format!(
+            ", and without yields also with up to {most} delays (one turn, or until nothing else can go \
+             on) at the first {WINDOW} points from the act's on"
+        ),
+    };
     format!(
-        "{} at every named point of every scenario, behind 0 to {} yields{pairs}",
+        "{} at every named point of every scenario, behind 0 to {} yields{pairs}{delays}",
         acts.join(", "),
         arguments.yields
     )

@@ -75,10 +75,15 @@ impl Submitter {
 }
 
 /// Kills a session as SIGKILL does a process; it does not keep the session alive.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Killer(CancellationToken);
 
 impl Killer {
+    /// Returns when somebody has killed the session.
+    pub async fn killed(&self) {
+        self.0.cancelled().await;
+    }
+
     /// No task of the session runs on behind this; nothing further is written or sent.
     pub fn kill(&self) {
         self.0.cancel();
@@ -113,7 +118,20 @@ impl Session {
         config: Config,
         parts: Parts,
     ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
-        Self::start_with(config, parts, None).await
+        Self::start_under(&Killer::default(), config, parts).await
+    }
+
+    /// The same for a session that can be killed while it starts: what waits for the start has to
+    /// be dropped then.
+    ///
+    /// # Errors
+    /// If the rollout can't be used.
+    pub async fn start_under(
+        killer: &Killer,
+        config: Config,
+        parts: Parts,
+    ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
+        Self::start_with(killer, config, parts, None).await
     }
 
     /// The same, with answers to submissions of which no event tells what became of them.
@@ -122,18 +140,20 @@ impl Session {
         parts: Parts,
     ) -> Result<(Self, mpsc::Receiver<Event>, mpsc::Receiver<Answer>), StartError> {
         let (answer, answers) = mpsc::channel(SUBMISSIONS);
-        let (session, events) = Self::start_with(config, parts, Some(answer)).await?;
+        let killer = Killer::default();
+        let (session, events) = Self::start_with(&killer, config, parts, Some(answer)).await?;
         Ok((session, events, answers))
     }
 
     async fn start_with(
+        killer: &Killer,
         config: Config,
         parts: Parts,
         answers: Option<mpsc::Sender<Answer>>,
     ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
         let clock = Clock::new(config.epoch);
         let hooks = Hooks::new(parts.probe.clone());
-        let life = CancellationToken::new();
+        let life = killer.0.clone();
         let opened = open(&config, parts.store.as_ref(), clock, &hooks).await?;
         // A resumed session must not give the ids once more that the seed gave before,
         // and a new one not the id that became the session's.
@@ -196,11 +216,6 @@ impl Session {
     /// A way to submit that does not keep the session alive.
     pub fn submitter(&self) -> Submitter {
         Submitter(self.submissions.downgrade())
-    }
-
-    /// A way to kill the session from within one of its own points.
-    pub fn killer(&self) -> Killer {
-        Killer(self.life.clone())
     }
 
     /// Where the session's rollout is.

@@ -41,6 +41,7 @@ fn deed(action: &Action) -> Option<Deed> {
         Action::Drop(kind) => Deed::Drop(*kind),
         Action::Shutdown => Deed::Shutdown,
         Action::Kill => Deed::Kill,
+        Action::Hold { quiet } => Deed::Hold { quiet: *quiet },
         _ => return None,
     })
 }

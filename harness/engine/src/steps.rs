@@ -344,6 +344,8 @@ impl<'a> Steps<'a> {
                 self.kill(session).await?;
             }
             Action::Resume => session.resume().await?,
+            // It is done by itself, as the agent passes its point.
+            Action::Hold { .. } => {}
             Action::Shutdown => {
                 self.submit(ClientOp::Shutdown, session).await?;
             }

@@ -26,18 +26,20 @@ pub fn digest_of_text(text: &str) -> u64 {
     })
 }
 
-/// A number that is the same for traces in which the same happened in the same order, whenever it
-/// did and however the schedule that led to it is written. The same on every machine, as results of
-/// several are put together.
-pub fn digest(entries: &[Entry]) -> u64 {
-    let mut hasher = SipHasher13::new();
-    for entry in entries {
+/// Takes a trace entry by entry, and tells the [`digest`] of what it has taken.
+#[derive(Debug, Clone, Default)]
+pub struct Digester(SipHasher13);
+
+impl Digester {
+    /// Takes the next entry.
+    pub fn take(&mut self, entry: &Entry) {
+        let hasher = &mut self.0;
         match &entry.what {
             What::Step { .. } => {}
             // What an event holds follows from the reply, which the response's head names.
             What::Sent {
                 exchange, index, ..
-            } => (exchange, index).hash(&mut hasher),
+            } => (exchange, index).hash(hasher),
             What::Request {
                 exchange,
                 conversation,
@@ -45,13 +47,45 @@ pub fn digest(entries: &[Entry]) -> u64 {
                 headers,
                 body,
                 history,
-            } => {
-                (exchange, conversation, path, headers, of(body), history).hash(&mut hasher);
-            }
-            what => what.hash(&mut hasher),
+            } => (exchange, conversation, path, headers, of(body), history).hash(hasher),
+            what => what.hash(hasher),
         }
     }
-    hasher.finish()
+
+    /// The digest of what it has taken.
+    pub fn value(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// A number that is the same for traces in which the agent and its client did the same in the same
+/// order, however far the server had come meanwhile with sending what the agent had not read yet.
+pub fn behaviour(entries: &[Entry]) -> u64 {
+    let mut digester = Digester::default();
+    let theirs = entries.iter().filter(|entry| !is_servers(&entry.what));
+    theirs.for_each(|entry| digester.take(entry));
+    digester.value()
+}
+
+const fn is_servers(what: &What) -> bool {
+    matches!(
+        what,
+        What::ResponseHead { .. }
+            | What::ResponseBody { .. }
+            | What::Sent { .. }
+            | What::SentPart { .. }
+            | What::StreamEnd { .. }
+            | What::Disconnected { .. }
+    )
+}
+
+/// A number that is the same for traces in which the same happened in the same order, whenever it
+/// did and however the schedule that led to it is written. The same on every machine, as results of
+/// several are put together.
+pub fn digest(entries: &[Entry]) -> u64 {
+    let mut digester = Digester::default();
+    entries.iter().for_each(|entry| digester.take(entry));
+    digester.value()
 }
 
 /// A body's number. Thousands of schedules send the same request, and the server reads it once.

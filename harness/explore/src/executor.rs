@@ -34,8 +34,11 @@ pub struct Observed {
     pub exercised: BTreeMap<String, usize>,
     /// The points that the agent passed, in order.
     pub passed: Vec<&'static str>,
-    /// The writes to rollouts, one for each time that `store.written` was passed.
+    /// The writes to rollouts, one for each time that `store.written` was passed. What went to
+    /// another rollout than the conversation's, such as a sub-agent's, counts as nothing.
     pub writes: Vec<Write>,
+    /// Of each time that `store.synced` was passed, whether it was the conversation's rollout.
+    pub syncs: Vec<bool>,
     /// How many of the steps were done that are done by themselves: what the first one changes may
     /// keep the agent from a later one's point.
     pub sent: usize,

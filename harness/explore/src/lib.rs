@@ -6,8 +6,11 @@
 //!
 //! The explorer sees agents through [`Executor`] alone; it starts nothing itself.
 
+mod crash;
+mod delay;
 mod digest;
 mod executor;
+mod exhaust;
 mod fuzz;
 mod schedule;
 mod schedules;
@@ -17,8 +20,11 @@ pub mod stored;
 pub mod strategy;
 mod sweep;
 
-pub use digest::{digest, digest_of_text};
+pub use crash::{Level, Tally};
+pub use delay::WINDOW;
+pub use digest::{Digester, behaviour, digest, digest_of_text};
 pub use executor::{Broken, Executor, Observed, Write};
+pub use exhaust::{Choosing, Decision, Space, exhaust, free};
 pub use fuzz::{Budget, Finding, Fuzz, Fuzzed, fuzz};
 pub use schedule::{Act, Injection, Schedule, Token, TokenError, fingerprint};
 pub use shard::{NoShard, NotWhole, Shard, whole};

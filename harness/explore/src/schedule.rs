@@ -37,11 +37,15 @@ pub enum Act {
     Shutdown,
     /// The agent is killed; the session is resumed and goes on.
     Crash,
+    /// The agent's task that passes the point is held for as many turns of the others.
+    Delay,
+    /// It is held until nothing else can go on: the longest delay.
+    Hold,
 }
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Interrupt,
         Self::Steer,
         Self::Replace,
@@ -52,6 +56,8 @@ impl Act {
         Self::Drop,
         Self::Shutdown,
         Self::Crash,
+        Self::Delay,
+        Self::Hold,
     ];
 
     /// The act's name in tokens and on the command line.
@@ -67,6 +73,8 @@ impl Act {
             Self::Drop => "drop",
             Self::Shutdown => "shutdown",
             Self::Crash => "crash",
+            Self::Delay => "delay",
+            Self::Hold => "hold",
         }
     }
 
@@ -78,6 +86,11 @@ impl Act {
             Self::Drop => Some("request.send"),
             _ => None,
         }
+    }
+
+    /// Whether the agent is gone behind it, until it is started again.
+    pub const fn ends_agent(self) -> bool {
+        matches!(self, Self::Shutdown | Self::Crash)
     }
 
     pub(crate) fn action(self, number: usize) -> Action {
@@ -100,6 +113,8 @@ impl Act {
             Self::Drop => Action::Drop(DropKind::default()),
             Self::Shutdown => Action::Shutdown,
             Self::Crash => Action::Kill,
+            Self::Delay => Action::Hold { quiet: false },
+            Self::Hold => Action::Hold { quiet: true },
         }
     }
 }
@@ -133,7 +148,11 @@ impl Injection {
                 label: self.label.clone(),
                 nth: self.nth,
             }),
-            yields: Some(self.yields),
+            yields: Some(if self.act == Act::Hold {
+                0
+            } else {
+                self.yields
+            }),
             ..step(self.act.action(number))
         }];
         if steps[0].action.ends_agent() {

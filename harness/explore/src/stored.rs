@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::crash::{Level, Tally};
 use crate::executor::Broken;
 use crate::schedule::{Schedule, Token};
 use crate::shard::{NotWhole, Shard, whole};
@@ -78,6 +79,9 @@ pub struct StoredSweep {
     pub traces: usize,
     /// In how many the agent never came to a point at which something was to be done.
     pub missed: usize,
+    /// How the crashes of each level went, where crashes were swept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub levels: BTreeMap<Level, Tally>,
     /// Runs that say nothing of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Trouble>,
@@ -213,6 +217,7 @@ impl StoredSweep {
             trouble: found.trouble,
             not_shown: not_shown(&found.exercised),
             exercised: found.exercised,
+            levels: found.levels,
             failures: found.classes.into_iter().map(failure).collect(),
             digests: Digests(found.digests),
         }
@@ -222,6 +227,11 @@ impl StoredSweep {
         self.planned += other.planned;
         self.ran += other.ran;
         self.missed += other.missed;
+        for (level, tally) in other.levels {
+            let known = self.levels.entry(level).or_default();
+            known.ran += tally.ran;
+            known.broken += tally.broken;
+        }
         self.digests.joined(other.digests);
         self.traces = self.digests.0.len();
         add(&mut self.exercised, &other.exercised);
@@ -468,6 +478,7 @@ mod tests {
                 ran: 2 + index,
                 digests: [vec![1, 5], vec![2, 5]][index].clone(),
                 missed: 1,
+                levels: BTreeMap::new(),
                 exercised: BTreeMap::from([(exercised.to_owned(), 2), ("REQ-1".to_owned(), 1)]),
                 classes: [
                     vec![class("A", 1, &[1]), class("B", 2, &[5])],

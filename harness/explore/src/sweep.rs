@@ -7,14 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cutpoint_scenario::ast::Scenario;
 use serde::{Deserialize, Serialize};
 
-use crate::executor::{Broken, Executor, Observed, Write};
+use crate::crash::{self, Level, Levels, Tally};
+use crate::delay;
+use crate::executor::{Broken, Executor, Observed};
 use crate::schedule::{Act, Injection, Schedule, fingerprint};
 use crate::schedules::Schedules;
 use crate::shard::Shard;
-
-/// The point behind each write to a rollout, and the one behind each sync.
-const WRITTEN: &str = "store.written";
-const SYNCED: &str = "store.synced";
 
 /// Which schedules are swept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +26,8 @@ pub struct Bound {
     pub crash: bool,
     /// Whether pairs of acts are swept too: a second one at every point behind the first one's.
     pub pairs: bool,
+    /// The most delays of the agent's own tasks behind each single act.
+    pub delays: usize,
     /// Which part of all schedules is run.
     pub shard: Shard,
     /// How many threads work.
@@ -86,6 +86,8 @@ pub struct Sweep {
     pub exercised: BTreeMap<String, usize>,
     /// What was broken, by the smallest schedule.
     pub classes: Vec<Class>,
+    /// How the crashes of each level went.
+    pub levels: BTreeMap<Level, Tally>,
     /// Runs that say nothing of the agent.
     pub trouble: Option<Trouble>,
 }
@@ -119,7 +121,18 @@ pub fn sweep(
 ) -> Sweep {
     let plain = executor.run(scenario);
     let anchors = anchors(&plain.passed);
-    let schedules = schedules(&anchors, &plain.writes, bound);
+    let mut levels = Levels::default();
+    let schedules = if bound.crash {
+        listed(levels.note(crash::plan(executor, scenario, &plain)))
+    } else {
+        let mut all = acts(&anchors, bound);
+        all.append(listed(delay::plan(executor, scenario, &plain, bound)));
+        all
+    };
+    let mut all = Schedules::default();
+    all.add(0..1, |_| Schedule::default());
+    all.append(schedules);
+    let schedules = all;
     let fingerprint = fingerprint(scenario);
     let mine = |schedule: &Schedule| {
         let case = format_args!("{fingerprint:016x}:{schedule}");
@@ -130,7 +143,7 @@ pub fn sweep(
     } else {
         schedules.len()
     };
-    let mut found = Found::new(&schedules, planned, plain.passed.len());
+    let mut found = Found::new(&schedules, levels, planned, plain.passed.len());
     let asis = schedules.get(0).unwrap_or_default();
     if mine(&asis) {
         found.take(0, asis, plain);
@@ -167,8 +180,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A point, and which time it is passed.
+pub(crate) type Anchor = (&'static str, usize);
+
 /// The points of a run with how often each had been passed.
-fn anchors(passed: &[&'static str]) -> Vec<(&'static str, usize)> {
+pub(crate) fn anchors(passed: &[&'static str]) -> Vec<Anchor> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     let anchor = |label: &&'static str| {
         let count = counts.entry(*label).or_default();
@@ -178,24 +194,16 @@ fn anchors(passed: &[&'static str]) -> Vec<(&'static str, usize)> {
     passed.iter().map(anchor).collect()
 }
 
-/// The schedules of a bound, the smallest first: the scenario as it is, one act before two, few
-/// yields before many, early points before late ones.
-fn schedules<'a>(
-    anchors: &'a [(&'static str, usize)],
-    writes: &[Write],
-    bound: &Bound,
-) -> Schedules<'a> {
-    let mut all = Schedules::default();
-    all.add(0..1, |_| Schedule::default());
-    all.append(if bound.crash {
-        crashes(anchors, writes)
-    } else {
-        acts(anchors, bound)
-    });
-    all
+/// Schedules that were worked out before.
+fn listed<'a>(all: Vec<Schedule>) -> Schedules<'a> {
+    let mut listed = Schedules::default();
+    listed.add(0..all.len(), move |number| all[number].clone());
+    listed
 }
 
-fn acts<'a>(anchors: &'a [(&'static str, usize)], bound: &Bound) -> Schedules<'a> {
+/// The acts of a bound, the smallest first: one act before two, few yields before many, early points
+/// before late ones.
+pub(crate) fn acts<'a>(anchors: &'a [Anchor], bound: &Bound) -> Schedules<'a> {
     // The first point at which an act can be about anything.
     let first = |act: Act| match act.needs() {
         Some(needed) => anchors.iter().position(|(label, _)| *label == needed),
@@ -236,40 +244,6 @@ fn acts<'a>(anchors: &'a [(&'static str, usize)], bound: &Bound) -> Schedules<'a
     all
 }
 
-/// A crash behind every write and sync. First with all that was written (level 0), then with what
-/// was synced (level 1), then with the last line torn at each of its bytes.
-fn crashes<'a>(anchors: &'a [(&'static str, usize)], writes: &[Write]) -> Schedules<'a> {
-    let crash = |(label, nth): (&str, usize), lost_bytes| Schedule {
-        injections: vec![Injection {
-            yields: 0,
-            act: Act::Crash,
-            label: label.to_owned(),
-            nth,
-            lost_bytes,
-        }],
-    };
-    let [mut written, mut synced, mut torn] = std::array::from_fn(|_| Schedules::default());
-    let mut unsynced_bytes = 0;
-    for anchor in anchors {
-        match anchor.0 {
-            WRITTEN => {
-                let write = writes.get(anchor.1 - 1).copied().unwrap_or_default();
-                unsynced_bytes += write.bytes;
-                let line = write.last_line_bytes.min(unsynced_bytes);
-                torn.add(1..line, move |lost| crash(*anchor, lost));
-                let lost = unsynced_bytes;
-                synced.add(lost..lost + 1, move |lost| crash(*anchor, lost));
-            }
-            SYNCED => unsynced_bytes = 0,
-            _ => continue,
-        }
-        written.add(0..1, move |lost| crash(*anchor, lost));
-    }
-    written.append(synced);
-    written.append(torn);
-    written
-}
-
 fn act_pairs(acts: &[Act]) -> Vec<(Act, Act)> {
     let pairs = |first: &Act| {
         let first = *first;
@@ -281,6 +255,7 @@ fn act_pairs(acts: &[Act]) -> Vec<(Act, Act)> {
 /// What the runs so far have shown.
 struct Found {
     sweep: Sweep,
+    levels: Levels,
     digests: HashSet<u64>,
     /// By the rules that were broken, and how.
     classes: BTreeMap<Vec<Broken>, Members>,
@@ -295,7 +270,7 @@ struct Members {
 }
 
 impl Found {
-    fn new(schedules: &Schedules<'_>, planned: usize, points: usize) -> Self {
+    fn new(schedules: &Schedules<'_>, levels: Levels, planned: usize, points: usize) -> Self {
         Self {
             sweep: Sweep {
                 points,
@@ -303,6 +278,7 @@ impl Found {
                 planned,
                 ..Sweep::default()
             },
+            levels,
             digests: HashSet::new(),
             classes: BTreeMap::new(),
         }
@@ -315,6 +291,7 @@ impl Found {
             return;
         }
         self.digests.insert(observed.digest);
+        self.levels.count(&schedule, &observed);
         self.sweep.missed += usize::from(observed.sent < schedule.injections.len());
         for (rule, count) in observed.exercised {
             *self.sweep.exercised.entry(rule).or_default() += count;
@@ -369,6 +346,7 @@ impl Found {
         classes.sort_by_key(|class| class.number);
         Sweep {
             digests: sorted(self.digests),
+            levels: self.levels.tallies(),
             classes,
             ..self.sweep
         }
@@ -433,6 +411,7 @@ mod tests {
                 exercised: BTreeMap::from([("TURN-7".to_owned(), 1)]),
                 passed: vec!["a", "b", "a"],
                 writes: Vec::new(),
+                syncs: Vec::new(),
                 sent: injected,
                 trouble: None,
             }
@@ -452,6 +431,7 @@ mod tests {
             acts: vec![Act::Steer, Act::Interrupt],
             yields: 3,
             crash: false,
+            delays: 0,
             pairs,
             shard: Shard::WHOLE,
             workers: 2,
@@ -474,35 +454,6 @@ mod tests {
         };
         assert_eq!(class.schedule.injections[0].to_string(), "interrupt@a.2+2");
         assert_eq!((class.schedules, class.traces()), (2, 1));
-    }
-
-    #[test]
-    fn a_crash_leaves_what_was_written_or_synced_or_a_torn_line() {
-        let anchors = anchors(&["request.send", WRITTEN, WRITTEN, SYNCED, WRITTEN]);
-        let write = |bytes, last_line_bytes| Write {
-            bytes,
-            last_line_bytes,
-        };
-        let all = crashes(&anchors, &[write(9, 3), write(5, 2), write(4, 4)]);
-        let written: Vec<String> = all.iter().map(|it| it.injections[0].to_string()).collect();
-        assert_eq!(
-            written,
-            [
-                "crash@store.written.1+0",
-                "crash@store.written.2+0",
-                "crash@store.synced.1+0",
-                "crash@store.written.3+0",
-                "crash@store.written.1+0-9",
-                "crash@store.written.2+0-14",
-                "crash@store.written.3+0-4",
-                "crash@store.written.1+0-1",
-                "crash@store.written.1+0-2",
-                "crash@store.written.2+0-1",
-                "crash@store.written.3+0-1",
-                "crash@store.written.3+0-2",
-                "crash@store.written.3+0-3",
-            ]
-        );
     }
 
     #[test]
@@ -540,7 +491,7 @@ mod tests {
             Act::Answer => 0..0,
             _ => from..4,
         };
-        let mut expected = vec![String::new()];
+        let mut expected = Vec::new();
         let written = |place: usize, act: Act, yields: usize| {
             let (label, nth) = anchors[place];
             format!("{}@{label}.{nth}+{yields}", act.name())
@@ -556,7 +507,7 @@ mod tests {
                 expected.extend(places(second, one).map(pair));
             }
         }
-        let all = schedules(&anchors, &[], &bound);
+        let all = acts(&anchors, &bound);
         let found: Vec<String> = all.iter().map(|schedule| schedule.to_string()).collect();
         assert_eq!(found, expected);
         assert_eq!(all.len(), expected.len());
@@ -584,7 +535,7 @@ mod tests {
 
     #[test]
     fn trouble_is_told_of_the_smallest_schedule() {
-        let mut found = Found::new(&Schedules::default(), 0, 0);
+        let mut found = Found::new(&Schedules::default(), Levels::default(), 0, 0);
         for (number, why) in [(4, "four"), (2, "two"), (3, "three")] {
             let observed = Observed {
                 trouble: Some(why.to_owned()),

@@ -410,6 +410,12 @@ pub enum Action {
     Drop(Drop),
     /// `shutdown`: ask the agent to end, and wait until it has.
     Shutdown,
+    /// `hold at="point rollout.write 3" yields=2`: the task of the agent that passes the point is held
+    /// there by itself, until its other tasks have had that many turns.
+    Hold {
+        /// `until=quiet` in place of `yields`: until nothing else can go on.
+        quiet: bool,
+    },
     /// `wait "50ms"`: let time pass.
     Wait {
         /// How long.
@@ -433,6 +439,7 @@ impl Action {
                 | Self::Abort { .. }
                 | Self::Answer { .. }
                 | Self::Drop(_)
+                | Self::Hold { .. }
         ) || self.ends_agent()
     }
 

@@ -331,6 +331,7 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
             Action::Abort { .. } => "abort",
             Action::Answer { .. } => "answer",
             Action::Drop(_) => "drop",
+            Action::Hold { .. } => "hold",
             Action::Kill => "kill",
             Action::Shutdown => "shutdown",
         };

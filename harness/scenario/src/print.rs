@@ -468,12 +468,16 @@ fn step(step: &Step) -> Line {
         Action::Resume => Line::new("resume"),
         Action::Drop(way) => Line::new("drop").plain(way),
         Action::Shutdown => Line::new("shutdown"),
+        Action::Hold { .. } => Line::new("hold"),
         Action::Wait { duration } => Line::new("wait").duration(*duration),
         Action::Await(event) => await_line(event),
     };
     let at = step.at.as_ref().map(ToString::to_string);
-    line.prop("at", at.as_deref())
-        .plain_prop("yields", step.yields)
+    let line = line.prop("at", at.as_deref());
+    match step.action {
+        Action::Hold { quiet: true } => line.plain_prop("until", Some("quiet")),
+        _ => line.plain_prop("yields", step.yields),
+    }
 }
 
 fn await_line(event: &Await) -> Line {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
-use crate::view::{At, Call, Exchange, Role, View};
+use crate::view::{At, Call, Exchange, Held, Role, View};
 
 pub(super) struct PendingQuestionHasNoAnswer;
 
@@ -44,6 +44,7 @@ impl Invariant for PendingQuestionHasNoAnswer {
             "An answer that was given less than 100 ms before the turn was cut may have come too \
              late.",
             "An answer that was given behind the cut is late, and reaches nobody.",
+            "An answer whose output was not in the rollout when the agent had died is lost with it.",
         ]
     }
 
@@ -66,7 +67,8 @@ impl Invariant for PendingQuestionHasNoAnswer {
             let (fault, at) = match given(view, call, cut) {
                 Some((given, answer)) => {
                     let young = cut.is_some_and(|cut| view.between_ns(given, cut) < TAKEN_NS);
-                    let lost = !young && !text.contains(&squeeze(answer));
+                    let died = died_with_it(view, call, asked, exchange);
+                    let lost = !young && !died && !text.contains(&squeeze(answer));
                     (lost.then(|| format!("does not tell the answer {answer:?}")), given)
                 }
                 None => (pending_fault(&text), cut.unwrap_or(asked)),
@@ -96,6 +98,13 @@ fn output<'v, 'a>(
         other => other.to_string(),
     };
     (exchange.at > asked).then(|| (exchange, squeeze(&text)))
+}
+
+/// Whether the session was resumed from a rollout that did not have the call's output.
+fn died_with_it(view: &View<'_>, call: &Call<'_>, asked: At, exchange: &Exchange<'_>) -> bool {
+    let mut resumed = view.resumptions.iter();
+    let held = |held: &Held| matches!(held, Held::Output(id) if id == call.id);
+    resumed.any(|it| (asked..exchange.at).contains(&it.at) && !it.held.iter().any(held))
 }
 
 /// The answer that the user gave while the question was pending.
@@ -178,6 +187,22 @@ mod tests {
         let history = |text| [user("run"), call("c1"), output("c1", text)];
         keeps("APPR-3", t.clone().request(2, &history(r#"["the blue one"]"#)), 1);
         breaks("APPR-3", t.request(2, &history(r#"{"answers": []}"#)));
+    }
+
+    #[test]
+    fn an_answer_is_lost_with_an_agent_that_had_not_written_it_down() {
+        let resumed = |written: bool| {
+            let mut t = asked();
+            t.wrote(&call("c1")).reply_to("c1", "blue");
+            if written {
+                t.wrote(&output("c1", r#"["blue"]"#));
+            }
+            t.kill().read(ReadTrigger::Exit).resume();
+            t.request(2, &[user("run"), call("c1"), output("c1", "aborted")]);
+            t
+        };
+        keeps("APPR-3", &resumed(false), 1);
+        breaks("APPR-3", &resumed(true));
     }
 
     #[test]

@@ -36,6 +36,8 @@ impl Invariant for CutTurnsAreInterrupted {
         &[
             "A turn whose terminal line was in the rollout when the agent was killed had finished; \
              only its event was lost.",
+            "Such a line may lack its line break, and nothing else: it says all it has to say, and a \
+             resumed session may put the break behind it (ROLL-3) as well as drop the line.",
             "A rollout that leaves the turn open is ROLL-4's matter.",
         ]
     }
@@ -174,6 +176,26 @@ mod tests {
             text: "still here".into(),
         });
         assert!(breaks("ROLL-6", &t).message.contains("went on"));
+    }
+
+    /// A turn's last line, of which a crash takes so many bytes; the resumed agent completes it.
+    fn mended(lost_bytes: usize) -> Tracer {
+        let line = r#"{"timestamp":"t","ordinal":9,"type":"event_msg","payload":{"type":"task_complete","turn_id":"t1"}}"#;
+        let line = format!("{line}\n");
+        let mut t = Tracer::new();
+        t.start("t1", "run").wrote_raw(&line);
+        t.kill().read(ReadTrigger::Exit);
+        t.tear(lost_bytes).resume();
+        t.wrote_raw(&line[line.len() - lost_bytes..]);
+        t.start("t2", "next").completed("t2").read(ReadTrigger::End);
+        t
+    }
+
+    #[test]
+    fn a_line_that_lacks_its_line_break_only_is_no_breach() {
+        keeps("ROLL-6", &mended(1), 1);
+        let breach = breaks("ROLL-6", &mended(2));
+        assert!(breach.message.contains("in the rollout"));
     }
 
     #[test]

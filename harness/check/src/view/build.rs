@@ -28,6 +28,14 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
             down: turns.down(),
         };
         rollouts.entry(at, &entry.what, agent);
+        if matches!(entry.what, What::AgentStarted { resumed: true, .. }) {
+            // The agent died before it could tell, but had it written down.
+            let untold = rollouts
+                .rolled_back()
+                .into_iter()
+                .skip(turns.rollbacks.len());
+            untold.for_each(|count| turns.rolled_back(at, count));
+        }
     }
     let sub_agents = agents::agents(trace, &turns, &exchanges.exchanges);
     View {

@@ -23,8 +23,8 @@ pub enum LineKind {
     Marker,
     /// The note that the history was compacted.
     Compacted,
-    /// The note that turns were taken out of the history.
-    RolledBack,
+    /// The note that so many turns were taken out of the history.
+    RolledBack(usize),
     /// What a tear left of a line, with a line feed that the agent put behind it.
     Sealed,
     /// Any other line.
@@ -138,6 +138,8 @@ pub struct RolloutFile<'a> {
     pub torn: Vec<FileLine>,
     /// Where the rest of a torn line begins and ends, in bytes.
     stump: Option<(usize, usize)>,
+    /// Where what had no line break yet begins and ends, and what showed it first.
+    unended: Option<(usize, usize, At)>,
     content: String,
     /// The length of the whole lines in bytes.
     whole: usize,
@@ -216,6 +218,7 @@ impl<'a> Rollouts<'a> {
                 bad: Vec::new(),
                 torn: Vec::new(),
                 stump: None,
+                unended: None,
                 content: String::new(),
                 whole: 0,
                 markers: 0,
@@ -228,6 +231,17 @@ impl<'a> Rollouts<'a> {
         &mut files[index]
     }
 
+    /// The turns that each note in the newest file took out of the history.
+    pub(super) fn rolled_back(&self) -> Vec<usize> {
+        let file = self.newest.map(|newest| &self.files[newest]);
+        let lines = file.into_iter().flat_map(|file| &file.lines);
+        let notes = lines.filter_map(|line| match line.kind {
+            LineKind::RolledBack(turns) => Some(turns),
+            _ => None,
+        });
+        notes.collect()
+    }
+
     fn resumed(&mut self, at: At) {
         let is_fork = std::mem::take(&mut self.forked);
         let Some(file) = self.newest.map(|newest| &self.files[newest]) else {
@@ -237,12 +251,17 @@ impl<'a> Rollouts<'a> {
             return;
         }
         let replaces =
-            |line: &FileLine| matches!(line.kind, LineKind::Compacted | LineKind::RolledBack);
+            |line: &FileLine| matches!(line.kind, LineKind::Compacted | LineKind::RolledBack(_));
+        // One that lacks its line break only may be taken for whole: then nothing before it counts.
+        let replaced = file
+            .stump()
+            .is_some_and(|text| replaces(&read_line(text, at, 0)));
         let first = file
             .lines
             .iter()
             .rposition(replaces)
             .map_or(0, |last| last + 1);
+        let first = if replaced { file.lines.len() } else { first };
         let held = file.lines[first..]
             .iter()
             .filter_map(|line| line.held.clone());
@@ -261,6 +280,12 @@ impl<'a> Rollouts<'a> {
 }
 
 impl<'a> RolloutFile<'a> {
+    /// What a tear left of a line.
+    fn stump(&self) -> Option<&str> {
+        let (from, to) = self.stump?;
+        self.content.get(from..to)
+    }
+
     /// Takes a read; says whether it showed that the history was compacted.
     fn read(
         &mut self,
@@ -276,7 +301,8 @@ impl<'a> RolloutFile<'a> {
         } else {
             self.splice(from, text)
         };
-        self.parse_new(at);
+        self.parse_new(at, agent.starts > self.starts);
+        self.note_unended(at);
         self.reads.push(Read {
             at,
             trigger,
@@ -302,6 +328,7 @@ impl<'a> RolloutFile<'a> {
         self.torn.extend(self.lines.drain(whole..));
         self.whole = self.lines.last().map_or(0, |line| line.end);
         self.stump = (self.whole < left).then_some((self.whole, left));
+        self.note_unended(at);
         let is_marker = |line: &&FileLine| line.kind == LineKind::Marker;
         self.markers = self.lines.iter().filter(is_marker).count();
         self.reads.push(Read {
@@ -312,6 +339,14 @@ impl<'a> RolloutFile<'a> {
             lines: self.lines.len(),
             markers: self.markers,
         });
+    }
+
+    fn note_unended(&mut self, at: At) {
+        let (from, to) = (self.whole, self.content.len());
+        let known = self
+            .unended
+            .filter(|known| (known.0, known.1) == (from, to));
+        self.unended = known.or_else(|| (from < to).then_some((from, to, at)));
     }
 
     fn change(&self, from: u64, text: &str, agent: AgentState) -> Change {
@@ -370,13 +405,21 @@ impl<'a> RolloutFile<'a> {
         self.lines.len()
     }
 
-    fn parse_new(&mut self, at: At) {
+    /// Reads the lines that are whole now. Where a restarted agent has put nothing but the line break
+    /// behind a line, the line itself is not new.
+    fn parse_new(&mut self, at: At, restarted: bool) {
         while let Some(length) = self.content[self.whole..].find('\n') {
             let text = &self.content[self.whole..self.whole + length];
             let mut line = read_line(text, at, self.whole + length + 1);
             let is_stump = self.stump == Some((self.whole, self.whole + length));
             if is_stump && matches!(line.kind, LineKind::Bad(_)) {
                 line.kind = LineKind::Sealed;
+            }
+            let left = self.unended.filter(|_| restarted);
+            if let Some((from, to, shown)) = left
+                && (from, to) == (self.whole, self.whole + length)
+            {
+                line.read_at = shown;
             }
             self.whole = line.end;
             self.markers += usize::from(line.kind == LineKind::Marker);
@@ -463,7 +506,7 @@ fn kind(line: &RolloutLine) -> LineKind {
             end: Some(end),
         }),
         Content::Compacted(_) => LineKind::Compacted,
-        Content::RolledBack(_) => LineKind::RolledBack,
+        Content::RolledBack(turns) => LineKind::RolledBack(turns),
         _ => LineKind::Other,
     }
 }

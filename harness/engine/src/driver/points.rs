@@ -3,11 +3,13 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use cutpoint_check::trace::{ClientOp, Decision, What};
 use cutpoint_scenario::ast::{CutPoint, Drop as DropKind};
 use tokio::sync::watch;
 
+use crate::lab::quiet;
 use crate::observe;
 use crate::server::cut::Streams;
 use crate::server::gate::Gate;
@@ -15,6 +17,25 @@ use crate::tracer::Tracer;
 
 /// The reference agent's point inside the grace period of an abort.
 pub const GRACE_POINT: &str = "abort.grace";
+
+/// Under this name a step that is done by itself waits to be chosen.
+const CLIENT: &str = "client";
+
+/// Lets every other task that can go on have that many turns. The runtime's own yield would wait until
+/// none of them can go on any more.
+async fn turns(count: usize) {
+    for _ in 0..count {
+        let mut had = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut had, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
 
 /// What is done by itself as a point is passed.
 #[derive(Debug, Clone)]
@@ -31,6 +52,12 @@ pub enum Deed {
     Shutdown,
     /// The agent is killed, and the client goes on behind the step.
     Kill,
+    /// The task that passes the point is held while the others have their turns, or until nothing else
+    /// can go on.
+    Hold {
+        /// Until nothing else can go on.
+        quiet: bool,
+    },
 }
 
 /// A step that is done by itself as a point is passed.
@@ -52,8 +79,8 @@ pub struct Injection {
 
 /// How a session is reached from within its own points.
 pub struct Reach {
-    /// Sends an op to the agent.
-    pub send: Send,
+    /// Sends an op to the agent; while it starts there is nobody to take one.
+    pub send: Option<Send>,
     /// Kills the agent: none of its tasks runs on.
     pub kill: Box<dyn Fn() + std::marker::Send + Sync>,
 }
@@ -61,7 +88,8 @@ pub struct Reach {
 /// Sends an op to the agent.
 pub type Send = Box<dyn Fn(String, ClientOp) -> Hold + std::marker::Send + Sync>;
 
-type Hold = Pin<Box<dyn Future<Output = ()> + std::marker::Send>>;
+/// What waits at a point, or to be sent.
+pub type Hold = Pin<Box<dyn Future<Output = ()> + std::marker::Send>>;
 
 /// Gates and injections at named points of an agent, each for its n-th passing.
 pub struct Points {
@@ -89,6 +117,7 @@ impl Points {
         tracer: &Arc<Tracer>,
         streams: &Arc<Streams>,
     ) -> Self {
+        quiet::watch(tracer);
         let gate = |point: &CutPoint| {
             let (label, nth) = match point {
                 CutPoint::Point { label, nth } => (label.clone(), *nth),
@@ -165,22 +194,40 @@ impl Points {
             }
             passed.iter().filter(|it| **it == label).count()
         };
-        let mut killed = false;
+        let (mut killed, mut holds) = (false, Vec::new());
         for injection in &self.injections {
-            if injection.label == label && injection.nth == count {
+            if injection.label != label || injection.nth != count {
+                continue;
+            }
+            if let Deed::Hold { quiet } = injection.deed {
+                self.world.tracer.record(injection.step.clone());
+                holds.push(if quiet {
+                    quiet::wait(label)
+                } else {
+                    Box::pin(turns(injection.yields))
+                });
+            } else {
                 killed |= self.inject(injection.clone());
             }
         }
         if killed {
             return Some(Box::pin(std::future::pending()));
         }
-        let (_, _, gate) = self
-            .gates
-            .iter()
-            .find(|(of, nth, _)| of == label && *nth == count)?;
-        let gate = gate.clone();
+        let here = |(of, nth, _): &&(String, usize, Arc<Gate>)| of == label && *nth == count;
+        if let Some((_, _, gate)) = self.gates.iter().find(here) {
+            let gate = gate.clone();
+            holds.push(Box::pin(async move {
+                poll_fn(|context| gate.poll(None, context)).await;
+            }));
+        }
+        holds.extend(quiet::parked(label));
+        if holds.is_empty() {
+            return None;
+        }
         Some(Box::pin(async move {
-            poll_fn(|context| gate.poll(None, context)).await;
+            for hold in holds {
+                hold.await;
+            }
         }))
     }
 
@@ -192,8 +239,9 @@ impl Points {
         }
         let world = self.world.clone();
         tokio::spawn(async move {
-            for _ in 0..injection.yields {
-                tokio::task::yield_now().await;
+            turns(injection.yields).await;
+            if let Some(chosen) = quiet::parked(CLIENT) {
+                chosen.await;
             }
             world.act(injection).await;
         });
@@ -208,6 +256,8 @@ impl World {
                 self.kill(injection);
                 return;
             }
+            // Only the task that passes the point can be held.
+            Deed::Hold { .. } => return,
             Deed::Drop(kind) => {
                 if self.streams.any() {
                     self.tracer.record(injection.step);
@@ -233,7 +283,8 @@ impl World {
             }
         };
         let reach = lock(&self.reach).clone();
-        let (Some(op), Some(reach)) = (deed, reach) else {
+        let send = reach.as_ref().and_then(|reach| reach.send.as_ref());
+        let (Some(op), Some(send)) = (deed, send) else {
             return;
         };
         let id = format!("step-{}", injection.number);
@@ -242,7 +293,7 @@ impl World {
             op: op.clone(),
         };
         self.tracer.record_many([injection.step, sent]);
-        (reach.send)(id, op).await;
+        send(id, op).await;
         if matches!(injection.deed, Deed::Shutdown) {
             self.ended.send_replace(injection.number);
         }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_agent::{
-    Config, Defect, DefectSet, Endpoint, HistoryMode, Parts, Probe, Session as Agent, Submitter,
+    Config, Defect, DefectSet, Endpoint, HistoryMode, Killer, Parts, Probe, Session as Agent,
+    Submitter,
 };
 use cutpoint_check::trace::{
-    AgentEvent, AgentInfo, ClientOp, Decision, Feature, InputMode, Process, ReadTrigger, TaskKind,
-    What,
+    AgentEvent, AgentInfo, ClientOp, Decision, Entry, Feature, InputMode, Process, ReadTrigger,
+    TaskKind, What,
 };
 use cutpoint_protocol::session::{self, Event, InputItem, Op, Submission};
 use cutpoint_scenario::ast::Capability;
@@ -227,20 +228,22 @@ impl Driver for ReferenceDriver {
         if env.needs.contains(&Capability::JsonRpc) {
             return FrontSession::start(env, How::InProcess(defects)).await;
         }
-        let running = Running::start(&env, defects, None).await?;
-        Ok(Box::new(ReferenceSession {
+        let mut session = ReferenceSession {
             env,
             defects,
-            rollout: running.rollout(),
-            running: Some(running),
-        }))
+            rollout: None,
+            running: None,
+        };
+        session.start().await?;
+        Ok(Box::new(session))
     }
 }
 
 struct ReferenceSession {
     env: CaseEnv,
     defects: DefectSet,
-    rollout: PathBuf,
+    /// Where the conversation is; nowhere yet if the agent was killed before it wrote anything.
+    rollout: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -264,25 +267,32 @@ impl Probe for Watch {
 }
 
 impl Running {
+    /// Starts the agent. Gives nothing if it was killed meanwhile.
     async fn start(
         env: &CaseEnv,
         defects: DefectSet,
         resume: Option<PathBuf>,
-    ) -> Result<Self, AgentError> {
+    ) -> Result<Option<Self>, AgentError> {
         let mut config = config(env, defects)?;
         let resumed = resume.is_some();
+        if !resumed {
+            // One that was killed as it started has left a rollout under its id, though an empty one.
+            config.seed = config.seed.wrapping_add(starts(env));
+        }
         config.resume = resume;
         let parts = parts(env, &config, Arc::new(Watch(env.clone())))?;
         env.screen.open(defects);
         env.tracer.record(What::AgentStarted { pid: None, resumed });
-        env.points.forget_reach();
-        let (agent, mut events) = Agent::start(config, parts).await.map_err(not_started)?;
+        let killer = Killer::default();
+        env.points.set_reach(reach(&killer, None));
+        let (agent, mut events) = tokio::select! {
+            biased;
+            () = killer.killed() => return Ok(None),
+            started = Agent::start_under(&killer, config, parts) => started.map_err(not_started)?,
+        };
         env.rollout.set_path(agent.rollout_path());
-        let killer = agent.killer();
-        env.points.set_reach(Reach {
-            send: client(agent.submitter(), env.tracer.clone()),
-            kill: Box::new(move || killer.kill()),
-        });
+        let client = client(agent.submitter(), env.tracer.clone());
+        env.points.set_reach(reach(&killer, Some(client)));
         let reading = env.reading.clone();
         let drain = tokio::spawn(async move {
             loop {
@@ -292,11 +302,22 @@ impl Running {
                 }
             }
         });
-        Ok(Self { agent, drain })
+        Ok(Some(Self { agent, drain }))
     }
+}
 
-    fn rollout(&self) -> PathBuf {
-        self.agent.rollout_path().to_owned()
+/// How often an agent was started so far.
+fn starts(env: &CaseEnv) -> u64 {
+    let is_start = |entry: &&Entry| matches!(entry.what, What::AgentStarted { .. });
+    env.tracer
+        .with(0, |entries| entries.iter().filter(is_start).count() as u64)
+}
+
+fn reach(killer: &Killer, send: Option<points::Send>) -> Reach {
+    let killer = killer.clone();
+    Reach {
+        send,
+        kill: Box::new(move || killer.kill()),
     }
 }
 
@@ -322,6 +343,25 @@ fn client(submitter: Submitter, tracer: Arc<Tracer>) -> points::Send {
 }
 
 impl ReferenceSession {
+    /// Starts the agent, on the conversation's rollout if there is one.
+    async fn start(&mut self) -> Result<(), AgentError> {
+        let seen = self.env.tracer.len();
+        self.running = Running::start(&self.env, self.defects, self.rollout.clone()).await?;
+        if let Some(running) = &self.running {
+            self.rollout = Some(running.agent.rollout_path().to_owned());
+        } else if self.rollout.is_none() {
+            let stored = |what: &What| match what {
+                What::Stored { path, .. } => Some(PathBuf::from(path)),
+                _ => None,
+            };
+            self.rollout = self.env.tracer.find(seen, stored).map(|(_, path)| path);
+            if let Some(path) = &self.rollout {
+                self.env.rollout.set_path(path);
+            }
+        }
+        Ok(())
+    }
+
     fn end_limit(&self) -> Duration {
         let ran_out = |what: &What| matches!(what, What::TimedOut { .. }).then_some(());
         match self.env.tracer.find(0, ran_out) {
@@ -404,9 +444,7 @@ impl Session for ReferenceSession {
     }
 
     async fn resume(&mut self) -> Result<(), AgentError> {
-        let rollout = self.rollout.clone();
-        self.running = Some(Running::start(&self.env, self.defects, Some(rollout)).await?);
-        Ok(())
+        self.start().await
     }
 
     async fn fork(&mut self, id: &str) -> Result<(), AgentError> {
@@ -415,7 +453,7 @@ impl Session for ReferenceSession {
         let path = fork_of(&self.env, seen).await?;
         self.env.tracer.record(What::AgentKilled);
         self.kill().await?;
-        self.rollout = path;
+        self.rollout = Some(path);
         self.resume().await
     }
 

@@ -4,6 +4,7 @@
 //! this process's memory, byte for byte as over TCP; rollouts are kept in memory; commands are
 //! interpreted. So the same scenario gives the same trace, and thousands run in a second.
 
+pub mod quiet;
 mod store;
 mod tools;
 
@@ -35,9 +36,16 @@ pub fn epoch() -> SystemTime {
 /// # Errors
 /// If the runtime can't be set up.
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(future))
+    quiet::block_on(None, future)
+}
+
+/// The same; but every task of the agent stops at each named point, and whenever nothing else can go
+/// on, it is chosen which one does.
+///
+/// # Errors
+/// If the runtime can't be set up.
+pub fn block_on_choosing<F: Future>(choose: quiet::Choose, future: F) -> io::Result<F::Output> {
+    quiet::block_on(Some(choose), future)
 }
 
 /// A world of its own for one case.

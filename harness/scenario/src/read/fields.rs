@@ -60,6 +60,11 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
             .push(Diagnostic::new(code, span, message, label).help(help));
     }
 
+    /// Where the node's name stands.
+    pub(super) fn node_span(&self) -> Range<usize> {
+        self.node.name_span.clone()
+    }
+
     /// The next argument, if there is one.
     pub(super) fn optional(&mut self) -> Option<&'n Arg> {
         let arg = self.node.args.get(self.next)?;

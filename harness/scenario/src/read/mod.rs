@@ -61,6 +61,7 @@ const SCENARIO: Context = Context {
         "resume",
         "drop",
         "shutdown",
+        "hold",
         "wait",
         "await",
         "expect",

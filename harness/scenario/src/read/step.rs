@@ -29,10 +29,14 @@ fn usage(name: &str) -> &'static str {
         "resume" => "resume",
         "drop" => "drop reset at=\"reply 1 event 4\"",
         "shutdown" => "shutdown",
+        "hold" => HOLD,
         "wait" => "wait \"50ms\"",
         _ => "await turn-complete",
     }
 }
+
+/// The form of a step that holds the agent.
+const HOLD: &str = "hold at=\"point rollout.write 3\" yields=2";
 
 /// Reads a step; nothing if what it does is not known.
 pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Step> {
@@ -49,7 +53,10 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Step> {
         None if node.name == "drop" => fields.missing_prop("at"),
         None => {}
     }
-    let yields = yields(&mut fields, at.as_ref(), action.as_ref());
+    let mut yields = yields(&mut fields, at.as_ref(), action.as_ref());
+    if let Some(Action::Hold { quiet }) = action {
+        yields = held(&mut fields, at.as_ref(), quiet, yields);
+    }
     if action.is_none() {
         // The form is not known, so neither is which arguments it takes.
         fields.sink.facts.incomplete = true;
@@ -83,6 +90,27 @@ fn yields(
         );
     }
     yields
+}
+
+/// For how long a `hold` holds: there is no other end to it.
+fn held(
+    fields: &mut Fields<'_, '_, '_>,
+    at: Option<&CutPoint>,
+    quiet: bool,
+    yields: Option<usize>,
+) -> Option<usize> {
+    let at_point = matches!(at, Some(CutPoint::Point { .. }));
+    if !at_point || quiet == yields.is_some() {
+        fields.problem(
+            "bad-hold",
+            fields.node_span(),
+            "`hold` needs a named point of the agent, and either `yields` or `until=quiet`"
+                .to_owned(),
+            "it is not known where, or for how long",
+            format!("write it like `{HOLD}` or `hold at=\"point rollout.write 3\" until=quiet`"),
+        );
+    }
+    yields.or(Some(0))
 }
 
 fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
@@ -140,6 +168,9 @@ fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
         "resume" => Action::Resume,
         "drop" => Action::Drop(drop_way(fields)),
         "shutdown" => Action::Shutdown,
+        "hold" => Action::Hold {
+            quiet: until_quiet(fields),
+        },
         "wait" => Action::Wait {
             duration: fields.duration("a duration"),
         },
@@ -159,6 +190,13 @@ pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> Drop {
             )
         })
         .unwrap_or_default()
+}
+
+/// The property `until` of `hold`.
+fn until_quiet(fields: &mut Fields<'_, '_, '_>) -> bool {
+    let arg = fields.prop("until");
+    let chosen = arg.and_then(|arg| fields.as_choice(arg, "end of a hold", &[("quiet", true)]));
+    chosen.unwrap_or(false)
 }
 
 /// The argument of `late`.

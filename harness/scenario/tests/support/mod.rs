@@ -251,6 +251,7 @@ fn action(calls: Vec<String>) -> impl Strategy<Value = Action> {
         (option::of(call()), text()).prop_map(|(call, text)| Action::Answer { call, text }),
         Just(Action::Kill),
         Just(Action::Shutdown),
+        any::<bool>().prop_map(|quiet| Action::Hold { quiet }),
         select(Drop::ALL.to_vec()).prop_map(Action::Drop),
         duration().prop_map(|duration| Action::Wait { duration }),
         awaited(calls.clone()).prop_map(Action::Await),
@@ -261,7 +262,10 @@ fn action(calls: Vec<String>) -> impl Strategy<Value = Action> {
 /// those cut points that the parser cannot refuse for the model at hand.
 fn possible(steps: Vec<(Option<CutPoint>, Action)>, model: &Model) -> Vec<Step> {
     let step = |at: Option<CutPoint>, action: Action| Step {
-        yields: fires(at.as_ref(), &action).then_some(2),
+        yields: match action {
+            Action::Hold { quiet: true } => Some(0),
+            _ => fires(at.as_ref(), &action).then_some(2),
+        },
         at,
         action,
         span: Span::default(),
@@ -300,7 +304,7 @@ fn fires(at: Option<&CutPoint>, action: &Action) -> bool {
     action.can_fire() && matches!(at, Some(CutPoint::Point { .. }))
 }
 
-/// Whether the step is about whichever call waits: only a step that is done by itself can be.
+/// Whether the step is about whichever call waits, or whichever task passes: only a step that is done by itself can be.
 fn names_no_call(action: &Action) -> bool {
     matches!(
         action,
@@ -308,6 +312,7 @@ fn names_no_call(action: &Action) -> bool {
             | Action::Deny { call: None }
             | Action::Abort { call: None }
             | Action::Answer { call: None, .. }
+            | Action::Hold { .. }
     )
 }
 

@@ -1,0 +1,287 @@
+//! What waits in the lab until nothing else can go on.
+//!
+//! The runtime tells when it has nothing left to run, before its clock moves. Then one of those that wait
+//! goes on: the one that waited first, or one that is chosen.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use cutpoint_check::trace::Entry;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::driver::points::Hold;
+use crate::tracer::Tracer;
+
+/// How long a hold takes outside the lab, where nobody knows whether anything else can go on.
+const OUTSIDE: Duration = Duration::from_millis(1);
+
+/// Somebody who waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// A number for the task that waits; 0 outside of all tasks.
+    pub task: u64,
+    /// The point at which it does.
+    pub label: &'static str,
+}
+
+/// What is known when somebody is chosen.
+pub struct Moment<'a> {
+    /// Who waits, the longest first.
+    pub waiting: &'a [Waiting],
+    /// What has happened so far.
+    pub entries: &'a [Entry],
+    /// How far the clock has come.
+    pub elapsed: Duration,
+}
+
+/// Says which of those that wait goes on.
+pub type Choose = Box<dyn FnMut(Moment<'_>) -> usize + Send>;
+
+thread_local! {
+    static QUIET: RefCell<Option<Arc<Quiet>>> = const { RefCell::new(None) };
+}
+
+fn current() -> Option<Arc<Quiet>> {
+    QUIET.with(|quiet| quiet.borrow().clone())
+}
+
+/// Waits until nothing else can go on.
+pub(crate) fn wait(label: &'static str) -> Hold {
+    match current() {
+        Some(quiet) => quiet.place(label),
+        None => Box::pin(tokio::time::sleep(OUTSIDE)),
+    }
+}
+
+/// Where somebody has to wait to be chosen; nowhere unless everybody has to.
+pub(crate) fn parked(label: &'static str) -> Option<Hold> {
+    let quiet = current()?;
+    let chosen = lock(&quiet.chooser).is_some();
+    chosen.then(|| quiet.place(label))
+}
+
+/// Whoever is asked to choose is shown what was recorded here.
+pub(crate) fn watch(tracer: &Arc<Tracer>) {
+    if let Some(chooser) = current().as_deref().map(|quiet| &quiet.chooser)
+        && let Some(chooser) = lock(chooser).as_mut()
+    {
+        chooser.tracer = Some(tracer.clone());
+    }
+}
+
+/// Those that wait on this thread.
+#[derive(Default)]
+struct Quiet {
+    waiting: Mutex<Vec<Arc<Place>>>,
+    chooser: Mutex<Option<Chooser>>,
+    looks: Mutex<Looks>,
+    /// Has the runtime look once more whether there is anything to do.
+    again: Notify,
+}
+
+struct Chooser {
+    choose: Choose,
+    tracer: Option<Arc<Tracer>>,
+    start: Option<Instant>,
+}
+
+/// How often what the runtime runs in front of all tasks was polled.
+#[derive(Debug, Default)]
+struct Looks {
+    polls: usize,
+    /// That number when there was nothing to run last.
+    idle_at: Option<usize>,
+}
+
+/// Where somebody waits.
+struct Place {
+    who: Waiting,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    released: bool,
+    waker: Option<Waker>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one step, so a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the place up, also when the task is killed there.
+struct Leaves(Arc<Quiet>, Arc<Place>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        lock(&self.0.waiting).retain(|place| !Arc::ptr_eq(place, &self.1));
+    }
+}
+
+impl Quiet {
+    fn place(self: Arc<Self>, label: &'static str) -> Hold {
+        let task = tokio::task::try_id().map_or(0, number);
+        let place = Arc::new(Place {
+            who: Waiting { task, label },
+            state: Mutex::default(),
+        });
+        lock(&self.waiting).push(place.clone());
+        let leaves = Leaves(self, place);
+        Box::pin(async move {
+            poll_fn(|context| {
+                let mut state = lock(&leaves.1.state);
+                state.waker = Some(context.waker().clone());
+                if state.released {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+        })
+    }
+
+    /// Called when there is no task to run. What runs in front of the tasks may have been woken
+    /// meanwhile: it is quiet when a second look finds that it was not polled since the first.
+    fn idle(&self) {
+        if lock(&self.waiting).is_empty() {
+            return;
+        }
+        let is_quiet = {
+            let mut looks = lock(&self.looks);
+            let polls = looks.polls;
+            looks.idle_at.replace(polls) == Some(polls)
+        };
+        if !is_quiet {
+            self.again.notify_one();
+            return;
+        }
+        lock(&self.looks).idle_at = None;
+        let waiting = lock(&self.waiting).clone();
+        let chosen = self.choose(&waiting).min(waiting.len() - 1);
+        let place = &waiting[chosen];
+        lock(&self.waiting).retain(|other| !Arc::ptr_eq(other, place));
+        let mut state = lock(&place.state);
+        state.released = true;
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn choose(&self, waiting: &[Arc<Place>]) -> usize {
+        let mut chooser = lock(&self.chooser);
+        let Some(chooser) = chooser.as_mut() else {
+            return 0;
+        };
+        let now = Instant::now();
+        let elapsed = now - *chooser.start.get_or_insert(now);
+        let waiting: Vec<Waiting> = waiting.iter().map(|place| place.who.clone()).collect();
+        let choose = &mut chooser.choose;
+        let mut chosen = |entries: &[Entry]| {
+            choose(Moment {
+                waiting: &waiting,
+                entries,
+                elapsed,
+            })
+        };
+        match &chooser.tracer {
+            Some(tracer) => tracer.with(0, chosen),
+            None => chosen(&[]),
+        }
+    }
+}
+
+fn number(id: tokio::task::Id) -> u64 {
+    id.to_string().parse().unwrap_or(0)
+}
+
+/// No other runtime of this thread finds what this one has set up.
+struct Forgets;
+
+impl Drop for Forgets {
+    fn drop(&mut self) {
+        QUIET.with(|quiet| quiet.borrow_mut().take());
+    }
+}
+
+pub(super) fn block_on<F: Future>(choose: Option<Choose>, future: F) -> io::Result<F::Output> {
+    let quiet = Arc::new(Quiet {
+        chooser: Mutex::new(choose.map(|choose| Chooser {
+            choose,
+            tracer: None,
+            start: None,
+        })),
+        ..Quiet::default()
+    });
+    let looks = quiet.clone();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.on_thread_park(move || looks.idle());
+    let runtime = builder.enable_time().start_paused(true).build()?;
+    QUIET.with(|current| *current.borrow_mut() = Some(quiet.clone()));
+    let _forgets = Forgets;
+    let again = quiet.clone();
+    runtime.spawn(async move {
+        loop {
+            again.again.notified().await;
+        }
+    });
+    let mut future = pin!(future);
+    Ok(runtime.block_on(poll_fn(|context| {
+        lock(&quiet.looks).polls += 1;
+        future.as_mut().poll(context)
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn told(said: Arc<Mutex<Vec<&'static str>>>, label: &'static str, turns: usize) {
+        wait(label).await;
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        lock(&said).push(label);
+    }
+
+    fn order(choose: Option<Choose>) -> (Vec<&'static str>, Duration) {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let all = said.clone();
+        let elapsed = block_on(choose, async move {
+            let start = Instant::now();
+            let one = tokio::spawn(told(all.clone(), "one", 5));
+            let two = tokio::spawn(told(all.clone(), "two", 0));
+            for _ in 0..9 {
+                tokio::task::yield_now().await;
+            }
+            lock(&all).push("busy");
+            one.await.unwrap();
+            two.await.unwrap();
+            start.elapsed()
+        });
+        let said = lock(&said).clone();
+        (said, elapsed.unwrap())
+    }
+
+    #[test]
+    fn who_waits_goes_on_when_nobody_else_can_and_the_clock_stands_still() {
+        assert_eq!(order(None), (vec!["busy", "one", "two"], Duration::ZERO));
+    }
+
+    #[test]
+    fn who_goes_on_can_be_chosen() {
+        let last: Choose = Box::new(|moment| moment.waiting.len() - 1);
+        let (said, elapsed) = order(Some(last));
+        assert_eq!(
+            (said, elapsed),
+            (vec!["busy", "two", "one"], Duration::ZERO)
+        );
+    }
+}
