@@ -6,6 +6,7 @@
 //!
 //! The explorer sees agents through [`Executor`] alone; it starts nothing itself.
 
+mod class;
 mod digest;
 mod executor;
 mod fuzz;
@@ -14,6 +15,7 @@ mod shrink;
 pub mod strategy;
 mod sweep;
 
+pub use class::class_of;
 pub use digest::digest;
 pub use executor::{Broken, Executor, Observed, Write};
 pub use fuzz::{Budget, Finding, Fuzz, Fuzzed, fuzz};

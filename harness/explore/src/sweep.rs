@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutpoint_scenario::ast::Scenario;
 
+use crate::class::class_of;
 use crate::executor::{Broken, Executor, Observed, Write};
 use crate::schedule::{Act, Injection, Schedule};
 
@@ -295,31 +296,6 @@ impl Found {
             classes: classes.into_iter().map(|(_, class)| class).collect(),
             ..self.sweep
         }
-    }
-}
-
-/// The same rules broken in the same way, whatever ids and numbers the messages name.
-fn class_of(broken: Vec<Broken>) -> Vec<Broken> {
-    let general = |broken: Broken| Broken {
-        rule: broken.rule,
-        message: broken
-            .message
-            .split(' ')
-            .map(without_numbers)
-            .collect::<Vec<_>>()
-            .join(" "),
-    };
-    let class: BTreeSet<Broken> = broken.into_iter().map(general).collect();
-    class.into_iter().collect()
-}
-
-fn without_numbers(word: &str) -> String {
-    let is_id = word.len() > 20 && word.contains('-');
-    let number = word.trim_matches(|c: char| !c.is_ascii_digit());
-    if is_id || (!number.is_empty() && number.chars().all(|c| c.is_ascii_digit())) {
-        "N".to_owned()
-    } else {
-        word.to_owned()
     }
 }
 

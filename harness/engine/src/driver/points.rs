@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cutpoint_check::trace::{ClientOp, Decision, What};
@@ -77,6 +78,9 @@ struct World {
     tracer: Arc<Tracer>,
     streams: Arc<Streams>,
     reach: Mutex<Option<Arc<Reach>>>,
+    /// The agent was killed, and no other one was started since: whatever of it still runs comes
+    /// beyond no point.
+    killed: AtomicBool,
     /// The number of the step that has ended the agent by itself last; 0 if none has.
     ended: watch::Sender<usize>,
 }
@@ -108,6 +112,7 @@ impl Points {
             tracer: tracer.clone(),
             streams: streams.clone(),
             reach: Mutex::default(),
+            killed: AtomicBool::new(false),
             ended: watch::Sender::new(0),
         };
         Self {
@@ -123,8 +128,9 @@ impl Points {
         *lock(&self.world.reach) = Some(Arc::new(reach));
     }
 
-    /// From here on injections reach nobody.
+    /// From here on injections reach nobody; what passes points is no agent that was killed.
     pub fn forget_reach(&self) {
+        self.world.killed.store(false, Ordering::Relaxed);
         *lock(&self.world.reach) = None;
     }
 
@@ -162,6 +168,9 @@ impl Points {
 
     /// Called when the agent passes a point; gives what it has to wait for there.
     pub fn pass(&self, label: &'static str) -> Option<Hold> {
+        if self.world.killed.load(Ordering::Relaxed) {
+            return Some(Box::pin(std::future::pending()));
+        }
         let count = {
             let mut passed = lock(&self.passed);
             passed.order.push(label);
@@ -268,6 +277,7 @@ impl World {
         };
         self.tracer.record_many([injection.step, What::AgentKilled]);
         (reach.kill)();
+        self.killed.store(true, Ordering::Relaxed);
         self.ended.send_replace(injection.number);
         true
     }
