@@ -109,7 +109,7 @@ fn a_crash_at_any_write_loses_nothing_that_it_need_not() {
     for planned in files.into_iter().flat_map(of_file) {
         let part = Bound {
             crash: true,
-            shard: (3, 53),
+            shard: Shard::new(3, 53).unwrap(),
             ..bound(0)
         };
         let found = swept(&planned, &part);

@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The most steps that a scenario has which a person would have written.
@@ -80,4 +81,64 @@ fn the_same_seed_gives_the_same_runs() {
         traces.to_owned()
     };
     assert_eq!(told(), told());
+}
+
+/// The files of a directory with what they hold.
+fn held(found: &Path) -> BTreeMap<PathBuf, String> {
+    let entries = std::fs::read_dir(found).unwrap();
+    let file = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, text)
+    };
+    entries.map(file).collect()
+}
+
+#[test]
+fn what_somebody_has_made_of_a_failure_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = dir.path().join("found");
+    fuzz(&found, "60", "forget-output");
+    let before = held(&found);
+    let (file, failing) = before.iter().next().unwrap();
+    // Still failing, and so known: nothing new is stored, whatever else is written in it.
+    std::fs::write(file, format!("// mine\n{failing}")).unwrap();
+    fuzz(&found, "60", "forget-output");
+    let kept = held(&found);
+    assert_eq!(
+        kept.keys().collect::<Vec<_>>(),
+        before.keys().collect::<Vec<_>>()
+    );
+    assert!(kept[file].starts_with("// mine"));
+    // It holds now, and so the failure is found once more; what was written stays.
+    let holds = "scenario \"mine\" {\n    model { reply { text \"Hi\" } }\n    user \"hi\"\n    await turn-ended\n}\n";
+    std::fs::write(file, holds).unwrap();
+    let output = fuzz(&found, "60", "forget-output");
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("holds now"), "{told}");
+    let after = held(&found);
+    assert_eq!(after[file], holds);
+    assert!(after.len() > before.len(), "{told}");
+}
+
+#[test]
+fn a_broken_file_is_told_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = dir.path().join("found");
+    std::fs::create_dir(&found).unwrap();
+    let file = found.join("call-1-moved.kdl");
+    std::fs::write(&file, "scenario \"x\" {\n    usr \"hi\"\n}\n").unwrap();
+    let output = fuzz(&found, "60", "forget-output");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(
+        told.contains("call-1-moved.kdl") && told.contains("usr"),
+        "{told}"
+    );
+    assert_eq!(held(&found).len(), 1, "nothing was stored");
+    // Nor is a file taken for the directory.
+    let output = fuzz(&file, "60", "forget-output");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("is no directory"), "{told}");
 }

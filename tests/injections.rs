@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::{ClientOp, Decision, Stored, StreamEnd, What};
+use cutpoint_check::trace::{AgentEvent, ClientOp, Decision, Entry, Stored, StreamEnd, What};
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
@@ -188,4 +188,62 @@ fn an_end_that_comes_when_the_client_is_behind_it_does_not_come() {
     let killed = |what: &What| matches!(what, What::AgentKilled);
     let kills = case.trace.entries.iter().filter(|it| killed(&it.what));
     assert_eq!(kills.count(), 1);
+}
+
+/// What is done by itself reaches the agent by the methods of its JSON-RPC front as well.
+#[test]
+fn a_front_is_reached_by_its_own_methods() {
+    let through = |steps: &str| conforming(&format!("needs json-rpc\n{steps}"));
+    let interrupt = "user \"go\"\ninterrupt at=\"point stream.event 3\" yields=2\nawait turn-ended";
+    for case in through(interrupt) {
+        assert_eq!(case.agent.driver, "json-rpc");
+        let answered =
+            |what: &What| matches!(what, What::OpReply { id, error: None, .. } if id == "step-2");
+        assert!(
+            position(&case, answered).is_some(),
+            "the interrupt was not answered"
+        );
+    }
+    let steer = "user \"go\"\nsteer \"more\" at=\"point tool.spawn\" yields=0\nawait turn-ended";
+    for case in through(steer) {
+        let said = |what: &What| matches!(what, What::Event { event: AgentEvent::UserMessage { text, .. }, .. } if text == "more");
+        assert!(position(&case, said).is_some(), "nothing was steered");
+    }
+    for (word, decision) in [("approve", Decision::Approve), ("deny", Decision::Deny)] {
+        // The request has to come out of the pipe before it can be answered.
+        let steps =
+            format!("user \"go\"\n{word} at=\"point approval.asked\" yields=9\nawait turn-ended");
+        for case in through(&steps) {
+            assert!(decided(&case, decision), "{word}");
+        }
+    }
+}
+
+#[test]
+fn a_front_is_killed_and_shut_down_at_a_point() {
+    let again = "resume\nuser \"again\"\nawait turn-ended";
+    for end in ["kill", "shutdown"] {
+        for point in ["store.written 3", "stream.event 3", "tool.spawn 1"] {
+            let steps = format!(
+                "needs json-rpc\nuser \"go\"\nawait turn-ended\n\
+                 {end} at=\"point {point}\" yields=0\n{again}"
+            );
+            for case in conforming(&steps) {
+                let resumed =
+                    |what: &What| matches!(what, What::AgentStarted { resumed: true, .. });
+                assert!(position(&case, resumed).is_some(), "{end} at {point}");
+                let killed = position(&case, |what| matches!(what, What::AgentKilled));
+                assert_eq!(killed.is_some(), end == "kill", "{end} at {point}");
+                if let Some(killed) = killed {
+                    let mut behind = case.trace.entries[killed..].iter();
+                    let next = behind.position(|entry| resumed(&entry.what)).unwrap();
+                    let stored = |entry: &Entry| matches!(entry.what, What::Stored { .. });
+                    let late = case.trace.entries[killed..killed + next]
+                        .iter()
+                        .find(|it| stored(it));
+                    assert_eq!(late, None, "a killed agent writes no more");
+                }
+            }
+        }
+    }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
-use cutpoint_explore::{Broken, Budget, Executor, Finding, Fuzz, Fuzzed, Shard, fingerprint, fuzz};
+use cutpoint_explore::{
+    Broken, Budget, Executor, Finding, Fuzz, Fuzzed, Shard, class_of, fingerprint, fuzz,
+};
 use cutpoint_scenario::ast::Scenario;
 
 use super::run::read_scenarios;
@@ -83,9 +85,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         None => vec![None],
     };
     let stop = stop_on_signal()?;
-    let mut known = replay_found(arguments)?;
-    let broken_before = known.len();
     let mut all = Told::default();
+    let mut known = all.replay_found(arguments)?;
+    let broken_before = known.len();
     for base in &bases {
         if all.interrupted {
             break;
@@ -139,29 +141,6 @@ fn executor(arguments: &Arguments, file: &str) -> LabExecutor {
     }
 }
 
-/// Runs what was found before. Gives the rules that are still broken, by scenario.
-fn replay_found(arguments: &Arguments) -> Result<Vec<Vec<String>>, Failure> {
-    if !arguments.out.is_dir()
-        || files::scenario_files(std::slice::from_ref(&arguments.out)).is_err()
-    {
-        return Ok(Vec::new());
-    }
-    let mut known = Vec::new();
-    for planned in read_scenarios(std::slice::from_ref(&arguments.out))? {
-        let observed = executor(arguments, &planned.file).run(&planned.scenario);
-        let rules = rules(&observed.broken);
-        match (&observed.trouble, rules.is_empty()) {
-            (Some(why), _) => say!("{}: {why}", planned.file)?,
-            (None, true) => say!("{}: holds now", planned.file)?,
-            (None, false) => {
-                say!("{}: still breaks {}", planned.file, rules.join(" and "))?;
-                known.push(rules);
-            }
-        }
-    }
-    Ok(known)
-}
-
 fn rules(broken: &[Broken]) -> Vec<String> {
     let mut rules: Vec<String> = broken.iter().map(|broken| broken.rule.clone()).collect();
     rules.sort();
@@ -181,6 +160,47 @@ struct Told {
 }
 
 impl Told {
+    /// Runs what was found before. Gives what is still broken.
+    fn replay_found(&mut self, arguments: &Arguments) -> Result<Vec<Finding>, Failure> {
+        let kept = std::slice::from_ref(&arguments.out);
+        if arguments.out.exists() && !arguments.out.is_dir() {
+            let out = arguments.out.display();
+            return Err(Failure::usage(format!(
+                "{out} is no directory; name the one for failures with --out"
+            )));
+        }
+        // Without a scenario in it, the directory is where the first failure will go.
+        let is_scenario = |path: &Path| path.extension().is_some_and(|end| end == "kdl");
+        let mut held = walkdir::WalkDir::new(&arguments.out).into_iter();
+        if !held.any(|entry| entry.is_ok_and(|entry| is_scenario(entry.path()))) {
+            return Ok(Vec::new());
+        }
+        let mut known: Vec<Finding> = Vec::new();
+        for planned in read_scenarios(kept)? {
+            let observed = executor(arguments, &planned.file).run(&planned.scenario);
+            let rules = rules(&observed.broken);
+            match (&observed.trouble, rules.is_empty()) {
+                (Some(why), _) => {
+                    self.troubled += 1;
+                    say!("{}: {why}", planned.file)?;
+                }
+                (None, true) => say!("{}: holds now", planned.file)?,
+                (None, false) => {
+                    say!("{}: still breaks {}", planned.file, rules.join(" and "))?;
+                    let class = class_of(observed.broken.clone());
+                    if known.iter().all(|it| class_of(it.broken.clone()) != class) {
+                        known.push(Finding {
+                            broken: observed.broken,
+                            scenario: planned.scenario,
+                            runs: 0,
+                        });
+                    }
+                }
+            }
+        }
+        Ok(known)
+    }
+
     /// Fuzzes one scenario, or drawn ones, for its share of the time or the runs.
     fn fuzz(
         &mut self,
@@ -188,7 +208,7 @@ impl Told {
         base: Option<&Planned>,
         shares: u32,
         stop: &Arc<AtomicBool>,
-        known: &mut Vec<Vec<String>>,
+        known: &mut Vec<Finding>,
     ) -> Result<(), Failure> {
         let shares = shares.max(1);
         let limit = match (arguments.time, arguments.runs) {
@@ -203,6 +223,7 @@ impl Told {
             }),
             workers: threads(arguments),
             scenario: base.map(|planned| planned.scenario.clone()),
+            known: known.clone(),
         };
         let file = base.map_or("fuzz.kdl", |planned| &planned.file);
         let until = match asked.budget {
@@ -228,7 +249,7 @@ impl Told {
         &mut self,
         arguments: &Arguments,
         found: &Fuzzed,
-        known: &mut Vec<Vec<String>>,
+        known: &mut Vec<Finding>,
     ) -> Result<(), Failure> {
         self.runs += found.runs;
         self.traces += found.traces;
@@ -236,19 +257,17 @@ impl Told {
             self.troubled += count;
             say!("{count} runs say nothing of the agent: {why}")?;
         }
-        for finding in &found.findings {
-            let rules = rules(&finding.broken);
-            if known.contains(&rules) {
-                say!(
-                    "{} is broken as before, in {} runs",
-                    rules.join(" and "),
-                    finding.runs
-                )?;
-                continue;
-            }
+        let (before, new) = found
+            .findings
+            .split_at(known.len().min(found.findings.len()));
+        for finding in before.iter().filter(|finding| finding.runs > 0) {
+            let (rules, runs) = (rules(&finding.broken).join(" and "), finding.runs);
+            say!("{rules} broken as before, in {runs} runs")?;
+        }
+        for finding in new {
             self.findings += 1;
-            show(arguments, finding, &rules)?;
-            known.push(rules);
+            show(arguments, finding, &rules(&finding.broken))?;
+            known.push(finding.clone());
         }
         Ok(())
     }
@@ -262,8 +281,11 @@ fn show(arguments: &Arguments, finding: &Finding, rules: &[String]) -> Result<()
     for broken in &finding.broken {
         say!("    {:7} {}", broken.rule, broken.message)?;
     }
-    let file = arguments.out.join(file_name(&finding.scenario, rules));
-    store(&arguments.out, &file, &scenario)?;
+    let file = store(
+        &arguments.out,
+        &file_name(&finding.scenario, rules),
+        &scenario,
+    )?;
     let defects: String = arguments
         .defects
         .iter()
@@ -281,14 +303,26 @@ fn show(arguments: &Arguments, finding: &Finding, rules: &[String]) -> Result<()
     )
 }
 
-/// A name that is the same for the same finding, on any machine.
+/// A name that is the same for the same finding, on any machine; the ending is left out.
 fn file_name(scenario: &Scenario, rules: &[String]) -> String {
     let rules = rules.join("-").to_lowercase();
-    format!("{rules}-{:08x}.kdl", fingerprint(scenario) as u32)
+    format!("{rules}-{:08x}", fingerprint(scenario) as u32)
 }
 
-fn store(directory: &Path, file: &Path, scenario: &Scenario) -> Result<(), Failure> {
-    let written = std::fs::create_dir_all(directory)
-        .and_then(|()| files::write_atomic(file, format!("{scenario}\n").as_bytes()));
-    written.map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))
+/// Stores a scenario in the first file of that name, or of that name with a number, that is free or
+/// says the same already: what somebody has edited stays.
+fn store(directory: &Path, name: &str, scenario: &Scenario) -> Result<PathBuf, Failure> {
+    let text = format!("{scenario}\n");
+    let numbered = (2..).map(|number| format!("{name}-{number}.kdl"));
+    let names = std::iter::once(format!("{name}.kdl")).chain(numbered);
+    let free = |file: &PathBuf| match std::fs::read(file) {
+        Ok(held) => held == text.as_bytes(),
+        Err(_) => !file.exists(),
+    };
+    let file = names.map(|name| directory.join(name)).find(free);
+    let file = file.unwrap_or_else(|| directory.join(name));
+    std::fs::create_dir_all(directory)
+        .and_then(|()| files::write_atomic(&file, text.as_bytes()))
+        .map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))?;
+    Ok(file)
 }

@@ -51,7 +51,9 @@ pub use probe::{Hold, POINTS, Probe};
 pub use rollout::{FileStore, RolloutFile, RolloutStore};
 pub use session::{Closed, Killer, Session, StartError, Submitter};
 pub use stdio::{ServeError, serve_stdio, serve_with};
-pub use tools::{Abandon, ProcessTools, RunningTool, ToolCommand, ToolEvent, ToolRunner};
+pub use tools::{
+    Abandon, Disk, Files, ProcessTools, RunningTool, ToolCommand, ToolEvent, ToolRunner,
+};
 pub use transcript::{Transcript, TranscriptLine};
 
 /// Locks a mutex whatever happened to an earlier holder: the state behind it is changed in single

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::driver::points::Points;
 use crate::driver::{AgentError, CaseEnv, Driver, Session};
-use crate::lab::{self, Lab};
+use crate::lab::Lab;
 use crate::leftovers::{self, Leftovers, TOOL_LIMIT};
 use crate::process::{self, Belongs};
 use crate::rollout::{Files, RolloutReader, RolloutSource};
@@ -98,12 +98,7 @@ impl Runner {
         let start = Instant::now();
         let needs = needs::of(scenario);
         let info = self.driver.info(&needs);
-        let in_lab = self.config.dir.is_none();
-        let absent = lab::LACKS
-            .iter()
-            .copied()
-            .find(|it| in_lab && needs.contains(it));
-        let missing = absent.or_else(|| self.driver.lacks(&needs));
+        let missing = self.driver.lacks(&needs);
         let mut case = empty_case(scenario, file, &info, self.config.seed);
         if let Some(missing) = missing {
             case.status = Status::Skipped;

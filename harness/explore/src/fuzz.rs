@@ -8,10 +8,14 @@ use proptest::prelude::{RngExt as _, Strategy};
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use crate::class::class_of;
 use crate::executor::{Broken, Executor, Observed};
 use crate::schedule::Schedule;
 use crate::shrink::shrink;
 use crate::strategy;
+
+/// Whether a smaller scenario still breaks what is looked for.
+type Still<'a> = Box<dyn Fn(&[Broken]) -> bool + 'a>;
 
 /// How many runs a worker builds upon at most.
 const CORPUS: usize = 256;
@@ -19,6 +23,9 @@ const CORPUS: usize = 256;
 const FRESH: u32 = 4;
 /// How many acts a schedule has at most.
 const ACTS: usize = 3;
+/// In how many ways the same rules are broken before all further ones count as the last: each is made
+/// smaller, which takes hundreds of runs.
+const WAYS: usize = 8;
 
 /// How much is fuzzed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +47,14 @@ pub struct Fuzz {
     pub workers: usize,
     /// The scenario whose schedules are drawn; scenarios are drawn as well unless given.
     pub scenario: Option<Scenario>,
+    /// What is known to be broken: it is counted, and not made smaller again.
+    pub known: Vec<Finding>,
 }
 
-/// A rule that was broken.
+/// A way in which rules were broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What the smallest scenario breaks.
+    /// What the smallest scenario breaks. Two findings whose [`class_of`] this is the same are one.
     pub broken: Vec<Broken>,
     /// The smallest scenario that was found to.
     pub scenario: Scenario,
@@ -60,7 +69,7 @@ pub struct Fuzzed {
     pub runs: u64,
     /// How many different traces they gave.
     pub traces: usize,
-    /// What was broken.
+    /// What was broken. What had been known comes first, in its order, with the runs of this time.
     pub findings: Vec<Finding>,
     /// Runs that say nothing of the agent: how many, and why the first one does not.
     pub trouble: Option<(usize, String)>,
@@ -113,7 +122,7 @@ pub fn fuzz(
 
 fn together(workers: Vec<Worker<'_>>) -> Fuzzed {
     let mut all = Fuzzed::default();
-    let mut digests = BTreeSet::new();
+    let (mut digests, mut classes) = (BTreeSet::new(), BTreeMap::new());
     for worker in workers {
         let one = worker.fuzzed;
         all.runs += one.runs;
@@ -122,13 +131,16 @@ fn together(workers: Vec<Worker<'_>>) -> Fuzzed {
             all.trouble.get_or_insert((0, why)).0 += count;
         }
         for finding in one.findings {
-            let known = all
-                .findings
-                .iter_mut()
-                .find(|it| rules(&it.broken) == rules(&finding.broken));
-            match known {
-                Some(known) => known.runs += finding.runs,
-                None => all.findings.push(finding),
+            let class = class_of(finding.broken.clone());
+            match classes.get(&class) {
+                Some(at) => {
+                    let known: &mut Finding = &mut all.findings[*at];
+                    known.runs += finding.runs;
+                }
+                None => {
+                    classes.insert(class, all.findings.len());
+                    all.findings.push(finding);
+                }
             }
         }
     }
@@ -154,6 +166,8 @@ struct Worker<'a> {
     draws: TestRunner,
     corpus: Vec<Kept>,
     digests: BTreeSet<u64>,
+    /// Failures by what they broke before they were made smaller, and the findings that they are.
+    classes: BTreeMap<Vec<Broken>, usize>,
     fuzzed: Fuzzed,
 }
 
@@ -173,7 +187,13 @@ impl<'a> Worker<'a> {
             draws: TestRunner::new_with_rng(config, rng),
             corpus: Vec::new(),
             digests: BTreeSet::new(),
-            fuzzed: Fuzzed::default(),
+            classes: (fuzz.known.iter().enumerate())
+                .map(|(at, known)| (class_of(known.broken.clone()), at))
+                .collect(),
+            fuzzed: Fuzzed {
+                findings: fuzz.known.clone(),
+                ..Fuzzed::default()
+            },
         }
     }
 
@@ -255,29 +275,66 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// A run that breaks all that a known one does, and maybe more, is counted as the same: what
-    /// else it breaks shows elsewhere by itself.
+    /// A run that breaks what one has broken before is counted as that. Any other is made smaller:
+    /// what it breaks beyond all that is known must stay broken, and what is left at the end tells
+    /// whether it is known after all.
     fn failed(&mut self, applied: &Scenario, observed: &Observed) {
-        let broken = rules(&observed.broken);
-        let mut known = self.fuzzed.findings.iter_mut();
-        if let Some(known) = known.find(|known| rules(&known.broken).is_subset(&broken)) {
-            known.runs += 1;
+        let class = class_of(observed.broken.clone());
+        if let Some(at) = self.classes.get(&class) {
+            self.fuzzed.findings[*at].runs += 1;
             return;
         }
-        let Some(rule) = broken.first() else { return };
-        let smallest = shrink(self.executor, applied, rule);
-        let by_rule: BTreeMap<String, Broken> = self
+        let Some(at) = self.find(&class).or_else(|| self.shrunk(applied, &class)) else {
+            return;
+        };
+        self.fuzzed.findings[at].runs += 1;
+        self.classes.insert(class, at);
+    }
+
+    /// The finding that stands for all that break these rules in further ways, if there are too many.
+    fn find(&self, class: &[Broken]) -> Option<usize> {
+        let rules = rules(class);
+        let findings = self.fuzzed.findings.iter().enumerate();
+        let ways: Vec<usize> = findings
+            .filter(|(_, finding)| self::rules(&finding.broken) == rules)
+            .map(|(at, _)| at)
+            .collect();
+        ways.get(WAYS - 1).copied()
+    }
+
+    /// Makes a failure smaller. Gives the number of the finding that it is then.
+    fn shrunk(&mut self, applied: &Scenario, class: &[Broken]) -> Option<usize> {
+        let known: BTreeSet<Broken> = self.classes.keys().flatten().cloned().collect();
+        let known_rules: BTreeSet<&str> = known.iter().map(|it| it.rule.as_str()).collect();
+        let by_rule = |it: &&Broken| !known_rules.contains(it.rule.as_str());
+        // A rule that nothing has broken yet may be broken in whatever way makes the smallest scenario.
+        let still: Still<'_> = match class.iter().find(by_rule) {
+            Some(new) => Box::new(|broken| broken.iter().any(|it| it.rule == new.rule)),
+            None => {
+                let new = class.iter().find(|it| !known.contains(it));
+                let new = new.or_else(|| class.first())?.clone();
+                Box::new(move |broken| class_of(broken.to_vec()).contains(&new))
+            }
+        };
+        let scenario = shrink(self.executor, applied, still.as_ref());
+        let mut seen = BTreeSet::new();
+        let broken: Vec<Broken> = self
             .executor
-            .run(&smallest)
+            .run(&scenario)
             .broken
             .into_iter()
-            .rev()
-            .map(|broken| (broken.rule.clone(), broken))
+            .filter(|it| seen.insert(class_of(vec![it.clone()])))
             .collect();
-        self.fuzzed.findings.push(Finding {
-            broken: by_rule.into_values().collect(),
-            scenario: smallest,
-            runs: 1,
-        });
+        let class = class_of(broken.clone());
+        let next = self.fuzzed.findings.len();
+        let at = *self.classes.entry(class).or_insert(next);
+        if at == next {
+            self.fuzzed.findings.push(Finding {
+                broken,
+                scenario,
+                runs: 0,
+            });
+        }
+        Some(at)
     }
 }

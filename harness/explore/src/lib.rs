@@ -6,6 +6,7 @@
 //!
 //! The explorer sees agents through [`Executor`] alone; it starts nothing itself.
 
+mod class;
 mod crash;
 mod delay;
 mod digest;
@@ -20,6 +21,7 @@ pub mod stored;
 pub mod strategy;
 mod sweep;
 
+pub use class::class_of;
 pub use crash::{Level, Tally};
 pub use delay::WINDOW;
 pub use digest::{Digester, behaviour, digest, digest_of_text};

@@ -1,17 +1,22 @@
 //! Makes a scenario that fails as small as it can be while it still does.
 
-use cutpoint_scenario::ast::{CutPoint, End, Part, ReplyBody, Scenario};
+use cutpoint_scenario::ast::{Action, CutPoint, End, Part, Reply, ReplyBody, Scenario};
 
-use crate::executor::Executor;
+use crate::executor::{Broken, Executor};
 
 /// The most runs that one scenario is worth.
 const RUNS: usize = 800;
 /// The most steps that are taken out together: a crash with all that belongs to it.
 const GROUP: usize = 6;
 
-/// The smallest scenario that still breaks the rule, as far as taking away one thing after the other
-/// leads: steps, replies, their parts, chunks, and turns of other tasks.
-pub fn shrink(executor: &dyn Executor, scenario: &Scenario, rule: &str) -> Scenario {
+/// The smallest scenario that still fails, as far as taking away one thing after the other leads:
+/// steps, replies, their parts, chunks, and turns of other tasks. `still` is told what a smaller one
+/// breaks, and says whether that is the same failure.
+pub fn shrink(
+    executor: &dyn Executor,
+    scenario: &Scenario,
+    still: &dyn Fn(&[Broken]) -> bool,
+) -> Scenario {
     let mut best = scenario.clone();
     let (mut runs, mut at, mut since) = (0, 0, 0);
     let mut smaller = candidates(&best);
@@ -24,8 +29,7 @@ pub fn shrink(executor: &dyn Executor, scenario: &Scenario, rule: &str) -> Scena
         }
         runs += 1;
         let observed = executor.run(candidate);
-        let breaks = observed.broken.iter().any(|broken| broken.rule == rule);
-        if breaks && observed.trouble.is_none() {
+        if observed.trouble.is_none() && still(&observed.broken) {
             best = candidate.clone();
             smaller = candidates(&best);
             // What could not be taken away a moment ago can't be now, as a rule: go on from here.
@@ -54,51 +58,86 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
             found.push(changed(&|it| drop(it.steps.drain(from..from + size))));
         }
     }
-    for at in 0..scenario.model.replies.len() {
-        found.push(changed(&|it| drop(it.model.replies.remove(at))));
+    for at in 0..scenario.model.others.len() {
+        found.push(changed(&|it| drop(it.model.others.remove(at))));
+    }
+    for place in places(scenario) {
+        found.push(changed(&|it| drop(place.list(it).remove(place.reply))));
     }
     found.push(changed(&|it| it.needs.clear()));
-    for (at, reply) in scenario.model.replies.iter().enumerate() {
-        match &reply.body {
-            ReplyBody::Stream { parts, .. } => {
-                for part in 0..parts.len() {
-                    found.extend(smaller_parts(scenario, at, part));
-                }
-                let plain = |it: &mut Scenario| {
-                    if let ReplyBody::Stream { end, .. } = &mut it.model.replies[at].body {
-                        *end = End::Completed;
-                    }
-                };
-                found.push(changed(&plain));
-            }
-            ReplyBody::Status { .. } | ReplyBody::Recorded { .. } => {}
-        }
+    for at in 0..scenario.needs.len() {
+        found.push(changed(&|it| {
+            it.needs.remove(at);
+        }));
     }
-    for (at, step) in scenario.steps.iter().enumerate() {
-        let yields = step.yields.unwrap_or(0);
-        for fewer in 0..yields {
-            found.push(changed(&|it| it.steps[at].yields = Some(fewer)));
+    found.push(changed(&|it| it.limit = None));
+    for place in places(scenario) {
+        let Some(parts) = place.parts(scenario) else {
+            continue;
+        };
+        for part in 0..parts {
+            found.extend(smaller_parts(scenario, place, part));
         }
-        if let Some(CutPoint::Point { nth: last, .. }) = &step.at {
-            for earlier in 1..*last {
-                let sooner = |it: &mut Scenario| {
-                    if let Some(CutPoint::Point { nth, .. }) = &mut it.steps[at].at {
-                        *nth = earlier;
-                    }
-                };
-                found.push(changed(&sooner));
+        let plain = |it: &mut Scenario| {
+            if let ReplyBody::Stream { end, .. } = &mut place.list(it)[place.reply].body {
+                *end = End::Completed;
             }
-        }
+        };
+        found.push(changed(&plain));
+    }
+    for at in 0..scenario.steps.len() {
+        found.extend(smaller_steps(scenario, at));
     }
     found.retain(|smaller| smaller != scenario);
     found
 }
 
+/// Where a reply stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// In which conversation beside the main one.
+    other: Option<usize>,
+    reply: usize,
+}
+
+impl Place {
+    fn list(self, scenario: &mut Scenario) -> &mut Vec<Reply> {
+        match self.other {
+            Some(other) => &mut scenario.model.others[other].replies,
+            None => &mut scenario.model.replies,
+        }
+    }
+
+    /// How many parts the reply has, if it is a composed stream.
+    fn parts(self, scenario: &Scenario) -> Option<usize> {
+        let replies = match self.other {
+            Some(other) => &scenario.model.others[other].replies,
+            None => &scenario.model.replies,
+        };
+        match &replies[self.reply].body {
+            ReplyBody::Stream { parts, .. } => Some(parts.len()),
+            ReplyBody::Status { .. } | ReplyBody::Recorded { .. } => None,
+        }
+    }
+}
+
+fn places(scenario: &Scenario) -> Vec<Place> {
+    let of = |other: Option<usize>, replies: &[Reply]| {
+        let places = (0..replies.len()).map(move |reply| Place { other, reply });
+        places.collect::<Vec<_>>()
+    };
+    let mut all = of(None, &scenario.model.replies);
+    for (at, other) in scenario.model.others.iter().enumerate() {
+        all.extend(of(Some(at), &other.replies));
+    }
+    all
+}
+
 /// Without the part; with it in one piece; with a shorter text or command.
-fn smaller_parts(scenario: &Scenario, reply: usize, part: usize) -> Vec<Scenario> {
+fn smaller_parts(scenario: &Scenario, place: Place, part: usize) -> Vec<Scenario> {
     let changed = |change: &dyn Fn(&mut Vec<Part>)| {
         let mut smaller = scenario.clone();
-        if let ReplyBody::Stream { parts, .. } = &mut smaller.model.replies[reply].body {
+        if let ReplyBody::Stream { parts, .. } = &mut place.list(&mut smaller)[place.reply].body {
             change(parts);
         }
         smaller
@@ -106,17 +145,16 @@ fn smaller_parts(scenario: &Scenario, reply: usize, part: usize) -> Vec<Scenario
     let whole = |parts: &mut Vec<Part>| {
         if let Part::Text { chunks, .. }
         | Part::Reasoning { chunks, .. }
-        | Part::Shell { chunks, .. } = &mut parts[part]
+        | Part::Shell { chunks, .. }
+        | Part::Function { chunks, .. }
+        | Part::Custom { chunks, .. } = &mut parts[part]
         {
             *chunks = 1;
         }
     };
     let short = |parts: &mut Vec<Part>| match &mut parts[part] {
         Part::Text { text, chunks } if *chunks == 1 => "Hi".clone_into(text),
-        Part::Shell { command, .. } if command.contains("sleep 60") => {
-            "sleep 60".clone_into(command);
-        }
-        Part::Shell { command, .. } => "true".clone_into(command),
+        Part::Shell { command, .. } => simpler(command),
         _ => {}
     };
     vec![
@@ -124,4 +162,44 @@ fn smaller_parts(scenario: &Scenario, reply: usize, part: usize) -> Vec<Scenario
         changed(&whole),
         changed(&short),
     ]
+}
+
+/// A command that does less, and runs as long where it runs for long.
+fn simpler(command: &mut String) {
+    if command.contains("sleep 60") {
+        "sleep 60".clone_into(command);
+    } else {
+        "true".clone_into(command);
+    }
+}
+
+/// With fewer turns of other tasks, at an earlier passing, or with a simpler command.
+fn smaller_steps(scenario: &Scenario, at: usize) -> Vec<Scenario> {
+    let mut found = Vec::new();
+    let changed = |change: &dyn Fn(&mut Scenario)| {
+        let mut smaller = scenario.clone();
+        change(&mut smaller);
+        smaller
+    };
+    let step = &scenario.steps[at];
+    for fewer in 0..step.yields.unwrap_or(0) {
+        found.push(changed(&|it| it.steps[at].yields = Some(fewer)));
+    }
+    if let Some(CutPoint::Point { nth: last, .. }) = &step.at {
+        for earlier in 1..*last {
+            let sooner = |it: &mut Scenario| {
+                if let Some(CutPoint::Point { nth, .. }) = &mut it.steps[at].at {
+                    *nth = earlier;
+                }
+            };
+            found.push(changed(&sooner));
+        }
+    }
+    let short = |it: &mut Scenario| {
+        if let Action::UserShell { command } = &mut it.steps[at].action {
+            simpler(command);
+        }
+    };
+    found.push(changed(&short));
+    found
 }

@@ -2,12 +2,16 @@
 //!
 //! These are proptest strategies, and so of use in any test of an agent. What they give is valid:
 //! every scenario prints as a file that can be read, and nothing in it waits for what may not come.
+//! Most of what is drawn is short and usual; each kind of trouble comes now and then.
+
+mod model;
+mod user;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cutpoint_scenario::ast::{
-    Action, Await, Capability, CutPoint, Drop as DropKind, End, Model, Part, Reply, ReplyBody,
+    Action, Capability, Conversation, CutPoint, Drop as DropKind, Model, Part, Reply, ReplyBody,
     Scenario, Span, Step,
 };
 use proptest::collection::vec;
@@ -17,164 +21,221 @@ use proptest::sample::{Index, select};
 
 use crate::schedule::{Act, Injection};
 
+pub use model::{call, command, delegation, end, part, patch, question, reply};
+pub use user::{between, turn};
+
 /// Most injections yield no more often: an agent's step from one point to the next takes fewer.
 const YIELDS: usize = 6;
+/// As long as any wait may take: longer than a stream may be silent, and than any command.
+const LIMIT: Duration = Duration::from_secs(1000);
 
-/// Command lines that the lab understands: what is printed, for how long it runs, how it exits, and
-/// what it leaves behind.
-pub fn command() -> impl Strategy<Value = String> {
-    let commands = [
-        "echo first light",
-        "printf 'no line break'",
-        "true",
-        "false",
-        "exit 3",
-        "sleep 0.2; echo late",
-        "echo one; sleep 0.05; echo two",
-        "sleep 60",
-        "echo early; sleep 60",
-        "sleep 61 & echo left behind",
-        "trap '' TERM; sleep 60",
-    ];
-    select(commands.to_vec()).prop_map(str::to_owned)
-}
+/// How the connection of the first reply breaks: how, behind which event, inside it or behind it.
+type Cut = (DropKind, usize, Option<usize>);
 
-/// One part of a stream. Calls get their ids when the whole model is put together.
-pub fn part() -> impl Strategy<Value = Part> {
-    let texts = select(vec!["Let me see.", "Done, all of it.", "Grüße, 世界 😀!"]);
-    prop_oneof![
-        4 => (texts.clone(), 1_usize..6).prop_map(|(text, chunks)| Part::Text {
-            text: text.to_owned(),
-            chunks,
-        }),
-        1 => (texts, 1_usize..4).prop_map(|(text, chunks)| Part::Reasoning {
-            text: text.to_owned(),
-            chunks,
-        }),
-        4 => (command(), 1_usize..5).prop_map(|(command, chunks)| Part::Shell {
-            call: String::new(),
-            command,
-            chunks,
-        }),
-        1 => select(vec![1_u64, 40, 300]).prop_map(|ms| Part::Pause {
-            duration: Duration::from_millis(ms),
-        }),
-    ]
-}
-
-/// How a stream ends: mostly well.
-pub fn end() -> impl Strategy<Value = End> {
-    prop_oneof![
-        12 => Just(End::Completed),
-        2 => select(DropKind::ALL.to_vec()).prop_map(End::Drop),
-        1 => Just(End::Incomplete { reason: "max_output_tokens".to_owned() }),
-        1 => Just(End::Failed { code: "server_error".to_owned(), message: None }),
-    ]
-}
-
-/// One reply: mostly a stream, now and then a refusal that is to be tried again.
-pub fn reply() -> impl Strategy<Value = Reply> {
-    let stream =
-        (vec(part(), 1..4), end()).prop_map(|(parts, end)| ReplyBody::Stream { parts, end });
-    let status = (select(vec![429, 500, 503]), option::of(Just(1_u64))).prop_map(
-        |(status, retry_after_s)| ReplyBody::Status {
-            status,
-            retry_after_s,
-            headers: Vec::new(),
-            body: None,
-        },
-    );
-    prop_oneof![12 => stream, 1 => status].prop_map(|body| Reply {
-        body,
-        lenient: false,
-        span: Span::default(),
-    })
-}
-
-/// What a user does between two turns.
-fn between() -> impl Strategy<Value = Vec<Action>> {
-    let ended = || Action::Await(Await::TurnEnded);
-    prop_oneof![
-        8 => Just(Vec::new()),
-        1 => Just(vec![Action::Kill, Action::Resume]),
-        1 => command().prop_map(move |command| vec![Action::UserShell { command }, ended()]),
-        1 => Just(vec![Action::Compact, ended()]),
-    ]
-}
-
-/// A scenario: a model, a user who speaks up to three times, and, if commands need the user's
-/// approval, a decision on each.
+/// A scenario: a model, a user who speaks up to three times, sub-agents if the model starts any,
+/// and, if something waits for the user, what the user says to that.
 pub fn scenario() -> impl Strategy<Value = Scenario> {
-    let decisions = prop_oneof![
-        2 => Just(Vec::new()),
-        1 => vec(select(vec![Act::Approve, Act::Approve, Act::Deny, Act::Abort]), 12),
-    ];
-    (vec(reply(), 1..5), vec(between(), 1..4), decisions)
-        .prop_map(|(replies, turns, decisions)| put_together(replies, turns, &decisions))
+    let decision = select(vec![Act::Approve, Act::Approve, Act::Deny, Act::Abort]);
+    let drops = select(DropKind::ALL.to_vec());
+    let cut = (drops, 1_usize..4, option::of(1_usize..20));
+    (
+        vec(reply(), 1..5),
+        vec(vec(reply(), 1..3), 3),
+        vec((between(), turn()), 1..4),
+        (any::<bool>(), any::<bool>()).prop_map(|(one, two)| one && two),
+        vec(decision, 12),
+        vec(prop_oneof![5 => Just(true), 1 => Just(false)], 4),
+        prop_oneof![15 => Just(None), 1 => cut.prop_map(Some)],
+    )
+        .prop_map(|(replies, others, turns, asks, decisions, answers, cut)| {
+            let drawn = Drawn {
+                asks,
+                decisions,
+                answers,
+                cut,
+            };
+            drawn.put_together(replies, others, turns)
+        })
 }
 
-fn put_together(mut replies: Vec<Reply>, turns: Vec<Vec<Action>>, decisions: &[Act]) -> Scenario {
-    let calls = name_calls(&mut replies);
-    let step = |action| Step {
-        at: None,
-        yields: None,
-        action,
-        span: Span::default(),
-    };
-    let mut steps = Vec::new();
-    for (at, between) in turns.into_iter().enumerate() {
-        if at > 0 {
-            steps.extend(between.into_iter().map(step));
-        }
-        steps.push(step(Action::User {
-            text: format!("question {}", at + 1),
-            id: None,
-            refused: false,
-        }));
-        if at == 0 {
-            let asked = decisions.iter().take(calls).enumerate();
-            steps.extend(asked.map(|(at, act)| Step {
-                at: Some(CutPoint::Point {
-                    label: "approval.asked".to_owned(),
-                    nth: at + 1,
-                }),
-                yields: Some(1),
-                ..step(act.action(at + 1))
-            }));
-        }
-        steps.push(step(Action::Await(Await::TurnEnded)));
-    }
-    let needs = (calls > 0 && !decisions.is_empty()).then_some(Capability::Approvals);
-    Scenario {
-        name: "generated".to_owned(),
-        needs: needs.into_iter().collect(),
-        // Whatever a command of these takes ends within it.
-        limit: Some(Duration::from_secs(120)),
-        model: Model {
-            recording: None,
-            replies,
-            others: Vec::new(),
-        },
-        steps,
-        ..Scenario::default()
-    }
+/// What the user has to say to what the model asks, and how the first stream breaks.
+struct Drawn {
+    /// Whether commands wait for the user's approval.
+    asks: bool,
+    decisions: Vec<Act>,
+    /// Whether the user answers each question.
+    answers: Vec<bool>,
+    cut: Option<Cut>,
 }
 
-/// Numbers the calls through; gives how many there are.
-fn name_calls(replies: &mut [Reply]) -> usize {
-    let mut calls = 0;
-    for reply in replies {
-        let ReplyBody::Stream { parts, .. } = &mut reply.body else {
-            continue;
+impl Drawn {
+    fn put_together(
+        self,
+        mut replies: Vec<Reply>,
+        others: Vec<Vec<Reply>>,
+        turns: Vec<(Vec<Step>, Vec<Step>)>,
+    ) -> Scenario {
+        let mut calls = Calls::default();
+        calls.name(&mut replies);
+        let mut steps = user::numbered(turns);
+        let reviews = |step: &Step| matches!(step.action, Action::Review { .. });
+        let openings = [
+            (model::TASKS[0], calls.delegates),
+            (model::TASKS[1], calls.delegates),
+            (user::REVIEWED, steps.iter().any(reviews)),
+        ];
+        let mut conversations = Vec::new();
+        for ((opening, used), mut replies) in openings.into_iter().zip(others) {
+            if used {
+                calls.name_without_agents(&mut replies);
+                conversations.push(Conversation {
+                    opening: opening.to_owned(),
+                    replies,
+                    span: Span::default(),
+                });
+            }
+        }
+        // What is done while the first turn runs stands behind what starts it.
+        let said = |step: &Step| matches!(step.action, Action::User { .. });
+        let behind = steps.iter().position(said).map_or(0, |at| at + 1);
+        let during = self.during(&calls, &replies);
+        steps.splice(behind..behind, during);
+        let needs = [
+            (calls.asks(self.asks) > 0, Capability::Approvals),
+            (calls.questions > 0, Capability::Questions),
+            (calls.delegates, Capability::SubAgents),
+        ];
+        let needed = |(needed, what): (bool, Capability)| needed.then_some(what);
+        Scenario {
+            name: "generated".to_owned(),
+            needs: needs.into_iter().filter_map(needed).collect(),
+            limit: Some(LIMIT),
+            model: Model {
+                recording: None,
+                replies,
+                others: conversations,
+            },
+            steps,
+            ..Scenario::default()
+        }
+    }
+
+    fn during(&self, calls: &Calls, replies: &[Reply]) -> Vec<Step> {
+        let at = |label: &str, nth: usize, action: Action| Step {
+            at: Some(CutPoint::Point {
+                label: label.to_owned(),
+                nth,
+            }),
+            yields: Some(1),
+            ..user::step(action)
         };
-        for part in parts {
-            if let Part::Shell { call, .. } = part {
-                calls += 1;
-                *call = format!("call_{calls}");
+        let mut steps = Vec::new();
+        let decisions = self.decisions.iter().take(calls.asks(self.asks));
+        for (number, act) in decisions.enumerate() {
+            steps.push(at("approval.asked", number + 1, act.action(number + 1)));
+        }
+        let answers = self.answers.iter().take(calls.questions).enumerate();
+        for (number, _) in answers.filter(|(_, answered)| **answered) {
+            let answer = Act::Answer.action(number + 1);
+            steps.push(at("question.asked", number + 1, answer));
+        }
+        let sends = |part: &Part| !matches!(part, Part::Pause { .. } | Part::Malformed { .. });
+        let streams = match &replies[0].body {
+            ReplyBody::Stream { parts, .. } => parts.iter().any(sends),
+            ReplyBody::Status { .. } | ReplyBody::Recorded { .. } => false,
+        };
+        if let Some((kind, event, byte)) = self.cut.filter(|_| streams) {
+            let point = match byte {
+                Some(byte) => CutPoint::Byte {
+                    reply: 1,
+                    event,
+                    byte,
+                },
+                None => CutPoint::Event { reply: 1, event },
+            };
+            steps.push(Step {
+                at: Some(point),
+                ..user::step(Action::Drop(kind))
+            });
+        }
+        steps
+    }
+}
+
+/// The calls of a scenario, as they get their ids.
+#[derive(Default)]
+struct Calls {
+    count: usize,
+    /// Commands that wait for approval if any does.
+    commands: usize,
+    patches: usize,
+    questions: usize,
+    delegates: bool,
+    /// The call that has started a sub-agent last.
+    agent: Option<String>,
+}
+
+impl Calls {
+    /// How many calls wait for approval. Where a patch does, commands do as well.
+    fn asks(&self, commands_ask: bool) -> usize {
+        if commands_ask || self.patches > 0 {
+            self.commands + self.patches
+        } else {
+            0
+        }
+    }
+
+    fn name(&mut self, replies: &mut [Reply]) {
+        for reply in replies {
+            if let ReplyBody::Stream { parts, .. } = &mut reply.body {
+                parts.iter_mut().for_each(|part| self.name_part(part));
             }
         }
     }
-    calls
+
+    /// The same for the model of a sub-agent: it can't start any itself.
+    fn name_without_agents(&mut self, replies: &mut [Reply]) {
+        for reply in replies.iter_mut() {
+            if let ReplyBody::Stream { parts, .. } = &mut reply.body {
+                parts.retain(|part| !model::is_delegation(part));
+            }
+        }
+        self.name(replies);
+    }
+
+    fn name_part(&mut self, part: &mut Part) {
+        let delegates = model::is_delegation(part);
+        match part {
+            Part::Shell { call, .. }
+            | Part::Function { call, .. }
+            | Part::Custom { call, .. }
+            | Part::LocalShell { call, .. } => {
+                self.count += 1;
+                *call = format!("call_{}", self.count);
+            }
+            _ => return,
+        }
+        match part {
+            Part::Custom { name, .. } if name == "apply_patch" => self.patches += 1,
+            Part::Function {
+                call,
+                name,
+                arguments,
+                ..
+            } => {
+                self.questions += usize::from(name == model::QUESTION);
+                self.delegates |= delegates;
+                if name == "spawn_agent" {
+                    self.agent = Some(call.clone());
+                }
+                let agent = self.agent.as_deref().unwrap_or("call_1");
+                *arguments = arguments
+                    .replace(model::AGENT, agent)
+                    .replace(model::CALL, call);
+            }
+            _ => self.commands += 1,
+        }
+    }
 }
 
 /// An act at one of these points of an agent, each with the time that it is passed. There must be

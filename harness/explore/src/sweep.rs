@@ -1,12 +1,13 @@
 //! The sweep: every schedule within a bound, the smallest first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutpoint_scenario::ast::Scenario;
 use serde::{Deserialize, Serialize};
 
+use crate::class::class_of;
 use crate::crash::{self, Level, Levels, Tally};
 use crate::delay;
 use crate::executor::{Broken, Executor, Observed};
@@ -357,31 +358,6 @@ fn sorted(digests: HashSet<u64>) -> Vec<u64> {
     let mut digests: Vec<u64> = digests.into_iter().collect();
     digests.sort_unstable();
     digests
-}
-
-/// The same rules broken in the same way, whatever ids and numbers the messages name.
-fn class_of(broken: Vec<Broken>) -> Vec<Broken> {
-    let general = |broken: Broken| Broken {
-        rule: broken.rule,
-        message: broken
-            .message
-            .split(' ')
-            .map(without_numbers)
-            .collect::<Vec<_>>()
-            .join(" "),
-    };
-    let class: BTreeSet<Broken> = broken.into_iter().map(general).collect();
-    class.into_iter().collect()
-}
-
-fn without_numbers(word: &str) -> String {
-    let is_id = word.len() > 20 && word.contains('-');
-    let number = word.trim_matches(|c: char| !c.is_ascii_digit());
-    if is_id || (!number.is_empty() && number.chars().all(|c| c.is_ascii_digit())) {
-        "N".to_owned()
-    } else {
-        word.to_owned()
-    }
 }
 
 #[cfg(test)]

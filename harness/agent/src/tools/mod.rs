@@ -1,6 +1,7 @@
 //! Tools: what runs them, what the model asks for, what it is told.
 
 pub(crate) mod capture;
+pub(crate) mod files;
 pub(crate) mod parse;
 pub(crate) mod patch;
 mod process;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use files::{Disk, Files};
 pub use process::ProcessTools;
 
 /// A command to be run.
@@ -40,6 +42,9 @@ pub enum ToolEvent {
 /// Runs tools.
 #[async_trait]
 pub trait ToolRunner: Send + Sync {
+    /// The files that its tools work on.
+    fn files(&self) -> &dyn Files;
+
     /// Starts a command in a process group of its own.
     async fn spawn(&self, command: ToolCommand) -> io::Result<Box<dyn RunningTool>>;
 }

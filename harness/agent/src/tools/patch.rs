@@ -4,11 +4,10 @@
 //! step, so that a patch that does not fit changes nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::ToolCommand;
+use super::files::Files;
 
 /// Changes to files below one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,20 +87,22 @@ impl Patch {
     ///
     /// # Errors
     /// Why it can't be applied, for the model to read. Unless the disk failed, nothing is changed.
-    pub(crate) fn apply(&self, cwd: &Path) -> Result<Vec<String>, String> {
+    pub(crate) fn apply(&self, cwd: &Path, files: &dyn Files) -> Result<Vec<String>, String> {
         let mut planned: BTreeMap<PathBuf, Option<String>> = BTreeMap::new();
         for change in &self.changes {
-            let path = below(cwd, &change.path)?;
+            let path = below(cwd, &change.path, files)?;
             let before = match planned.get(&path) {
                 Some(known) => known.clone(),
-                None => read(&path).map_err(|error| format!("{}: {error}", change.path))?,
+                None => files
+                    .read(&path)
+                    .map_err(|error| format!("{}: {error}", change.path))?,
             };
             planned.insert(path, change.outcome(before)?);
         }
         for (path, content) in &planned {
             let done = match content {
-                Some(content) => write(path, content),
-                None => fs::remove_file(path),
+                Some(content) => files.write(path, content),
+                None => files.remove(path),
             };
             done.map_err(|error| format!("{}: {error}", path.display()))?;
         }
@@ -216,7 +217,7 @@ impl Hunk {
 }
 
 /// The path of a file below a directory. A link on the way that leads out is followed by nobody.
-fn below(cwd: &Path, path: &str) -> Result<PathBuf, String> {
+fn below(cwd: &Path, path: &str, files: &dyn Files) -> Result<PathBuf, String> {
     let relative = Path::new(path);
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     let outside = || format!("{path}: it is not below the working directory");
@@ -224,42 +225,20 @@ fn below(cwd: &Path, path: &str) -> Result<PathBuf, String> {
         return Err(outside());
     }
     let whole = cwd.join(relative);
-    let real = |path: &Path| path.canonicalize().ok();
-    let home = real(cwd).ok_or_else(outside)?;
-    let nearest = whole.ancestors().find_map(real);
+    let home = files.real(cwd).ok_or_else(outside)?;
+    let nearest = whole.ancestors().find_map(|path| files.real(path));
     match nearest {
         Some(nearest) if nearest.starts_with(&home) => Ok(whole),
         _ => Err(outside()),
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Replaces a file in one step: whoever reads it sees the old content or the new one.
-fn write(path: &Path, content: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.{:08x}", fastrand::u32(..)));
-    fs::write(&beside, content)?;
-    if let Ok(known) = fs::metadata(path) {
-        fs::set_permissions(&beside, known.permissions())?;
-    }
-    fs::rename(&beside, path).inspect_err(|_| {
-        // What can't take its place must not be left beside it.
-        let _ = fs::remove_file(&beside);
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::tools::files::Disk;
 
     fn patch(body: &str) -> Result<Patch, String> {
         Patch::parse(&format!("*** Begin Patch\n{body}\n*** End Patch\n"))
@@ -274,7 +253,7 @@ mod tests {
             "*** Update File: a\n@@\n one\n-two\n+zwei\n@@\n three\n+four\n*** Delete File: b\n\
              *** Add File: c/d\n+new\n+",
         );
-        let changed = patch.unwrap().apply(dir.path()).unwrap();
+        let changed = patch.unwrap().apply(dir.path(), &Disk).unwrap();
         assert_eq!(changed, ["a", "b", "c/d"]);
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("a"), "one\nzwei\nthree\nfour\n");
@@ -298,7 +277,7 @@ mod tests {
             ("*** Add File: ../x\n+1", "not below"),
             ("*** Add File: /x\n+1", "not below"),
         ] {
-            let error = patch(body).unwrap().apply(dir.path()).unwrap_err();
+            let error = patch(body).unwrap().apply(dir.path(), &Disk).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "one\n");
@@ -309,7 +288,9 @@ mod tests {
     fn a_link_does_not_lead_out() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::os::unix::fs::symlink(other.path(), dir.path().join("out")).unwrap();
-        let error = patch("*** Add File: out/x\n+1").unwrap().apply(dir.path());
+        let error = patch("*** Add File: out/x\n+1")
+            .unwrap()
+            .apply(dir.path(), &Disk);
         assert!(error.unwrap_err().contains("not below"));
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
     }

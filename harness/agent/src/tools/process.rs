@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
-use super::{Abandon, RunningTool, ToolCommand, ToolEvent, ToolRunner, stray};
+use super::{Abandon, Disk, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner, stray};
 
 /// How much is read at once.
 const PIECE_BYTES: usize = 8 << 10;
@@ -28,6 +28,10 @@ pub struct ProcessTools;
 
 #[async_trait]
 impl ToolRunner for ProcessTools {
+    fn files(&self) -> &dyn Files {
+        &Disk
+    }
+
     async fn spawn(&self, command: ToolCommand) -> io::Result<Box<dyn RunningTool>> {
         let [program, arguments @ ..] = command.argv.as_slice() else {
             return Err(io::Error::new(

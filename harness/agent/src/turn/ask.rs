@@ -59,7 +59,8 @@ impl Call {
             pid: None,
         };
         self.core.events.emit_now(&self.turn.submission, begin);
-        let (exit_code, output) = match patch.apply(&self.core.config.cwd) {
+        let (exit_code, output) = match patch.apply(&self.core.config.cwd, self.core.tools.files())
+        {
             Ok(changed) => (0, format!("changed: {}", changed.join(", "))),
             Err(why) => (1, why),
         };

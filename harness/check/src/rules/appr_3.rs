@@ -146,6 +146,7 @@ fn squeeze(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
+    use crate::trace::ReadTrigger;
 
     fn asked() -> Tracer {
         let mut t = Tracer::new();

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -105,6 +106,9 @@ struct World {
     tracer: Arc<Tracer>,
     streams: Arc<Streams>,
     reach: Mutex<Option<Arc<Reach>>>,
+    /// The agent was killed, and no other one was started since: whatever of it still runs comes
+    /// beyond no point.
+    killed: AtomicBool,
     /// The number of the step that has ended the agent by itself last; 0 if none has.
     ended: watch::Sender<usize>,
 }
@@ -130,6 +134,7 @@ impl Points {
             tracer: tracer.clone(),
             streams: streams.clone(),
             reach: Mutex::default(),
+            killed: AtomicBool::new(false),
             ended: watch::Sender::new(0),
         };
         Self {
@@ -145,8 +150,9 @@ impl Points {
         *lock(&self.world.reach) = Some(Arc::new(reach));
     }
 
-    /// From here on injections reach nobody.
+    /// From here on injections reach nobody; what passes points is no agent that was killed.
     pub fn forget_reach(&self) {
+        self.world.killed.store(false, Ordering::Relaxed);
         *lock(&self.world.reach) = None;
     }
 
@@ -184,6 +190,9 @@ impl Points {
 
     /// Called when the agent passes a point; gives what it has to wait for there.
     pub fn pass(&self, label: &'static str) -> Option<Hold> {
+        if self.world.killed.load(Ordering::Relaxed) {
+            return Some(Box::pin(std::future::pending()));
+        }
         let watched = self.injections.iter().any(|it| it.label == label)
             || self.gates.iter().any(|(of, ..)| of == label);
         let count = {
@@ -315,6 +324,7 @@ impl World {
         };
         self.tracer.record_many([injection.step, What::AgentKilled]);
         (reach.kill)();
+        self.killed.store(true, Ordering::Relaxed);
         self.ended.send_replace(injection.number);
         true
     }

@@ -4,6 +4,7 @@
 //! this process's memory, byte for byte as over TCP; rollouts are kept in memory; commands are
 //! interpreted. So the same scenario gives the same trace, and thousands run in a second.
 
+mod files;
 pub mod quiet;
 mod store;
 mod tools;
@@ -16,15 +17,11 @@ use async_trait::async_trait;
 use cutpoint_agent::Endpoint;
 use cutpoint_agent::{Connector, HttpModel, Parts, Wire};
 
-use cutpoint_scenario::ast::Capability;
-
 use crate::server::ReplayServer;
 
+pub use files::MemoryFiles;
 pub use store::MemoryStore;
 pub use tools::ScriptedTools;
-
-/// What an agent cannot do in the lab: there are no files that a patch could change.
-pub const LACKS: &[Capability] = &[Capability::Patches];
 
 /// What every run of the lab takes for the time of its start: 2025-01-01, 00:00 UTC.
 pub fn epoch() -> SystemTime {

@@ -1,8 +1,9 @@
 //! Commands that are interpreted instead of run.
 //!
-//! The interpreter knows the few words that scenarios use: `sleep`, `echo`, `printf`, `true`,
-//! `false`, `exit`, `trap '' TERM`, statements joined by `;` and `&&`, and `&`, which leaves one
-//! running beside the shell. Any other command prints nothing and succeeds: what a scenario tests is the agent.
+//! The interpreter knows the few words that scenarios use: `sleep`, `echo`, `printf`, `seq`, `cat`,
+//! `test -e`, `true`, `false`, `exit`, `trap '' TERM`, statements joined by `;`, `&&` and `||`, and
+//! `&`, which leaves one running beside the shell. Any other command prints nothing and succeeds: what
+//! a scenario tests is the agent.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cutpoint_agent::{Abandon, RunningTool, ToolCommand, ToolEvent, ToolRunner};
+use cutpoint_agent::{Abandon, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner};
 use cutpoint_check::trace::Process;
 use tokio::time::Instant;
+
+use super::files::MemoryFiles;
 
 /// The first process id that is given out.
 const FIRST_PID: u32 = 1000;
@@ -39,6 +42,7 @@ fn lock(table: &Table) -> MutexGuard<'_, BTreeMap<u32, Pretended>> {
 #[derive(Debug, Default)]
 pub struct ScriptedTools {
     table: Table,
+    files: MemoryFiles,
 }
 
 impl ScriptedTools {
@@ -76,7 +80,7 @@ impl ScriptedTools {
 /// What a command does next.
 #[derive(Debug, Clone, PartialEq)]
 enum Act {
-    Print(String),
+    Print(Vec<u8>),
     Sleep(Duration),
     Exit(i32),
 }
@@ -101,16 +105,36 @@ fn statements(script: &str) -> Vec<Statement> {
     found
 }
 
-fn act(words: &str) -> Option<Act> {
+fn act(words: &str, file: &dyn Fn(&str) -> Option<String>) -> Option<Act> {
+    if let Some((first, otherwise)) = words.split_once("||") {
+        let first = act(first.trim(), file);
+        return match first {
+            Some(Act::Exit(code)) if code != 0 => act(otherwise.trim(), file),
+            first => first,
+        };
+    }
     let (name, rest) = words.split_once(' ').unwrap_or((words, ""));
     let plain = || rest.trim().trim_matches(['"', '\'']).to_owned();
     match name {
-        "echo" => Some(Act::Print(plain() + "\n")),
+        "echo" => Some(Act::Print((plain() + "\n").into_bytes())),
         "printf" => Some(Act::Print(formatted(rest.trim()))),
         "sleep" => {
             let seconds: f64 = rest.trim().parse().ok()?;
             Duration::try_from_secs_f64(seconds).ok().map(Act::Sleep)
         }
+        "seq" => {
+            let last: usize = rest.trim().parse().ok()?;
+            let lines = (1..=last).map(|number| format!("{number}\n"));
+            Some(Act::Print(lines.collect::<String>().into_bytes()))
+        }
+        "cat" => Some(match file(rest.trim()) {
+            Some(content) => Act::Print(content.into_bytes()),
+            None => Act::Exit(1),
+        }),
+        "test" => match rest.trim().strip_prefix("-e ") {
+            Some(path) if file(path.trim()).is_none() => Some(Act::Exit(1)),
+            _ => None,
+        },
         "false" => Some(Act::Exit(1)),
         "exit" => Some(Act::Exit(rest.trim().parse().unwrap_or(0))),
         _ => None,
@@ -118,7 +142,7 @@ fn act(words: &str) -> Option<Act> {
 }
 
 /// What `printf 'format' words…` prints; each `%s` and `%d` takes a word.
-fn formatted(rest: &str) -> String {
+fn formatted(rest: &str) -> Vec<u8> {
     let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
     let (format, words) = match quote {
         Some(quote) => rest[1..].split_once(quote).unwrap_or((&rest[1..], "")),
@@ -132,7 +156,26 @@ fn formatted(rest: &str) -> String {
         text.push_str(words.next().unwrap_or_default());
         text.push_str(piece.get(1..).unwrap_or_default());
     }
-    text.replace("\\n", "\n")
+    unescaped(&text)
+}
+
+/// `\n` and bytes in octal, such as `\342`.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut pieces = text.split('\\');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let octal = piece
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let (byte, rest) = match (octal, piece.strip_prefix('n')) {
+            (Some(byte), _) => (byte, &piece[3..]),
+            (None, Some(rest)) => (b'\n', rest),
+            (None, None) => (b'\\', piece),
+        };
+        bytes.push(byte);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    bytes
 }
 
 /// The script of a command line: what a shell was given, or the words themselves.
@@ -145,12 +188,17 @@ fn script(argv: &[String]) -> String {
 
 #[async_trait]
 impl ToolRunner for ScriptedTools {
+    fn files(&self) -> &dyn Files {
+        &self.files
+    }
+
     async fn spawn(&self, command: ToolCommand) -> io::Result<Box<dyn RunningTool>> {
         let script = script(&command.argv);
         let pid = self.start(1, None, &command.argv.join(" "), None);
         let mut acts = VecDeque::new();
         for statement in statements(&script) {
-            let act = act(&statement.words);
+            let file = |path: &str| self.files.content(&command.cwd.join(path));
+            let act = act(&statement.words, &file);
             if statement.background {
                 let until = match act {
                     Some(Act::Sleep(duration)) => Instant::now() + duration,
@@ -253,8 +301,9 @@ mod tests {
 
     #[test]
     fn words_go_into_the_format() {
-        assert_eq!(formatted("'file %s of %d\\n' 42 7"), "file 42 of 7\n");
-        assert_eq!(formatted("plain"), "plain");
+        assert_eq!(formatted("'file %s of %d\\n' 42 7"), b"file 42 of 7\n");
+        assert_eq!(formatted("plain"), b"plain");
+        assert_eq!(formatted("'\\342\\202\\254 a\\n'"), "€ a\n".as_bytes());
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{Abandon, RunningTool, ToolCommand, ToolEvent, ToolRunner, lock};
+use crate::{Abandon, Disk, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner, lock};
 
 #[derive(Clone)]
 pub(crate) enum ToolStep {
@@ -44,6 +44,10 @@ impl ScriptTools {
 
 #[async_trait]
 impl ToolRunner for ScriptTools {
+    fn files(&self) -> &dyn Files {
+        &Disk
+    }
+
     async fn spawn(&self, command: ToolCommand) -> io::Result<Box<dyn RunningTool>> {
         lock(&self.commands).push(command);
         let Some(steps) = lock(&self.scripts).pop_front() else {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cutpoint_agent::{DefectSet, Hold, Probe, serve_jsonrpc_with};
-use cutpoint_check::trace::{ReadTrigger, What};
+use cutpoint_check::trace::{ClientOp, ReadTrigger, What};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -15,11 +15,12 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::How;
+use super::caller::Caller;
 use super::wire::Wire;
 use crate::driver::child::{AgentProcess, END_PATIENCE, EXIT_PATIENCE};
 use crate::driver::jsonrpc::Client;
 use crate::driver::lines::Budget;
-use crate::driver::points::Points;
+use crate::driver::points::{self, Points, Reach};
 use crate::driver::{AgentError, CaseEnv, START_LIMIT, reference};
 
 /// How many bytes wait in a pipe of an agent in this process: as many as in one of the system's.
@@ -27,8 +28,7 @@ const PIPE_BYTES: usize = 64 << 10;
 
 /// A running agent.
 pub(super) struct Link {
-    pub(super) client: Client,
-    pub(super) wire: Arc<Wire>,
+    pub(super) caller: Caller,
     host: Host,
     expected_end: Arc<AtomicBool>,
     /// The agent's end is in the trace.
@@ -63,6 +63,7 @@ impl Link {
         resume: Option<&Path>,
     ) -> Result<(Self, PathBuf), AgentError> {
         let resumed = resume.is_some();
+        env.points.forget_reach();
         let (host, input, output) = match how {
             How::InProcess(defects) => {
                 env.tracer.record(What::AgentStarted { pid: None, resumed });
@@ -78,8 +79,10 @@ impl Link {
         };
         let wire = Arc::new(Wire::new(env.clone()));
         let link = Self {
-            client: Client::start(input, output, wire.clone()),
-            wire,
+            caller: Caller {
+                client: Client::start(input, output, wire.clone()),
+                wire,
+            },
             host,
             expected_end: Arc::default(),
             ended: CancellationToken::new(),
@@ -90,7 +93,10 @@ impl Link {
             How::Process(spawn) => spawn.start_limit,
         };
         match link.open(resume, limit).await {
-            Ok(rollout) => Ok((link, rollout)),
+            Ok(rollout) => {
+                link.be_reached(env);
+                Ok((link, rollout))
+            }
             Err(error) => {
                 link.expected_end.store(true, Ordering::Release);
                 let error = link.explain(error).await;
@@ -104,15 +110,15 @@ impl Link {
     async fn open(&self, resume: Option<&Path>, limit: Duration) -> Result<PathBuf, AgentError> {
         let info = json!({"name": "cutpoint", "version": env!("CARGO_PKG_VERSION")});
         let params = json!({"client": info});
-        self.client.ask("initialize", &params, limit).await?;
+        self.caller.client.ask("initialize", &params, limit).await?;
         let (method, params) = match resume {
             Some(path) => ("thread/resume", json!({"path": path})),
             None => ("thread/start", json!({})),
         };
         let (give, take) = oneshot::channel();
-        let wire = self.wire.clone();
+        let wire = self.caller.wire.clone();
         // The conversation is entered before anything else is read: nothing of it is missed.
-        self.client.call(method, &params, move |reply| {
+        self.caller.client.call(method, &params, move |reply| {
             let entered = reply.map(|answer| {
                 let path = answer["thread"]["path"].as_str().map(PathBuf::from);
                 path.filter(|_| wire.enter(&answer))
@@ -134,14 +140,37 @@ impl Link {
         }
     }
 
-    /// Sends a request whose reply is recorded as the op's.
-    pub(super) fn call(&self, op: &str, method: &str, params: &Value) -> Result<(), AgentError> {
-        let (wire, name) = (self.wire.clone(), op.to_owned());
-        let sent = self
-            .client
-            .call(method, params, move |reply| wire.answered(&name, reply))?;
-        self.wire.sent(sent, op);
-        Ok(())
+    /// Tells how the steps that are done by themselves reach the agent. Only one in this process
+    /// passes points at which there are any.
+    fn be_reached(&self, env: &CaseEnv) {
+        let Host::Task(task) = &self.host else { return };
+        let (task, caller) = (task.clone(), self.caller.clone());
+        let (ends, tracer) = (self.expected_end.clone(), env.tracer.clone());
+        let killed = self.expected_end.clone();
+        let send: points::Send = Box::new(move |id, op| {
+            if op == ClientOp::Shutdown {
+                ends.store(true, Ordering::Release);
+            }
+            if let Err(closed) = caller.send(&id, &op) {
+                // Nobody took it: a client whose agent is gone knows that.
+                tracer.record(What::OpReply {
+                    id,
+                    turn_id: None,
+                    thread_id: None,
+                    reason: None,
+                    error: Some(closed.to_string()),
+                });
+            }
+            Box::pin(std::future::ready(()))
+        });
+        let kill = Box::new(move || {
+            killed.store(true, Ordering::Release);
+            task.abort();
+        });
+        env.points.set_reach(Reach {
+            send: Some(send),
+            kill,
+        });
     }
 
     /// The agent's process, if it has one of its own.
@@ -156,10 +185,14 @@ impl Link {
     pub(super) async fn end(&self, env: &CaseEnv) -> Result<(), AgentError> {
         self.expected_end.store(true, Ordering::Release);
         let mut asked = Ok(Value::Null);
-        if !self.wire.closed.is_cancelled() {
-            asked = self.client.ask("shutdown", &Value::Null, env.limit).await;
+        if !self.caller.wire.closed.is_cancelled() {
+            asked = self
+                .caller
+                .client
+                .ask("shutdown", &Value::Null, env.limit)
+                .await;
         }
-        self.client.close();
+        self.caller.client.close();
         match &self.host {
             Host::Task(_) => self.wait_for_end().await,
             Host::Process(process) => process.end().await,
@@ -191,7 +224,7 @@ impl Link {
         if let Host::Task(task) = &self.host {
             task.abort();
         }
-        self.client.close();
+        self.caller.client.close();
         self.wait_for_end().await;
     }
 
@@ -202,7 +235,7 @@ impl Link {
 
     fn watch(&self) -> Watch {
         Watch {
-            wire: self.wire.clone(),
+            wire: self.caller.wire.clone(),
             host: self.host.clone(),
             expected_end: self.expected_end.clone(),
             ended: self.ended.clone(),
@@ -231,7 +264,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.client.close();
+        self.caller.client.close();
         if let Host::Task(task) = &self.host {
             task.abort();
         }

@@ -1,6 +1,7 @@
 //! The reference agent through its JSON-RPC front, in this process or as one of its own: the same
 //! client over other pipes.
 
+mod caller;
 mod link;
 mod wire;
 
@@ -10,9 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_agent::DefectSet;
-use cutpoint_check::trace::{AgentInfo, ClientOp, Decision, Feature, InputMode, Process};
+use cutpoint_check::trace::{AgentInfo, ClientOp, Feature, Process};
 use cutpoint_scenario::ast::Capability;
-use serde_json::{Value, json};
 
 use self::link::Link;
 use super::stdio::{How as Spawn, StdioCommand};
@@ -126,61 +126,6 @@ impl FrontSession {
             rollout,
         }))
     }
-
-    /// Sends a request about the conversation; its reply is recorded as the op's.
-    fn call(&self, id: &str, method: &str, mut params: Value) -> Result<(), AgentError> {
-        params["threadId"] = json!(self.link.wire.thread());
-        self.link.call(id, method, &params)
-    }
-
-    /// Answers the agent's request for a call, also one whose turn is over.
-    fn answer(&self, call_id: &str, result: &Value) -> Result<(), AgentError> {
-        let Some(request) = self.link.wire.asked(call_id) else {
-            let message = format!("nothing was asked about `{call_id}`");
-            return Err(AgentError::Protocol(message));
-        };
-        self.link.client.answer(&request, result)
-    }
-
-    fn send(&self, id: &str, op: &ClientOp) -> Result<(), AgentError> {
-        match op {
-            ClientOp::Input {
-                text,
-                mode,
-                turn_id,
-            } => {
-                let input = json!([{"type": "text", "text": text}]);
-                match mode {
-                    InputMode::Start | InputMode::Replace => {
-                        let replace = *mode == InputMode::Replace;
-                        let params = json!({"input": input, "turnId": turn_id, "replace": replace});
-                        self.call(id, "turn/start", params)
-                    }
-                    InputMode::Steer => self.call(id, "turn/steer", json!({"input": input})),
-                }
-            }
-            ClientOp::Interrupt { turn_id } => {
-                self.call(id, "turn/interrupt", json!({"turnId": turn_id}))
-            }
-            ClientOp::Open { thread_id } => {
-                let params = json!({"threadId": thread_id});
-                self.link.call(id, "thread/start", &params)
-            }
-            ClientOp::Approval { call_id, decision } => {
-                let word = match decision {
-                    Decision::Approve => "approved",
-                    Decision::Deny => "denied",
-                    Decision::Abort => "abort",
-                };
-                self.answer(call_id, &json!({"decision": word}))
-            }
-            ClientOp::Answer { call_id, text } => self.answer(call_id, &json!({"answers": [text]})),
-            ClientOp::Task { .. }
-            | ClientOp::Fork
-            | ClientOp::Rollback { .. }
-            | ClientOp::Shutdown => Err(AgentError::Protocol("it knows no such op".to_owned())),
-        }
-    }
 }
 
 #[async_trait]
@@ -189,7 +134,7 @@ impl Session for FrontSession {
         if *op == ClientOp::Shutdown {
             return self.link.end(&self.env).await;
         }
-        let sent = self.send(id, op);
+        let sent = self.link.caller.send(id, op);
         if let Err(AgentError::Died(_)) = sent {
             // How it ended is seen before the case goes on.
             self.link.wait_for_end().await;

@@ -1,0 +1,84 @@
+//! How ops reach the agent: each by the front's own methods.
+
+use std::sync::Arc;
+
+use cutpoint_check::trace::{ClientOp, Decision, InputMode};
+use serde_json::{Value, json};
+
+use super::wire::Wire;
+use crate::driver::AgentError;
+use crate::driver::jsonrpc::Client;
+
+/// The client's end of a running agent.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) client: Client,
+    pub(super) wire: Arc<Wire>,
+}
+
+impl Caller {
+    /// Sends an op of the conversation that the case is about.
+    pub(super) fn send(&self, id: &str, op: &ClientOp) -> Result<(), AgentError> {
+        match op {
+            ClientOp::Input {
+                text,
+                mode,
+                turn_id,
+            } => {
+                let input = json!([{"type": "text", "text": text}]);
+                match mode {
+                    InputMode::Start | InputMode::Replace => {
+                        let replace = *mode == InputMode::Replace;
+                        let params = json!({"input": input, "turnId": turn_id, "replace": replace});
+                        self.call(id, "turn/start", params)
+                    }
+                    InputMode::Steer => self.call(id, "turn/steer", json!({"input": input})),
+                }
+            }
+            ClientOp::Interrupt { turn_id } => {
+                self.call(id, "turn/interrupt", json!({"turnId": turn_id}))
+            }
+            ClientOp::Open { thread_id } => {
+                self.request(id, "thread/start", &json!({"threadId": thread_id}))
+            }
+            ClientOp::Approval { call_id, decision } => {
+                let word = match decision {
+                    Decision::Approve => "approved",
+                    Decision::Deny => "denied",
+                    Decision::Abort => "abort",
+                };
+                self.answer(call_id, &json!({"decision": word}))
+            }
+            ClientOp::Answer { call_id, text } => self.answer(call_id, &json!({"answers": [text]})),
+            ClientOp::Shutdown => self.request(id, "shutdown", &Value::Null),
+            ClientOp::Task { .. } | ClientOp::Fork | ClientOp::Rollback { .. } => {
+                Err(AgentError::Protocol("it knows no such op".to_owned()))
+            }
+        }
+    }
+
+    /// Sends a request about the conversation.
+    fn call(&self, id: &str, method: &str, mut params: Value) -> Result<(), AgentError> {
+        params["threadId"] = json!(self.wire.thread());
+        self.request(id, method, &params)
+    }
+
+    /// Sends a request whose reply is recorded as the op's.
+    fn request(&self, op: &str, method: &str, params: &Value) -> Result<(), AgentError> {
+        let (wire, name) = (self.wire.clone(), op.to_owned());
+        let sent = self
+            .client
+            .call(method, params, move |reply| wire.answered(&name, reply))?;
+        self.wire.sent(sent, op);
+        Ok(())
+    }
+
+    /// Answers the agent's request for a call, also one whose turn is over.
+    fn answer(&self, call_id: &str, result: &Value) -> Result<(), AgentError> {
+        let Some(request) = self.wire.asked(call_id) else {
+            let message = format!("nothing was asked about `{call_id}`");
+            return Err(AgentError::Protocol(message));
+        };
+        self.client.answer(&request, result)
+    }
+}
