@@ -1,7 +1,7 @@
 //! Events of a Responses API stream.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -18,8 +18,22 @@ thread_local! {
 /// A copy shares its JSON with the event that it is of. An event whose type or fields are unknown is as
 /// good as any other: it is stored, passed on and written again with all it had. What the type requires
 /// is asked for with [`StreamEvent::problems`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct StreamEvent(Arc<Value>);
+#[derive(Debug, Clone)]
+pub struct StreamEvent(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    value: Arc<Value>,
+    kind: Option<EventKind>,
+    /// The item that the event carries, once somebody has asked for it.
+    item: OnceLock<Option<Item>>,
+}
+
+impl PartialEq for StreamEvent {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.value == other.0.value
+    }
+}
 
 /// Why the data of an SSE frame is no stream event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,10 +69,16 @@ impl StreamEvent {
     /// If it is no JSON object with a string `type`.
     pub fn from_value(value: Value) -> Result<Self, EventError> {
         match &value {
-            Value::Object(map) if map.get("type").is_some_and(Value::is_string) => {
-                Ok(Self(Arc::new(value)))
+            Value::Object(map) => {
+                let name = map.get("type").and_then(Value::as_str);
+                let kind = EventKind::from_name(name.ok_or(EventError::NoType)?);
+                let value = Arc::new(value);
+                Ok(Self(Arc::new(Inner {
+                    value,
+                    kind,
+                    item: OnceLock::new(),
+                })))
             }
-            Value::Object(_) => Err(EventError::NoType),
             other => Err(EventError::NotAnObject(json_type(other))),
         }
     }
@@ -70,38 +90,39 @@ impl StreamEvent {
 
     /// The event's type, if it is one of the known ones.
     pub fn kind(&self) -> Option<EventKind> {
-        EventKind::from_name(self.type_name())
+        self.0.kind
     }
 
     /// A string field.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(Value::as_str)
+        self.0.value.get(name).and_then(Value::as_str)
     }
 
     /// An integer field.
     pub fn integer(&self, name: &str) -> Option<u64> {
-        self.0.get(name).and_then(Value::as_u64)
+        self.0.value.get(name).and_then(Value::as_u64)
     }
 
     /// The id of the item that the event belongs to: `item_id`, or the id of the `item` it carries.
     pub fn item_id(&self) -> Option<&str> {
         self.text("item_id")
-            .or_else(|| self.0.get("item")?.get("id")?.as_str())
+            .or_else(|| self.0.value.get("item")?.get("id")?.as_str())
     }
 
     /// The item that `output_item.added` and `output_item.done` carry.
     pub fn item(&self) -> Option<Item> {
-        Item::from_value(self.0.get("item")?.clone()).ok()
+        let read = || Item::from_value(self.0.value.get("item")?.clone()).ok();
+        self.0.item.get_or_init(read).clone()
     }
 
     /// The id of the response that `response.created` and the terminal events carry.
     pub fn response_id(&self) -> Option<&str> {
-        self.0.get("response")?.get("id")?.as_str()
+        self.0.value.get("response")?.get("id")?.as_str()
     }
 
     /// The response that `response.created` and the terminal events carry.
     pub fn response(&self) -> Option<&Value> {
-        self.0.get("response")
+        self.0.value.get("response")
     }
 
     /// Whether a stream ends with this event.
@@ -131,11 +152,11 @@ impl StreamEvent {
         if self.integer("sequence_number").is_none() {
             problems.push(format!("`{}` lacks `sequence_number`", kind.as_str()));
         }
-        if kind == EventKind::Error && self.0.get("error").is_some_and(Value::is_object) {
+        if kind == EventKind::Error && self.0.value.get("error").is_some_and(Value::is_object) {
             return problems;
         }
         for field in kind.fields() {
-            match self.0.get(field.name) {
+            match self.0.value.get(field.name) {
                 None | Some(Value::Null) if field.optional => {}
                 None => problems.push(format!("`{}` lacks `{}`", kind.as_str(), field.name)),
                 Some(value) if field.kind.admits(value) => {}
@@ -152,12 +173,12 @@ impl StreamEvent {
 
     /// The event as a JSON object.
     pub fn as_value(&self) -> &Arc<Value> {
-        &self.0
+        &self.0.value
     }
 
     /// The event as JSON text on one line.
     pub fn to_json(&self) -> String {
-        self.0.to_string()
+        self.0.value.to_string()
     }
 }
 

@@ -1,17 +1,42 @@
 //! Items of a response's output and of a request's input.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::event::{EventError, json_type};
 pub use crate::item_table::ItemKind;
 
-/// One item, kept verbatim. Copies share it: a history is copied into every request.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Item(Arc<Map<String, Value>>);
+/// One item, kept verbatim. Copies share it: a history is copied into every request, and written there
+/// and into the rollout.
+#[derive(Debug, Clone)]
+pub struct Item(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    map: Map<String, Value>,
+    kind: Option<ItemKind>,
+    /// The item as JSON text, once somebody has asked for it.
+    json: OnceLock<Option<Box<RawValue>>>,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.map == other.0.map
+    }
+}
+
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = self.0.json.get_or_init(|| to_raw_value(&self.0.map).ok());
+        match json {
+            Some(json) => json.serialize(serializer),
+            None => self.0.map.serialize(serializer),
+        }
+    }
+}
 
 /// The kinds of call that the agent itself must answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,24 +129,29 @@ impl Item {
                     .get("type")
                     .map_or(map.contains_key("role"), Value::is_string) =>
             {
-                Ok(Self(Arc::new(map)))
+                Ok(Self::of(map))
             }
             Value::Object(_) => Err(EventError::NoType),
             other => Err(EventError::NotAnObject(json_type(&other))),
         }
     }
 
-    fn of(value: Value) -> Self {
-        match value {
-            Value::Object(map) => Self(Arc::new(map)),
-            _ => Self(Arc::default()),
-        }
+    fn of(map: Map<String, Value>) -> Self {
+        // A message may leave its type out.
+        let name = map.get("type").and_then(Value::as_str);
+        Self(Arc::new(Inner {
+            kind: ItemKind::from_name(name.unwrap_or("message")),
+            map,
+            json: OnceLock::new(),
+        }))
     }
 
     /// A user message of one text, as a client sends it.
     pub fn user_text(text: &str) -> Self {
         let content = json!([{"type": "input_text", "text": text}]);
-        Self::of(json!({"type": "message", "role": "user", "content": content}))
+        Self::of(object(
+            json!({"type": "message", "role": "user", "content": content}),
+        ))
     }
 
     /// The answer to a call of that kind.
@@ -130,7 +160,9 @@ impl Item {
             CallKind::Custom => "custom_tool_call_output",
             CallKind::Function | CallKind::LocalShell => "function_call_output",
         };
-        Self::of(json!({"type": name, "call_id": call_id, "output": output}))
+        Self::of(object(
+            json!({"type": name, "call_id": call_id, "output": output}),
+        ))
     }
 
     /// The item's type as it stands; `message` where a message leaves it out.
@@ -140,17 +172,17 @@ impl Item {
 
     /// The item's type, if it is one of the known ones.
     pub fn kind(&self) -> Option<ItemKind> {
-        ItemKind::from_name(self.type_name())
+        self.0.kind
     }
 
     /// A string field.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(Value::as_str)
+        self.0.map.get(name).and_then(Value::as_str)
     }
 
     /// Any field.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.0.map.get(name)
     }
 
     /// The item's own id.
@@ -194,7 +226,7 @@ impl Item {
             "input",
             "action",
         ] {
-            if let Some(value) = self.0.get(name) {
+            if let Some(value) = self.0.map.get(name) {
                 collect_text(value, &mut text);
             }
         }
@@ -208,24 +240,34 @@ impl Item {
         };
         kind.required()
             .iter()
-            .filter(|name| !self.0.contains_key(**name))
+            .filter(|name| !self.0.map.contains_key(**name))
             .map(|name| format!("item `{}` lacks `{name}`", kind.as_str()))
             .collect()
     }
 
     /// The item as a JSON object.
     pub fn as_map(&self) -> &Map<String, Value> {
-        &self.0
+        &self.0.map
     }
 
     /// The item as a JSON value.
     pub fn into_value(self) -> Value {
-        Value::Object(Arc::unwrap_or_clone(self.0))
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Value::Object(inner.map),
+            Err(shared) => Value::Object(shared.map.clone()),
+        }
     }
 
     /// The item as a JSON value, copied.
     pub fn to_value(&self) -> Value {
-        Value::Object((*self.0).clone())
+        Value::Object(self.0.map.clone())
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
     }
 }
 
