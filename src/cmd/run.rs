@@ -7,24 +7,19 @@ use std::time::{Duration, Instant};
 
 use cutpoint_agent::Defect;
 use cutpoint_check::outcome::Case;
-use cutpoint_engine::driver::codex::CodexConfig;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
-use cutpoint_engine::process::{self, Belongs};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
-use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
+use crate::ground::Ground;
 use crate::interrupt::Interrupts;
 use crate::out::complain;
 use crate::reports::{Reports, Wanted};
 use crate::{Failure, Outcome, files, runtime};
-
-/// How long processes of the run may take to go when they are killed.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// No wait is longer than a day.
 const LIMIT_MAX_SECONDS: u64 = 24 * 60 * 60;
@@ -162,7 +157,7 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
     let work = async {
         for (number, agent) in arguments.agents.iter().enumerate() {
             let driver = agent
-                .driver(&arguments.defects, &ground.config(arguments))
+                .driver(&arguments.defects, &ground.config(arguments.start_limit()))
                 .await?;
             let one = OneAgent {
                 arguments,
@@ -170,7 +165,7 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
                 driver,
                 first: number * planned.len(),
             };
-            one.run(&planned, ground.dir.path(), &mut told).await?;
+            one.run(&planned, ground.dir(), &mut told).await?;
         }
         Ok(())
     };
@@ -192,70 +187,6 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
             code: first.code.max(second.code),
             message: format!("{}\n{}", first.message, second.message),
         }),
-    }
-}
-
-/// Where a run's agents work, and how their processes are told from others.
-struct Ground {
-    mark: String,
-    dir: TempDir,
-}
-
-impl Ground {
-    fn new() -> Result<Self, Failure> {
-        let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir();
-        let dir =
-            dir.map_err(|error| Failure::trouble(format!("no temporary directory: {error}")))?;
-        Ok(Self {
-            mark: uuid::Uuid::new_v4().to_string(),
-            dir,
-        })
-    }
-
-    fn config(&self, arguments: &Arguments) -> CodexConfig {
-        CodexConfig {
-            mark: self.mark.clone(),
-            start_limit: arguments.start_limit(),
-            homes: self.dir.path().to_owned(),
-        }
-    }
-
-    /// What a run has started carries its mark, or works in its directory: a tool of the agent in
-    /// this process has no mark, and one that left the directory still has it.
-    fn belongings(&self) -> [Belongs; 2] {
-        [
-            Belongs::Run(self.mark.clone()),
-            Belongs::Case(process::real_path(self.dir.path())),
-        ]
-    }
-
-    /// Kills whatever the run has started and waits until it is gone.
-    async fn clear(&self) {
-        for belongs in self.belongings() {
-            process::kill_all(&belongs, KILL_LIMIT).await;
-        }
-    }
-
-    fn kill_now(&self) {
-        for belongs in self.belongings() {
-            process::kill_now(&belongs);
-        }
-    }
-
-    /// Removes the directory, once nobody writes to it any more.
-    fn remove(mut self) {
-        let path = self.dir.path().to_owned();
-        self.dir.disable_cleanup(true);
-        if let Err(error) = std::fs::remove_dir_all(&path) {
-            complain!("{} is left behind: {error}", path.display());
-        }
-    }
-}
-
-impl Drop for Ground {
-    /// For a run that is left in any other way than its end, such as by a panic.
-    fn drop(&mut self) {
-        self.kill_now();
     }
 }
 
@@ -423,7 +354,7 @@ fn replay(arguments: &Arguments, agent: &AgentSpec, planned: &Planned) -> String
 }
 
 /// A word as a shell takes it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:=+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -8,6 +8,7 @@
 
 mod digest;
 mod executor;
+pub mod external;
 mod fuzz;
 mod schedule;
 mod shrink;

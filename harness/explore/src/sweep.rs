@@ -299,7 +299,7 @@ impl Found {
 }
 
 /// The same rules broken in the same way, whatever ids and numbers the messages name.
-fn class_of(broken: Vec<Broken>) -> Vec<Broken> {
+pub(crate) fn class_of(broken: Vec<Broken>) -> Vec<Broken> {
     let general = |broken: Broken| Broken {
         rule: broken.rule,
         message: broken
