@@ -262,7 +262,8 @@ pub fn breaches(verdict: &Verdict) -> Vec<Broken> {
     broken.collect()
 }
 
-fn exercised(verdict: &Verdict) -> Option<(String, usize)> {
+/// How often a rule was put to the test, if it was.
+pub fn exercised(verdict: &Verdict) -> Option<(String, usize)> {
     match &verdict.outcome {
         Outcome::Pass { exercised } | Outcome::Fail { exercised, .. } if *exercised > 0 => {
             Some((verdict.rule.clone(), *exercised))

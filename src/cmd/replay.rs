@@ -1,13 +1,19 @@
 //! `cutpoint replay`
 
+mod external;
+
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use cutpoint_agent::Defect;
+use cutpoint_check::outcome::Case;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
-use cutpoint_explore::{Token, digest, fingerprint};
+use cutpoint_explore::external::ExternalToken;
+use cutpoint_explore::{Token, TokenError, digest, fingerprint};
 
 use super::run::read_scenarios;
+use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
 use crate::explorer::{self, LabExecutor, Purpose};
 use crate::out::say;
@@ -17,13 +23,16 @@ use crate::{Failure, Outcome, files};
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The token that `cutpoint sweep` printed.
-    token: Token,
+    token: AnyToken,
     /// Scenario files, or directories of them, among which the token's is looked for.
     #[arg(default_value = "scenarios")]
     paths: Vec<PathBuf>,
     /// Switch on a planted defect; may be given several times.
     #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
+    /// The agent that was swept, if it was not the reference agent in the lab.
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<AgentSpec>,
     /// How often it is run.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     times: u32,
@@ -35,10 +44,38 @@ pub struct Arguments {
     recordings: PathBuf,
 }
 
+/// A token of a sweep of either kind.
+#[derive(Debug, Clone)]
+enum AnyToken {
+    Lab(Token),
+    External(ExternalToken),
+}
+
+impl FromStr for AnyToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        if text.starts_with("cpx") {
+            text.parse().map(Self::External)
+        } else {
+            text.parse().map(Self::Lab)
+        }
+    }
+}
+
 /// Runs one schedule again.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let token = &arguments.token;
-    let planned = find(arguments)?;
+    match (&arguments.token, &arguments.agent) {
+        (AnyToken::External(token), _) => external::run(arguments, token),
+        (AnyToken::Lab(token), None) => in_lab(arguments, token),
+        (AnyToken::Lab(_), Some(_)) => Err(Failure::usage(
+            "the token is of the reference agent in the lab; leave --agent out",
+        )),
+    }
+}
+
+fn in_lab(arguments: &Arguments, token: &Token) -> Outcome {
+    let planned = find(arguments, token.scenario)?;
     let scenario = token.schedule.applied_to(&planned.scenario);
     let executor = LabExecutor {
         defects: arguments.defects.clone(),
@@ -76,12 +113,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             say!("\n{} {}", broken.rule, broken.message)?;
         }
     }
-    if let Some(file) = &arguments.trace {
-        let mut bytes = Vec::new();
-        let written = case.trace.write(&mut bytes);
-        let written = written.and_then(|()| files::write_atomic(file, &bytes));
-        written.map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))?;
-    }
+    store(arguments, &case)?;
     say!("\n{} runs, one trace ({digest:016x})", arguments.times)?;
     Ok(if failed {
         ExitCode::Breach
@@ -90,8 +122,18 @@ pub fn run(arguments: &Arguments) -> Outcome {
     })
 }
 
-fn find(arguments: &Arguments) -> Result<Planned, Failure> {
-    let wanted = arguments.token.scenario;
+/// Stores the trace, if that is wanted.
+fn store(arguments: &Arguments, case: &Case) -> Result<(), Failure> {
+    let Some(file) = &arguments.trace else {
+        return Ok(());
+    };
+    let mut bytes = Vec::new();
+    let written = case.trace.write(&mut bytes);
+    let written = written.and_then(|()| files::write_atomic(file, &bytes));
+    written.map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))
+}
+
+fn find(arguments: &Arguments, wanted: u64) -> Result<Planned, Failure> {
     let mut planned = read_scenarios(&arguments.paths)?.into_iter();
     planned.find(|one| fingerprint(&one.scenario) == wanted).ok_or_else(|| {
         Failure::usage(format!(

@@ -7,27 +7,22 @@ use std::time::{Duration, Instant};
 
 use cutpoint_agent::Defect;
 use cutpoint_check::outcome::Case;
-use cutpoint_engine::driver::codex::CodexConfig;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
-use cutpoint_engine::process::{self, Belongs};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{Shard, digest_of_text, fingerprint};
 use cutpoint_report::json_lines::Header;
-use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
+use crate::ground::Ground;
 use crate::interrupt::Interrupts;
 use crate::out::complain;
 use crate::reports::{Reports, Wanted};
 use crate::shard::shard;
 use crate::{Failure, Outcome, files, runtime};
-
-/// How long processes of the run may take to go when they are killed.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// No wait is longer than a day.
 const LIMIT_MAX_SECONDS: u64 = 24 * 60 * 60;
@@ -172,7 +167,7 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
         let mut first = 0;
         for (agent, share) in arguments.agents.iter().zip(&shares) {
             let driver = agent
-                .driver(&arguments.defects, &ground.config(arguments))
+                .driver(&arguments.defects, &ground.config(arguments.start_limit()))
                 .await?;
             let one = OneAgent {
                 arguments,
@@ -180,7 +175,7 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
                 driver,
                 first,
             };
-            one.run(share, ground.dir.path(), &mut told).await?;
+            one.run(share, ground.dir(), &mut told).await?;
             first += share.len();
         }
         Ok(())
@@ -239,70 +234,6 @@ fn plan_in_words(arguments: &Arguments, planned: &[Planned]) -> String {
     let scenario = |one: &Planned| format!("{} {:016x}\n", one.file, fingerprint(&one.scenario));
     let scenarios = planned.iter().map(scenario);
     agents.chain(defects).chain(scenarios).collect()
-}
-
-/// Where a run's agents work, and how their processes are told from others.
-struct Ground {
-    mark: String,
-    dir: TempDir,
-}
-
-impl Ground {
-    fn new() -> Result<Self, Failure> {
-        let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir();
-        let dir =
-            dir.map_err(|error| Failure::trouble(format!("no temporary directory: {error}")))?;
-        Ok(Self {
-            mark: uuid::Uuid::new_v4().to_string(),
-            dir,
-        })
-    }
-
-    fn config(&self, arguments: &Arguments) -> CodexConfig {
-        CodexConfig {
-            mark: self.mark.clone(),
-            start_limit: arguments.start_limit(),
-            homes: self.dir.path().to_owned(),
-        }
-    }
-
-    /// What a run has started carries its mark, or works in its directory: a tool of the agent in
-    /// this process has no mark, and one that left the directory still has it.
-    fn belongings(&self) -> [Belongs; 2] {
-        [
-            Belongs::Run(self.mark.clone()),
-            Belongs::Case(process::real_path(self.dir.path())),
-        ]
-    }
-
-    /// Kills whatever the run has started and waits until it is gone.
-    async fn clear(&self) {
-        for belongs in self.belongings() {
-            process::kill_all(&belongs, KILL_LIMIT).await;
-        }
-    }
-
-    fn kill_now(&self) {
-        for belongs in self.belongings() {
-            process::kill_now(&belongs);
-        }
-    }
-
-    /// Removes the directory, once nobody writes to it any more.
-    fn remove(mut self) {
-        let path = self.dir.path().to_owned();
-        self.dir.disable_cleanup(true);
-        if let Err(error) = std::fs::remove_dir_all(&path) {
-            complain!("{} is left behind: {error}", path.display());
-        }
-    }
-}
-
-impl Drop for Ground {
-    /// For a run that is left in any other way than its end, such as by a panic.
-    fn drop(&mut self) {
-        self.kill_now();
-    }
 }
 
 /// What is told of the cases that have ended: always in the order of their files.
@@ -480,7 +411,7 @@ fn replay(arguments: &Arguments, agent: &AgentSpec, planned: &Planned) -> String
 }
 
 /// A word as a shell takes it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:=+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

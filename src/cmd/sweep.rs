@@ -1,5 +1,7 @@
 //! `cutpoint sweep`
 
+pub mod external;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +28,7 @@ use crate::{Failure, Outcome, coverage, files, runtime};
   cutpoint sweep scenarios --acts interrupt --yields 1       a quick look at all of them
   cutpoint sweep scenarios --crash                           every crash, resumed
   cutpoint sweep scenarios/turns/plain-turn.kdl --delays 1   races between the agent's own tasks
+  cutpoint sweep scenarios/turns --agent codex               the same of Codex, by gates at the server
   cutpoint sweep scenarios/turns --defect abort-twice --out found
                                                              what the sweep finds, as scenario files
   cutpoint sweep scenarios --shard 2/5 --json part-2.json    a part, see `cutpoint report`")]
@@ -80,7 +83,8 @@ pub struct Arguments {
     /// Write the result as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How many threads work; as many as there are processors unless given.
+    /// How many threads work; as many as there are processors unless given. With --agent: how many
+    /// cases run at once, 16 unless given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: Option<u32>,
     /// The seed of everything random.
@@ -89,6 +93,8 @@ pub struct Arguments {
     /// Where recordings are looked for that scenarios name.
     #[arg(long, value_name = "DIR", default_value = "recordings")]
     recordings: PathBuf,
+    #[command(flatten)]
+    external: external::Options,
 }
 
 fn act(text: &str) -> Result<Act, String> {
@@ -101,6 +107,9 @@ fn act(text: &str) -> Result<Act, String> {
 
 /// Sweeps scenarios.
 pub fn run(arguments: &Arguments) -> Outcome {
+    if let Some(agent) = &arguments.external.agent {
+        return external::run(arguments, agent);
+    }
     let planned = read_scenarios(&arguments.paths)?;
     let stop = stop_on_signal()?;
     if arguments.exhaustive {

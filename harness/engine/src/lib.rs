@@ -2,6 +2,7 @@
 //!
 //! Floor 2, and the only crate that touches processes and sockets.
 
+pub mod cuts;
 pub mod driver;
 pub mod expect;
 mod injections;
@@ -19,4 +20,5 @@ pub mod screen;
 pub mod script;
 pub mod server;
 pub mod steps;
+mod stillness;
 pub mod tracer;

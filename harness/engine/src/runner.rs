@@ -21,6 +21,7 @@ use crate::driver::{AgentError, CaseEnv, Driver, Session};
 use crate::lab::Lab;
 use crate::leftovers::{self, Leftovers, TOOL_LIMIT};
 use crate::process::{self, Belongs};
+use crate::quiescence::QuietCount;
 use crate::rollout::{Files, RolloutReader, RolloutSource};
 use crate::script;
 use crate::server::ReplayServer;
@@ -29,7 +30,7 @@ use crate::server::case::{Case as ServerCase, CaseConfig};
 use crate::server::gate::Verdict as GateVerdict;
 use crate::steps::{Steps, Stop};
 use crate::tracer::Tracer;
-use crate::{expect, injections, needs, observe};
+use crate::{expect, injections, needs, observe, stillness};
 
 /// Upper bound of each single wait unless told otherwise.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ pub struct Runner {
     driver: Arc<dyn Driver>,
     config: RunConfig,
     cases: AtomicUsize,
+    quiet: Arc<QuietCount>,
 }
 
 impl Runner {
@@ -79,7 +81,13 @@ impl Runner {
             driver,
             config,
             cases: AtomicUsize::new(0),
+            quiet: Arc::default(),
         }
+    }
+
+    /// How often the agent was quiet before it was acted upon at a gate, in all cases so far.
+    pub fn quiet(&self) -> &QuietCount {
+        &self.quiet
     }
 
     /// Runs one scenario to a verdict. Whatever goes wrong is part of the result.
@@ -146,12 +154,12 @@ impl Runner {
             .plans()
             .load(&scenario.model, Path::new(file), &self.config.recordings)
             .map_err(Obstacle::Scenario)?;
-        let points: Vec<CutPoint> = scenario
-            .steps
-            .iter()
-            .filter(|step| step.yields.is_none())
-            .filter_map(|step| step.at.clone())
-            .collect();
+        let mut points: Vec<CutPoint> = Vec::new();
+        for step in scenario.steps.iter().filter(|step| step.yields.is_none()) {
+            // Two steps at one point share what holds there.
+            let new = |at: &&CutPoint| !points.contains(at);
+            points.extend(step.at.as_ref().filter(new).cloned());
+        }
         let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
         let dir = self.case_dir(number).map_err(Obstacle::Harness)?;
         let lab = (dir.is_none()).then(|| Lab::new(self.server.clone()));
@@ -191,6 +199,7 @@ impl Runner {
                 server_case.streams(),
             )),
             reading: Arc::default(),
+            quiet: self.quiet.clone(),
             screen: Arc::default(),
             limit: scenario.limit.unwrap_or(self.config.limit),
         };
@@ -206,6 +215,13 @@ impl Runner {
             Some(message) => Err(Obstacle::Scenario(message)),
             None => Ok(done),
         }
+    }
+
+    /// Whether the steps behind one that never came are done, in the real world: what the user says
+    /// next shows what the agent has kept, and what is held may be held for them.
+    fn goes_on(&self, env: &CaseEnv) -> bool {
+        let held = || env.tracer.with(0, stillness::is_held);
+        self.config.rules_only && env.lab.is_none() && (!turn_is_active(&env.tracer) || held())
     }
 
     /// Makes a directory for a case; there is none in the lab.
@@ -240,6 +256,7 @@ impl Runner {
             match done {
                 Ok(()) => {}
                 // What an injected op has changed may keep a step from ever coming.
+                Err(Stop::Unmet(_)) if self.goes_on(&env) => {}
                 Err(Stop::Unmet(_)) if self.config.rules_only => {
                     // What is held for a step that never comes would be taken for a hanging turn.
                     release_all(&env, server_case);

@@ -11,14 +11,17 @@ use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::cuts;
 use crate::driver::{AgentError, CaseEnv, Session};
 use crate::injections::input;
 use crate::leftovers;
 use crate::observe;
 use crate::quiescence;
 use crate::runner::turn_is_active;
+use crate::server::Ends;
 use crate::server::case::Case as ServerCase;
 use crate::server::gate::{Gate, Verdict};
+use crate::stillness;
 
 /// How long a stream stays held behind an interrupt that has no effect. An agent that conforms has
 /// aborted within its grace period of 100 ms; one that waits for the stream first must not be held
@@ -119,7 +122,7 @@ impl<'a> Steps<'a> {
         let ender = tokio::select! {
             biased;
             ender = env.points.ended(number) => ender,
-            done = self.step(number, &scenario.steps[number - 1], session) => return (done, number),
+            done = self.step(number, scenario, session) => return (done, number),
         };
         let step = &scenario.steps[ender - 1];
         let ended = self.end_with(&step.action, session).await;
@@ -151,9 +154,10 @@ impl<'a> Steps<'a> {
     async fn step(
         &mut self,
         number: usize,
-        step: &Step,
+        scenario: &Scenario,
         session: &mut dyn Session,
     ) -> Result<(), Stop> {
+        let step = &scenario.steps[number - 1];
         if step.yields.is_some() {
             return self.injected(number, step).await;
         }
@@ -167,8 +171,19 @@ impl<'a> Steps<'a> {
             None => Ok(None),
         };
         let done = match gate {
-            Ok(gate) => self.act(&step.action, gate, session).await,
-            Err(failure) => Err(failure),
+            Ok(gate) => {
+                // What the next step does at the same point is done before anything is let go.
+                let next = scenario.steps.get(number).and_then(|next| next.at.as_ref());
+                let gate = gate.filter(|_| next != step.at.as_ref());
+                self.act(&step.action, gate, session).await
+            }
+            Err(failure) => {
+                // The client may go on behind a step that never came; the stream does, too.
+                if let Some(gate) = step.at.as_ref().and_then(|at| self.held_by_server(at)) {
+                    gate.decide(Verdict::Release);
+                }
+                Err(failure)
+            }
         };
         done.map_err(|failure| self.stop(failure, step))
     }
@@ -216,6 +231,9 @@ impl<'a> Steps<'a> {
 
     /// Waits until no turn is active any more.
     pub async fn settle(&mut self, scenario: &Scenario) -> Option<Unmet> {
+        if self.gives_up() {
+            stillness::of_ops(&self.env.tracer).await;
+        }
         if self.idle().await.is_ok() {
             return None;
         }
@@ -267,7 +285,8 @@ impl<'a> Steps<'a> {
                 // The lab's clock moves only when nothing else can.
                 tokio::time::sleep(Duration::from_nanos(1)).await;
             } else if gate.ends().is_some() {
-                quiescence::wait(gate.ends(), session.pid()).await;
+                let found = self.quiet(gate.ends(), session).await;
+                self.env.quiet.count(found);
             }
             return Ok(Some(gate));
         }
@@ -297,11 +316,21 @@ impl<'a> Steps<'a> {
                 self.wait(0, &format!("the question of `{call}`"), asked)
                     .await?;
             }
+            CutPoint::Told { event, nth } => {
+                let told = cuts::tells(*event, *nth);
+                self.wait(0, &format!("the cut point \"{point}\""), told)
+                    .await?;
+            }
             CutPoint::Idle => self.idle().await?,
             // A step that starts a turn has waited for the acknowledgement already.
             _ => {}
         }
         Ok(None)
+    }
+
+    async fn quiet(&self, ends: Option<Ends>, session: &mut dyn Session) -> quiescence::Found {
+        let shared = session.shares_process().then_some(&*self.env.tracer);
+        quiescence::wait(ends, session.pid(), shared).await
     }
 
     fn held_by_server(&self, point: &CutPoint) -> Option<&Arc<Gate>> {
@@ -311,6 +340,7 @@ impl<'a> Steps<'a> {
                 | CutPoint::Exited { .. }
                 | CutPoint::Approval { .. }
                 | CutPoint::Question { .. }
+                | CutPoint::Told { .. }
                 | CutPoint::Started
                 | CutPoint::Idle
         );
@@ -352,6 +382,10 @@ impl<'a> Steps<'a> {
             Action::Wait { duration } => tokio::time::sleep(*duration).await,
             Action::Await(wanted) => self.wait_for(wanted).await?,
             Action::User { text, id, refused } => {
+                if self.ops > 0 && self.env.lab.is_none() {
+                    // A request that was sent before the last turn's end is to be seen before this.
+                    self.quiet(None, session).await;
+                }
                 let op = input(text, InputMode::Start, id.clone());
                 self.begin(op, *refused, session).await?;
             }
@@ -688,7 +722,15 @@ impl<'a> Steps<'a> {
                 _ => None,
             },
         };
-        match self.env.tracer.wait(from, limit, found).await {
+        let waited = self.env.tracer.wait(from, limit, found);
+        let waited = tokio::select! {
+            biased;
+            waited = waited => waited,
+            () = stillness::reached(&self.env.tracer), if self.gives_up() => {
+                return Err(Failure::Found(format!("waited for {waiting_for} in vain")));
+            }
+        };
+        match waited {
             Ok((at, Ok(found))) => Ok((at, found)),
             Ok((_, Err(true))) => {
                 let found = format!("no reply is scripted for a request; waited for {waiting_for}");
@@ -711,6 +753,12 @@ impl<'a> Steps<'a> {
                 )))
             }
         }
+    }
+
+    /// Whether a wait is given up when nothing will come any more: the schedule is not the scenario's
+    /// own, and no clock jumps ahead to the limit.
+    fn gives_up(&self) -> bool {
+        self.rules_only && self.env.lab.is_none()
     }
 
     async fn idle(&self) -> Result<(), Failure> {

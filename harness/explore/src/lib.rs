@@ -12,6 +12,7 @@ mod delay;
 mod digest;
 mod executor;
 mod exhaust;
+pub mod external;
 mod fuzz;
 mod schedule;
 mod schedules;

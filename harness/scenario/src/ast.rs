@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+pub use crate::told::Told;
+
 /// Where a node stands in its source text: byte offsets, end exclusive.
 ///
 /// Two spans are always equal, because equality of scenarios is about what they say.
@@ -609,6 +611,13 @@ pub enum CutPoint {
     Aborting,
     /// `idle`: no turn is active.
     Idle,
+    /// `told call-begin 2`: the agent has told the client so, for the n-th time (1 if absent).
+    Told {
+        /// What it told.
+        event: Told,
+        /// Which time, counted from the start of the case.
+        nth: usize,
+    },
     /// `point rollout.flush` / `point rollout.flush 2`: a named point of the reference agent, n-th time (1 if absent).
     Point {
         /// Its label: letters, digits, `.`, `-` and `_`.

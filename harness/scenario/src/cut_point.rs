@@ -4,14 +4,14 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use crate::ast::{CutPoint, Nth, Target};
+use crate::ast::{CutPoint, Nth, Target, Told};
 use crate::suggest::nearest;
 
 /// Words that begin a phrase, or name an event in it. They cannot be call ids: `point running`
 /// must not have two meanings.
-pub(crate) const RESERVED_WORDS: [&str; 15] = [
+pub(crate) const RESERVED_WORDS: [&str; 16] = [
     "request", "headers", "reply", "byte", "first", "middle", "last", "delta", "added", "done",
-    "end", "approval", "point", "of", "event",
+    "end", "approval", "point", "told", "of", "event",
 ];
 
 /// Phrases of one word.
@@ -24,7 +24,8 @@ const PREPOSITIONS: [&str; 6] = ["after", "at", "before", "during", "when", "whi
 const FORMS: &str = "write one of `request 2`, `headers of reply 2`, `reply 1 event 4`, \
      `byte 17 of reply 1 event 3`, `delta 2 of call_1`, `last delta of reply 1`, \
      `added of call_1`, `done of call_1`, `end of reply 1`, `call_1 running`, `call_1 exited`, \
-     `approval of call_1 pending`, `started`, `aborting`, `idle`, `point LABEL`";
+     `approval of call_1 pending`, `started`, `aborting`, `idle`, \
+     `told call-begin 2`, `point LABEL`";
 
 /// Why a phrase is no cut point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +207,7 @@ impl<'a> Words<'a> {
                 Ok(CutPoint::Question { call })
             }
             "point" => self.point(),
+            "told" => self.told(),
             _ => {
                 self.at -= 1;
                 self.tool()
@@ -382,15 +384,36 @@ impl<'a> Words<'a> {
             );
         }
         self.at += 1;
-        let nth = if self.peek().is_some() {
-            self.number("which time the point is passed", form)?
-        } else {
-            1
-        };
+        let nth = self.nth("which time the point is passed", form)?;
         Ok(CutPoint::Point {
             label: label.to_owned(),
             nth,
         })
+    }
+
+    fn told(&mut self) -> Outcome<CutPoint> {
+        let form = "told call-begin 2";
+        let word = self.peek().unwrap_or_default();
+        let Some(event) = Told::ALL.into_iter().find(|event| event.name() == word) else {
+            let known = Told::ALL.map(Told::name);
+            let help = match nearest(word, &known) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("write one of {}", known.join(", ")),
+            };
+            let message = "the cut point says not what the agent has told".to_owned();
+            return self.error(message, "expected an event of the agent", help);
+        };
+        self.at += 1;
+        let nth = self.nth("which time the agent tells it", form)?;
+        Ok(CutPoint::Told { event, nth })
+    }
+
+    /// Which time something happens: the first one where nothing is said.
+    fn nth(&mut self, what: &str, form: &str) -> Outcome<usize> {
+        if self.peek().is_none() {
+            return Ok(1);
+        }
+        self.number(what, form)
     }
 
     /// `call_1 running`, `call_1 exited`, or a phrase that begins with no word of the grammar.
@@ -429,7 +452,7 @@ impl<'a> Words<'a> {
                 format!("leave it out: `{rest}`"),
             );
         }
-        let known: Vec<&str> = RESERVED_WORDS[..13]
+        let known: Vec<&str> = RESERVED_WORDS[..14]
             .iter()
             .chain(&SINGLE_WORDS)
             .copied()
@@ -523,6 +546,8 @@ impl fmt::Display for CutPoint {
             Self::Started => f.write_str("started"),
             Self::Aborting => f.write_str("aborting"),
             Self::Idle => f.write_str("idle"),
+            Self::Told { event, nth: 1 } => write!(f, "told {event}"),
+            Self::Told { event, nth } => write!(f, "told {event} {nth}"),
             Self::Point { label, nth: 1 } => write!(f, "point {label}"),
             Self::Point { label, nth } => write!(f, "point {label} {nth}"),
         }
@@ -628,6 +653,13 @@ mod tests {
             ("aborting", CutPoint::Aborting),
             ("idle", CutPoint::Idle),
             (
+                "told call-begin 2",
+                CutPoint::Told {
+                    event: Told::CallBegin,
+                    nth: 2,
+                },
+            ),
+            (
                 "point rollout.flush",
                 CutPoint::Point {
                     label: call("rollout.flush"),
@@ -677,6 +709,8 @@ mod tests {
             ("2nd delta of call_1", 0..3, "delta 2 of call_1"),
             ("event 3 of reply 1", 0..5, "reply 1 event 4"),
             ("idle now", 5..8, "write `idle`"),
+            ("told mesage", 5..11, "did you mean `message`?"),
+            ("told", 4..4, "write one of turn-started"),
             ("done of a.b", 8..11, "letters, digits"),
             ("byte +1 of reply 1 event 1", 5..7, "byte 17"),
             ("request 99999999999999999999999", 8..31, "like `request 2`"),

@@ -17,6 +17,7 @@ mod parse;
 mod print;
 mod read;
 mod syntax;
+mod told;
 mod tree;
 mod word;
 

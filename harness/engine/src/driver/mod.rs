@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use self::points::Points;
 use crate::lab::Lab;
+use crate::quiescence::QuietCount;
 use crate::rollout::RolloutReader;
 use crate::screen::Screen;
 use crate::tracer::Tracer;
@@ -77,6 +78,8 @@ pub struct CaseEnv {
     pub points: Arc<Points>,
     /// Whether the agent's events are read; who reads them waits while they are not.
     pub reading: Arc<Reading>,
+    /// How often the agent was quiet before it was acted upon at a gate.
+    pub quiet: Arc<QuietCount>,
     /// What a person sees of the session, where that is known.
     pub screen: Arc<Screen>,
     /// Upper bound of each single wait.
@@ -156,6 +159,11 @@ pub trait Session: Send {
 
     /// The agent's process; `None` if it runs in this one.
     fn pid(&self) -> Option<u32>;
+
+    /// Whether the agent's process serves other cases meanwhile.
+    fn shares_process(&self) -> bool {
+        false
+    }
 
     /// Whether `CallBegin` comes only when the tool's process is there.
     fn begins_after_spawn(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cutpoint_scenario::ast::{
     Action, Await, Capability, Conversation, CutPoint, Drop, End, Expect, Expectation, File,
     LateEvent, Model, Nth, Outcome, Part, Reason, Recording, Reply, ReplyBody, Scenario, Span,
-    Step, Target, Waive,
+    Step, Target, Told, Waive,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -200,6 +200,7 @@ fn cut_point(calls: Vec<String>, replies: usize) -> impl Strategy<Value = CutPoi
         Just(CutPoint::Started),
         Just(CutPoint::Aborting),
         Just(CutPoint::Idle),
+        (select(&Told::ALL[..]), 1_usize..4).prop_map(|(event, nth)| CutPoint::Told { event, nth }),
         ("[a-z][a-z._-]{0,9}", 1_usize..4).prop_map(|(label, nth)| CutPoint::Point { label, nth }),
     ]
 }

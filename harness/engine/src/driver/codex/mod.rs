@@ -27,6 +27,9 @@ use self::session::{CodexSession, Origin};
 use super::{AgentError, CaseEnv, Driver, Session};
 use crate::process::RUN_VARIABLE;
 
+/// How many cases a process serves before another one takes its place: the app-server keeps about 2 MiB
+/// of each thread that it has served, and gets slower with them.
+const CASES_PER_PROCESS: usize = 300;
 /// How much of what `--version` prints is read.
 const VERSION_LIMIT_BYTES: u64 = 4096;
 /// The first version whose commands outlive their turn on purpose (the `exec_command` tool); its marker
@@ -89,13 +92,20 @@ impl CodexDriver {
         }
         let mut shared = self.shared.lock().await;
         match &*shared {
-            Shared::Running(server) if !server.router.is_closed() => return Ok(server.clone()),
+            Shared::Running(server) if server.router.is_closed() => {}
+            Shared::Running(server) if server.enter(CASES_PER_PROCESS) => {
+                return Ok(server.clone());
+            }
+            Shared::Running(server) => server.retire().await,
             Shared::Failed(error) => return Err(error.clone()),
-            Shared::Running(_) | Shared::None => {}
+            Shared::None => {}
         }
         let started = self.new_server().await;
         *shared = match &started {
-            Ok(server) => Shared::Running(server.clone()),
+            Ok(server) => {
+                server.enter(CASES_PER_PROCESS);
+                Shared::Running(server.clone())
+            }
             Err(error) => Shared::Failed(error.clone()),
         };
         started
@@ -216,8 +226,10 @@ impl Driver for CodexDriver {
             env,
         };
         let opened = session.open_thread(Origin::New).await;
-        if opened.is_err() && session.env.private {
-            session.server.end().await;
+        match opened {
+            Err(_) if session.env.private => session.server.end().await,
+            Err(_) => session.server.leave().await,
+            Ok(()) => {}
         }
         opened.map(|()| Box::new(session) as Box<dyn Session>)
     }

@@ -1,8 +1,8 @@
 //! The app-server's process.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -26,6 +26,18 @@ pub(super) struct Server {
     pub(super) process: Arc<AgentProcess>,
     pub(super) expected_end: Arc<AtomicBool>,
     pub(super) home: Arc<TempDir>,
+    serves: Mutex<Serves>,
+}
+
+/// The cases that share a process.
+#[derive(Debug, Default)]
+struct Serves {
+    /// All that have entered.
+    entered: usize,
+    /// Those that have not left.
+    inside: usize,
+    /// No more are to come; the last one that leaves ends the process.
+    retired: bool,
 }
 
 impl Server {
@@ -57,6 +69,7 @@ impl Server {
             process,
             expected_end,
             home,
+            serves: Mutex::default(),
         };
         let info =
             json!({"name": "cutpoint", "title": "cutpoint", "version": env!("CARGO_PKG_VERSION")});
@@ -74,6 +87,44 @@ impl Server {
             }
         }
         Ok(Arc::new(server))
+    }
+
+    /// Enters a case, unless so many have entered already.
+    pub(super) fn enter(&self, limit: usize) -> bool {
+        let mut serves = self.serves();
+        let free = serves.entered < limit;
+        serves.entered += usize::from(free);
+        serves.inside += usize::from(free);
+        free
+    }
+
+    /// A case that had entered has ended.
+    pub(super) async fn leave(&self) {
+        let last = {
+            let mut serves = self.serves();
+            serves.inside = serves.inside.saturating_sub(1);
+            serves.retired && serves.inside == 0
+        };
+        if last {
+            self.end().await;
+        }
+    }
+
+    /// Another process takes its place; this one ends with the last case that it serves.
+    pub(super) async fn retire(&self) {
+        let empty = {
+            let mut serves = self.serves();
+            serves.retired = true;
+            serves.inside == 0
+        };
+        if empty {
+            self.end().await;
+        }
+    }
+
+    fn serves(&self) -> MutexGuard<'_, Serves> {
+        // Every change is one step, so a panic leaves nothing half done.
+        self.serves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the process in good order, or else by force.
@@ -128,7 +179,8 @@ pub(super) fn environment(home: &Path, mark: &str) -> Vec<(String, String)> {
 }
 
 /// The settings that all threads share. The base URL is given per thread. Retries are few, so that
-/// a scenario of a lasting failure ends soon.
+/// a scenario of a lasting failure ends soon. The snapshot of a login shell that is taken for each thread
+/// costs a fifth of all CPU time in a sweep, and nothing here needs it.
 const CONFIG: &str = r#"model = "cutpoint-model"
 model_provider = "cutpoint"
 approval_policy = "never"
@@ -142,6 +194,9 @@ wire_api = "responses"
 request_max_retries = 2
 stream_max_retries = 2
 supports_websockets = false
+
+[features]
+shell_snapshot = false
 
 [analytics]
 enabled = false

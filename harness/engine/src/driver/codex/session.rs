@@ -326,6 +326,8 @@ impl Session for CodexSession {
                 };
                 self.env.tracer.record(exited);
             }
+        } else {
+            self.server.leave().await;
         }
         self.leave();
         Ok(())
@@ -340,6 +342,10 @@ impl Session for CodexSession {
 
     fn pid(&self) -> Option<u32> {
         self.server.process.pid()
+    }
+
+    fn shares_process(&self) -> bool {
+        !self.env.private
     }
 
     fn processes(&self) -> Vec<Process> {

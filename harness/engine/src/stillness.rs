@@ -1,0 +1,163 @@
+//! When nothing will come of itself any more.
+
+use std::time::Duration;
+
+use cutpoint_check::trace::{AgentEvent, ClientOp, Entry, InputMode, What};
+
+use crate::observe;
+use crate::runner::turn_is_active;
+use crate::tracer::Tracer;
+
+/// How long nothing may be observed while no turn is active. Everything that an idle agent still has
+/// to tell comes within milliseconds; a machine with more to do than it can gets some more.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// How long nothing may be observed while a stream is held. Behind an interrupt one is held for 500 ms.
+const HELD_PATIENCE: Duration = Duration::from_millis(800);
+
+/// Returns when nothing was observed for a while and no turn is active, or one is but its stream is
+/// held for a later step: whoever waits for something waits in vain, as a schedule that the scenario
+/// was not written for has kept it from coming.
+pub async fn reached(tracer: &Tracer) {
+    loop {
+        let seen = tracer.len();
+        let patience = if !turn_is_active(tracer) {
+            PATIENCE
+        } else if tracer.with(0, is_held) {
+            HELD_PATIENCE
+        } else {
+            Duration::MAX
+        };
+        if tracer.wait(seen, patience, |_| Some(())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether something is held at a cut point.
+pub fn is_held(entries: &[Entry]) -> bool {
+    let mut held = 0_usize;
+    for Entry { what, .. } in entries {
+        match what {
+            What::Reached { .. } => held += 1,
+            What::Released { .. } => held = held.saturating_sub(1),
+            _ => {}
+        }
+    }
+    held > 0
+}
+
+/// Waits until it is known what has become of every steer and interrupt. A steer that comes as a turn
+/// ends may start another, or be refused; nothing tells that it will, nor whether an idle agent has
+/// outlived an interrupt.
+pub async fn of_ops(tracer: &Tracer) {
+    if tracer.with(0, an_op_is_open) {
+        reached(tracer).await;
+    }
+}
+
+/// Whether a steer or an interrupt was sent of which nothing was heard since.
+fn an_op_is_open(entries: &[Entry]) -> bool {
+    // By id, with the text of a steer.
+    let mut open: Vec<(&str, Option<&str>)> = Vec::new();
+    for Entry { what, .. } in entries {
+        match what {
+            What::Op {
+                id,
+                op:
+                    ClientOp::Input {
+                        text,
+                        mode: InputMode::Steer,
+                        ..
+                    },
+            } => open.push((id, Some(text))),
+            What::Op {
+                id,
+                op: ClientOp::Interrupt { .. },
+            } => open.push((id, None)),
+            What::OpReply { id, .. } => open.retain(|(of, _)| of != id),
+            What::Event {
+                event: AgentEvent::UserMessage { text, .. },
+                ..
+            } => open.retain(|(_, sent)| *sent != Some(text)),
+            what if observe::turn_end(what).is_some() => open.retain(|(_, sent)| sent.is_some()),
+            What::AgentKilled | What::AgentExited { .. } => open.clear(),
+            _ => {}
+        }
+    }
+    !open.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use cutpoint_check::trace::TurnEnd;
+
+    use super::*;
+
+    fn event(event: AgentEvent) -> What {
+        let raw = cutpoint_check::trace::Raw::default();
+        What::Event { event, raw }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_waited_for_and_then_the_rest() {
+        let tracer = Tracer::default();
+        let turn = "t".to_owned();
+        tracer.record(event(AgentEvent::TurnStarted {
+            turn_id: turn.clone(),
+        }));
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_err());
+        let point = "request 2".to_owned();
+        tracer.record(What::Reached {
+            point: point.clone(),
+        });
+        assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_ok());
+        tracer.record(What::Released { point });
+        assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_err());
+        tracer.record(event(AgentEvent::TurnEnded {
+            turn_id: Some(turn),
+            end: TurnEnd::Complete,
+        }));
+        let ended = tokio::time::Instant::now();
+        reached(&tracer).await;
+        assert_eq!(ended.elapsed(), PATIENCE);
+    }
+    #[test]
+    fn an_op_is_open_until_it_is_answered_or_has_taken_effect() {
+        let steer = || What::Op {
+            id: "op-1".to_owned(),
+            op: crate::injections::input("and?", InputMode::Steer, None),
+        };
+        let open = |whats: Vec<What>| {
+            let tracer = Tracer::default();
+            tracer.record_many(whats);
+            tracer.with(0, an_op_is_open)
+        };
+        let taken = event(AgentEvent::UserMessage {
+            turn_id: None,
+            text: "and?".to_owned(),
+        });
+        let refused = What::OpReply {
+            id: "op-1".to_owned(),
+            turn_id: None,
+            thread_id: None,
+            reason: None,
+            error: Some("no turn runs".to_owned()),
+        };
+        assert!(open(vec![steer()]));
+        assert!(!open(vec![steer(), taken]));
+        assert!(!open(vec![steer(), refused]));
+        assert!(!open(vec![steer(), What::AgentKilled]));
+        let interrupt = || What::Op {
+            id: "op-2".to_owned(),
+            op: ClientOp::Interrupt { turn_id: None },
+        };
+        let ended = event(AgentEvent::TurnEnded {
+            turn_id: None,
+            end: TurnEnd::Complete,
+        });
+        assert!(open(vec![ended.clone(), interrupt()]));
+        assert!(!open(vec![interrupt(), ended]));
+    }
+}

@@ -1,0 +1,86 @@
+//! Where a command's agents work, and how what they start is found again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cutpoint_engine::driver::codex::CodexConfig;
+use cutpoint_engine::process::{self, Belongs};
+use tempfile::TempDir;
+
+use crate::Failure;
+use crate::out::complain;
+
+/// How long processes of the run may take to go when they are killed.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where a run's agents work, and how their processes are told from others.
+pub struct Ground {
+    mark: String,
+    dir: TempDir,
+}
+
+impl Ground {
+    /// A fresh directory, and a mark of its own.
+    pub fn new() -> Result<Self, Failure> {
+        let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir();
+        let dir =
+            dir.map_err(|error| Failure::trouble(format!("no temporary directory: {error}")))?;
+        Ok(Self {
+            mark: uuid::Uuid::new_v4().to_string(),
+            dir,
+        })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// How Codex is started here.
+    pub fn config(&self, start_limit: Duration) -> CodexConfig {
+        CodexConfig {
+            mark: self.mark.clone(),
+            start_limit,
+            homes: self.dir.path().to_owned(),
+        }
+    }
+
+    /// What a run has started carries its mark, or works in its directory: a tool of the agent in
+    /// this process has no mark, and one that left the directory still has it.
+    fn belongings(&self) -> [Belongs; 2] {
+        [
+            Belongs::Run(self.mark.clone()),
+            Belongs::Case(process::real_path(self.dir.path())),
+        ]
+    }
+
+    /// Kills whatever the run has started and waits until it is gone.
+    pub async fn clear(&self) {
+        for belongs in self.belongings() {
+            process::kill_all(&belongs, KILL_LIMIT).await;
+        }
+    }
+
+    /// The same without waiting.
+    pub fn kill_now(&self) {
+        for belongs in self.belongings() {
+            process::kill_now(&belongs);
+        }
+    }
+
+    /// Removes the directory, once nobody writes to it any more.
+    pub fn remove(mut self) {
+        let path = self.dir.path().to_owned();
+        self.dir.disable_cleanup(true);
+        if let Err(error) = std::fs::remove_dir_all(&path) {
+            complain!("{} is left behind: {error}", path.display());
+        }
+    }
+}
+
+impl Drop for Ground {
+    /// For a run that is left in any other way than its end, such as by a panic.
+    fn drop(&mut self) {
+        self.kill_now();
+    }
+}
