@@ -22,14 +22,14 @@ pub(super) fn run(arguments: &Arguments, planned: &[Planned], stop: &AtomicBool)
         for act in &arguments.acts {
             let executor = executor(arguments, one, Purpose::Behaviours);
             let acted = free(&one.scenario, *act);
-            let space = exhaust(&executor, &acted, arguments.limit, true, stop);
+            let space = exhaust(&executor, &acted, arguments.orders, true, stop);
             let bound = Bound {
                 acts: vec![*act],
                 ..bound(arguments)
             };
             let swept = sweep(&executor, &one.scenario, &bound, stop, &|_| {});
             say!("{}, {} at any time:", one.file, act.name())?;
-            tell(&space, &swept, arguments.limit)?;
+            tell(&space, &swept, arguments.orders)?;
             broken |= !space.broken.is_empty() || !swept.classes.is_empty();
             cut_short |= !space.exhausted || swept.ran < swept.planned || space.trouble.is_some();
         }
@@ -49,7 +49,7 @@ fn tell(space: &Space, sweep: &Sweep, limit: usize) -> Result<(), Failure> {
     let all = if space.exhausted {
         "all of them".to_owned()
     } else {
-        format!("not all of them; --limit is {limit}")
+        format!("not all of them; --orders is {limit}")
     };
     let (ran, states, traces) = (space.ran, space.states, space.traces.len());
     say!("  {ran} orders ran ({all}), {states} states, {traces} distinct traces")?;

@@ -66,7 +66,7 @@ pub struct Arguments {
         default_value_t = 20_000,
         requires = "exhaustive"
     )]
-    pub(super) limit: usize,
+    pub(super) orders: usize,
     /// Switch on a planted defect (see `cutpoint defects`); may be given several times.
     #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,

@@ -146,7 +146,7 @@ mod tests {
     use std::sync::Arc;
 
     use cutpoint_check::trace::{ClientOp, TurnEnd};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
