@@ -175,8 +175,8 @@ impl Worker {
                 return Err(Break::Fatal(failure));
             }
             Some(EventKind::Failed) => {
-                let response = event.response().cloned().unwrap_or_default();
-                return Err(failed(&response["error"]));
+                let error = event.response().map(|response| &response["error"]);
+                return Err(failed(error.unwrap_or(&Value::Null)));
             }
             Some(EventKind::Error) => {
                 let whole = event.as_value();
@@ -245,8 +245,8 @@ impl Worker {
     }
 
     async fn completed(&self, event: &StreamEvent) {
-        let response = event.response().cloned().unwrap_or_default();
-        let count = |name: &str| response["usage"][name].as_u64().unwrap_or(0);
+        let usage = event.response().map(|response| &response["usage"]);
+        let count = |name: &str| usage.and_then(|it| it[name].as_u64()).unwrap_or(0);
         let mode = self.core.config.history;
         // The response that holds a summary is not part of the conversation.
         if self.summary.is_none() {

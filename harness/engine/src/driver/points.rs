@@ -38,6 +38,9 @@ async fn turns(count: usize) {
     }
 }
 
+/// How many passings there is room for from the start.
+const USUAL_POINTS: usize = 256;
+
 /// What is done by itself as a point is passed.
 #[derive(Debug, Clone)]
 pub enum Deed {
@@ -141,7 +144,7 @@ impl Points {
             gates: points.into_iter().filter_map(gate).collect(),
             injections,
             world: Arc::new(world),
-            passed: Mutex::default(),
+            passed: Mutex::new(Vec::with_capacity(USUAL_POINTS)),
         }
     }
 

@@ -247,7 +247,8 @@ async fn accept(
 
 async fn serve(connection: Connection, cases: Cases, config: Arc<ServerConfig>) {
     let control = connection.control();
-    let header_timeout = config.request_timeout;
+    // A client within this process is part of the run, which has limits of its own.
+    let header_timeout = control.ends().map(|_| config.request_timeout);
     let service = service_fn(move |request| {
         let answered = respond(request, cases.clone(), config.clone(), control.clone());
         async move { Ok::<_, Infallible>(answered.await) }
