@@ -40,7 +40,7 @@ const YIELDS: usize = 2;
 const AIM_PER_SECOND: f64 = 10_000.0;
 /// A schedule by the same exchanges over bare hyper: a little more than was reached, so that the lab
 /// does not get slower unnoticed.
-const RATIO_LIMIT: f64 = 30.0;
+const RATIO_LIMIT: f64 = 9.0;
 /// How much the process may grow between the first half of the schedules and the second.
 const GROWTH_GOAL_KIB: i64 = 512;
 
