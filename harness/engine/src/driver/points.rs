@@ -145,8 +145,9 @@ impl Points {
         }
     }
 
-    /// Tells how injections reach the agent.
+    /// Tells how injections reach the agent, one that has just been started.
     pub fn set_reach(&self, reach: Reach) {
+        self.world.killed.store(false, Ordering::Relaxed);
         *lock(&self.world.reach) = Some(Arc::new(reach));
     }
 
