@@ -37,6 +37,7 @@ pub(crate) const ROLLOUT: &str = "sessions/rollout.jsonl";
 pub(crate) struct Tracer {
     trace: Trace,
     now_ns: u64,
+    path: String,
     file: String,
     known: usize,
     written: usize,
@@ -82,6 +83,7 @@ impl Tracer {
                 entries: vec![],
             },
             now_ns: 0,
+            path: ROLLOUT.to_owned(),
             file: String::new(),
             known: 0,
             written: 0,
@@ -462,7 +464,7 @@ impl Tracer {
         self.written = self.file.len();
         let done = Stored::Written { bytes };
         self.push(What::Stored {
-            path: ROLLOUT.into(),
+            path: self.path.clone(),
             done,
         })
     }
@@ -470,7 +472,7 @@ impl Tracer {
     pub(crate) fn synced(&mut self) -> &mut Self {
         let done = Stored::Synced;
         self.push(What::Stored {
-            path: ROLLOUT.into(),
+            path: self.path.clone(),
             done,
         })
     }
@@ -497,7 +499,7 @@ impl Tracer {
     pub(crate) fn read_as(&mut self, trigger: ReadTrigger, from: u64, text: &str) -> &mut Self {
         self.push(What::Rollout {
             trigger,
-            path: ROLLOUT.into(),
+            path: self.path.clone(),
             from,
             text: text.to_owned(),
         })
@@ -513,7 +515,7 @@ impl Tracer {
         self.file.truncate(self.file.len() - bytes);
         (self.known, self.written) = (self.file.len(), self.file.len());
         self.push(What::Torn {
-            path: ROLLOUT.into(),
+            path: self.path.clone(),
             bytes: bytes as u64,
         })
     }
@@ -521,6 +523,12 @@ impl Tracer {
     pub(crate) fn forked(&mut self, path: &str) -> &mut Self {
         let path = path.to_owned();
         self.event(AgentEvent::Forked { path })
+    }
+
+    /// The session goes on in a fork, whose rollout is read from its beginning.
+    pub(crate) fn goes_on_in(&mut self, path: &str) -> &mut Self {
+        (self.path, self.known) = (path.to_owned(), 0);
+        self
     }
 
     pub(crate) fn kill(&mut self) -> &mut Self {

@@ -210,9 +210,8 @@ impl<'a> View<'a> {
     /// entry: it happened in the session that the fork was taken from, behind the request for it.
     pub fn forked_away(&self, done: At, until: At) -> bool {
         self.forks.iter().any(|fork| {
-            let mut starts = self.starts.iter().map(|start| start.at);
-            let resumed = starts.find(|start| *start > fork.at);
-            fork.asked < done && resumed.is_some_and(|start| done < start && start <= until)
+            let entered = fork.entered;
+            fork.asked < done && entered.is_some_and(|start| done < start && start <= until)
         })
     }
 

@@ -35,6 +35,9 @@ use crate::{expect, injections, needs, observe, stillness};
 /// Upper bound of each single wait unless told otherwise.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a case may take by the lab's clock, all its waits together. That clock moves when nothing
+/// else can go on, so what waits for something that never comes ends here at once.
+const LAB_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where a case in the lab seems to work.
 const LAB_DIR: &str = "/lab";
 
@@ -203,7 +206,13 @@ impl Runner {
             screen: Arc::default(),
             limit: scenario.limit.unwrap_or(self.config.limit),
         };
-        let done = self.drive(scenario, env.clone(), &server_case).await;
+        let in_lab = env.lab.is_some();
+        let driven = self.drive(scenario, env.clone(), &server_case);
+        let done = if in_lab {
+            tokio::time::timeout(LAB_LIMIT, driven).await
+        } else {
+            Ok(driven.await)
+        };
         self.server.remove(&base);
         if let Some(dir) = dir {
             // Whatever the agent left behind ends here, so that the next case starts clean.
@@ -213,7 +222,7 @@ impl Runner {
         }
         match server_case.scenario_errors().into_iter().next() {
             Some(message) => Err(Obstacle::Scenario(message)),
-            None => Ok(done),
+            None => done.map_err(|_| Obstacle::Harness("nothing can go on any more".to_owned())),
         }
     }
 

@@ -1,11 +1,14 @@
 //! APPR-4: an approval answered with "abort" is an interrupt.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Decision, Feature};
+use crate::trace::{Decision, Feature, TurnEnd};
 use crate::verdict::Level;
-use crate::view::{Approval, At, View};
+use crate::view::{Approval, At, Ending, View};
 
 pub(super) struct AbortAnswerInterrupts;
+
+/// How close to the answer a response may fail for its turn to have failed by itself.
+const RACE_NS: u64 = 100_000_000;
 
 impl Invariant for AbortAnswerInterrupts {
     fn id(&self) -> &'static str {
@@ -33,6 +36,8 @@ impl Invariant for AbortAnswerInterrupts {
         &[
             "A turn that is replaced or cut by the agent's end behind the answer ends so.",
             "An answer behind the turn's end is APPR-2's matter.",
+            "The turn may fail if its last response did within 100 ms before or behind the answer: \
+             both were on their way to the agent, and neither knew of the other.",
         ]
     }
 
@@ -50,9 +55,10 @@ impl Invariant for AbortAnswerInterrupts {
             let Some(call) = view.call(approval.call_id) else {
                 continue;
             };
-            let Some(turn) = call.turn.map(|turn| &view.turns[turn]) else {
+            let Some(index) = call.turn else {
                 continue;
             };
+            let turn = &view.turns[index];
             let cut = turn.killed.or(turn.exited).is_some();
             if call.asked.is_none_or(|asked| asked > approval.at)
                 || turn.ending_before(approval.at).is_some()
@@ -72,7 +78,8 @@ impl Invariant for AbortAnswerInterrupts {
             {
                 (Some(at), _) => (format!("call {} ran", call.id), Some(at)),
                 (None, None) => (format!("turn {} never ended", turn.id), None),
-                (None, Some(ending)) if !ending.aborted() => (
+                (None, Some(ending))
+                    if !ending.aborted() && !failed_by_itself(view, index, approval, ending) => (
                     format!("turn {} ended as {}", turn.id, ending.in_words()),
                     Some(ending.at),
                 ),
@@ -86,6 +93,25 @@ impl Invariant for AbortAnswerInterrupts {
     }
 }
 
+/// Whether the turn failed of its last response, and that failed as the answer was on its way.
+fn failed_by_itself(
+    view: &View<'_>,
+    turn: usize,
+    approval: &Approval<'_>,
+    ending: Ending<'_>,
+) -> bool {
+    let before = view.exchanges.partition_point(|exchange| exchange.at < ending.at);
+    let mut requests = view.exchanges[..before].iter().rev();
+    let last = requests.find(|request| request.generates && view.turn_of(request) == Some(turn));
+    let Some(last) = last.filter(|last| last.completed().is_none()) else {
+        return false;
+    };
+    // One of the two is no time: an entry is never behind itself.
+    let apart_ns = |over: At| view.between_ns(over, approval.at) + view.between_ns(approval.at, over);
+    let raced = last.over().is_some_and(|over| over < ending.at && apart_ns(over) <= RACE_NS);
+    raced && matches!(ending.end, TurnEnd::Failed { .. })
+}
+
 /// Whether the same request had been answered already.
 fn answered_before(view: &View<'_>, approval: &Approval<'_>) -> bool {
     let mut same = view
@@ -97,8 +123,10 @@ fn answered_before(view: &View<'_>, approval: &Approval<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
-    use crate::trace::Decision;
+    use crate::trace::{Decision, TurnEnd};
 
     fn aborting() -> Tracer {
         let mut t = Tracer::new();
@@ -120,6 +148,26 @@ mod tests {
             .ask("t1", "c1")
             .decide("c1", Decision::Deny);
         is_idle("APPR-4", t.completed("t1"));
+    }
+
+    #[test]
+    fn a_turn_may_fail_as_the_answer_is_given() {
+        let failing = |response: &str, ms: u64, end: TurnEnd| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.emit(1, call("c1")).ask("t1", "c1");
+            t.sent(1, json!({"type": response})).wait_ms(ms);
+            t.decide("c1", Decision::Abort).ended(Some("t1"), end);
+            t
+        };
+        let failed = || TurnEnd::Failed {
+            message: "too long".to_owned(),
+        };
+        keeps("APPR-4", &failing("error", 10, failed()), 1);
+        breaks("APPR-4", &failing("error", 200, failed()));
+        breaks("APPR-4", &failing("error", 10, TurnEnd::Complete));
+        breaks("APPR-4", &failing("response.completed", 10, failed()));
+        breaks("APPR-4", &failing("response.in_progress", 10, failed()));
     }
 
     #[test]

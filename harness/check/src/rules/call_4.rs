@@ -37,6 +37,7 @@ impl Invariant for BegunCallsStay {
              it was built before.",
             "A call may be gone once the history was compacted: a summary stands for it. So may one \
              whose turn was taken back, or that the harness tore off the rollout.",
+            "What the first conversation began behind the request for a fork is not in the fork.",
         ]
     }
 
@@ -93,7 +94,8 @@ fn check_one(
             return false;
         }
         let here = carried.contains(call.id);
-        if !here && (exchange.has_compaction() || view.gone_between(*begun, until)) {
+        let gone = exchange.has_compaction() || view.gone_between(*begun, until);
+        if !here && (gone || view.forked_away(*begun, exchange.at)) {
             return false;
         }
         findings.exercised += 1;
@@ -120,8 +122,8 @@ fn fresh_session(view: &View<'_>, exchange: &Exchange<'_>) -> At {
 mod tests {
     use serde_json::json;
 
-    use crate::testing::{Tracer, breaks, call, interrupted_tool, keeps, output, user};
-    use crate::trace::{ReadTrigger, StreamEnd};
+    use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
+    use crate::trace::{ClientOp, ReadTrigger, StreamEnd};
 
     fn begun() -> Tracer {
         let mut t = Tracer::new();
@@ -163,12 +165,30 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_has_what_had_begun_when_it_was_asked_for() {
+        let forked = |early: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]).emit(1, call("c1"));
+            if early {
+                t.begin("t1", "c1").op(ClientOp::Fork);
+            } else {
+                t.op(ClientOp::Fork).begin("t1", "c1");
+            }
+            t.forked("f.jsonl").kill().resume().start("t2", "next");
+            t.request(2, &[user("run"), user("next")]);
+            t
+        };
+        is_idle("CALL-4", &forked(false));
+        breaks("CALL-4", &forked(true));
+    }
+
+    #[test]
     fn a_compacted_history_owes_nothing() {
         let mut t = begun();
         t.finish(1).interrupted("t1");
         t.wrote_line("compacted", &json!({"message": "x"}));
         t.start("t2", "next").request(2, &[user("next")]);
         t.read(ReadTrigger::Request { exchange: 2 });
-        crate::testing::is_idle("CALL-4", &t);
+        is_idle("CALL-4", &t);
     }
 }

@@ -37,6 +37,8 @@ impl Invariant for OneMarkerInItsPlace {
              interrupted it.",
             "A marker may be gone once the history was compacted, its turn was taken back, or the \
              rollout was torn.",
+            "What a turn without an input of its own did stands behind the marker of the turn before it, \
+             also where an input that joined it comes later.",
         ]
     }
 
@@ -120,7 +122,7 @@ mod tests {
         Tracer, assistant, breaks, call, interrupted_tool, is_idle, keeps, long_session, marker,
         output, user,
     };
-    use crate::trace::{InputMode, ReadTrigger};
+    use crate::trace::{InputMode, ReadTrigger, TaskKind};
 
     /// An interrupted turn, and the request of the next one with this in between.
     fn between(items: &[Value]) -> Tracer {
@@ -196,5 +198,25 @@ mod tests {
         is_idle("MARK-3", &t);
         t.wrote_line("compacted", &json!({})).read(ReadTrigger::End);
         is_idle("MARK-3", t.start("t2", "two").request(3, &[user("two")]));
+    }
+
+    #[test]
+    fn a_turn_that_input_joins_may_have_items_in_front_of_it() {
+        let reviewed = |joins: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
+            t.task(TaskKind::Review, "it").reply(Some("t2")).started("t2");
+            if joins {
+                t.input("two", InputMode::Steer).completed("t2").start("t3", "three");
+            } else {
+                t.completed("t2").start("t3", "two");
+            }
+            let items = [user("one"), marker(), assistant("Fine."), user("two"), user("three")];
+            t.request(2, &items[..if joins { 5 } else { 4 }]);
+            t
+        };
+        keeps("MARK-3", &reviewed(true), 1);
+        keeps("MARK-3", &reviewed(false), 1);
+        breaks("MARK-3", &between(&[marker(), assistant("Late.")]));
     }
 }

@@ -35,6 +35,7 @@ impl Invariant for NoMarkerWithoutInterrupt {
             "The marker of a turn whose abort is received just behind the request may already be in \
              it: requests and events come by different ways.",
             "A turn that was cut by a kill of the agent may have a marker or none.",
+            "In a fork, a turn that was active when the fork was asked for or done is interrupted.",
         ]
     }
 
@@ -99,7 +100,7 @@ mod tests {
     use crate::testing::{
         Tracer, assistant, breaks, interrupted_tool, is_idle, keeps, long_session, marker, user,
     };
-    use crate::trace::InputMode;
+    use crate::trace::{ClientOp, InputMode};
 
     fn completed(idle: bool, history: &[Value]) -> Tracer {
         let mut t = Tracer::new();
@@ -119,6 +120,24 @@ mod tests {
         let history = [user("one"), assistant("x"), user("two")];
         keeps("MARK-4", &completed(false, &history), 1);
         keeps("MARK-4", &completed(true, &history), 1);
+    }
+
+    #[test]
+    fn a_turn_that_begins_in_front_of_a_fork_is_interrupted_in_it() {
+        let forked = |late: bool| {
+            let mut t = Tracer::new();
+            t.input("one", InputMode::Steer).op(ClientOp::Fork);
+            if late {
+                t.forked("f.jsonl").started("t1");
+            } else {
+                t.started("t1").forked("f.jsonl");
+            }
+            t.request(1, &[user("one")]).finish(1).completed("t1").kill().resume();
+            t.start("t2", "two").request(2, &[user("one"), marker(), user("two")]);
+            t
+        };
+        keeps("MARK-4", &forked(false), 1);
+        breaks("MARK-4", &forked(true));
     }
 
     #[test]

@@ -44,8 +44,8 @@ impl Invariant for RetriesAreBounded {
         &[
             "One retry may arrive behind the interrupt, before the turn has ended or within 10 ms \
              behind that: it was already on its way.",
-            "The first retry of a chain may follow at once, and behind 429 and 503 the server may have \
-             named the delay.",
+            "The first retry of a chain may follow at once, and so may one for which the server named \
+             no longer delay; behind 429 and 503 it may have, where that can't be seen.",
             "A pause of more than a minute, which a server asks for, may be cut short.",
             "What a 400 leads to is CALL-7's matter.",
         ]
@@ -149,7 +149,7 @@ fn hasty(
     retry: &Exchange<'_>,
     length: usize,
 ) -> Option<(At, u64)> {
-    let told = matches!(failed.status, Some(429 | 503));
+    let told = failed.retry_after_ms.is_some() || matches!(failed.status, Some(429 | 503));
     let over = failed.over().or(failed.disconnected)?;
     let delay_ns = view.between_ns(over, retry.at);
     (length > 1 && !told && delay_ns < BACKOFF_NS).then_some((over, delay_ns))
@@ -250,6 +250,23 @@ mod tests {
         keeps("REQ-3", &paused(1000, 3_600_000), 1);
         let breach = breaks("REQ-3", &paused(200, 1000));
         assert!(breach.message.contains("a pause of 1000 ms"));
+    }
+
+    #[test]
+    fn a_server_may_ask_for_no_pause() {
+        let retried = |retry_after_ms: Option<u64>| {
+            let mut t = failing(1, 0);
+            t.request(2, &[user("run")]).push(What::ResponseHead {
+                exchange: 2,
+                status: 500,
+                reply: None,
+                retry_after_ms,
+            });
+            t.stream_end(2, StreamEnd::Complete).request(3, &[user("run")]);
+            t
+        };
+        keeps("REQ-3", &retried(Some(0)), 2);
+        breaks("REQ-3", &retried(None));
     }
 
     #[test]

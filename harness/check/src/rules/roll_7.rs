@@ -32,6 +32,8 @@ impl Invariant for ForksAndRollbacksArePaired {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
+            "A client whose agent ends as it forks may stay with the first conversation: no request \
+             is the fork's then.",
             "A turn that ends between the request for the fork and the fork may be in the fork as \
              ended, or as interrupted.",
         ]
@@ -44,8 +46,7 @@ impl Invariant for ForksAndRollbacksArePaired {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for fork in &view.forks {
-            let resumed = view.starts.iter().find(|start| start.at > fork.at);
-            let Some(next) = resumed.and_then(|start| view.request_behind(start.at)) else {
+            let Some(next) = fork.entered.and_then(|start| view.request_behind(start)) else {
                 continue;
             };
             findings.exercised += 1;
@@ -129,9 +130,9 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{
-        Tracer, assistant, breaks, call, forked_session, is_idle, keeps, marker, output, user,
+        ROLLOUT, Tracer, assistant, breaks, call, forked_session, is_idle, keeps, marker, output, user,
     };
-    use crate::trace::{AgentEvent, ClientOp, InputMode};
+    use crate::trace::{AgentEvent, ClientOp, InputMode, ReadTrigger};
 
     /// A turn is forked while its call runs; the fork's request carries these items between.
     fn forked(items: &[Value]) -> Tracer {
@@ -168,6 +169,20 @@ mod tests {
         breaks("ROLL-7", &forked(&[marker(), marker()]));
         let early = forked(&[marker(), call("c"), output("c", "aborted")]);
         assert!(breaks("ROLL-7", &early).message.contains("before the last"));
+    }
+
+    #[test]
+    fn a_conversation_that_does_not_go_on_in_the_fork_needs_no_marker() {
+        let ended = |goes_on_in: &str| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).read(ReadTrigger::Request { exchange: 1 });
+            t.op(ClientOp::Fork).forked("f.jsonl").finish(1).completed("t1");
+            t.kill().resume().goes_on_in(goes_on_in).start("t2", "two");
+            t.request(2, &[user("one"), user("two")]).read(ReadTrigger::Request { exchange: 2 });
+            t
+        };
+        is_idle("ROLL-7", &ended(ROLLOUT));
+        breaks("ROLL-7", &ended("f.jsonl"));
     }
 
     #[test]

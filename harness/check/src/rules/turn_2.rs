@@ -3,7 +3,7 @@
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, InputMode, TaskKind};
 use crate::verdict::Level;
-use crate::view::{At, Ending, Interrupt, Turn, View};
+use crate::view::{At, Call, Ending, Input, Interrupt, Turn, View};
 
 pub(super) struct InterruptEndsTurn;
 
@@ -96,10 +96,13 @@ fn replaced_before(view: &View<'_>, index: usize, at: At) -> bool {
         |own| own + 1,
     );
     let behind = view.inputs.get(first..sent).unwrap_or_default();
-    let met = |active: Option<usize>| active.is_none_or(|active| active == index);
+    // What was sent behind the turn's own input meets it, whatever still ran then.
+    let met = |input: &Input<'_>| {
+        input.at < turn.begun || input.active.is_none_or(|active| active == index)
+    };
     behind
         .iter()
-        .any(|input| input.mode == InputMode::Replace && met(input.active))
+        .any(|input| input.mode == InputMode::Replace && met(input))
 }
 
 /// Whether the turn is a command of the user's, and that had ended when the turn was interrupted.
@@ -145,8 +148,18 @@ fn tool_was_running(view: &View<'_>, index: usize, turn: &Turn<'_>, at: At) -> b
             let begun = call.begun.is_some_and(|begun| begun < at);
             // What the model was told of before runs on in the background.
             let answered = call.answered.is_some_and(|by| view.exchanges[by].at < at);
-            begun && !call.ended_before(at) && !answered
+            begun && !call.ended_before(at) && !answered && !went_with_its_agent(view, call, at)
         })
+}
+
+/// Whether the call is a sub-agent's that had ended before an entry: its tools end with it, and
+/// nobody is told of them.
+fn went_with_its_agent(view: &View<'_>, call: &Call<'_>, at: At) -> bool {
+    let mut ended = view.agents.iter().filter(|agent| agent.ended.is_some_and(|(end, _)| end < at));
+    ended.any(|agent| {
+        let mut own = agent.exchanges.iter().map(|own| view.exchanges[*own].conversation);
+        own.any(|own| call.conversation == Some(own))
+    })
 }
 
 #[cfg(test)]
@@ -186,6 +199,33 @@ mod tests {
         };
         keeps("TURN-2", &replaced(false), 1);
         breaks("TURN-2", &replaced(true));
+    }
+
+    #[test]
+    fn a_turn_may_be_replaced_by_what_was_sent_while_another_ran() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Replace);
+        t.input("three", InputMode::Replace).replaced("t1");
+        t.started("t2").interrupt();
+        keeps("TURN-2", t.clone().replaced("t2").started("t3"), 1);
+        breaks("TURN-2", t.completed("t2"));
+    }
+
+    #[test]
+    fn the_tools_of_a_sub_agent_end_with_it() {
+        let completed = |ended: bool| {
+            let mut t = running();
+            t.finish(1).sub_agent("t1", "a", "look", false);
+            t.request_of(1, 2, &[user("look")]).emit(2, call("c1"));
+            t.begin("t1", "c1");
+            if ended {
+                t.sub_ended("t1", "a", "aborted");
+            }
+            t.interrupt().completed("t1");
+            t
+        };
+        keeps("TURN-2", &completed(true), 1);
+        breaks("TURN-2", &completed(false));
     }
 
     #[test]

@@ -100,8 +100,10 @@ fn interrupted(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool {
         .iter()
         .any(|interrupt| match interrupt.state {
             InterruptState::Active(met) if view.turns[met].id == turn.id => true,
-            // Ops are taken in order, so it can't have met what ran before the turn.
-            InterruptState::Active(_) | InterruptState::Early => interrupt.at < turn.begun,
+            // Ops are taken in order, so it can't have met what was there before the turn.
+            InterruptState::Active(_) | InterruptState::Early | InterruptState::Idle => {
+                interrupt.at < turn.begun
+            }
             _ => false,
         })
 }
@@ -188,6 +190,18 @@ mod tests {
         t.interrupt().start("t1", "one");
         t.input("two", InputMode::Replace).aborted("t1").started("t2");
         breaks("TURN-3", &t);
+    }
+
+    #[test]
+    fn an_interrupt_may_meet_a_turn_whose_input_came_before_the_last_ones_end() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("two", InputMode::Start).completed("t1");
+        t.interrupt().started("t2").input("three", InputMode::Replace);
+        keeps("TURN-3", t.aborted("t2").started("t3"), 1);
+        let mut t = Tracer::new();
+        t.start("t1", "one").completed("t1").interrupt();
+        t.start("t2", "two").input("three", InputMode::Replace);
+        breaks("TURN-3", t.aborted("t2").started("t3"));
     }
 
     #[test]

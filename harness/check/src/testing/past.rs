@@ -30,6 +30,7 @@ pub(crate) fn forked_session() -> Tracer {
     let mut history = vec![user("one"), assistant("First."), user("two")];
     t.request(3, &history).emit(3, call("c2")).begin("t3", "c2");
     t.op(ClientOp::Fork).forked("fork.jsonl").kill().resume();
+    t.goes_on_in("fork.jsonl");
     t.wrote(&call("c2")).wrote(&marker()).wrote_line(
         "event_msg",
         &json!({"type": "turn_aborted", "turn_id": "t3"}),

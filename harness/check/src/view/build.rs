@@ -37,6 +37,12 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
             untold.for_each(|count| turns.rolled_back(at, count));
         }
     }
+    turns.enter_forks(&rollouts.files);
+    // The rollout of a fork is nothing that was read before.
+    let entered = |at| turns.forks.iter().any(|fork| fork.entered == Some(at));
+    rollouts
+        .resumptions
+        .retain(|resumption| !entered(resumption.at));
     let sub_agents = agents::agents(trace, &turns, &exchanges.exchanges);
     View {
         trace,

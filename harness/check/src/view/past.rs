@@ -1,7 +1,7 @@
 //! What was done to a conversation as a whole: forks, turns that were taken back, resumed rollouts.
 
 use super::At;
-use super::rollouts::Held;
+use super::rollouts::{Held, RolloutFile};
 use super::turns::Turns;
 
 /// A fork of the conversation.
@@ -13,6 +13,12 @@ pub struct Fork {
     pub at: At,
     /// The newest turn that was active when the client asked for it.
     pub turn: Option<usize>,
+    /// The newest turn that was active when it was done: one that had been on its way may be in the
+    /// fork as interrupted.
+    pub met: Option<usize>,
+    /// The start of the agent with which the conversation went on in the fork; nothing if it did
+    /// not: a client whose agent ends meanwhile may stay with what the fork was taken from.
+    pub entered: Option<At>,
 }
 
 /// Turns that were taken out of the history.
@@ -47,7 +53,30 @@ impl Turns<'_> {
 
     pub(super) fn forked(&mut self, at: At) {
         let (asked, turn) = self.fork_asked.take().unwrap_or((at, self.active()));
-        self.forks.push(Fork { asked, at, turn });
+        self.forks.push(Fork {
+            asked,
+            at,
+            turn,
+            met: self.active(),
+            entered: None,
+        });
+    }
+
+    /// Finds out which forks the conversation went on in, once all reads of rollouts are known.
+    pub(super) fn enter_forks(&mut self, files: &[RolloutFile<'_>]) {
+        for place in 0..self.forks.len() {
+            let at = self.forks[place].at;
+            let until = self.forks.get(place + 1).map_or(At::MAX, |next| next.at);
+            let starts = self.starts.iter().map(|start| start.at);
+            let mut starts = starts.skip_while(|start| *start < at).peekable();
+            while let Some(start) = starts.next_if(|start| *start < until) {
+                let end = starts.peek().map_or(At::MAX, |next| *next);
+                if !goes_on_in_an_older_file(files, at, start, end) {
+                    self.forks[place].entered = Some(start);
+                    break;
+                }
+            }
+        }
     }
 
     /// The last turns that the user began are gone, with everything since the first of them.
@@ -85,4 +114,10 @@ impl Turns<'_> {
             inputs,
         });
     }
+}
+
+/// Whether a file that had been read before a fork is read in a session.
+fn goes_on_in_an_older_file(files: &[RolloutFile<'_>], fork: At, start: At, end: At) -> bool {
+    let mut older = files.iter().filter(|file| file.read_between(0, fork));
+    older.any(|file| file.read_between(start, end))
 }

@@ -68,6 +68,9 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
                 let turn = view.inputs[*input].owner();
                 // Input that joined an earlier turn and was recorded late begins nothing.
                 if turn.is_none_or(|turn| seen.insert(turn)) {
+                    if turn.is_some_and(|turn| view.turns[turn].input != Some(*input)) {
+                        leave_to_the_next(&mut region);
+                    }
                     regions.push(std::mem::take(&mut region));
                     region.turn = turn;
                 }
@@ -87,6 +90,15 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
     }
     regions.push(region);
     regions
+}
+
+/// The first input that is seen of the next turn only joined it: what that turn, a review say, had
+/// done before stands in front of the input, and behind the marker of the turn before it.
+fn leave_to_the_next(region: &mut Region) {
+    let marker = region.markers.last().copied();
+    region
+        .last_item
+        .take_if(|last| marker.is_some_and(|marker| marker < *last));
 }
 
 /// Gives each turn whose input the history lacks to the region of the turn before it.
@@ -142,7 +154,8 @@ fn count(view: &View<'_>, exchange: &Exchange<'_>, region: &mut Region, index: u
     may_have_one |= turn.killed.or(turn.exited).is_some();
     // A turn that ran when the conversation was forked is interrupted in the fork, however it ends.
     let mut forks = view.forks.iter();
-    may_have_one |= forks.any(|fork| fork.turn == Some(index) && fork.at < exchange.at);
+    let cut = |turn: Option<usize>| turn == Some(index);
+    may_have_one |= forks.any(|fork| (cut(fork.turn) || cut(fork.met)) && fork.at < exchange.at);
     // Without its input there is no telling where it stands; a turn that was only announced by a
     // reply may not have been recorded at all.
     may_have_one |= lost && turn.started.is_none();

@@ -161,8 +161,6 @@ pub(super) struct Rollouts<'a> {
     by_path: HashMap<&'a str, usize>,
     /// The file that was read or torn last: the one that a session is continued from.
     newest: Option<usize>,
-    /// Whether the session goes on in a fork, whose rollout nobody has read.
-    forked: bool,
 }
 
 /// What a read has to know of the agent.
@@ -192,10 +190,6 @@ impl<'a> Rollouts<'a> {
                 event: AgentEvent::Compacted { .. },
                 ..
             } => self.compactions.push(at),
-            What::Event {
-                event: AgentEvent::Forked { .. },
-                ..
-            } => self.forked = true,
             What::Torn { path, bytes } => {
                 self.file(path).tear(at, *bytes);
                 self.tears.push(at);
@@ -243,13 +237,9 @@ impl<'a> Rollouts<'a> {
     }
 
     fn resumed(&mut self, at: At) {
-        let is_fork = std::mem::take(&mut self.forked);
         let Some(file) = self.newest.map(|newest| &self.files[newest]) else {
             return;
         };
-        if is_fork {
-            return;
-        }
         let replaces =
             |line: &FileLine| matches!(line.kind, LineKind::Compacted | LineKind::RolledBack(_));
         // One that lacks its line break only may be taken for whole: then nothing before it counts.
@@ -280,6 +270,12 @@ impl<'a> Rollouts<'a> {
 }
 
 impl<'a> RolloutFile<'a> {
+    /// Whether it was read at one entry or behind it, and before another.
+    pub(super) fn read_between(&self, from: At, to: At) -> bool {
+        let next = self.reads.partition_point(|read| read.at < from);
+        self.reads.get(next).is_some_and(|read| read.at < to)
+    }
+
     /// What a tear left of a line.
     fn stump(&self) -> Option<&str> {
         let (from, to) = self.stump?;

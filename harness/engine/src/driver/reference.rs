@@ -346,6 +346,10 @@ impl ReferenceSession {
     /// Starts the agent, on the conversation's rollout if there is one.
     async fn start(&mut self) -> Result<(), AgentError> {
         let seen = self.env.tracer.len();
+        // What is read from here on, also of an agent that is killed as it starts.
+        if let Some(path) = &self.rollout {
+            self.env.rollout.set_path(path);
+        }
         self.running = Running::start(&self.env, self.defects, self.rollout.clone()).await?;
         if let Some(running) = &self.running {
             self.rollout = Some(running.agent.rollout_path().to_owned());

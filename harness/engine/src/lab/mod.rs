@@ -31,7 +31,7 @@ pub fn epoch() -> SystemTime {
 /// Runs a future on a thread whose clock stands still while anything can be done.
 ///
 /// # Errors
-/// If the runtime can't be set up, or everything waits for ever.
+/// If the runtime can't be set up.
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     quiet::block_on(None, future)
 }
@@ -40,7 +40,7 @@ pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
 /// on, it is chosen which one does.
 ///
 /// # Errors
-/// If the runtime can't be set up, or everything waits for ever.
+/// If the runtime can't be set up.
 pub fn block_on_choosing<F: Future>(choose: quiet::Choose, future: F) -> io::Result<F::Output> {
     quiet::block_on(Some(choose), future)
 }

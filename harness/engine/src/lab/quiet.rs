@@ -18,8 +18,6 @@ use tokio::time::Instant;
 use crate::driver::points::Hold;
 use crate::tracer::Tracer;
 
-/// How long a run may take by its own clock. No wait of a scenario is nearly as long.
-const RUN_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a hold takes outside the lab, where nobody knows whether anything else can go on.
 const OUTSIDE: Duration = Duration::from_millis(1);
 
@@ -234,15 +232,11 @@ pub(super) fn block_on<F: Future>(choose: Option<Choose>, future: F) -> io::Resu
             again.again.notified().await;
         }
     });
-    runtime.block_on(async {
-        let mut future = pin!(tokio::time::timeout(RUN_LIMIT, future));
-        let ended = poll_fn(|context| {
-            lock(&quiet.looks).polls += 1;
-            future.as_mut().poll(context)
-        });
-        let for_ever = || io::Error::new(io::ErrorKind::TimedOut, "everything waits, and for ever");
-        ended.await.map_err(|_| for_ever())
-    })
+    let mut future = pin!(future);
+    Ok(runtime.block_on(poll_fn(|context| {
+        lock(&quiet.looks).polls += 1;
+        future.as_mut().poll(context)
+    })))
 }
 
 #[cfg(test)]

@@ -148,17 +148,17 @@ pub fn call() -> impl Strategy<Value = Part> {
 
 /// One part of a stream.
 pub fn part() -> impl Strategy<Value = Part> {
-    let texts = || select(vec!["Let me see.", "Done, all of it.", "Grüße, 世界 😀!"]);
-    // As many chunks as characters, or more: some deltas are one character, or none at all.
-    let chunks = || prop_oneof![5 => 1_usize..6, 1 => 12_usize..24];
-    let text = (texts(), chunks()).prop_map(|(text, chunks)| Part::Text {
-        text: text.to_owned(),
-        chunks,
+    let texts = select(vec!["Let me see.", "Done, all of it.", "Grüße, 世界 😀!"]);
+    // Now and then a delta for each character, or nearly so; a text has no more chunks than those.
+    let chunks = prop_oneof![5 => 1_usize..6, 1 => 12_usize..24];
+    let said = (texts, chunks).prop_map(|(text, chunks)| {
+        let chunks = chunks.min(text.chars().count());
+        (text.to_owned(), chunks)
     });
-    let reasoning = (texts(), chunks()).prop_map(|(text, chunks)| Part::Reasoning {
-        text: text.to_owned(),
-        chunks,
-    });
+    let text = said
+        .clone()
+        .prop_map(|(text, chunks)| Part::Text { text, chunks });
+    let reasoning = said.prop_map(|(text, chunks)| Part::Reasoning { text, chunks });
     let pause = select(vec![1_u64, 40, 300]).prop_map(|ms| Part::Pause {
         duration: Duration::from_millis(ms),
     });

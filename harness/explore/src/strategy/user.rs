@@ -101,7 +101,13 @@ pub(super) fn numbered(turns: Vec<(Vec<Step>, Vec<Step>)>) -> Vec<Step> {
     let mut all = Vec::new();
     for (at, (before, turn)) in turns.into_iter().enumerate() {
         if at > 0 {
-            all.extend(before);
+            all.extend(before.into_iter().map(|mut step| {
+                // A conversation is known by the text that it opens with.
+                if let Action::Review { text } = &mut step.action {
+                    *text = format!("{REVIEWED} ({at})");
+                }
+                step
+            }));
         }
         all.extend(turn.into_iter().map(|mut step| {
             if let Action::User { text, .. } = &mut step.action {
