@@ -40,6 +40,8 @@ impl Invariant for InterruptsAreAnswered {
              protocols differ, and some leave it open.",
             "A deferred answer may give no reason if something else had asked for the abort before: \
              the turn may have been over when the request arrived.",
+            "Where a turn is being replaced, an interrupt that names none may meet the turn that \
+             replaces it, and is answered as that one ends.",
             "A refusal is an answer: the turn may have ended as the request arrived.",
             "An agent, or a run, that ends within 100 ms behind the interrupt need not answer it.",
         ]
@@ -84,7 +86,9 @@ fn check_deferred(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Fin
         let (message, ending) = match interrupt.state {
             InterruptState::Active(turn) => {
                 let ending = view.turns[turn].ending_before(answer.at);
-                (fault(view, turn, interrupt.at, answer, ending), ending)
+                let fault = fault(view, turn, interrupt.at, answer, ending);
+                let met_next = met_next(view, turn, interrupt, answer);
+                (fault.filter(|_| !met_next), ending)
             }
             InterruptState::Idle if answer.reason.is_some() => {
                 let message = "an interrupt with no active turn was answered with a reason";
@@ -98,6 +102,24 @@ fn check_deferred(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Fin
             findings.breach(view, message, &shown_by);
         }
     }
+}
+
+/// Whether the turn was replaced, and the interrupt answered with the end of the one that replaced it.
+fn met_next(
+    view: &View<'_>,
+    turn: usize,
+    interrupt: &Interrupt<'_>,
+    answer: &OpAnswer<'_>,
+) -> bool {
+    let ending = |turn: usize| view.turns.get(turn)?.ending_before(answer.at);
+    let reason = |turn| match ending(turn)?.end {
+        TurnEnd::Aborted { reason } => *reason,
+        TurnEnd::Complete | TurnEnd::Failed { .. } => None,
+    };
+    interrupt.named.is_none()
+        && reason(turn) == Some(AbortReason::Replaced)
+        && answer.reason.is_some()
+        && answer.reason == reason(turn + 1)
 }
 
 /// What is wrong with the answer to an interrupt of a turn.
@@ -145,7 +167,7 @@ fn ended_soon(view: &View<'_>, at: At) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, front_session, interrupted_tool, is_idle, keeps};
-    use crate::trace::{AbortReason, Feature};
+    use crate::trace::{AbortReason, Feature, InputMode};
 
     fn running() -> Tracer {
         let mut t = Tracer::new();
@@ -227,6 +249,20 @@ mod tests {
         t.interrupt().interrupt().aborted("t1");
         t.answered(2, INTERRUPTED).answered(3, None);
         keeps("REQ-1", &t, 2);
+    }
+
+    /// The turn was being replaced already as the interrupt arrived.
+    #[test]
+    fn an_interrupt_may_meet_the_turn_that_replaces() {
+        let replaced = || {
+            let mut t = deferring();
+            t.input("ho", InputMode::Replace).interrupt().replaced("t1");
+            t.started("t2");
+            t
+        };
+        keeps("REQ-1", replaced().aborted("t2").answered(3, INTERRUPTED), 1);
+        breaks("REQ-1", replaced().answered(3, INTERRUPTED));
+        breaks("REQ-1", replaced().completed("t2").answered(3, INTERRUPTED));
     }
 
     #[test]

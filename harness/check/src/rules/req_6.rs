@@ -85,10 +85,9 @@ type Owner = (usize, Option<usize>);
 
 fn turn_of(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
     let next = || view.turns.partition_point(|turn| turn.begun <= exchange.at);
-    exchange
-        .turn
-        .or_else(|| exchange.in_flight.then(next))
-        .filter(|turn| *turn < view.turns.len())
+    // Input for a turn that was over by then begins one as well. What nobody asked for is REQ-2's.
+    let turn = exchange.turn.unwrap_or_else(next);
+    (turn < view.turns.len()).then_some(turn)
 }
 
 /// Whether the headers of a response to the turn had been sent before a request was: the header
@@ -105,7 +104,7 @@ fn given(view: &View<'_>, begun: &[(Owner, usize)], turn: Owner, exchange: &Exch
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::{StreamEnd, What};
+    use crate::trace::{InputMode, StreamEnd, What};
 
     /// A turn of two requests, the second with the header that the first response gave.
     fn routed() -> Tracer {
@@ -141,6 +140,17 @@ mod tests {
         });
         t.stream_end(1, StreamEnd::Reset);
         keeps("REQ-6", t.request_with(2, "a", &[user("run")]), 1);
+    }
+
+    /// Input was meant for a turn that is over, and begins one whose announcement is on its way.
+    #[test]
+    fn a_request_that_overtakes_its_turn_belongs_to_it() {
+        let mut t = Tracer::new();
+        t.start("t1", "hi").request(1, &[user("hi")]).created(1);
+        t.input("ho", InputMode::Steer).finish(1).completed("t1");
+        t.request(2, &[user("hi"), user("ho")]).created(2);
+        t.started("t2").finish(2);
+        keeps("REQ-6", t.request_with(3, "b", &[user("hi"), user("ho")]), 2);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::ids::canonical;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, InputMode, What};
 use crate::verdict::Level;
-use crate::view::{At, Input, OpAnswer, View};
+use crate::view::{At, Input, OpAnswer, Turn, View};
 
 pub(super) struct CallersIdsAreKept;
 
@@ -37,7 +37,7 @@ impl Invariant for CallersIdsAreKept {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "Input that names a turn of its own may be refused if a turn was active when it was \
-             sent: it would join that one.",
+             sent, or began before it was answered: it would join that one.",
             "A request that was not answered says nothing: the agent may have ended.",
         ]
     }
@@ -97,7 +97,7 @@ fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> 
                 check_name(view, "turn", wanted, &id, (input.at, answer), findings);
                 accepted.insert(id, input.at);
             }
-            (Due::Acceptance(_), Some(_)) if joins(input) => {}
+            (Due::Acceptance(_), Some(_)) if joins(view, input, answer) => {}
             (Due::Acceptance(_), Some(_)) => {
                 let message = format!("the turn id {wanted:?} is a fresh UUID, and was refused");
                 findings.breach(view, message, &[input.at, answer.at]);
@@ -107,8 +107,10 @@ fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> 
     accepted
 }
 
-fn joins(input: &Input<'_>) -> bool {
-    input.active.is_some() && input.mode != InputMode::Replace
+fn joins(view: &View<'_>, input: &Input<'_>, answer: &OpAnswer<'_>) -> bool {
+    let began = |turn: &Turn<'_>| (input.at..answer.at).contains(&turn.begun);
+    let met = input.active.is_some() || view.turns.iter().any(began);
+    met && input.mode != InputMode::Replace
 }
 
 /// Whether the conversation had a turn of that id before an entry.
@@ -232,6 +234,17 @@ mod tests {
         t.started(ID).completed(ID);
         t.named_input("again", InputMode::Start, BARE).refuse();
         keeps("TURN-9", &t, 2);
+    }
+
+    /// What had been said before begins its turn as the request that names one is on its way.
+    #[test]
+    fn input_that_meets_a_turn_on_its_way_may_be_refused() {
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, ID).started("t1").refuse();
+        keeps("TURN-9", &t, 1);
+        let mut t = Tracer::new();
+        t.named_input("hi", InputMode::Start, ID).refuse().started("t1");
+        breaks("TURN-9", &t);
     }
 
     #[test]

@@ -1,0 +1,347 @@
+//! The sweep finds what was planted without being told where to look: the table in docs/sweep.md is
+//! true. `CUTPOINT_TABLE=1 cargo test --test hunt -- --nocapture` makes the table anew and prints it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+#[allow(dead_code, reason = "the command line uses the rest")]
+#[path = "../src/explorer.rs"]
+mod explorer;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use cutpoint_agent::Defect;
+use cutpoint_engine::runner::Planned;
+use cutpoint_engine::server::plans::Plans;
+use cutpoint_explore::{Act, Bound, Class, Executor, Observed, Schedule, Shard, digest, sweep};
+use cutpoint_scenario::ast::Scenario;
+use explorer::{LabExecutor, Purpose};
+
+/// How many of the planted defects the sweep must find.
+const MINIMUM: usize = 97;
+
+/// A plain scenario in `tests/sweep`, and what is tried with it.
+struct Search {
+    scenario: &'static str,
+    acts: &'static [Act],
+    how: How,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    Single,
+    Delayed,
+    Pairs,
+}
+
+const USER: &[Act] = &[Act::Interrupt, Act::Steer, Act::Replace];
+const ASKED: &[Act] = &[
+    Act::Interrupt,
+    Act::Approve,
+    Act::Deny,
+    Act::Abort,
+    Act::Answer,
+];
+
+const fn single(scenario: &'static str, acts: &'static [Act]) -> Search {
+    search(scenario, acts, How::Single)
+}
+
+const fn search(scenario: &'static str, acts: &'static [Act], how: How) -> Search {
+    Search {
+        scenario,
+        acts,
+        how,
+    }
+}
+
+/// Where a defect is looked for, in this order.
+const SEARCHES: &[Search] = &[
+    single("command", USER),
+    single("asks", ASKED),
+    single("crew", USER),
+    single("tasks", USER),
+    single("slow", USER),
+    single("tools", USER),
+    single("rpc", USER),
+    single("late", USER),
+    single("fork", USER),
+    single("resume", USER),
+    single("server", USER),
+    single("down", USER),
+    single("review", USER),
+    single("slow", &[Act::Shutdown]),
+    single("server", &[Act::Drop]),
+    search("short", &[Act::Interrupt], How::Delayed),
+    search("short", &[Act::Interrupt], How::Pairs),
+];
+
+impl Search {
+    fn bound(&self) -> Bound {
+        Bound {
+            acts: self.acts.to_vec(),
+            yields: 0,
+            pairs: self.how == How::Pairs,
+            crash: false,
+            delays: usize::from(self.how == How::Delayed),
+            shard: Shard::WHOLE,
+            workers: 1,
+        }
+    }
+
+    fn planned(&self) -> Planned {
+        let file = format!("tests/sweep/{}.kdl", self.scenario);
+        let source = std::fs::read_to_string(common::root().join(&file)).unwrap();
+        common::parse(&file, &source).remove(0)
+    }
+
+    fn executor(&self, file: &str, defect: Option<Defect>) -> LabExecutor {
+        LabExecutor {
+            defects: defect.into_iter().collect(),
+            file: common::root().join(file).display().to_string(),
+            recordings: common::root().join("recordings"),
+            seed: 0,
+            strict: true,
+            plans: Plans::default(),
+            purpose: Purpose::Traces,
+        }
+    }
+}
+
+/// Notes of each run whether it breaks one rule.
+struct Hunt {
+    lab: LabExecutor,
+    scenario: Scenario,
+    rule: &'static str,
+    broken: AtomicBool,
+}
+
+impl Executor for Hunt {
+    fn run(&self, scenario: &Scenario) -> Observed {
+        let observed = self.lab.run(scenario);
+        let breaks = observed.broken.iter().any(|it| it.rule == self.rule);
+        self.broken.store(breaks, Ordering::Relaxed);
+        observed
+    }
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    defect: Defect,
+    scenario: String,
+    schedule: String,
+    number: usize,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            defect,
+            scenario,
+            schedule,
+            number,
+        } = self;
+        let rule = defect.rule();
+        write!(
+            f,
+            "| `{defect}` | {rule} | {scenario} | {schedule} | {number} |"
+        )
+    }
+}
+
+impl Search {
+    fn hunt(&self, defect: Defect) -> Hunt {
+        let planned = self.planned();
+        Hunt {
+            lab: self.executor(&planned.file, Some(defect)),
+            scenario: planned.scenario,
+            rule: defect.rule(),
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    fn row(&self, defect: Defect, schedule: Schedule, number: usize) -> (Row, Schedule) {
+        let row = Row {
+            defect,
+            scenario: self.scenario.to_owned(),
+            schedule: match schedule.to_string() {
+                acts if acts.is_empty() => "the scenario as it is".to_owned(),
+                acts => acts.replace(',', ", "),
+            },
+            number,
+        };
+        (row, schedule)
+    }
+}
+
+impl Hunt {
+    fn as_it_is(&self, search: &Search, defect: Defect) -> Option<(Row, Schedule)> {
+        self.run(&self.scenario);
+        let broken = self.broken.load(Ordering::Relaxed);
+        broken.then(|| search.row(defect, Schedule::default(), 1))
+    }
+}
+
+/// Looks for a breach of the rule that a defect is planted for; stops at the first one.
+fn look(search: &Search, defect: Defect) -> Option<(Row, Schedule)> {
+    let hunt = search.hunt(defect);
+    if let Some(found) = hunt.as_it_is(search, defect) {
+        return Some(found);
+    }
+    let stop = AtomicBool::new(false);
+    let found = sweep(&hunt, &hunt.scenario, &search.bound(), &stop, &|_| {
+        stop.fetch_or(hunt.broken.load(Ordering::Relaxed), Ordering::Relaxed);
+    });
+    let own = |class: &&Class| class.broken.iter().any(|it| it.rule == hunt.rule);
+    let class = found.classes.iter().find(own)?;
+    Some(search.row(defect, class.schedule.clone(), class.number + 1))
+}
+
+/// Runs a job for each of so many numbers on two threads; gives the results in order.
+fn each<T: Send>(count: usize, job: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            let result = job(number);
+            done.lock().unwrap().push((number, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    let mut done = done.into_inner().unwrap();
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The table of the documentation, and the defects that it says are not found.
+fn documented() -> (Vec<Row>, Vec<Defect>) {
+    let text = std::fs::read_to_string(common::root().join("docs/sweep.md")).unwrap();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        Row {
+            defect: cells[1].trim_matches('`').parse().unwrap(),
+            scenario: cells[3].to_owned(),
+            schedule: cells[4].to_owned(),
+            number: cells[5].parse().unwrap(),
+        }
+    };
+    let rows = text.lines().filter(|line| line.starts_with("| `")).map(row);
+    let section = text.split("\n## What the sweep does not find").nth(1);
+    let section = section.and_then(|it| it.split("\n## ").next()).unwrap();
+    let names = section.split('`').skip(1).step_by(2);
+    let missed = names.filter_map(|name| name.parse().ok()).collect();
+    (rows.collect(), missed)
+}
+
+/// Looks through all scenarios in which the correct agent puts the rule to the test: first as they
+/// are, then in the order of the searches.
+fn look_everywhere(defect: Defect, exercised: &[BTreeSet<String>]) -> Option<Row> {
+    let fitting = SEARCHES.iter().zip(exercised);
+    let fitting = fitting.filter(|(_, rules)| rules.contains(defect.rule()));
+    let fitting: Vec<&Search> = fitting.map(|(search, _)| search).collect();
+    let mut as_it_is = fitting.iter().filter(|it| it.how == How::Single);
+    as_it_is
+        .find_map(|search| search.hunt(defect).as_it_is(search, defect))
+        .or_else(|| fitting.iter().find_map(|search| look(search, defect)))
+        .map(|(row, _)| row)
+}
+
+fn make_the_table() {
+    let exercised = each(SEARCHES.len(), |number| {
+        let never = AtomicBool::new(false);
+        let search = &SEARCHES[number];
+        let planned = search.planned();
+        let bound = Bound {
+            pairs: false,
+            delays: 0,
+            ..search.bound()
+        };
+        let lab = search.executor(&planned.file, None);
+        let found = sweep(&lab, &planned.scenario, &bound, &never, &|_| {});
+        found.exercised.into_keys().collect::<BTreeSet<String>>()
+    });
+    let rows = each(Defect::ALL.len(), |number| {
+        let defect = Defect::ALL[number];
+        let start = Instant::now();
+        let found = look_everywhere(defect, &exercised);
+        let ms = start.elapsed().as_millis();
+        let line = match found {
+            Some(row) => format!("{row} {ms} |"),
+            None => format!("not found: {defect} ({}, {ms} ms)", defect.rule()),
+        };
+        eprintln!("{line}");
+        line
+    });
+    println!("{}", rows.join("\n"));
+}
+
+/// Each failure is found where the table says, as the schedule of that number, and its replays give
+/// one trace.
+#[test]
+fn every_row_of_the_table_is_true() {
+    if std::env::var_os("CUTPOINT_TABLE").is_some() {
+        return make_the_table();
+    }
+    let (rows, _) = documented();
+    assert!(rows.len() >= MINIMUM, "{} rows", rows.len());
+    let wrong = each(rows.len(), |number| {
+        let row = &rows[number];
+        let mut fitting = SEARCHES.iter().filter(|it| it.scenario == row.scenario);
+        let found = fitting.find_map(|search| Some((search, look(search, row.defect)?)));
+        let Some((search, (found, schedule))) = found else {
+            return Some(format!("{row}: not found"));
+        };
+        if found != *row {
+            return Some(format!("{row}\nis by now\n{found}"));
+        }
+        let planned = search.planned();
+        let lab = search.executor(&planned.file, Some(row.defect));
+        let scenario = schedule.applied_to(&planned.scenario);
+        let times = if number % 12 == 0 { 10 } else { 2 };
+        let traces: BTreeSet<u64> = (0..times)
+            .map(|_| digest(&lab.case(&scenario).unwrap().0.trace.entries))
+            .collect();
+        (traces.len() > 1).then(|| format!("{row}: {} traces", traces.len()))
+    });
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_defect_is_in_the_table_or_said_not_to_be_found() {
+    let (rows, missed) = documented();
+    let mut all: Vec<Defect> = rows.iter().map(|row| row.defect).chain(missed).collect();
+    all.sort_unstable();
+    assert_eq!(all, Defect::ALL);
+}
+
+/// What the correct agent breaks in a plain scenario could be taken for the defect.
+#[test]
+fn the_correct_agent_keeps_every_rule_in_the_plain_scenarios() {
+    let wrong = each(SEARCHES.len(), |number| {
+        let search = &SEARCHES[number];
+        let planned = search.planned();
+        let lab = search.executor(&planned.file, None);
+        let never = AtomicBool::new(false);
+        let found = sweep(&lab, &planned.scenario, &search.bound(), &never, &|_| {});
+        let classes = found.classes.iter();
+        let classes = classes.map(|class| format!("{}: {:?}", class.schedule, class.broken));
+        let trouble = found.trouble.iter().map(|it| format!("{it:?}"));
+        let wrong: Vec<String> = classes.chain(trouble).collect();
+        (!wrong.is_empty()).then(|| format!("{}: {}", planned.file, wrong.join("\n")))
+    });
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
