@@ -99,6 +99,8 @@ pub struct Points {
     world: Arc<World>,
     /// The points that were passed, in order.
     passed: Mutex<Vec<&'static str>>,
+    /// Whether every task stops at every point, until it is chosen.
+    every: bool,
 }
 
 /// What injections work on.
@@ -121,7 +123,7 @@ impl Points {
         tracer: &Arc<Tracer>,
         streams: &Arc<Streams>,
     ) -> Self {
-        quiet::watch(tracer);
+        let every = quiet::watch(tracer);
         let gate = |point: &CutPoint| {
             let (label, nth) = match point {
                 CutPoint::Point { label, nth } => (label.clone(), *nth),
@@ -142,11 +144,13 @@ impl Points {
             injections,
             world: Arc::new(world),
             passed: Mutex::default(),
+            every,
         }
     }
 
-    /// Tells how injections reach the agent.
+    /// Tells how injections reach the agent, which is one that was not killed.
     pub fn set_reach(&self, reach: Reach) {
+        self.world.killed.store(false, Ordering::Relaxed);
         *lock(&self.world.reach) = Some(Arc::new(reach));
     }
 
@@ -193,7 +197,8 @@ impl Points {
         if self.world.killed.load(Ordering::Relaxed) {
             return Some(Box::pin(std::future::pending()));
         }
-        let watched = self.injections.iter().any(|it| it.label == label)
+        let watched = self.every
+            || self.injections.iter().any(|it| it.label == label)
             || self.gates.iter().any(|(of, ..)| of == label);
         let count = {
             let mut passed = lock(&self.passed);
