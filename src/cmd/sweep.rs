@@ -52,7 +52,7 @@ pub struct Arguments {
     #[arg(long)]
     pairs: bool,
     /// With each single act: the most delays behind it, at each of which a task of the agent is held
-    /// at a named point for one turn of the others, or until nothing else can go on.
+    /// at a named point for one to five turns of the others, or until nothing else can go on.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
     delays: u32,
     /// Check the sweep itself: run every order in which the agent's tasks can pass the named points,
@@ -267,8 +267,8 @@ fn bound_in_words(arguments: &Arguments) -> String {
     let delays = match arguments.delays {
         0 => String::new(),
         most => format!(
-            ", and without yields also with up to {most} delays (one turn, or until nothing else can go \
-             on) at the first {WINDOW} points from the act's on"
+            ", and without yields also with up to {most} delays (1, 2, 3 or 5 turns, or until nothing \
+             else can go on), each at one of {WINDOW} points from the act's or the delay before on"
         ),
     };
     format!(

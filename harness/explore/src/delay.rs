@@ -4,24 +4,31 @@ use cutpoint_scenario::ast::Scenario;
 
 use crate::executor::{Executor, Observed};
 use crate::schedule::{Act, Injection, Schedule};
+use crate::schedules::Schedules;
 use crate::sweep::{Anchor, Bound, acts, anchors};
 
 /// Delays come at so many points at most, counted from the act's own.
 pub const WINDOW: usize = 12;
 
-/// The lengths of a delay, the short one first.
-const LENGTHS: [(Act, usize); 2] = [(Act::Delay, 1), (Act::Hold, 0)];
+/// The lengths of a delay, the short ones first.
+const LENGTHS: [(Act, usize); 5] = [
+    (Act::Delay, 1),
+    (Act::Delay, 2),
+    (Act::Delay, 3),
+    (Act::Delay, 5),
+    (Act::Hold, 0),
+];
 
-/// Each act of the bound without yields, with one delay behind it, then with two: at the points that the
-/// agent passes from the act's point on when nothing is delayed.
-pub(crate) fn plan(
+/// Each act of the bound without yields, with one delay behind it, then with two.
+pub(crate) fn plan<'a>(
     executor: &dyn Executor,
     scenario: &Scenario,
     plain: &Observed,
     bound: &Bound,
-) -> Vec<Schedule> {
+) -> Schedules<'a> {
+    let mut planned = Schedules::default();
     if bound.delays == 0 {
-        return Vec::new();
+        return planned;
     }
     let single = Bound {
         yields: 0,
@@ -29,56 +36,74 @@ pub(crate) fn plan(
         ..bound.clone()
     };
     let anchors = anchors(&plain.passed);
-    let mut singles: Vec<Schedule> = acts(&anchors, &single).iter().collect();
+    let mut undelayed: Vec<Schedule> = acts(&anchors, &single).iter().collect();
     // An agent that is gone has no tasks whose order could matter.
-    singles.retain(|schedule| !schedule.injections[0].act.ends_agent());
-    let windows: Vec<(Schedule, Vec<Anchor>)> = singles
-        .into_iter()
-        .map(|single| {
-            let observed = executor.run(&single.applied_to(scenario));
-            let window = window(&single.injections[0], &observed);
-            (single, window)
-        })
-        .collect();
-    let mut planned = Vec::new();
+    undelayed.retain(|schedule| !schedule.injections[0].act.ends_agent());
+    let delayable = |schedule| Delayable::new(executor, scenario, schedule);
+    let mut last: Vec<Delayable> = undelayed.into_iter().map(delayable).collect();
     for count in 1..=bound.delays {
-        for (single, window) in &windows {
-            planned.extend(with_delays(single, window, count));
+        let next = if count < bound.delays {
+            let each = last.iter().flat_map(Delayable::each);
+            each.map(delayable).collect()
+        } else {
+            Vec::new()
+        };
+        for one in std::mem::replace(&mut last, next) {
+            planned.add(0..one.len(), move |number| one.delayed(number));
         }
     }
     planned
 }
 
-/// The points that are passed from the act's on.
-fn window(act: &Injection, observed: &Observed) -> Vec<Anchor> {
-    let mut all = anchors(&observed.passed);
-    let of_act = |anchor: &Anchor| anchor.0 == act.label && anchor.1 == act.nth;
-    let from = all.iter().position(of_act).unwrap_or(all.len());
-    let mut window = all.split_off(from);
-    window.truncate(WINDOW);
-    window
+/// A schedule, and where one delay more can come.
+struct Delayable {
+    schedule: Schedule,
+    window: Vec<Anchor>,
 }
 
-/// The schedule with so many delays more, each at a point behind that of the one before it.
-fn with_delays(schedule: &Schedule, window: &[Anchor], count: usize) -> Vec<Schedule> {
-    if count == 0 {
-        return vec![schedule.clone()];
-    }
-    let mut found = Vec::new();
-    for (place, (label, nth)) in window.iter().enumerate() {
-        for (act, yields) in LENGTHS {
-            let mut delayed = schedule.clone();
-            delayed.injections.push(Injection {
-                yields,
-                act,
-                label: (*label).to_owned(),
-                nth: *nth,
-                lost_bytes: 0,
-            });
-            found.extend(with_delays(&delayed, &window[place + 1..], count - 1));
+impl Delayable {
+    /// What is delayed lets others come further than they do without it: so where a delay can come is
+    /// seen only in a run with those before it.
+    fn new(executor: &dyn Executor, scenario: &Scenario, schedule: Schedule) -> Self {
+        let observed = executor.run(&schedule.applied_to(scenario));
+        let mut all = anchors(&observed.passed);
+        let last = schedule.injections.last();
+        let of_last = |anchor: &Anchor| {
+            last.is_some_and(|last| anchor.0 == last.label && anchor.1 == last.nth)
+        };
+        let from = all.iter().position(of_last).unwrap_or(all.len());
+        let mut window = all.split_off(from);
+        window.truncate(WINDOW);
+        // Who is held at the act's own point is another question than where the act comes; a task that
+        // is held twice at one point is held once for longer.
+        if schedule.injections.len() > 1 && !window.is_empty() {
+            window.remove(0);
         }
+        Self { schedule, window }
     }
-    found
+
+    fn len(&self) -> usize {
+        self.window.len() * LENGTHS.len()
+    }
+
+    fn each(&self) -> impl Iterator<Item = Schedule> + '_ {
+        (0..self.len()).map(|number| self.delayed(number))
+    }
+
+    /// The schedule with one delay more, by its number.
+    fn delayed(&self, number: usize) -> Schedule {
+        let (label, nth) = self.window[number / LENGTHS.len()];
+        let (act, yields) = LENGTHS[number % LENGTHS.len()];
+        let mut delayed = self.schedule.clone();
+        delayed.injections.push(Injection {
+            yields,
+            act,
+            label: label.to_owned(),
+            nth,
+            lost_bytes: 0,
+        });
+        delayed
+    }
 }
 
 #[cfg(test)]
@@ -131,30 +156,22 @@ mod tests {
         };
         let planned = |delays| -> Vec<String> {
             let all = plan(&Racy, scenario, &Racy.run(scenario), &bound(delays));
-            let acts = all.iter().map(|schedule| {
-                let acts = schedule.injections.iter().map(ToString::to_string);
-                acts.collect::<Vec<_>>().join(",")
-            });
-            acts.collect()
+            all.iter().map(|schedule| schedule.to_string()).collect()
         };
-        let one = [
-            "interrupt@a.1+0,delay@a.1+1",
-            "interrupt@a.1+0,hold@a.1+0",
-            "interrupt@a.1+0,delay@b.1+1",
-            "interrupt@a.1+0,hold@b.1+0",
-            "interrupt@a.1+0,delay@c.1+1",
-            "interrupt@a.1+0,hold@c.1+0",
-            "interrupt@b.1+0,delay@b.1+1",
-            "interrupt@b.1+0,hold@b.1+0",
-            "interrupt@b.1+0,delay@c.1+1",
-            "interrupt@b.1+0,hold@c.1+0",
-        ];
+        let places = [("a", "a"), ("a", "b"), ("a", "c"), ("b", "b"), ("b", "c")];
+        let lengths = |(act, held): (&str, &str)| -> Vec<String> {
+            let short = [1, 2, 3, 5].map(|turns| format!("delay@{held}.1+{turns}"));
+            let all = short.into_iter().chain([format!("hold@{held}.1+0")]);
+            all.map(|delay| format!("interrupt@{act}.1+0,{delay}"))
+                .collect()
+        };
+        let one: Vec<String> = places.into_iter().flat_map(lengths).collect();
         assert_eq!(planned(0), [""; 0]);
         assert_eq!(planned(1), one);
         let two = planned(2);
         assert_eq!(two[..one.len()], one);
-        // Three pairs of points behind the first, one behind the second, each in four lengths.
-        assert_eq!(two.len() - one.len(), 12 + 4);
+        // Three pairs of points behind the first, one behind the second, each in 25 lengths.
+        assert_eq!(two.len() - one.len(), 75 + 25);
         let never = AtomicBool::new(false);
         let found = sweep(&Racy, scenario, &bound(2), &never, &|_| {});
         assert_eq!((found.classes.len(), found.missed), (1, 0));

@@ -127,7 +127,7 @@ pub fn sweep(
         listed(levels.note(crash::plan(executor, scenario, &plain)))
     } else {
         let mut all = acts(&anchors, bound);
-        all.append(listed(delay::plan(executor, scenario, &plain, bound)));
+        all.append(delay::plan(executor, scenario, &plain, bound));
         all
     };
     let mut all = Schedules::default();

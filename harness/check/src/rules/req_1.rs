@@ -1,5 +1,6 @@
 //! REQ-1: every interrupt is answered, once.
 
+use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{AbortReason, Feature, TurnEnd};
 use crate::verdict::Level;
@@ -43,7 +44,8 @@ impl Invariant for InterruptsAreAnswered {
             "Where a turn is being replaced, an interrupt that names none may meet the turn that \
              replaces it, and is answered as that one ends.",
             "A refusal is an answer: the turn may have ended as the request arrived.",
-            "An agent, or a run, that ends within 100 ms behind the interrupt need not answer it.",
+            "An agent, or a run, that ends within 100 ms behind the interrupt need not answer it. Time \
+             for which the harness held the agent at one of its own points does not count.",
         ]
     }
 
@@ -161,7 +163,9 @@ fn ended_soon(view: &View<'_>, at: At) -> bool {
         .stops
         .get(stop)
         .map_or(view.end_ns(), |stop| view.at_ns(*stop));
-    until_ns.saturating_sub(view.at_ns(at)) <= UNANSWERED_NS
+    let from_ns = view.at_ns(at);
+    let held_ns = HeldTimes::of(view).within_ns(from_ns, until_ns);
+    until_ns.saturating_sub(from_ns).saturating_sub(held_ns) <= UNANSWERED_NS
 }
 
 #[cfg(test)]
@@ -204,6 +208,19 @@ mod tests {
 
     fn deferring() -> Tracer {
         running().with(Feature::DeferredAnswers)
+    }
+
+    #[test]
+    fn time_at_a_point_of_the_agent_does_not_count() {
+        let killed = |point: &str, later_ms| {
+            let mut t = running();
+            t.reached(point).interrupt().wait_ms(500).released(point);
+            t.wait_ms(later_ms).kill();
+            t
+        };
+        is_idle("REQ-1", &killed("point turn.taken", 50));
+        breaks("REQ-1", &killed("point turn.taken", 150));
+        breaks("REQ-1", &killed("delta 1 of reply 1", 50));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! SUB-1: sub-agents end with the turn that started them.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{ClientOp, Feature, What};
+use crate::trace::{AbortReason, ClientOp, Feature, InputMode, TurnEnd, What};
 use crate::verdict::Level;
 use crate::view::{At, Ending, SubAgent, Turn, View};
 
@@ -40,6 +40,7 @@ impl Invariant for SubAgentsEndWithTheTurn {
             "A request of the sub-agent may arrive behind the interrupt, as long as the sub-agent has \
              not ended.",
             "A sub-agent whose agent is killed, or exits, ends with it untold.",
+            "A turn may be replaced by one that nobody was told of, as the agent was killed first.",
             "Time in which the client does not read does not count: the end can't be told then.",
         ]
     }
@@ -161,15 +162,30 @@ fn takes_along(
     turn: usize,
     ending: Option<Ending<'_>>,
 ) -> Option<(String, At)> {
-    let over = ending.filter(|ending| ending.aborted())?.at;
+    let ending = ending.filter(|ending| ending.aborted())?;
     let (ended, _) = agent.ended?;
-    let told_to_end = view.trace.entries[..over].iter().any(|entry| {
-        let What::Op { op, .. } = &entry.what else {
-            return false;
-        };
-        *op == ClientOp::Shutdown
+    let replaced = matches!(
+        ending.end,
+        TurnEnd::Aborted {
+            reason: Some(AbortReason::Replaced)
+        }
+    );
+    let before = view.trace.entries[..ending.at].iter().enumerate();
+    let mut ops = before.filter_map(|(at, entry)| match &entry.what {
+        What::Op { op, .. } => Some((at, op)),
+        _ => None,
     });
-    let unasked = view.cut_at(turn) == Some(over) && !told_to_end;
+    let asked = ops.any(|(at, op)| match op {
+        ClientOp::Shutdown => true,
+        // The turn that it is for may have been cut by a kill before it was told of.
+        ClientOp::Input {
+            mode: InputMode::Replace,
+            ..
+        }
+        | ClientOp::Task { .. } => replaced && at > view.turns[turn].begun,
+        _ => false,
+    });
+    let unasked = view.cut_at(turn) == Some(ending.at) && !asked;
     let text = "ended, and its turn was aborted with it, although nobody had asked for that";
     unasked.then(|| (text.to_owned(), ended))
 }
@@ -177,7 +193,7 @@ fn takes_along(
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, is_idle, keeps, user};
-    use crate::trace::{AgentEvent, Feature};
+    use crate::trace::{AgentEvent, Feature, InputMode};
 
     fn started() -> Tracer {
         let mut t = Tracer::new();
@@ -245,6 +261,19 @@ mod tests {
         t.finish(2).sub_ended("t1", "a1", "closed").aborted("t1");
         let breach = breaks("SUB-1", &t);
         assert!(breach.message.contains("nobody had asked"), "{}", breach.message);
+    }
+
+    #[test]
+    fn a_turn_may_be_replaced_by_one_that_was_never_told_of() {
+        let cut = |mode| {
+            let mut t = started();
+            t.input("something else", mode).disconnected(2);
+            t.sub_ended("t1", "a1", "closed");
+            t
+        };
+        keeps("SUB-1", cut(InputMode::Replace).replaced("t1").kill(), 1);
+        breaks("SUB-1", cut(InputMode::Replace).aborted("t1").kill());
+        breaks("SUB-1", cut(InputMode::Steer).replaced("t1").kill());
     }
 
     #[test]

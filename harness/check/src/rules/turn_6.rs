@@ -1,7 +1,8 @@
 //! TURN-6: an interrupt takes effect in bounded time.
 
+use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, What};
+use crate::trace::Feature;
 use crate::verdict::Level;
 use crate::view::{At, InterruptState, View};
 
@@ -51,7 +52,7 @@ impl Invariant for AbortIsPrompt {
         let mut findings = Findings::default();
         let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
         let bound_ns = bound_ns.saturating_add(GRACE_NS);
-        let held = held(view);
+        let held = HeldTimes::of(view);
         for (index, turn) in view.turns.iter().enumerate() {
             let mut interrupts = turn
                 .interrupts
@@ -65,7 +66,7 @@ impl Invariant for AbortIsPrompt {
             let until_ns = ending.map_or(view.end_ns(), |at| view.at_ns(at));
             let from_ns = view.at_ns(interrupt.at);
             let took_ns = until_ns.saturating_sub(from_ns);
-            let took_ns = took_ns.saturating_sub(overlap(&held, from_ns, until_ns));
+            let took_ns = took_ns.saturating_sub(held.within_ns(from_ns, until_ns));
             if ending.is_none() && took_ns <= bound_ns {
                 continue;
             }
@@ -87,39 +88,6 @@ impl Invariant for AbortIsPrompt {
         }
         findings
     }
-}
-
-/// The times for which the harness held the agent at points of its own, or did not read what it
-/// sent, without overlaps.
-fn held(view: &View<'_>) -> Vec<(u64, u64)> {
-    let mut spans = Vec::new();
-    let (mut points, mut deaf) = (0_usize, false);
-    let mut since_ns = None;
-    for entry in &view.trace.entries {
-        match &entry.what {
-            What::Reached { point } if is_the_agents(point) => points += 1,
-            What::Released { point } if is_the_agents(point) => points = points.saturating_sub(1),
-            What::Reading { on } => deaf = !on,
-            _ => continue,
-        }
-        if points > 0 || deaf {
-            since_ns.get_or_insert(entry.at_ns);
-        } else if let Some(since_ns) = since_ns.take() {
-            spans.push((since_ns, entry.at_ns));
-        }
-    }
-    spans.extend(since_ns.map(|since_ns| (since_ns, view.end_ns())));
-    spans
-}
-
-fn is_the_agents(point: &str) -> bool {
-    point == "aborting" || point.starts_with("point ")
-}
-
-fn overlap(spans: &[(u64, u64)], from_ns: u64, until_ns: u64) -> u64 {
-    let within =
-        |(start, end): &(u64, u64)| (*end).min(until_ns).saturating_sub((*start).max(from_ns));
-    spans.iter().map(within).sum()
 }
 
 #[cfg(test)]

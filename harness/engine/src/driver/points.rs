@@ -102,6 +102,8 @@ pub struct Points {
     world: Arc<World>,
     /// The points that were passed, in order.
     passed: Mutex<Vec<&'static str>>,
+    /// Whether every task stops at every point, until it is chosen.
+    every: bool,
 }
 
 /// What injections work on.
@@ -124,7 +126,7 @@ impl Points {
         tracer: &Arc<Tracer>,
         streams: &Arc<Streams>,
     ) -> Self {
-        quiet::watch(tracer);
+        let every = quiet::watch(tracer);
         let gate = |point: &CutPoint| {
             let (label, nth) = match point {
                 CutPoint::Point { label, nth } => (label.clone(), *nth),
@@ -145,6 +147,7 @@ impl Points {
             injections,
             world: Arc::new(world),
             passed: Mutex::new(Vec::with_capacity(USUAL_POINTS)),
+            every,
         }
     }
 
@@ -197,7 +200,8 @@ impl Points {
         if self.world.killed.load(Ordering::Relaxed) {
             return Some(Box::pin(std::future::pending()));
         }
-        let watched = self.injections.iter().any(|it| it.label == label)
+        let watched = self.every
+            || self.injections.iter().any(|it| it.label == label)
             || self.gates.iter().any(|(of, ..)| of == label);
         let count = {
             let mut passed = lock(&self.passed);

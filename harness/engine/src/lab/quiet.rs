@@ -66,13 +66,15 @@ pub(crate) fn parked(label: &'static str) -> Option<Hold> {
     chosen.then(|| quiet.place(label))
 }
 
-/// Whoever is asked to choose is shown what was recorded here.
-pub(crate) fn watch(tracer: &Arc<Tracer>) {
+/// Whoever is asked to choose is shown what was recorded here. Says whether anybody is asked.
+pub(crate) fn watch(tracer: &Arc<Tracer>) -> bool {
     if let Some(chooser) = current().as_deref().map(|quiet| &quiet.chooser)
         && let Some(chooser) = lock(chooser).as_mut()
     {
         chooser.tracer = Some(tracer.clone());
+        return true;
     }
+    false
 }
 
 /// Those that wait on this thread.
