@@ -21,6 +21,10 @@ use cutpoint_explore::{
 use cutpoint_scenario::ast::Scenario;
 use explorer::{LabExecutor, Purpose};
 
+/// As in the command line: most of a schedule's work is small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Nothing in it takes any time.
 const ONE_REPLY: &str = r#"scenario "one reply" {
     model { reply { text "Hi" } }

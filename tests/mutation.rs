@@ -8,6 +8,10 @@ mod common;
 use cutpoint_agent::Defect;
 use cutpoint_engine::mutation::{self, MUTANT_LIMIT, MutationConfig, Score};
 
+/// As in the command line: most of a schedule's work is small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn score(defects: &[Defect]) -> Score {
     let dir = tempfile::tempdir().unwrap();
     let config = MutationConfig {

@@ -14,6 +14,10 @@ use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::{Act, Bound, Shard, Sweep, Token, fingerprint, sweep};
 use explorer::{LabExecutor, Purpose};
 
+/// As in the command line: most of a schedule's work is small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn executor(file: &str) -> LabExecutor {
     LabExecutor {
         defects: Vec::new(),

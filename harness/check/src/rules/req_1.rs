@@ -1,5 +1,6 @@
 //! REQ-1: every interrupt is answered, once.
 
+use super::turn_3::interrupted;
 use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{AbortReason, Feature, TurnEnd};
@@ -140,7 +141,8 @@ fn fault(
     let as_it_was = match ending.end {
         TurnEnd::Aborted { reason: None } => true,
         TurnEnd::Aborted { reason } => {
-            let before = view.cut_at(turn).is_some_and(|asked| asked < interrupt);
+            let before = view.cut_at(turn).is_some_and(|asked| asked < interrupt)
+                || interrupted(view, &view.turns[turn], interrupt);
             given == *reason || (given.is_none() && before)
         }
         TurnEnd::Complete | TurnEnd::Failed { .. } => given.is_none(),
@@ -266,6 +268,24 @@ mod tests {
         t.interrupt().interrupt().aborted("t1");
         t.answered(2, INTERRUPTED).answered(3, None);
         keeps("REQ-1", &t, 2);
+    }
+
+    /// An interrupt that was sent in front of the turn's start may have met it.
+    #[test]
+    fn what_asked_before_may_have_come_before_the_turn_was_told() {
+        let second = |early: bool| {
+            let mut t = Tracer::new().with(Feature::DeferredAnswers);
+            t.input("hi", InputMode::Start);
+            if early {
+                t.interrupt();
+            }
+            t.started("t1").interrupt().aborted("t1");
+            t.answered(if early { 3 } else { 2 }, None);
+            t
+        };
+        let mut t = second(true);
+        keeps("REQ-1", t.answered(2, INTERRUPTED), 2);
+        breaks("REQ-1", &second(false));
     }
 
     /// The turn was being replaced already as the interrupt arrived.

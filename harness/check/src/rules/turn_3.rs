@@ -90,7 +90,7 @@ fn legal(view: &View<'_>, old: &Turn<'_>, ending: Ending<'_>, started: At) -> bo
 
 /// Whether the turn was interrupted before an entry, be it before the client was told that the turn
 /// started.
-fn interrupted(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool {
+pub(super) fn interrupted(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool {
     let asked = turn.input.map_or(turn.begun, |input| view.inputs[input].at);
     let (sent, until) = (
         view.interrupts.partition_point(|known| known.at < asked),
