@@ -8,20 +8,30 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+<<<<<<< HEAD
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The most steps that a scenario has which a person would have written.
 const STEPS: usize = 12;
+=======
+/// The most lines that a scenario has which a person would have written, with its name.
+const LINES: usize = 12;
+>>>>>>> e6d80fb67b2c8f04fb9413f3cbc5d0c259d358d8
 
 fn fuzz(found: &Path, runs: &str, defect: &str) -> Output {
+    fuzz_more(found, runs, defect, &[])
+}
+
+fn fuzz_more(found: &Path, runs: &str, defect: &str, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cutpoint"))
         .args([
             "fuzz", "--seed", "3", "--jobs", "1", "--runs", runs, "--defect", defect,
         ])
         .arg("--out")
         .arg(found)
+        .args(more)
         .current_dir(common::root())
         .output()
         .unwrap()
@@ -46,7 +56,11 @@ fn finds(defect: &str, runs: &str, rule: &str) {
     let file = by_rule.unwrap_or_else(|| panic!("{defect} does not show by {rule}: {told}"));
     let source = std::fs::read_to_string(file).unwrap();
     let planned = common::parse("found.kdl", &source).remove(0);
-    assert!(planned.scenario.steps.len() <= STEPS, "{source}");
+    assert!(source.lines().count() <= LINES, "{source}");
+    assert!(!planned.scenario.steps.is_empty(), "{source}");
+    for noise in ["limit", "chunks=", "\"question ", "generated"] {
+        assert!(!source.contains(noise), "{noise} says nothing:\n{source}");
+    }
     let again = String::from_utf8(fuzz(&found, "1", defect).stdout).unwrap();
     let line = again
         .lines()
@@ -71,6 +85,41 @@ fn a_marker_that_is_written_too_late() {
 #[test]
 fn an_output_that_is_forgotten() {
     finds("forget-output", "300", "CALL-1");
+}
+
+/// The scenarios of docs/fuzz.md, each with the defect that the line for its replay names.
+fn documented() -> Vec<(String, String)> {
+    let docs = std::fs::read_to_string(common::root().join("docs/fuzz.md")).unwrap();
+    let (_, section) = docs.split_once("## Five failures").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks = section.split("```kdl\n").skip(1);
+    let example = |block: &str| {
+        let (source, replay) = block.split_once("```\n").unwrap();
+        let (_, defect) = replay.split_once("--defect ").unwrap();
+        let defect = defect.split('`').next().unwrap();
+        (source.to_owned(), defect.to_owned())
+    };
+    blocks.map(example).collect()
+}
+
+#[test]
+fn the_documented_failures_are_as_small_as_they_come() {
+    let examples = documented();
+    assert_eq!(examples.len(), 5);
+    for (source, defect) in examples {
+        let dir = tempfile::tempdir().unwrap();
+        let (base, found) = (dir.path().join("base.kdl"), dir.path().join("found"));
+        std::fs::write(&base, &source).unwrap();
+        let output = fuzz_more(
+            &found,
+            "1",
+            &defect,
+            &["--scenario", base.to_str().unwrap()],
+        );
+        assert_eq!(output.status.code(), Some(1), "{defect} does not show");
+        let stored: Vec<String> = held(&found).into_values().collect();
+        assert_eq!(stored, [source], "{defect}");
+    }
 }
 
 #[test]

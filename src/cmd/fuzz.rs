@@ -276,7 +276,7 @@ impl Told {
 fn show(arguments: &Arguments, finding: &Finding, rules: &[String]) -> Result<(), Failure> {
     let mut scenario = finding.scenario.clone();
     scenario.name = format!("found by fuzzing, breaks {}", rules.join(" and "));
-    scenario.about = finding.broken.first().map(|broken| broken.message.clone());
+    scenario.about = (finding.broken.first()).map(|broken| without_ids(&broken.message));
     say!("\n{scenario}")?;
     for broken in &finding.broken {
         say!("    {:7} {}", broken.rule, broken.message)?;
@@ -301,6 +301,13 @@ fn show(arguments: &Arguments, finding: &Finding, rules: &[String]) -> Result<()
         arguments.seed,
         arguments.out.display()
     )
+}
+
+/// What happened, in a sentence: an id that an agent has made up says nothing to whoever reads the file.
+fn without_ids(message: &str) -> String {
+    let is_id = |word: &&str| word.len() >= 36 && word.split('-').count() == 5;
+    let words = message.split(' ').filter(|word| !is_id(word));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// A name that is the same for the same finding, on any machine; the ending is left out.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::executor::Broken;
 
-/// The same rules broken in the same way, whatever ids and numbers the messages name.
+/// The same rules broken in the same way, whatever ids and numbers the messages name, and whatever
+/// words they quote.
 pub fn class_of(broken: Vec<Broken>) -> Vec<Broken> {
     let general = |broken: Broken| Broken {
         rule: broken.rule,
-        message: broken
-            .message
+        message: without_quotes(&broken.message)
             .split(' ')
             .map(without_numbers)
             .collect::<Vec<_>>()
@@ -17,6 +17,20 @@ pub fn class_of(broken: Vec<Broken>) -> Vec<Broken> {
     };
     let class: BTreeSet<Broken> = broken.into_iter().map(general).collect();
     class.into_iter().collect()
+}
+
+/// What the user or the model said stands between double quotes, in which a backslash escapes.
+fn without_quotes(message: &str) -> String {
+    let (mut kept, mut quoted, mut escaped) = (String::new(), false, false);
+    for c in message.chars() {
+        let ends = c == '"' && !escaped;
+        if ends || !quoted {
+            kept.push(c);
+        }
+        quoted ^= ends;
+        escaped = quoted && c == '\\' && !escaped;
+    }
+    kept
 }
 
 fn without_numbers(word: &str) -> String {
@@ -38,6 +52,19 @@ mod tests {
             rule: rule.to_owned(),
             message: message.to_owned(),
         }
+    }
+
+    #[test]
+    fn words_that_are_quoted_make_no_difference() {
+        let class = |said: &str| {
+            let message = format!("request 3 lacks the input {said:?}, which was accepted");
+            class_of(vec![broken("REQ-5", &message)])
+        };
+        assert_eq!(class("go on"), class("say \"no\" (2)"));
+        assert_eq!(
+            class("go on")[0].message,
+            "request N lacks the input \"\", which was accepted"
+        );
     }
 
     #[test]

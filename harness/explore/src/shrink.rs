@@ -1,5 +1,7 @@
 //! Makes a scenario that fails as small as it can be while it still does.
 
+mod plain;
+
 use cutpoint_scenario::ast::{Action, CutPoint, End, Part, Reply, ReplyBody, Scenario};
 
 use crate::executor::{Broken, Executor};
@@ -10,7 +12,8 @@ const RUNS: usize = 800;
 const GROUP: usize = 6;
 
 /// The smallest scenario that still fails, as far as taking away one thing after the other leads:
-/// steps, replies, their parts, chunks, and turns of other tasks. `still` is told what a smaller one
+/// steps, replies, their parts, chunks, and turns of other tasks. What is left is put in plain words,
+/// calls and points: as somebody would have written it. `still` is told what a smaller one
 /// breaks, and says whether that is the same failure.
 pub fn shrink(
     executor: &dyn Executor,
@@ -79,8 +82,11 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
             found.extend(smaller_parts(scenario, place, part));
         }
         let plain = |it: &mut Scenario| {
-            if let ReplyBody::Stream { end, .. } = &mut place.list(it)[place.reply].body {
+            if let ReplyBody::Stream { parts, end } = &mut place.list(it)[place.reply].body {
                 *end = End::Completed;
+                if parts.is_empty() {
+                    parts.push(said());
+                }
             }
         };
         found.push(changed(&plain));
@@ -88,6 +94,7 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
     for at in 0..scenario.steps.len() {
         found.extend(smaller_steps(scenario, at));
     }
+    found.extend(plain::plainer(scenario));
     found.retain(|smaller| smaller != scenario);
     found
 }
@@ -133,34 +140,62 @@ fn places(scenario: &Scenario) -> Vec<Place> {
     all
 }
 
-/// Without the part; with it in one piece; with a shorter text or command.
+/// The least that a model says.
+fn said() -> Part {
+    Part::Text {
+        text: "Hi".to_owned(),
+        chunks: 1,
+    }
+}
+
+/// Without the part (a stream that ends well says something, though); with it in one piece, or in
+/// half as many; with a shorter text or command.
 fn smaller_parts(scenario: &Scenario, place: Place, part: usize) -> Vec<Scenario> {
     let changed = |change: &dyn Fn(&mut Vec<Part>)| {
         let mut smaller = scenario.clone();
-        if let ReplyBody::Stream { parts, .. } = &mut place.list(&mut smaller)[place.reply].body {
+        if let ReplyBody::Stream { parts, end } = &mut place.list(&mut smaller)[place.reply].body {
             change(parts);
+            if parts.is_empty() && *end == End::Completed {
+                parts.push(said());
+            }
         }
         smaller
     };
-    let whole = |parts: &mut Vec<Part>| {
+    let in_chunks = |parts: &mut Vec<Part>, fewer: fn(usize) -> usize| {
         if let Part::Text { chunks, .. }
         | Part::Reasoning { chunks, .. }
         | Part::Shell { chunks, .. }
         | Part::Function { chunks, .. }
         | Part::Custom { chunks, .. } = &mut parts[part]
         {
-            *chunks = 1;
+            *chunks = fewer(*chunks);
         }
     };
     let short = |parts: &mut Vec<Part>| match &mut parts[part] {
-        Part::Text { text, chunks } if *chunks == 1 => "Hi".clone_into(text),
+        text @ (Part::Text { chunks: 1, .. } | Part::Reasoning { .. }) => *text = said(),
         Part::Shell { command, .. } => simpler(command),
         _ => {}
     };
+    // Of all calls a command is the one that needs no explaining.
+    let command = |parts: &mut Vec<Part>| {
+        let (Part::Custom { call, .. }
+        | Part::Function { call, .. }
+        | Part::LocalShell { call, .. }) = &parts[part]
+        else {
+            return;
+        };
+        parts[part] = Part::Shell {
+            call: call.clone(),
+            command: "sleep 60".to_owned(),
+            chunks: 1,
+        };
+    };
     vec![
         changed(&|parts| drop(parts.remove(part))),
-        changed(&whole),
+        changed(&|parts| in_chunks(parts, |_| 1)),
+        changed(&|parts| in_chunks(parts, |chunks| chunks.div_ceil(2))),
         changed(&short),
+        changed(&command),
     ]
 }
 
