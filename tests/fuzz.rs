@@ -8,17 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-<<<<<<< HEAD
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The most steps that a scenario has which a person would have written.
-const STEPS: usize = 12;
-=======
 /// The most lines that a scenario has which a person would have written, with its name.
 const LINES: usize = 12;
->>>>>>> e6d80fb67b2c8f04fb9413f3cbc5d0c259d358d8
 
 fn fuzz(found: &Path, runs: &str, defect: &str) -> Output {
     fuzz_more(found, runs, defect, &[])
