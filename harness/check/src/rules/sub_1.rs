@@ -177,7 +177,7 @@ fn takes_along(
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, is_idle, keeps, user};
-    use crate::trace::{AgentEvent, Feature};
+    use crate::trace::{AgentEvent, Feature, InputMode};
 
     fn started() -> Tracer {
         let mut t = Tracer::new();
@@ -245,6 +245,18 @@ mod tests {
         t.finish(2).sub_ended("t1", "a1", "closed").aborted("t1");
         let breach = breaks("SUB-1", &t);
         assert!(breach.message.contains("nobody had asked"), "{}", breach.message);
+    }
+
+    #[test]
+    fn a_turn_is_cut_by_what_replaces_it_though_the_agent_ends_first() {
+        let replaced = |mode: InputMode| {
+            let mut t = started();
+            t.finish(2).input("two", mode).sub_ended("t1", "a1", "closed");
+            t.replaced("t1").kill();
+            t
+        };
+        keeps("SUB-1", &replaced(InputMode::Replace), 1);
+        breaks("SUB-1", &replaced(InputMode::Steer));
     }
 
     #[test]
