@@ -9,6 +9,7 @@ use cutpoint_protocol::session::{AbortReason, Event, EventMsg, Op, Submission};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock::{Chance, Clock};
 use crate::config::Config;
@@ -155,9 +156,7 @@ impl Session {
         let hooks = Hooks::new(parts.probe.clone());
         let life = killer.0.clone();
         let opened = open(&config, parts.store.as_ref(), clock, &hooks).await?;
-        // A resumed session must not give the ids once more that the seed gave before,
-        // and a new one not the id that became the session's.
-        let seed = (config.seed ^ opened.restored.next_ordinal.rotate_left(32)).wrapping_add(1);
+        let seed = seed(&config, &opened);
         let (sender, events) = mpsc::channel(config.event_queue.max(1));
         let (submissions, queue) = mpsc::channel(SUBMISSIONS);
         let core = Arc::new(Core {
@@ -308,6 +307,20 @@ async fn open(
         recorder,
         writer,
     })
+}
+
+/// The seed of a session's ids. A resumed session must not give the ids once more that the seed gave
+/// before, and a new one not the id that became the session's.
+fn seed(config: &Config, opened: &Opened) -> u64 {
+    let mut seed = config.seed ^ opened.restored.next_ordinal.rotate_left(32);
+    // A fork may go on behind as many lines as a session did that was resumed before.
+    if opened.restored.is_fork
+        && let Ok(id) = Uuid::try_parse(&opened.session_id)
+    {
+        let (high, low) = id.as_u64_pair();
+        seed ^= high ^ low;
+    }
+    seed.wrapping_add(1)
 }
 
 /// Takes up what the rollout told: open calls are answered as aborted, an open turn is closed as

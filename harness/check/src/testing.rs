@@ -310,6 +310,12 @@ impl Tracer {
         self.op(ClientOp::Approval { call_id, decision })
     }
 
+    /// The agent tells that a turn took a text of the user's.
+    pub(crate) fn user_message(&mut self, turn: &str, text: &str) -> &mut Self {
+        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        self.event(AgentEvent::UserMessage { turn_id, text })
+    }
+
     /// A look at the processes below the agent.
     pub(crate) fn alive(&mut self, pids: &[u32]) -> &mut Self {
         let process = |pid: &u32| Process {

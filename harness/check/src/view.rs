@@ -14,7 +14,9 @@ mod told;
 mod turns;
 
 use crate::map::HashMap;
-use crate::trace::{AgentEvent, Decision, Feature, ShownLine, TaskKind, Trace, What};
+use crate::trace::{
+    AgentEvent, Decision, Feature, InputMode, ShownLine, TaskKind, Trace, TurnEnd, What,
+};
 
 pub use agents::SubAgent;
 pub use calls::{Answer, Approval, Call, CallEnding, Emitted};
@@ -28,6 +30,9 @@ pub use turns::{
 
 /// The position of an entry in the trace's list.
 pub type At = usize;
+
+/// How close together two things may happen for neither to have known of the other.
+const RACE_NS: u64 = 100_000_000;
 
 /// An index over a trace.
 #[derive(Debug)]
@@ -148,8 +153,7 @@ impl<'a> View<'a> {
             .interrupts
             .first()
             .map(|first| self.interrupts[*first].at);
-        let replaced = known.replaced_by.and_then(|by| self.turns[by].input);
-        let replaced = replaced.map(|input| self.inputs[input].at);
+        let replaced = self.replaced_at(turn, ending.at);
         let refused = self.approvals.iter().find(|approval| {
             let call = self.call(approval.call_id);
             approval.decision == Decision::Abort && call.is_some_and(|call| call.turn == Some(turn))
@@ -157,6 +161,18 @@ impl<'a> View<'a> {
         let asked = [interrupt, replaced, refused.map(|approval| approval.at)];
         let first = asked.into_iter().flatten().min();
         Some(first.unwrap_or(ending.at).min(ending.at))
+    }
+
+    /// Where input that replaces a turn was sent, be it that the agent ended before the new turn could
+    /// start.
+    fn replaced_at(&self, turn: usize, before: At) -> Option<At> {
+        let mut inputs = self.inputs.iter().take_while(|input| input.at < before);
+        let met = |input: &&Input<'_>| input.active == Some(turn) && !input.refused();
+        let replaces =
+            |input: &&Input<'_>| input.mode == InputMode::Replace && input.turn != Some(turn);
+        inputs
+            .find(|input| met(input) && replaces(input))
+            .map(|input| input.at)
     }
 
     /// How much of the time between two moments the client did not read what the agent sent, in
@@ -191,6 +207,24 @@ impl<'a> View<'a> {
             (exchange.in_flight && next < self.turns.len()).then_some(next)
         };
         exchange.turn.or_else(next)
+    }
+
+    /// Where the last response to a turn failed, and the turn of it, within 100 ms before or behind an
+    /// op of the user's: both were on their way to the agent, and neither knew of the other.
+    pub fn failed_around(&self, turn: usize, op: At) -> Option<At> {
+        let ending = self.turns[turn].ending()?;
+        let failed = matches!(ending.end, TurnEnd::Failed { .. });
+        let before = (self.exchanges).partition_point(|exchange| exchange.at < ending.at);
+        let requests = self.exchanges[..before].iter().rev();
+        let mut own = requests.filter(|it| it.generates && self.turn_of(it) == Some(turn));
+        // What a sub-agent reads fails no turn, unless its answer is all that the turn is for.
+        let newest = own.clone().next();
+        let last = own.find(|request| request.is_the_users()).or(newest);
+        let last = last.filter(|last| last.completed().is_none())?;
+        // One of the two is no time: an entry is never behind itself.
+        let apart_ns = |over: At| self.between_ns(over, op) + self.between_ns(op, over);
+        let raced = |over: &At| *over < ending.at && apart_ns(*over) <= RACE_NS;
+        last.over().filter(raced).filter(|_| failed)
     }
 
     /// When the last entry was observed.

@@ -78,22 +78,16 @@ impl Drawn {
         let mut calls = Calls::default();
         calls.name(&mut replies);
         let mut steps = user::numbered(turns);
-        let reviews = |step: &Step| matches!(step.action, Action::Review { .. });
-        let openings = [
-            (model::TASKS[0], calls.delegates),
-            (model::TASKS[1], calls.delegates),
-            (user::REVIEWED, steps.iter().any(reviews)),
-        ];
+        // Each conversation has calls of its own: a model gives no id twice.
         let mut conversations = Vec::new();
-        for ((opening, used), mut replies) in openings.into_iter().zip(others) {
-            if used {
-                calls.name_without_agents(&mut replies);
-                conversations.push(Conversation {
-                    opening: opening.to_owned(),
-                    replies,
-                    span: Span::default(),
-                });
-            }
+        for (kind, opening) in openings(&replies, &steps) {
+            let mut replies = others[kind].clone();
+            calls.name_without_agents(&mut replies);
+            conversations.push(Conversation {
+                opening,
+                replies,
+                span: Span::default(),
+            });
         }
         // What is done while the first turn runs stands behind what starts it.
         let said = |step: &Step| matches!(step.action, Action::User { .. });
@@ -160,6 +154,30 @@ impl Drawn {
         }
         steps
     }
+}
+
+/// What each conversation beside the user's opens with, and which of the tasks that is.
+fn openings(replies: &[Reply], steps: &[Step]) -> Vec<(usize, String)> {
+    let streamed = replies.iter().filter_map(|reply| match &reply.body {
+        ReplyBody::Stream { parts, .. } => Some(parts),
+        ReplyBody::Status { .. } | ReplyBody::Recorded { .. } => None,
+    });
+    let tasks = streamed.flatten().filter_map(|part| {
+        let Part::Function {
+            call, arguments, ..
+        } = part
+        else {
+            return None;
+        };
+        let openings = model::TASKS.map(|task| format!("{task} ({call})"));
+        let mut found = openings.into_iter().enumerate();
+        found.find(|(_, opening)| arguments.contains(opening.as_str()))
+    });
+    let reviews = steps.iter().filter_map(|step| match &step.action {
+        Action::Review { text } => Some((model::TASKS.len(), text.clone())),
+        _ => None,
+    });
+    tasks.chain(reviews).collect()
 }
 
 /// The calls of a scenario, as they get their ids.

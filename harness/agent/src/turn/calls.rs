@@ -137,11 +137,15 @@ impl Call {
         self.turn
             .with_call(&self.call_id, |call| call.output = Some(output));
         self.core.hooks.point("tool.exited").await;
-        let printed = self.printed();
+        let msg = self.end(exit_code, self.printed());
         tokio::select! {
             biased;
-            () = token.cancelled() => {}
-            () = self.emit(self.end(exit_code, printed)) => {}
+            // The model will read that the command ended, so the client is told as well; but nobody
+            // waits for a full queue: the abort must go on.
+            () = token.cancelled() => {
+                self.core.events.emit_now(&self.turn.submission, msg.clone());
+            }
+            () = self.emit(msg.clone()) => {}
         }
     }
 

@@ -43,6 +43,8 @@ impl Invariant for PendingQuestionHasNoAnswer {
         &[
             "An answer that was given less than 100 ms before the turn was cut may have come too \
              late.",
+            "The same holds for an answer within 100 ms before or behind the failure of the response \
+             that the turn failed of.",
             "An answer that was given behind the cut is late, and reaches nobody.",
             "An answer whose output was not in the rollout when the agent had died is lost with it.",
         ]
@@ -68,6 +70,8 @@ impl Invariant for PendingQuestionHasNoAnswer {
                 Some((given, answer)) => {
                     let young = cut.is_some_and(|cut| view.between_ns(given, cut) < TAKEN_NS);
                     let died = died_with_it(view, call, asked, exchange);
+                    let failed = |turn| view.failed_around(turn, given).is_some();
+                    let young = young || call.turn.is_some_and(failed);
                     let lost = !young && !died && !text.contains(&squeeze(answer));
                     (lost.then(|| format!("does not tell the answer {answer:?}")), given)
                 }
@@ -145,8 +149,10 @@ fn squeeze(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::ReadTrigger;
+    use crate::trace::{ReadTrigger, TurnEnd};
 
     fn asked() -> Tracer {
         let mut t = Tracer::new();
@@ -204,6 +210,22 @@ mod tests {
         };
         keeps("APPR-3", &resumed(false), 1);
         breaks("APPR-3", &resumed(true));
+    }
+
+    #[test]
+    fn an_answer_may_come_too_late_for_a_turn_that_fails() {
+        let failed = |response: &str, ms: u64| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.emit(1, call("c1")).question("t1", "c1");
+            t.sent(1, json!({"type": response})).wait_ms(ms);
+            let message = "too long".to_owned();
+            t.reply_to("c1", "blue").ended(Some("t1"), TurnEnd::Failed { message });
+            told(t, r#"{"answers": []}"#)
+        };
+        keeps("APPR-3", &failed("response.incomplete", 10), 1);
+        breaks("APPR-3", &failed("response.incomplete", 200));
+        breaks("APPR-3", &failed("response.completed", 10));
     }
 
     #[test]

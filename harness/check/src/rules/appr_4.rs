@@ -1,14 +1,11 @@
 //! APPR-4: an approval answered with "abort" is an interrupt.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Decision, Feature, TurnEnd};
+use crate::trace::{Decision, Feature};
 use crate::verdict::Level;
-use crate::view::{Approval, At, Ending, View};
+use crate::view::{Approval, At, View};
 
 pub(super) struct AbortAnswerInterrupts;
-
-/// How close to the answer a response may fail for its turn to have failed by itself.
-const RACE_NS: u64 = 100_000_000;
 
 impl Invariant for AbortAnswerInterrupts {
     fn id(&self) -> &'static str {
@@ -79,7 +76,7 @@ impl Invariant for AbortAnswerInterrupts {
                 (Some(at), _) => (format!("call {} ran", call.id), Some(at)),
                 (None, None) => (format!("turn {} never ended", turn.id), None),
                 (None, Some(ending))
-                    if !ending.aborted() && !failed_by_itself(view, index, approval, ending) => (
+                    if !ending.aborted() && view.failed_around(index, approval.at).is_none() => (
                     format!("turn {} ended as {}", turn.id, ending.in_words()),
                     Some(ending.at),
                 ),
@@ -91,25 +88,6 @@ impl Invariant for AbortAnswerInterrupts {
         }
         findings
     }
-}
-
-/// Whether the turn failed of its last response, and that failed as the answer was on its way.
-fn failed_by_itself(
-    view: &View<'_>,
-    turn: usize,
-    approval: &Approval<'_>,
-    ending: Ending<'_>,
-) -> bool {
-    let before = view.exchanges.partition_point(|exchange| exchange.at < ending.at);
-    let mut requests = view.exchanges[..before].iter().rev();
-    let last = requests.find(|request| request.generates && view.turn_of(request) == Some(turn));
-    let Some(last) = last.filter(|last| last.completed().is_none()) else {
-        return false;
-    };
-    // One of the two is no time: an entry is never behind itself.
-    let apart_ns = |over: At| view.between_ns(over, approval.at) + view.between_ns(approval.at, over);
-    let raced = last.over().is_some_and(|over| over < ending.at && apart_ns(over) <= RACE_NS);
-    raced && matches!(ending.end, TurnEnd::Failed { .. })
 }
 
 /// Whether the same request had been answered already.

@@ -38,8 +38,9 @@ impl Invariant for RequestsHaveCauses {
         &[
             "A request may arrive behind the interrupt and before the abort: the agent had not \
              finished the abort, and only then must it be silent.",
-            "A request may arrive within 10 ms behind the abort if the client closes its connection \
-             without reading it to the end: it was already on its way.",
+            "A request may arrive within 10 ms behind the abort, or behind the agent's end that cut a \
+             later turn, if the client closes its connection without reading it to the end: it was \
+             already on its way.",
         ]
     }
 
@@ -91,7 +92,11 @@ fn behind_abort(view: &View<'_>, exchange: &Exchange<'_>, ends: &[(At, bool)]) -
     let unread = exchange
         .disconnected
         .is_some_and(|closed| exchange.end.is_none_or(|(end, _)| closed < end));
-    let on_its_way = unread && view.between_ns(abort, exchange.at) <= ON_ITS_WAY_NS;
+    // A later turn that the agent's end cut may have asked for it.
+    let cuts = view.turns.iter().filter_map(|turn| turn.killed.or(turn.exited));
+    let cut = cuts.filter(|cut| (abort..exchange.at).contains(cut)).max();
+    let silent = cut.unwrap_or(abort);
+    let on_its_way = unread && view.between_ns(silent, exchange.at) <= ON_ITS_WAY_NS;
     (!on_its_way).then_some(abort)
 }
 
@@ -196,6 +201,27 @@ mod tests {
         let mut t = stopped();
         t.aborted("t1").wait_ms(20).request(2, &answered()).disconnected(2);
         breaks("REQ-2", &t);
+    }
+
+    #[test]
+    fn a_request_of_a_turn_that_a_kill_cut_may_be_on_its_way() {
+        let killed = |turn: bool, ms: u64| {
+            let mut t = stopped();
+            t.aborted("t1");
+            let mut history = answered();
+            history.push(user("next"));
+            t.wait_ms(20);
+            if turn {
+                t.start("t2", "next").request(2, &history);
+                t.emit(2, call("c2")).finish(2).begin("t2", "c2").end("t2", "c2", Some(0));
+            }
+            history.extend([call("c2"), output("c2", "done")]);
+            t.kill().wait_ms(ms).request(3, &history).disconnected(3);
+            t
+        };
+        keeps("REQ-2", &killed(true, 0), 3);
+        breaks("REQ-2", &killed(true, 20));
+        breaks("REQ-2", &killed(false, 0));
     }
 
     #[test]

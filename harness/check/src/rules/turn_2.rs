@@ -38,6 +38,9 @@ impl Invariant for InterruptEndsTurn {
             "The turn may complete or fail if no tool was running and its last response was over \
              when the interrupt was sent, or ended within 100 ms behind it without being held at a \
              cut point: the turn had nothing left to do.",
+            "The turn may fail, whatever tool was running, if its last response failed within 100 ms \
+             before the interrupt, or behind it without being held at a cut point: the failure may \
+             have been decided before the interrupt was taken.",
             "A command of the user's may complete if it had ended when the interrupt was sent: its \
              turn had nothing left to do.",
             "The turn may end as replaced if input that replaces it had been sent before the \
@@ -81,6 +84,10 @@ fn legal(view: &View<'_>, index: usize, interrupt: &Interrupt<'_>, ending: Endin
         return ending.interrupted() || replaced_before(view, index, interrupt.at);
     }
     let turn = &view.turns[index];
+    let failed = view.failed_around(index, interrupt.at);
+    if failed.is_some_and(|over| over < interrupt.at || !interrupt.held) {
+        return true;
+    }
     let over = response_was_over(view, turn, interrupt, ending)
         || command_was_over(view, turn, interrupt.at);
     over && !tool_was_running(view, index, turn, interrupt.at)
@@ -164,6 +171,8 @@ fn went_with_its_agent(view: &View<'_>, call: &Call<'_>, at: At) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
     use crate::trace::{InputMode, TaskKind, TurnEnd};
 
@@ -209,6 +218,20 @@ mod tests {
         t.started("t2").interrupt();
         keeps("TURN-2", t.clone().replaced("t2").started("t3"), 1);
         breaks("TURN-2", t.completed("t2"));
+    }
+
+    #[test]
+    fn a_turn_may_be_replaced_by_what_was_sent_behind_the_text_that_it_tells_of() {
+        let began = |told: &str| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").input("late", InputMode::Steer);
+            t.input("two", InputMode::Replace).completed("t1");
+            t.started("t2").interrupt().user_message("t2", told);
+            t.replaced("t2");
+            t
+        };
+        keeps("TURN-2", &began("late"), 1);
+        breaks("TURN-2", &began("two"));
     }
 
     #[test]
@@ -260,6 +283,46 @@ mod tests {
         t.interrupt().started("t1").request(1, &[user("hi")]);
         t.wait_ms(500).finish(1).completed("t1");
         breaks("TURN-2", &t);
+    }
+
+    #[test]
+    fn a_turn_may_fail_although_a_tool_runs() {
+        let failing = |response: &str, ms: u64, end: TurnEnd| {
+            let mut t = running();
+            t.emit(1, call("c1")).begin("t1", "c1");
+            t.sent(1, json!({"type": response})).wait_ms(ms);
+            t.interrupt().ended(Some("t1"), end);
+            t
+        };
+        let failed = || TurnEnd::Failed {
+            message: "too long".to_owned(),
+        };
+        keeps("TURN-2", &failing("response.incomplete", 10, failed()), 1);
+        breaks("TURN-2", &failing("response.incomplete", 200, failed()));
+        breaks("TURN-2", &failing("response.incomplete", 10, TurnEnd::Complete));
+        breaks("TURN-2", &failing("response.completed", 10, failed()));
+        breaks("TURN-2", &failing("response.in_progress", 10, failed()));
+    }
+
+    #[test]
+    fn a_held_response_that_fails_is_no_race() {
+        let held = |held: bool| {
+            let mut t = running();
+            t.emit(1, call("c1")).begin("t1", "c1");
+            if held {
+                t.reached("before the terminal event");
+            }
+            t.interrupt();
+            if held {
+                t.released("before the terminal event");
+            }
+            let message = "too long".to_owned();
+            t.sent(1, json!({"type": "response.incomplete"}));
+            t.ended(Some("t1"), TurnEnd::Failed { message });
+            t
+        };
+        keeps("TURN-2", &held(false), 1);
+        breaks("TURN-2", &held(true));
     }
 
     #[test]

@@ -8,7 +8,10 @@ impl Turns<'_> {
     /// the text was sent.
     pub(super) fn took(&mut self, turn: usize, text: &str) {
         let told = &mut self.told;
-        let mut same = self.by_text.get(text).into_iter().flatten().copied();
+        // What was sent to an agent that has ended since is taken by nobody any more.
+        let since = self.starts.last().map_or(0, |start| start.at);
+        let same = self.by_text.get(text).into_iter().flatten().copied();
+        let mut same = same.filter(|input| self.inputs[*input].at >= since);
         let Some(input) = same.find(|input| told.insert(*input)) else {
             return;
         };
@@ -20,12 +23,15 @@ impl Turns<'_> {
         let known = &self.turns[turn];
         let guess = known.input.filter(|_| known.acknowledged.is_none());
         // The first text that a turn takes is the one it began with.
-        if let Some(later) = guess.filter(|guess| *guess > input && !self.told.contains(guess))
-            && self.inputs[later].mode == InputMode::Start
-        {
+        if let Some(later) = guess.filter(|guess| *guess > input && !self.told.contains(guess)) {
             self.link(turn, input);
-            self.inputs[later].begins = false;
-            self.inputs[later].turn = None;
+            let later_input = &mut self.inputs[later];
+            later_input.begins = false;
+            later_input.turn = None;
+            // Ops are taken in order: what replaces, replaces the turn that the earlier text began.
+            if later_input.mode == InputMode::Replace {
+                later_input.active = Some(turn);
+            }
             self.pending.insert(0, later);
         }
     }
@@ -34,23 +40,17 @@ impl Turns<'_> {
 #[cfg(test)]
 mod tests {
     use crate::testing::Tracer;
-    use crate::trace::{AgentEvent, InputMode};
+    use crate::trace::InputMode;
     use crate::view::{Input, View};
 
     #[test]
     fn the_agent_knows_best_which_turn_took_what() {
-        let took = |t: &mut Tracer, turn: &str, text: &str| {
-            let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
-            t.event(AgentEvent::UserMessage { turn_id, text });
-        };
         let mut t = Tracer::new();
         t.input("one", InputMode::Start)
             .input("two", InputMode::Steer);
         t.input("three", InputMode::Steer).started("t1");
-        took(&mut t, "t1", "one");
-        took(&mut t, "t1", "two");
-        t.completed("t1").started("t2");
-        took(&mut t, "t2", "three");
+        t.user_message("t1", "one").user_message("t1", "two");
+        t.completed("t1").started("t2").user_message("t2", "three");
         let trace = t.trace();
         let view = View::new(&trace);
         let owners: Vec<_> = view.inputs.iter().map(Input::owner).collect();
@@ -65,10 +65,7 @@ mod tests {
             .input("late", InputMode::Steer)
             .completed("t1");
         t.input("two", InputMode::Start).started("t2");
-        for text in ["late", "two"] {
-            let (turn_id, text) = (Some("t2".to_owned()), text.to_owned());
-            t.event(AgentEvent::UserMessage { turn_id, text });
-        }
+        t.user_message("t2", "late").user_message("t2", "two");
         let trace = t.trace();
         let view = View::new(&trace);
         assert_eq!(view.turns[1].input, Some(1));
@@ -76,5 +73,32 @@ mod tests {
             (view.inputs[2].owner(), view.inputs[2].begins),
             (Some(1), false)
         );
+    }
+
+    #[test]
+    fn what_an_ended_agent_was_sent_is_taken_by_nobody() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("again", InputMode::Replace);
+        t.kill().resume();
+        t.start("t2", "two").input("again", InputMode::Replace);
+        t.replaced("t2").started("t3").user_message("t3", "again");
+        let trace = t.trace();
+        let view = View::new(&trace);
+        assert_eq!(view.turns[2].input, Some(3));
+    }
+
+    #[test]
+    fn what_was_sent_behind_that_text_replaces_its_turn() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").input("late", InputMode::Steer);
+        t.input("two", InputMode::Replace).completed("t1");
+        t.started("t2").user_message("t2", "late");
+        t.replaced("t2").started("t3").user_message("t3", "two");
+        let trace = t.trace();
+        let view = View::new(&trace);
+        let begun: Vec<_> = view.turns.iter().map(|turn| turn.input).collect();
+        assert_eq!(begun, [Some(0), Some(1), Some(2)]);
+        assert_eq!(view.inputs[2].active, Some(1));
+        assert_eq!(view.cut_at(1), Some(view.inputs[2].at));
     }
 }

@@ -153,8 +153,6 @@ pub struct Turn<'a> {
     pub endings: Vec<Ending<'a>>,
     /// The interrupts that were sent while it was active.
     pub interrupts: Vec<usize>,
-    /// The turn whose input replaced it.
-    pub replaced_by: Option<usize>,
     /// Where the agent was killed while the turn was active.
     pub killed: Option<At>,
     /// Where the agent ended by itself while the turn was active.
@@ -545,7 +543,6 @@ impl<'a> Turns<'a> {
             begun: at,
             endings: Vec::new(),
             interrupts: Vec::new(),
-            replaced_by: None,
             killed: None,
             exited: None,
             session: self.session(),
@@ -565,11 +562,6 @@ impl<'a> Turns<'a> {
         let cause = &mut self.inputs[input];
         cause.turn = Some(turn);
         cause.begins = true;
-        if cause.mode == InputMode::Replace
-            && let Some(old) = cause.active
-        {
-            self.turns[old].replaced_by = Some(turn);
-        }
     }
 
     fn ended(&mut self, id: Option<&'a str>, ending: Ending<'a>) {
@@ -702,7 +694,6 @@ mod tests {
         let view = View::new(&trace);
         let ends = |turn: usize| view.turns[turn].ending().map(|ending| ending.in_words());
         assert_eq!((ends(0), ends(1)), (Some("aborted"), Some("complete")));
-        assert_eq!(view.turns[0].replaced_by, Some(1));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::model::command;
 use crate::schedule::Act;
 
 /// What a review is about; it opens the reviewer's conversation.
-pub(super) const REVIEWED: &str = "the last commit";
+const REVIEWED: &str = "the last commit";
 
 pub(super) fn step(action: Action) -> Step {
     Step {
