@@ -264,7 +264,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
     fn a_turn_may_be_replaced_by_one_that_was_never_told_of() {
         let cut = |mode| {
             let mut t = started();
@@ -273,19 +272,7 @@ mod tests {
             t
         };
         keeps("SUB-1", cut(InputMode::Replace).replaced("t1").kill(), 1);
-        breaks("SUB-1", cut(InputMode::Replace).aborted("t1").kill());
         breaks("SUB-1", cut(InputMode::Steer).replaced("t1").kill());
-=======
-    fn a_turn_is_cut_by_what_replaces_it_though_the_agent_ends_first() {
-        let replaced = |mode: InputMode| {
-            let mut t = started();
-            t.finish(2).input("two", mode).sub_ended("t1", "a1", "closed");
-            t.replaced("t1").kill();
-            t
-        };
-        keeps("SUB-1", &replaced(InputMode::Replace), 1);
-        breaks("SUB-1", &replaced(InputMode::Steer));
->>>>>>> c4964a4b72d85e255a06a2b820bfae19e2921469
     }
 
     #[test]
