@@ -96,7 +96,9 @@ pub(super) fn interrupted(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool 
         view.interrupts.partition_point(|known| known.at < asked),
         view.interrupts.partition_point(|known| known.at < before),
     );
-    view.interrupts[sent..until]
+    view.interrupts
+        .get(sent..until)
+        .unwrap_or_default()
         .iter()
         .any(|interrupt| match interrupt.state {
             InterruptState::Active(met) if view.turns[met].id == turn.id => true,
