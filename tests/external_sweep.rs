@@ -145,7 +145,17 @@ fn a_crashed_agent_is_resumed_and_goes_on() {
 
 #[test]
 fn an_agent_that_dies_is_a_finding_of_its_schedule_and_the_rest_goes_on() {
-    let place = place_with(SHORT);
+    // The second turn makes sure that nobody asks the agent to end before it has died.
+    let place = place_with(
+        r#"scenario "two turns" {
+    model { reply { text "Hi" }; reply { text "Ho" } }
+    user "go"
+    await turn-ended
+    user "more"
+    await turn-ended
+}
+"#,
+    );
     // Its turns end as they start, and it dies of every interrupt.
     let event =
         |name: &str| format!(r#"echo '{{"id":"","msg":{{"type":"{name}","turn_id":"'$turn'"}}}}'"#);
