@@ -3,7 +3,7 @@
 use super::turn_3::interrupted;
 use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AbortReason, Feature, TurnEnd};
+use crate::trace::{AbortReason, Feature, TurnEnd, What};
 use crate::verdict::Level;
 use crate::view::{At, Ending, Interrupt, InterruptState, OpAnswer, View};
 
@@ -45,8 +45,9 @@ impl Invariant for InterruptsAreAnswered {
             "Where a turn is being replaced, an interrupt that names none may meet the turn that \
              replaces it, and is answered as that one ends.",
             "A refusal is an answer: the turn may have ended as the request arrived.",
-            "An agent, or a run, that ends within 100 ms behind the interrupt need not answer it. Time \
-             for which the harness held the agent at one of its own points does not count.",
+            "An agent, or a run, that ends within 100 ms behind the interrupt need not answer it. Where \
+             the agent is killed, time for which the harness held it at one of its own points does \
+             not count.",
         ]
     }
 
@@ -166,7 +167,15 @@ fn ended_soon(view: &View<'_>, at: At) -> bool {
         .get(stop)
         .map_or(view.end_ns(), |stop| view.at_ns(*stop));
     let from_ns = view.at_ns(at);
-    let held_ns = HeldTimes::of(view).within_ns(from_ns, until_ns);
+    let killed = view.stops.get(stop).is_some_and(|stop| {
+        matches!(view.trace.entries[*stop].what, What::AgentKilled)
+    });
+    // One that was not killed has had the time behind the hold to answer.
+    let held_ns = if killed {
+        HeldTimes::of(view).within_ns(from_ns, until_ns)
+    } else {
+        0
+    };
     until_ns.saturating_sub(from_ns).saturating_sub(held_ns) <= UNANSWERED_NS
 }
 
