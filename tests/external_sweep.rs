@@ -53,6 +53,14 @@ fn count(value: &Value) -> u64 {
     value.as_u64().unwrap()
 }
 
+/// Requests and events come by two ways: on a machine that has more to do than it can, a request may be
+/// seen behind what it was sent before. That does not come back.
+fn nothing_comes_back(sweep: &Value) {
+    for class in sweep["failures"].as_array().unwrap() {
+        assert!(2 * count(&class["again"]) < count(&class["of"]), "{class}");
+    }
+}
+
 #[test]
 fn the_correct_agent_breaks_no_rule_every_time_and_the_bound_is_told() {
     let place = place_with(PLAIN);
@@ -64,11 +72,7 @@ fn the_correct_agent_breaks_no_rule_every_time_and_the_bound_is_told() {
     ]);
     let result = result(&place);
     let sweep = &result["sweeps"][0];
-    // On a machine that has more to do than it can, a request may be seen behind the abort that it was
-    // sent before. That does not come back.
-    for class in sweep["failures"].as_array().unwrap() {
-        assert!(2 * count(&class["again"]) < count(&class["of"]), "{class}");
-    }
+    nothing_comes_back(sweep);
     // Three requests with their events, and what the agent tells of them, twice.
     assert!(count(&sweep["ran"]) > 120, "{sweep}");
     assert_eq!(sweep["ran"], sweep["planned"]);
@@ -133,13 +137,11 @@ fn bytes_pairs_and_shards_change_the_bound() {
 #[test]
 fn a_crashed_agent_is_resumed_and_goes_on() {
     let place = place_with(PLAIN);
-    let ended = sweep(
-        &place,
-        &["--acts", "crash", "--repeat", "0", "--shard", "1/4"],
-    );
-    ended
-        .code(0)
-        .says(&["crash at every request", "0 kinds of failure"]);
+    let ended = sweep(&place, &["--acts", "crash", "--shard", "1/4"]);
+    ended.says(&["crash at every request"]);
+    let sweep = &result(&place)["sweeps"][0];
+    nothing_comes_back(sweep);
+    assert!(count(&sweep["ran"]) > 8, "{sweep}");
     place.assert_clean();
 }
 
