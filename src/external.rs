@@ -17,8 +17,8 @@ use cutpoint_explore::{Broken, Observed};
 
 use crate::Failure;
 use crate::agent_spec::AgentSpec;
-use crate::explorer::{breaches, exercised};
 use crate::ground::Ground;
+use cutpoint::explorer::{breaches, exercised};
 
 /// How schedules are run.
 #[derive(Debug, Clone)]

@@ -4,7 +4,6 @@ mod agent_spec;
 mod cmd;
 mod coverage;
 mod exit_code;
-mod explorer;
 mod external;
 mod files;
 mod ground;

@@ -4,12 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
-#[path = "../src/explorer.rs"]
-mod explorer;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
+use cutpoint::explorer::{LabExecutor, Purpose};
 use cutpoint_agent::Defect;
 use cutpoint_check::outcome::Case;
 use cutpoint_check::trace::{AgentEvent, What};
@@ -19,7 +18,6 @@ use cutpoint_explore::{
     Act, Bound, Executor, Level, Schedule, Shard, Space, Sweep, Token, exhaust, free, sweep,
 };
 use cutpoint_scenario::ast::Scenario;
-use explorer::{LabExecutor, Purpose};
 
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]

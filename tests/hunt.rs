@@ -4,9 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
-#[allow(dead_code, reason = "the command line uses the rest")]
-#[path = "../src/explorer.rs"]
-mod explorer;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,12 +11,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use cutpoint::explorer::{LabExecutor, Purpose};
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::{Act, Bound, Class, Executor, Observed, Schedule, Shard, digest, sweep};
 use cutpoint_scenario::ast::Scenario;
-use explorer::{LabExecutor, Purpose};
 
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]

@@ -3,16 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
-#[allow(dead_code, reason = "the command line uses the rest")]
-#[path = "../src/explorer.rs"]
-mod explorer;
 
 use std::sync::atomic::AtomicBool;
 
+use cutpoint::explorer::{LabExecutor, Purpose};
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::{Act, Bound, Shard, Sweep, Token, fingerprint, sweep};
-use explorer::{LabExecutor, Purpose};
 
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]

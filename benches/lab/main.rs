@@ -6,9 +6,6 @@
 //! same bytes. With `--check` a missed limit is an error; the aim is only told.
 
 mod bare;
-#[allow(dead_code, reason = "the command line uses the rest")]
-#[path = "../../src/explorer.rs"]
-mod explorer;
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -26,7 +23,7 @@ use cutpoint_scenario::ast::Scenario;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::bare::Exchange;
-use crate::explorer::{LabExecutor, Purpose};
+use cutpoint::explorer::{LabExecutor, Purpose};
 
 /// As in the command line.
 #[global_allocator]

@@ -8,9 +8,9 @@ use cutpoint_explore::{Bound, Space, Sweep, exhaust, free, sweep};
 
 use super::sweep::{Arguments, bound, executor};
 use crate::exit_code::ExitCode;
-use crate::explorer::Purpose;
 use crate::out::say;
 use crate::{Failure, Outcome};
+use cutpoint::explorer::Purpose;
 
 /// So many of the traces that the sweep misses are shown, by the order of tasks that gives them.
 const MISSED: usize = 5;

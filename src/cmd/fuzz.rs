@@ -16,11 +16,11 @@ use cutpoint_scenario::ast::Scenario;
 use super::run::read_scenarios;
 use super::sweep::stop_on_signal;
 use crate::exit_code::ExitCode;
-use crate::explorer::{LabExecutor, Purpose};
 use crate::out::say;
 use crate::progress::{Progress, Until};
 use crate::shard::shard;
 use crate::{Failure, Outcome, files};
+use cutpoint::explorer::{LabExecutor, Purpose};
 
 /// Arguments of `cutpoint fuzz`.
 #[derive(clap::Args)]

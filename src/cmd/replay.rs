@@ -15,9 +15,9 @@ use cutpoint_explore::{Token, TokenError, digest, fingerprint};
 use super::run::read_scenarios;
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
-use crate::explorer::{self, LabExecutor, Purpose};
 use crate::out::say;
 use crate::{Failure, Outcome, files};
+use cutpoint::explorer::{self, LabExecutor, Purpose};
 
 /// Arguments of `cutpoint replay`.
 #[derive(clap::Args)]

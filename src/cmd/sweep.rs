@@ -14,12 +14,12 @@ use cutpoint_explore::{Act, Bound, Class, Shard, Sweep, WINDOW, fingerprint, swe
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;
-use crate::explorer::{LabExecutor, Purpose};
 use crate::interrupt::Interrupts;
 use crate::out::{complain, say};
 use crate::progress::Progress;
 use crate::shard::shard;
 use crate::{Failure, Outcome, coverage, files, runtime};
+use cutpoint::explorer::{LabExecutor, Purpose};
 
 /// Arguments of `cutpoint sweep`.
 #[derive(clap::Args)]

@@ -15,7 +15,7 @@ use cutpoint_scenario::ast::{Action, CutPoint, Scenario, Span, Step};
 
 use crate::class::class_of;
 use crate::executor::{Broken, Observed};
-use crate::schedule::{Act, TokenError};
+use crate::schedule::{Act, TokenError, token_parts};
 
 pub use digest::digest;
 
@@ -112,20 +112,11 @@ impl FromStr for ExternalToken {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let form = || TokenError::Form(text.to_owned());
-        let mut parts = text.splitn(4, ':');
-        let version = parts.next().ok_or_else(form)?;
-        let [scenario, seed, acts] = [parts.next(), parts.next(), parts.next()];
-        let (Some(scenario), Some(seed), Some(acts)) = (scenario, seed, acts) else {
-            return Err(form());
-        };
-        if version != TOKEN_VERSION {
-            return Err(TokenError::Version(version.to_owned()));
-        }
+        let (scenario, seed, acts) = token_parts(text, TOKEN_VERSION)?;
         let read = |acts| intervention(acts).ok_or_else(|| TokenError::Act(String::from(acts)));
         Ok(Self {
-            scenario: u64::from_str_radix(scenario, 16).map_err(|_| form())?,
-            seed: seed.parse().map_err(|_| form())?,
+            scenario,
+            seed,
             intervention: (!acts.is_empty()).then(|| read(acts)).transpose()?,
         })
     }

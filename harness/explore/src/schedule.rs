@@ -269,31 +269,47 @@ pub enum TokenError {
     #[error("`{0}` is no token; one looks like cp1:0123456789abcdef:0:interrupt@abort.take.1+2")]
     Form(String),
     /// It was written by another version.
-    #[error("the token has version `{0}`; this build reads `{TOKEN_VERSION}`")]
-    Version(String),
+    #[error("the token has version `{found}`; this build reads `{read}` here")]
+    Version {
+        /// The version that stands in it.
+        found: String,
+        /// The one that is read.
+        read: &'static str,
+    },
     /// An act that can't be read.
     #[error("`{0}` is no act; one looks like interrupt@abort.take.1+2")]
     Act(String),
+}
+
+/// The scenario, the seed and the acts of a token of that version.
+pub(crate) fn token_parts<'a>(
+    text: &'a str,
+    read: &'static str,
+) -> Result<(u64, u64, &'a str), TokenError> {
+    let form = || TokenError::Form(text.to_owned());
+    let mut parts = text.splitn(4, ':');
+    let version = parts.next().ok_or_else(form)?;
+    let [scenario, seed, acts] = [parts.next(), parts.next(), parts.next()];
+    let (Some(scenario), Some(seed), Some(acts)) = (scenario, seed, acts) else {
+        return Err(form());
+    };
+    if version != read {
+        let found = version.to_owned();
+        return Err(TokenError::Version { found, read });
+    }
+    let scenario = u64::from_str_radix(scenario, 16).map_err(|_| form())?;
+    Ok((scenario, seed.parse().map_err(|_| form())?, acts))
 }
 
 impl FromStr for Token {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let form = || TokenError::Form(text.to_owned());
-        let mut parts = text.splitn(4, ':');
-        let version = parts.next().ok_or_else(form)?;
-        let [scenario, seed, acts] = [parts.next(), parts.next(), parts.next()];
-        let (Some(scenario), Some(seed), Some(acts)) = (scenario, seed, acts) else {
-            return Err(form());
-        };
-        if version != TOKEN_VERSION {
-            return Err(TokenError::Version(version.to_owned()));
-        }
+        let (scenario, seed, acts) = token_parts(text, TOKEN_VERSION)?;
         let injections = acts.split(',').filter(|act| !act.is_empty());
         Ok(Self {
-            scenario: u64::from_str_radix(scenario, 16).map_err(|_| form())?,
-            seed: seed.parse().map_err(|_| form())?,
+            scenario,
+            seed,
             schedule: Schedule {
                 injections: injections.map(injection).collect::<Result<_, _>>()?,
             },
@@ -359,7 +375,10 @@ mod tests {
         ] {
             assert!(bad.parse::<Token>().is_err(), "{bad}");
         }
-        let version = Err(TokenError::Version("cp2".to_owned()));
+        let version = Err(TokenError::Version {
+            found: "cp2".to_owned(),
+            read: TOKEN_VERSION,
+        });
         assert_eq!("cp2:00:0:".parse::<Token>(), version);
     }
 

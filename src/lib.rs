@@ -1,0 +1,3 @@
+//! What the command line shares with cutpoint's own tests and benchmarks.
+
+pub mod explorer;
