@@ -316,6 +316,9 @@ fn says_nothing(items: &[InputItem]) -> bool {
 
 /// One message for all items of a submission.
 fn user_message(items: &[InputItem]) -> Item {
+    if let [InputItem::Text { text }] = items {
+        return Item::user_text(text);
+    }
     let texts = items.iter().map(|InputItem::Text { text }| text);
     let parts: Vec<Value> = texts
         .map(|text| json!({"type": "input_text", "text": text}))

@@ -173,7 +173,9 @@ impl Turn {
 
     /// Notes that a text of the user is in the history.
     pub(crate) fn joined(&self, item: &Item) {
-        lock(&self.live).untold.push_back(item.all_text());
+        lock(&self.live)
+            .untold
+            .push_back(item.all_text().to_owned());
     }
 
     /// Changes a call in hand.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 pub use crate::event_table::EventKind;
+use crate::field::{entry, field, text};
 use crate::item::Item;
 use crate::memo::Memo;
 
@@ -70,7 +71,7 @@ impl StreamEvent {
     pub fn from_value(value: Value) -> Result<Self, EventError> {
         match &value {
             Value::Object(map) => {
-                let name = map.get("type").and_then(Value::as_str);
+                let name = entry(map, "type").and_then(Value::as_str);
                 let kind = EventKind::from_name(name.ok_or(EventError::NoType)?);
                 let value = Arc::new(value);
                 Ok(Self(Arc::new(Inner {
@@ -95,34 +96,34 @@ impl StreamEvent {
 
     /// A string field.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.value.get(name).and_then(Value::as_str)
+        text(&self.0.value, name)
     }
 
     /// An integer field.
     pub fn integer(&self, name: &str) -> Option<u64> {
-        self.0.value.get(name).and_then(Value::as_u64)
+        field(&self.0.value, name).and_then(Value::as_u64)
     }
 
     /// The id of the item that the event belongs to: `item_id`, or the id of the `item` it carries.
     pub fn item_id(&self) -> Option<&str> {
         self.text("item_id")
-            .or_else(|| self.0.value.get("item")?.get("id")?.as_str())
+            .or_else(|| text(field(&self.0.value, "item")?, "id"))
     }
 
     /// The item that `output_item.added` and `output_item.done` carry.
     pub fn item(&self) -> Option<Item> {
-        let read = || Item::from_value(self.0.value.get("item")?.clone()).ok();
+        let read = || Item::from_value(field(&self.0.value, "item")?.clone()).ok();
         self.0.item.get_or_init(read).clone()
     }
 
     /// The id of the response that `response.created` and the terminal events carry.
     pub fn response_id(&self) -> Option<&str> {
-        self.0.value.get("response")?.get("id")?.as_str()
+        text(field(&self.0.value, "response")?, "id")
     }
 
     /// The response that `response.created` and the terminal events carry.
     pub fn response(&self) -> Option<&Value> {
-        self.0.value.get("response")
+        field(&self.0.value, "response")
     }
 
     /// Whether a stream ends with this event.
@@ -152,19 +153,19 @@ impl StreamEvent {
         if self.integer("sequence_number").is_none() {
             problems.push(format!("`{}` lacks `sequence_number`", kind.as_str()));
         }
-        if kind == EventKind::Error && self.0.value.get("error").is_some_and(Value::is_object) {
+        if kind == EventKind::Error && field(&self.0.value, "error").is_some_and(Value::is_object) {
             return problems;
         }
-        for field in kind.fields() {
-            match self.0.value.get(field.name) {
-                None | Some(Value::Null) if field.optional => {}
-                None => problems.push(format!("`{}` lacks `{}`", kind.as_str(), field.name)),
-                Some(value) if field.kind.admits(value) => {}
+        for known in kind.fields() {
+            match field(&self.0.value, known.name) {
+                None | Some(Value::Null) if known.optional => {}
+                None => problems.push(format!("`{}` lacks `{}`", kind.as_str(), known.name)),
+                Some(value) if known.kind.admits(value) => {}
                 Some(_) => problems.push(format!(
                     "`{}` of `{}` is not {}",
-                    field.name,
+                    known.name,
                     kind.as_str(),
-                    field.kind.as_str()
+                    known.kind.as_str()
                 )),
             }
         }

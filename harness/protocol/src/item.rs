@@ -1,5 +1,7 @@
 //! Items of a response's output and of a request's input.
 
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Serialize, Serializer};
@@ -7,7 +9,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::event::{EventError, json_type};
+use crate::field::entry;
 pub use crate::item_table::ItemKind;
+use crate::memo::Memo;
 
 /// One item, kept verbatim. Copies share it: a history is copied into every request, and written there
 /// and into the rollout.
@@ -20,6 +24,13 @@ struct Inner {
     kind: Option<ItemKind>,
     /// The item as JSON text, once somebody has asked for it.
     json: OnceLock<Option<Box<RawValue>>>,
+    /// All its text, once somebody has asked for it.
+    text: OnceLock<String>,
+}
+
+thread_local! {
+    /// User messages by their text: thousands of runs of one scenario say the same.
+    static SAID: RefCell<Memo<Item>> = RefCell::default();
 }
 
 impl PartialEq for Item {
@@ -125,9 +136,8 @@ impl Item {
     pub fn from_value(value: Value) -> Result<Self, EventError> {
         match value {
             Value::Object(map)
-                if map
-                    .get("type")
-                    .map_or(map.contains_key("role"), Value::is_string) =>
+                if entry(&map, "type")
+                    .map_or_else(|| entry(&map, "role").is_some(), Value::is_string) =>
             {
                 Ok(Self::of(map))
             }
@@ -138,20 +148,27 @@ impl Item {
 
     fn of(map: Map<String, Value>) -> Self {
         // A message may leave its type out.
-        let name = map.get("type").and_then(Value::as_str);
+        let name = entry(&map, "type").and_then(Value::as_str);
         Self(Arc::new(Inner {
             kind: ItemKind::from_name(name.unwrap_or("message")),
             map,
             json: OnceLock::new(),
+            text: OnceLock::new(),
         }))
     }
 
     /// A user message of one text, as a client sends it.
     pub fn user_text(text: &str) -> Self {
-        let content = json!([{"type": "input_text", "text": text}]);
-        Self::of(object(
-            json!({"type": "message", "role": "user", "content": content}),
-        ))
+        let message = || {
+            let content = json!([{"type": "input_text", "text": text}]);
+            let message = json!({"type": "message", "role": "user", "content": content});
+            Ok(Self::of(object(message)))
+        };
+        let said: Result<_, Infallible> =
+            SAID.with_borrow_mut(|said| said.read(text.as_bytes(), message));
+        match said {
+            Ok(item) => item,
+        }
     }
 
     /// The answer to a call of that kind.
@@ -177,12 +194,12 @@ impl Item {
 
     /// A string field.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.map.get(name).and_then(Value::as_str)
+        self.get(name).and_then(Value::as_str)
     }
 
     /// Any field.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.map.get(name)
+        entry(&self.0.map, name)
     }
 
     /// The item's own id.
@@ -216,21 +233,8 @@ impl Item {
     }
 
     /// All the text a reader of the item sees: message parts, an output, arguments, a summary.
-    pub fn all_text(&self) -> String {
-        let mut text = String::new();
-        for name in [
-            "content",
-            "summary",
-            "output",
-            "arguments",
-            "input",
-            "action",
-        ] {
-            if let Some(value) = self.0.map.get(name) {
-                collect_text(value, &mut text);
-            }
-        }
-        text
+    pub fn all_text(&self) -> &str {
+        self.0.text.get_or_init(|| all_text(&self.0.map))
     }
 
     /// What an output item of this type must have and this one does not, one sentence each.
@@ -269,6 +273,24 @@ fn object(value: Value) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     }
+}
+
+/// All the text a reader of an item sees, as in [`Item::all_text`].
+pub fn all_text(item: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    for name in [
+        "content",
+        "summary",
+        "output",
+        "arguments",
+        "input",
+        "action",
+    ] {
+        if let Some(value) = entry(item, name) {
+            collect_text(value, &mut text);
+        }
+    }
+    text
 }
 
 /// Gathers every string below `text`-like keys; plain strings count as text themselves.

@@ -9,6 +9,7 @@ mod item_table;
 pub mod api_error;
 pub mod compose;
 pub mod event;
+pub mod field;
 pub mod item;
 pub mod marker;
 pub mod memo;

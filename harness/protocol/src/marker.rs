@@ -7,15 +7,16 @@ pub const OPEN: &str = "<turn_aborted>";
 /// The marker's closing tag.
 pub const CLOSE: &str = "</turn_aborted>";
 
-/// Whether the item is a marker: a user message whose text is one `<turn_aborted>` element.
+/// Whether the item is a marker: a user message whose text is one.
+pub fn is_marker(item: &Item) -> bool {
+    item.role() == Some("user") && is_marker_text(item.all_text())
+}
+
+/// Whether the text of a user message makes it a marker: it is one `<turn_aborted>` element.
 ///
 /// A user who merely quotes the tag in a longer message has not written a marker, so the element
 /// must be the whole text.
-pub fn is_marker(item: &Item) -> bool {
-    if item.role() != Some("user") {
-        return false;
-    }
-    let text = item.all_text();
+pub fn is_marker_text(text: &str) -> bool {
     let text = text.trim();
     text.starts_with(OPEN) && text.ends_with(CLOSE)
 }

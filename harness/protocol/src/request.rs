@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::field::{field, text};
 use crate::item::Item;
 use crate::memo::Memo;
 
@@ -85,40 +86,27 @@ impl ResponsesRequest {
 
     /// Whether the answer is to be streamed.
     pub fn stream(&self) -> bool {
-        self.body
-            .get("stream")
-            .and_then(Value::as_bool)
-            .unwrap_or(false)
+        field(&self.body, "stream") == Some(&Value::Bool(true))
     }
 
     /// The response that this request continues.
     pub fn previous_response_id(&self) -> Option<&str> {
-        self.body
-            .get("previous_response_id")
-            .and_then(Value::as_str)
+        text(&self.body, "previous_response_id")
     }
 
     /// The model asked for.
     pub fn model(&self) -> &str {
-        self.body
-            .get("model")
-            .and_then(Value::as_str)
-            .unwrap_or("unknown-model")
+        text(&self.body, "model").unwrap_or("unknown-model")
     }
 
     /// The tool with which the model can run a command, in the order of preference of the field.
     pub fn shell_tool(&self) -> Option<ShellTool> {
-        let tools = self.body.get("tools")?.as_array()?;
-        let has = |wanted: &str| {
-            tools
-                .iter()
-                .any(|tool| tool.get("name").and_then(Value::as_str) == Some(wanted))
+        let tools = field(&self.body, "tools")?.as_array()?;
+        let any = |name: &str, wanted: &str| {
+            let mut tools = tools.iter();
+            tools.any(|tool| text(tool, name) == Some(wanted))
         };
-        let built_in = |wanted: &str| {
-            tools
-                .iter()
-                .any(|tool| tool.get("type").and_then(Value::as_str) == Some(wanted))
-        };
+        let has = |wanted: &str| any("name", wanted);
         if has("exec_command") {
             Some(ShellTool::Exec)
         } else if has("shell_command") {
@@ -128,7 +116,7 @@ impl ResponsesRequest {
         } else if has("container.exec") {
             Some(ShellTool::Words("container.exec"))
         } else {
-            built_in("local_shell").then_some(ShellTool::LocalShell)
+            any("type", "local_shell").then_some(ShellTool::LocalShell)
         }
     }
 }

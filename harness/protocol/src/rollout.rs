@@ -136,9 +136,15 @@ impl RolloutLine {
     }
 }
 
-/// The text of a line, without a line ending: what [`RolloutLine::to_json`] gives for a line with no
-/// members besides.
-pub fn line_json(timestamp: &str, ordinal: u64, kind: &str, payload: &impl Serialize) -> String {
+/// Writes the text of a line, without a line ending: what [`RolloutLine::to_json`] gives for a line with
+/// no members besides.
+pub fn write_line(
+    into: &mut Vec<u8>,
+    timestamp: &str,
+    ordinal: u64,
+    kind: &str,
+    payload: &impl Serialize,
+) {
     #[derive(Serialize)]
     struct Line<'a, P> {
         timestamp: &'a str,
@@ -153,8 +159,11 @@ pub fn line_json(timestamp: &str, ordinal: u64, kind: &str, payload: &impl Seria
         kind,
         payload,
     };
+    let before = into.len();
     // As above, as long as the payload is JSON.
-    serde_json::to_string(&line).unwrap_or_default()
+    if serde_json::to_writer(&mut *into, &line).is_err() {
+        into.truncate(before);
+    }
 }
 
 /// Splits a file's text into its whole lines and the unterminated rest, if there is one.

@@ -195,7 +195,7 @@ mod tests {
         let texts: Vec<String> = history
             .compact("second")
             .iter()
-            .map(Item::all_text)
+            .map(|item| item.all_text().to_owned())
             .collect();
         assert_eq!(texts[..4], ["one", "steered", "two", "three"]);
         assert!(texts[4].contains("second") && texts.len() == 5);

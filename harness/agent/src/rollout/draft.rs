@@ -3,7 +3,6 @@
 use cutpoint_protocol::Item;
 use cutpoint_protocol::session::AbortReason;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 /// A line to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,34 +17,104 @@ pub(crate) struct Draft {
 pub(crate) enum Payload {
     /// An item, shared with the history.
     Item(Item),
-    /// Anything else.
-    Fields(Map<String, Value>),
+    /// What session this is.
+    Meta {
+        id: String,
+        cwd: String,
+        originator: &'static str,
+        cli_version: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        forked_from: Option<String>,
+    },
+    /// What a turn works with.
+    Context {
+        turn_id: String,
+        cwd: String,
+        model: String,
+    },
+    /// A summary, and what the history is from there on.
+    Compacted {
+        message: String,
+        replacement_history: Vec<Item>,
+    },
+    /// Something that happened, for people.
+    Event(Event),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Event {
+    TurnStarted {
+        turn_id: String,
+    },
+    UserMessage {
+        turn_id: String,
+        message: String,
+        /// Whether a turn begins with it: a later rollback finds the turn by that.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        opens_turn: bool,
+    },
+    AgentMessage {
+        turn_id: String,
+        message: String,
+    },
+    TokenCount {
+        turn_id: String,
+        input_tokens: u64,
+        output_tokens: u64,
+    },
+    TurnComplete {
+        turn_id: String,
+        last_agent_message: Option<String>,
+    },
+    TurnAborted {
+        turn_id: String,
+        reason: AbortReason,
+    },
+    TurnFailed {
+        turn_id: String,
+        message: String,
+    },
+    ThreadRolledBack {
+        num_turns: usize,
+    },
+}
+
+impl From<Event> for Draft {
+    fn from(event: Event) -> Self {
+        Self {
+            kind: "event_msg",
+            payload: Payload::Event(event),
+        }
+    }
 }
 
 impl Draft {
-    fn new(kind: &'static str, payload: Value) -> Self {
-        let payload = match payload {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        };
-        let payload = Payload::Fields(payload);
-        Self { kind, payload }
-    }
-
     pub(crate) fn session_meta(id: &str, cwd: &str, forked_from: Option<&str>) -> Self {
-        let version = env!("CARGO_PKG_VERSION");
-        let mut payload = json!({
-            "id": id, "cwd": cwd, "originator": "cutpoint-agent", "cli_version": version,
-        });
-        if let Some(session) = forked_from {
-            payload["forked_from"] = json!(session);
+        let payload = Payload::Meta {
+            id: id.to_owned(),
+            cwd: cwd.to_owned(),
+            originator: "cutpoint-agent",
+            cli_version: env!("CARGO_PKG_VERSION"),
+            forked_from: forked_from.map(str::to_owned),
+        };
+        Self {
+            kind: "session_meta",
+            payload,
         }
-        Self::new("session_meta", payload)
     }
 
     pub(crate) fn turn_context(turn_id: &str, cwd: &str, model: &str) -> Self {
-        let payload = json!({"turn_id": turn_id, "cwd": cwd, "model": model});
-        Self::new("turn_context", payload)
+        let payload = Payload::Context {
+            turn_id: turn_id.to_owned(),
+            cwd: cwd.to_owned(),
+            model: model.to_owned(),
+        };
+        Self {
+            kind: "turn_context",
+            payload,
+        }
     }
 
     pub(crate) fn item(item: &Item) -> Self {
@@ -56,73 +125,73 @@ impl Draft {
     }
 
     pub(crate) fn turn_started(turn_id: &str) -> Self {
-        Self::new(
-            "event_msg",
-            json!({"type": "turn_started", "turn_id": turn_id}),
-        )
+        let turn_id = turn_id.to_owned();
+        Event::TurnStarted { turn_id }.into()
     }
 
     /// A user's message: as an item for the model, and as an event for people.
     pub(crate) fn user_input(turn_id: &str, item: &Item) -> [Self; 2] {
-        [
-            Self::item(item),
-            Self::user_message(turn_id, &item.all_text()),
-        ]
+        Self::from_user(turn_id, item, false)
     }
 
-    /// The message that opens a turn: a later rollback finds the turn by it.
+    /// The message that opens a turn.
     pub(crate) fn opening(turn_id: &str, item: &Item) -> [Self; 2] {
-        let [item, mut message] = Self::user_input(turn_id, item);
-        if let Payload::Fields(fields) = &mut message.payload {
-            fields.insert("opens_turn".to_owned(), Value::Bool(true));
-        }
-        [item, message]
+        Self::from_user(turn_id, item, true)
+    }
+
+    fn from_user(turn_id: &str, item: &Item, opens_turn: bool) -> [Self; 2] {
+        let message = Event::UserMessage {
+            turn_id: turn_id.to_owned(),
+            message: item.all_text().to_owned(),
+            opens_turn,
+        };
+        [Self::item(item), message.into()]
     }
 
     pub(crate) fn compacted(summary: &str, items: &[Item]) -> Self {
-        let items: Vec<Value> = items.iter().map(Item::to_value).collect();
-        let payload = json!({"message": summary, "replacement_history": items});
-        Self::new("compacted", payload)
+        let payload = Payload::Compacted {
+            message: summary.to_owned(),
+            replacement_history: items.to_vec(),
+        };
+        Self {
+            kind: "compacted",
+            payload,
+        }
     }
 
-    pub(crate) fn rolled_back(turns: usize) -> Self {
-        let payload = json!({"type": "thread_rolled_back", "num_turns": turns});
-        Self::new("event_msg", payload)
-    }
-
-    fn user_message(turn_id: &str, message: &str) -> Self {
-        let payload = json!({"type": "user_message", "turn_id": turn_id, "message": message});
-        Self::new("event_msg", payload)
+    pub(crate) fn rolled_back(num_turns: usize) -> Self {
+        Event::ThreadRolledBack { num_turns }.into()
     }
 
     pub(crate) fn agent_message(turn_id: &str, message: &str) -> Self {
-        let payload = json!({"type": "agent_message", "turn_id": turn_id, "message": message});
-        Self::new("event_msg", payload)
+        let (turn_id, message) = (turn_id.to_owned(), message.to_owned());
+        Event::AgentMessage { turn_id, message }.into()
     }
 
     pub(crate) fn token_count(turn_id: &str, input_tokens: u64, output_tokens: u64) -> Self {
-        let payload = json!({
-            "type": "token_count", "turn_id": turn_id,
-            "input_tokens": input_tokens, "output_tokens": output_tokens,
-        });
-        Self::new("event_msg", payload)
+        let event = Event::TokenCount {
+            turn_id: turn_id.to_owned(),
+            input_tokens,
+            output_tokens,
+        };
+        event.into()
     }
 
     pub(crate) fn turn_complete(turn_id: &str, last_agent_message: Option<&str>) -> Self {
-        let payload = json!({
-            "type": "turn_complete", "turn_id": turn_id, "last_agent_message": last_agent_message,
-        });
-        Self::new("event_msg", payload)
+        let event = Event::TurnComplete {
+            turn_id: turn_id.to_owned(),
+            last_agent_message: last_agent_message.map(str::to_owned),
+        };
+        event.into()
     }
 
     pub(crate) fn turn_aborted(turn_id: &str, reason: AbortReason) -> Self {
-        let payload =
-            json!({"type": "turn_aborted", "turn_id": turn_id, "reason": reason.as_str()});
-        Self::new("event_msg", payload)
+        let turn_id = turn_id.to_owned();
+        Event::TurnAborted { turn_id, reason }.into()
     }
 
     pub(crate) fn turn_failed(turn_id: &str, message: &str) -> Self {
-        let payload = json!({"type": "turn_failed", "turn_id": turn_id, "message": message});
-        Self::new("event_msg", payload)
+        let (turn_id, message) = (turn_id.to_owned(), message.to_owned());
+        Event::TurnFailed { turn_id, message }.into()
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use cutpoint_protocol::rollout::{RolloutLine, line_json};
+use cutpoint_protocol::rollout::{RolloutLine, write_line};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -191,12 +191,20 @@ impl Writer {
             ));
         }
         let last = drafts.len().saturating_sub(1);
+        let timestamp = self.start.clock.timestamp();
         for (at, draft) in drafts.into_iter().enumerate() {
             if quirks.skip && at == last {
                 self.start.ordinal += 1;
             }
-            let line = self.line(draft);
-            self.backlog.extend_from_slice(line.as_bytes());
+            let ordinal = self.start.ordinal;
+            self.start.ordinal += 1;
+            write_line(
+                &mut self.backlog,
+                &timestamp,
+                ordinal,
+                draft.kind,
+                &draft.payload,
+            );
             if !(quirks.torn && at == 0) {
                 self.backlog.push(b'\n');
             }
@@ -206,13 +214,6 @@ impl Writer {
             result = self.rewrite().await;
         }
         result.map_err(|error| WriteFault(error.to_string()))
-    }
-
-    fn line(&mut self, draft: Draft) -> String {
-        let ordinal = self.start.ordinal;
-        self.start.ordinal += 1;
-        let timestamp = self.start.clock.timestamp();
-        line_json(&timestamp, ordinal, draft.kind, &draft.payload)
     }
 
     async fn flush(&mut self) -> io::Result<()> {

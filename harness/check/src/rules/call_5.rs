@@ -1,5 +1,6 @@
 //! CALL-5: no call in the history that the model did not emit whole.
 
+use cutpoint_protocol::field::{field, text};
 use serde_json::Value;
 
 use crate::map::{HashMap, HashSet};
@@ -105,8 +106,8 @@ fn fault(
 }
 
 fn same_call(emitted: &Value, carried: &Value) -> bool {
-    let same = |name: &str| emitted.get(name) == carried.get(name);
-    match carried.get("type").and_then(Value::as_str) {
+    let same = |name: &str| field(emitted, name) == field(carried, name);
+    match text(carried, "type") {
         Some("local_shell_call") => {
             // Agents leave the action's defaults out, or fill them in.
             let command = |call: &Value| call.get("action")?.get("command").cloned();
@@ -119,11 +120,11 @@ fn same_call(emitted: &Value, carried: &Value) -> bool {
 
 /// Whether a field is the same as text, or as the JSON that the text stands for.
 fn same_text(name: &str, one: &Value, other: &Value) -> bool {
-    let (one, other) = (one.get(name), other.get(name));
+    let (one, other) = (field(one, name), field(other, name));
     if one == other {
         return true;
     }
-    let json = |field: Option<&Value>| match field {
+    let json = |value: Option<&Value>| match value {
         Some(Value::String(text)) => serde_json::from_str::<Value>(text).ok(),
         other => other.cloned(),
     };

@@ -1,6 +1,6 @@
 //! CALL-9: what the model finished before the cut stays.
 
-use serde_json::Value;
+use cutpoint_protocol::field::{field, text};
 
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{AgentEvent, Feature, What};
@@ -129,24 +129,17 @@ fn finished<'a>(view: &View<'a>, at: At) -> Option<Finished<'a>> {
     let What::Sent { data, .. } = &view.trace.entries.get(at)?.what else {
         return None;
     };
-    if data.get("type")? != "response.output_item.done" {
+    if text(data, "type")? != "response.output_item.done" {
         return None;
     }
-    let item = data.get("item")?;
-    let text = |name: &str| {
-        item.get(name)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    match item.get("type")?.as_str()? {
-        "function_call" | "custom_tool_call" | "local_shell_call" => {
-            text("call_id").map(Finished::Call)
-        }
-        "message" if text("role") == Some("assistant") => {
-            let parts = item.get("content")?.as_array()?.iter();
-            let text: String = parts
-                .filter_map(|part| part.get("text")?.as_str())
-                .collect();
+    let item = field(data, "item")?;
+    match text(item, "type")? {
+        "function_call" | "custom_tool_call" | "local_shell_call" => text(item, "call_id")
+            .filter(|id| !id.is_empty())
+            .map(Finished::Call),
+        "message" if text(item, "role") == Some("assistant") => {
+            let parts = field(item, "content")?.as_array()?.iter();
+            let text: String = parts.filter_map(|part| text(part, "text")).collect();
             (!text.trim().is_empty()).then_some(Finished::Message(text))
         }
         _ => None,

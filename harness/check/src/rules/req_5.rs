@@ -116,7 +116,7 @@ fn is_within(exchange: &Exchange<'_>, text: &str) -> bool {
         .enumerate()
         .filter(|(_, value)| user(value));
     items.any(|(place, _)| {
-        let message = exchange.item(place).map(|item| item.all_text());
+        let message = exchange.text(place);
         message.is_some_and(|message| message.trim() != text && message.contains(text))
     })
 }

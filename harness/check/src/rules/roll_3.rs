@@ -1,5 +1,7 @@
 //! ROLL-3: a rollout that was cut at any byte resumes.
 
+use std::borrow::Cow;
+
 use cutpoint_protocol::marker;
 
 use crate::map::HashSet;
@@ -77,9 +79,9 @@ fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<String> {
     let places = next.roles.iter().enumerate();
     let users = places.filter(|(_, role)| matches!(role, Role::User(_)));
     let said: HashSet<String> = users
-        .filter_map(|(place, _)| Some(next.item(place)?.all_text().trim().to_owned()))
+        .filter_map(|(place, _)| Some(next.text(place)?.trim().to_owned()))
         .collect();
-    let written: Vec<String> = next.assistant_texts().collect();
+    let written: Vec<Cow<'_, str>> = next.assistant_texts().collect();
     let recorded = |id: &str| {
         let is_it = |held: &Held| matches!(held, Held::Call(call) if call == id);
         resumption.held.iter().any(is_it)

@@ -1,5 +1,7 @@
 //! ROLL-5: what the model is told is in the rollout first.
 
+use std::borrow::Cow;
+
 use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, ReadTrigger};
@@ -97,7 +99,7 @@ fn carried<'v>(view: &'v View<'_>, exchange: &'v Exchange<'_>) -> impl Iterator<
         .map_or(&[][..], |it| &it.history);
     let pairs = known.iter().zip(&exchange.history);
     let same = pairs.take_while(|(one, other)| one == other).count();
-    let text = |place: usize| exchange.item(place).map(|item| item.all_text());
+    let text = |place: usize| exchange.text(place).map(Cow::into_owned);
     let places = exchange.roles.iter().enumerate().skip(same);
     places.filter_map(move |(place, role)| match role {
         Role::Call(id, _) => Some(Held::Call((*id).to_owned())),

@@ -119,7 +119,7 @@ fn came_back(view: &View<'_>, rollback: &Rollback, next: &Exchange<'_>) -> Optio
     let places = next.roles.iter().enumerate();
     let mut unexplained = places.filter(|(_, role)| **role == Role::User(None));
     unexplained.find_map(|(place, _)| {
-        let text = next.item(place)?.all_text();
+        let text = next.text(place)?;
         let text = text.trim();
         said.contains(text).then(|| format!("has the input {text:?}, which was taken back"))
     })

@@ -98,7 +98,7 @@ fn owner(agents: &[SubAgent<'_>], exchange: &Exchange<'_>) -> Option<usize> {
     }
     let is_users = |role: &Role<'_>| matches!(role, Role::User(_));
     let opening = exchange.roles.iter().position(is_users)?;
-    let opening = exchange.item(opening)?.all_text();
+    let opening = exchange.text(opening)?;
     let same = |agent: &SubAgent<'_>| {
         agent.task == opening.trim() && agent.started < exchange.over().unwrap_or(usize::MAX)
     };

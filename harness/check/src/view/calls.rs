@@ -1,5 +1,6 @@
 //! Calls: what the model emitted of them, and what their tools did.
 
+use cutpoint_protocol::field::{field, text};
 use serde_json::Value;
 
 use super::At;
@@ -139,18 +140,18 @@ impl<'a> Calls<'a> {
     }
 
     fn sent(&mut self, at: At, exchange: usize, data: &'a Value, turns: &mut Turns<'a>) {
-        match data.get("type").and_then(Value::as_str) {
+        match text(data, "type") {
             Some("response.output_item.done") => {
-                self.emitted(at, exchange, data.get("item"), turns);
+                self.emitted(at, exchange, field(data, "item"), turns);
             }
             Some("response.output_item.added") => {
-                if let Some((id, _)) = data.get("item").and_then(call) {
+                if let Some((id, _)) = field(data, "item").and_then(call) {
                     let call = self.known(id, self.conversation(exchange), turns);
                     self.calls[call].added.get_or_insert(at);
                 }
             }
             Some("response.completed") => {
-                if let Some(response) = data.get("response") {
+                if let Some(response) = field(data, "response") {
                     self.output(at, exchange, response, turns);
                 }
             }
@@ -159,7 +160,7 @@ impl<'a> Calls<'a> {
     }
 
     fn output(&mut self, at: At, exchange: usize, response: &'a Value, turns: &mut Turns<'a>) {
-        let output = response.get("output").and_then(Value::as_array);
+        let output = field(response, "output").and_then(Value::as_array);
         for item in output.into_iter().flatten() {
             self.emitted(at, exchange, Some(item), turns);
         }
@@ -256,13 +257,13 @@ impl<'a> Calls<'a> {
 
 /// The call id of a call's item, with the item.
 fn call(item: &Value) -> Option<(&str, &Value)> {
-    let kind = item.get("type")?.as_str()?;
+    let kind = text(item, "type")?;
     if !matches!(
         kind,
         "function_call" | "custom_tool_call" | "local_shell_call"
     ) {
         return None;
     }
-    let id = item.get("call_id")?.as_str()?;
+    let id = text(item, "call_id")?;
     (!id.is_empty()).then_some((id, item))
 }

@@ -1,9 +1,12 @@
 //! Model requests and what became of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use cutpoint_protocol::field::{field, text};
+use cutpoint_protocol::item::all_text;
 use cutpoint_protocol::pairing::{self, Fault, Side};
-use cutpoint_protocol::{Item, ItemKind, marker};
+use cutpoint_protocol::{ItemKind, marker};
 use serde_json::Value;
 
 use super::At;
@@ -129,12 +132,9 @@ impl Exchange<'_> {
             && (self.refused.is_some() || self.completed().is_none_or(|completed| completed > at))
     }
 
-    /// An item of the history, copied.
-    pub fn item(&self, place: usize) -> Option<Item> {
-        match self.history.get(place)? {
-            Value::String(text) => Some(Item::user_text(text)),
-            value => Item::from_value((*value).clone()).ok(),
-        }
+    /// The text of an item of the history.
+    pub fn text(&self, place: usize) -> Option<Cow<'_, str>> {
+        text_of(self.history.get(place)?)
     }
 
     /// The ids of the history's outputs.
@@ -167,10 +167,10 @@ impl Exchange<'_> {
     }
 
     /// The texts of the model's messages in the history, in order.
-    pub fn assistant_texts(&self) -> impl Iterator<Item = String> {
+    pub fn assistant_texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let places = self.roles.iter().enumerate();
         let places = places.filter(|(_, role)| **role == Role::Assistant);
-        places.filter_map(|(place, _)| Some(self.item(place)?.all_text()))
+        places.filter_map(|(place, _)| self.text(place))
     }
 
     /// Whether the history has a summary in place of items.
@@ -231,7 +231,7 @@ impl<'a> Exchanges<'a> {
             faults: faults(&items),
             history: items,
             roles,
-            generates: body.get("generate") != Some(&Value::Bool(false)),
+            generates: field(body, "generate") != Some(&Value::Bool(false)),
             turn: turns.active(),
             in_flight: turns.in_flight(),
             inputs_before: turns.inputs.len(),
@@ -278,7 +278,7 @@ fn note(exchange: &mut Exchange<'_>, at: At, what: &What) {
         }
         What::Sent { data, .. } => {
             exchange.sent.push(at);
-            let kind = data.get("type").and_then(Value::as_str);
+            let kind = text(data, "type");
             exchange.malformed |= kind.is_none();
             if kind == Some("response.created") {
                 exchange.created.get_or_insert(at);
@@ -303,7 +303,7 @@ fn read_history<'a>(
     turns: &Turns<'a>,
 ) -> (Vec<&'a Value>, Vec<Role<'a>>) {
     let mut matcher = Matcher::new(turns);
-    let values = match (history, body.get("input")) {
+    let values = match (history, field(body, "input")) {
         (Some(values), _) => values,
         (None, Some(Value::Array(values))) => values,
         (None, Some(input @ Value::String(text))) => {
@@ -319,14 +319,13 @@ fn read_history<'a>(
 
 /// What a value of a history is to the rules; `None` if it is no item.
 ///
-/// Histories repeat, so a trace has far more items than anything else: this reads them in place
-/// and makes an [`Item`] only where there is more to it than a field.
+/// Histories repeat, so a trace has far more items than anything else: this reads them in place.
 fn role<'a>(value: &'a Value, matcher: &mut Matcher<'_, 'a>) -> Option<Role<'a>> {
-    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    let text = |name: &str| text(value, name);
     let id = || text("call_id").unwrap_or_default();
-    let kind = match value.get("type") {
+    let kind = match field(value, "type") {
         Some(kind) => kind.as_str()?,
-        None => value.get("role").map(|_| "message")?,
+        None => field(value, "role").map(|_| "message")?,
     };
     let role = match ItemKind::from_name(kind) {
         Some(ItemKind::Message) => match text("role") {
@@ -349,25 +348,31 @@ fn role<'a>(value: &'a Value, matcher: &mut Matcher<'_, 'a>) -> Option<Role<'a>>
 }
 
 fn user_message<'a>(value: &Value, matcher: &mut Matcher<'_, 'a>) -> Role<'a> {
-    if let Some(text) = plain_text(value)
-        && !text.trim_start().starts_with(marker::OPEN)
-    {
-        return Role::User(matcher.input(text.trim()));
+    match text_of(value) {
+        Some(text) if marker::is_marker_text(&text) => Role::Marker,
+        Some(text) => Role::User(matcher.input(text.trim())),
+        None => Role::Other,
     }
-    match Item::from_value(value.clone()) {
-        Ok(item) if marker::is_marker(&item) => Role::Marker,
-        Ok(item) => Role::User(matcher.input(item.all_text().trim())),
-        Err(_) => Role::Other,
+}
+
+/// The text of an item; copied only if it is in pieces.
+fn text_of(item: &Value) -> Option<Cow<'_, str>> {
+    match item {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Object(map) => {
+            Some(plain_text(item).map_or_else(|| all_text(map).into(), Cow::Borrowed))
+        }
+        _ => None,
     }
 }
 
 /// The text of a message that has one text and nothing else.
 fn plain_text(message: &Value) -> Option<&str> {
-    match message.get("content")? {
+    match field(message, "content")? {
         Value::String(text) => Some(text),
         Value::Array(parts) => match &parts[..] {
-            [part] if part.as_object()?.len() == 2 && part.get("type").is_some() => {
-                part.get("text")?.as_str()
+            [part] if part.as_object()?.len() == 2 && field(part, "type").is_some() => {
+                text(part, "text")
             }
             _ => None,
         },
@@ -383,7 +388,7 @@ fn faults(history: &[&Value]) -> Vec<Fault> {
 /// What a value is to the pairing, with its call id; `None` for what is neither a call nor an output,
 /// `Some(None)` for those that the API answers itself.
 fn side(value: &Value) -> Option<Option<(Side, Option<&str>)>> {
-    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    let text = |name: &str| text(value, name);
     let name = text("type")?;
     if !name.ends_with("_call") && !name.ends_with("_output") {
         return None;

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 
+use cutpoint_protocol::field::entry;
+use cutpoint_protocol::item::all_text;
+use cutpoint_protocol::marker;
 use cutpoint_protocol::memo::Memo;
 use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
-use cutpoint_protocol::{Item, marker};
 use serde_json::Value;
 
 use super::At;
@@ -467,20 +469,17 @@ fn held(line: &RolloutLine) -> Option<Held> {
     if line.kind != "response_item" {
         return None;
     }
-    let text = |name: &str| line.payload.get(name).and_then(Value::as_str);
+    let text = |name: &str| entry(&line.payload, name).and_then(Value::as_str);
     let id = || text("call_id").or(text("id")).map(str::to_owned);
-    let message = || {
-        let item = Item::from_value(Value::Object(line.payload.clone())).ok()?;
-        Some(item.all_text())
-    };
+    let message = || all_text(&line.payload);
     match text("type").unwrap_or("message") {
         "function_call" | "custom_tool_call" | "local_shell_call" => id().map(Held::Call),
         "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" => {
             id().map(Held::Output)
         }
         "message" => match text("role") {
-            Some("user") => message().map(Held::User),
-            Some("assistant") => message().map(Held::Assistant),
+            Some("user") => Some(Held::User(message())),
+            Some("assistant") => Some(Held::Assistant(message())),
             _ => None,
         },
         _ => None,
@@ -490,7 +489,7 @@ fn held(line: &RolloutLine) -> Option<Held> {
 fn kind(line: &RolloutLine) -> LineKind {
     // Most lines are items, and reading one as an item copies it: only a user message can be a
     // marker.
-    let user = || line.payload.get("role").and_then(Value::as_str) == Some("user");
+    let user = || entry(&line.payload, "role").and_then(Value::as_str) == Some("user");
     if line.kind == "response_item" && !user() {
         return LineKind::Other;
     }

@@ -1,8 +1,8 @@
 //! Events of the submission/event queue protocol, as the trace names them.
 
 use cutpoint_check::trace::{AbortReason, AgentEvent, Raw, ReadTrigger, TurnEnd, What};
+use cutpoint_protocol::field::text;
 use cutpoint_protocol::session::{self, Event, EventMsg};
-use serde_json::Value;
 
 use crate::driver::CaseEnv;
 
@@ -140,16 +140,13 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
             AgentEvent::Error { turn_id, message }
         }
         EventMsg::ShutdownComplete => AgentEvent::ShutdownComplete,
-        EventMsg::SessionConfigured { .. } | EventMsg::TokenCount { .. } | EventMsg::Unknown(_) => {
-            AgentEvent::Other {
-                turn_id,
-                name: name_of(msg),
-            }
-        }
+        EventMsg::SessionConfigured { .. } => other(turn_id, "session_configured"),
+        EventMsg::TokenCount { .. } => other(turn_id, "token_count"),
+        EventMsg::Unknown(fields) => other(turn_id, text(&fields, "type").unwrap_or("unknown")),
     }
 }
 
-fn name_of(msg: &EventMsg) -> String {
-    let value = serde_json::to_value(msg).unwrap_or(Value::Null);
-    value["type"].as_str().unwrap_or("unknown").to_owned()
+fn other(turn_id: Option<String>, name: &str) -> AgentEvent {
+    let name = name.to_owned();
+    AgentEvent::Other { turn_id, name }
 }

@@ -139,8 +139,7 @@ fn user_text(item: &Item) -> Option<String> {
     if item.role() != Some("user") {
         return None;
     }
-    let text = item.all_text();
-    let text = text.trim();
+    let text = item.all_text().trim();
     (!text.starts_with('<')).then(|| text.to_owned())
 }
 
