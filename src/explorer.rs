@@ -170,6 +170,12 @@ impl LabExecutor {
             rule: "END".to_owned(),
             message: format!("{}: {}", unmet.text, unmet.found),
         }));
+        // What another rule knows is known nevertheless.
+        let unknown = || {
+            let mut verdicts = case.verdicts.iter();
+            verdicts.find_map(unknown).filter(|_| broken.is_empty())
+        };
+        let trouble = (!said).then(why).or_else(unknown);
         let fires = |number: usize| {
             let step = number.checked_sub(1).and_then(|at| scenario.steps.get(at));
             step.is_some_and(|step| step.yields.is_some())
@@ -191,7 +197,7 @@ impl LabExecutor {
             writes,
             syncs,
             sent: entries.iter().filter(|entry| sent(&entry.what)).count(),
-            trouble: (!said).then(why),
+            trouble,
         }
     }
 }
@@ -260,6 +266,14 @@ pub fn breaches(verdict: &Verdict) -> Vec<Broken> {
         message: breach.message.clone(),
     });
     broken.collect()
+}
+
+/// Why nothing is known of a rule, if that is so.
+fn unknown(verdict: &Verdict) -> Option<String> {
+    match &verdict.outcome {
+        Outcome::Unknown { why } => Some(format!("{} is unknown: {why}", verdict.rule)),
+        _ => None,
+    }
 }
 
 /// How often a rule was put to the test, if it was.

@@ -4,9 +4,10 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]
@@ -167,6 +168,43 @@ fn what_somebody_has_made_of_a_failure_stays() {
     let after = held(&found);
     assert_eq!(after[file], holds);
     assert!(after.len() > before.len(), "{told}");
+}
+
+/// The directory has one file for each failure of a search that is over, and none for what it was made
+/// from.
+#[test]
+fn what_was_stored_on_the_way_is_gone_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = dir.path().join("found");
+    let output = fuzz(&found, "200", "abort-twice");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let stored = |line: &str| Some(PathBuf::from(line.split_once("stored: ")?.1));
+    let told: BTreeSet<_> = told.lines().filter_map(stored).collect();
+    assert!(!told.is_empty());
+    assert_eq!(held(&found).into_keys().collect::<BTreeSet<_>>(), told);
+}
+
+#[test]
+fn a_search_that_is_killed_loses_nothing_it_has_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = dir.path().join("found");
+    let mut search = Command::new(env!("CARGO_BIN_EXE_cutpoint"))
+        .args(["fuzz", "--seed", "3", "--jobs", "1", "--time", "10m"])
+        .args(["--defect", "abort-twice", "--out"])
+        .arg(&found)
+        .current_dir(common::root())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let progress = BufReader::new(search.stderr.take().unwrap());
+    let tells_of_one = |line: &String| !line.contains(" 0 kinds of failure");
+    let line = progress.lines().map(Result::unwrap).find(tells_of_one);
+    search.kill().unwrap();
+    search.wait().unwrap();
+    assert!(line.is_some(), "it ended by itself");
+    let again = String::from_utf8(fuzz(&found, "1", "abort-twice").stdout).unwrap();
+    assert!(again.contains("still breaks TURN-1"), "{again}");
 }
 
 #[test]

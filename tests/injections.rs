@@ -98,6 +98,26 @@ fn a_kill_comes_right_behind_the_write_and_the_client_goes_on_behind_it() {
     }
 }
 
+/// A session that is down tells nobody of its end a second time, and one that is killed never does.
+#[test]
+fn an_agent_that_is_asked_to_end_is_waited_for_until_it_has_ended_in_whatever_way() {
+    let again = "user \"go\"\nshutdown at=\"end of reply 1\"\nshutdown at=\"point marker.flush\" yields=0\nresume\nuser \"again\"";
+    let case = run(again, true);
+    let complaints = common::complaints(&case);
+    assert_eq!(case.status(true), Status::Conforms, "{complaints}");
+    let exits = |what: &What| matches!(what, What::AgentExited { .. });
+    let exited = position(&case, exits).unwrap();
+    let resumed = |what: &What| matches!(what, What::AgentStarted { resumed: true, .. });
+    assert!(exited < position(&case, resumed).unwrap());
+
+    // The turn waits for the user until the case is over and the agent is asked to end.
+    let killed = "needs approvals\nuser \"go\"\nawait turn-ended\nkill at=\"point event.turn_aborted\" yields=0";
+    let case = run(killed, true);
+    let complaints = common::complaints(&case);
+    assert_eq!(case.status(true), Status::Conforms, "{complaints}");
+    assert!(position(&case, |what| matches!(what, What::AgentKilled)).is_some());
+}
+
 #[test]
 fn a_kill_whose_point_is_not_passed_leaves_the_agent_alone() {
     let steps = "user \"go\"\nawait turn-ended\nkill at=\"point store.written 99\" yields=0\nresume\nuser \"again\"";

@@ -1,5 +1,7 @@
 //! `cutpoint fuzz`
 
+mod found;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +11,10 @@ use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::{
-    Broken, Budget, Executor, Finding, Fuzz, Fuzzed, Shard, class_of, fingerprint, fuzz,
+    Broken, Budget, Executor, Finding, Fuzz, Fuzzed, News, Shard, class_of, fuzz,
 };
-use cutpoint_scenario::ast::Scenario;
+
+use found::{Found, store};
 
 use super::run::read_scenarios;
 use super::sweep::stop_on_signal;
@@ -19,7 +22,7 @@ use crate::exit_code::ExitCode;
 use crate::out::say;
 use crate::progress::{Progress, Until};
 use crate::shard::shard;
-use crate::{Failure, Outcome, files};
+use crate::{Failure, Outcome};
 use cutpoint::explorer::{LabExecutor, Purpose};
 
 /// Arguments of `cutpoint fuzz`.
@@ -105,6 +108,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
     } else {
         String::new()
     };
+    if let Some((count, why)) = &all.silent {
+        say!("\n{count} runs said nothing of the agent; the first one: {why}")?;
+    }
     say!(
         "\n{} runs in {:.1} s ({:.0}/s), {} distinct traces, {} kinds of failure (seed {}{part}, {} threads)",
         all.runs,
@@ -117,7 +123,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     )?;
     Ok(if all.findings + broken_before > 0 {
         ExitCode::Breach
-    } else if all.interrupted || all.troubled > 0 {
+    } else if all.interrupted || all.unsaid > 0 || all.silent.is_some() {
         ExitCode::Trouble
     } else {
         ExitCode::Conforms
@@ -154,7 +160,10 @@ struct Told {
     runs: u64,
     traces: usize,
     findings: usize,
-    troubled: usize,
+    /// Files of earlier failures that said nothing of the agent.
+    unsaid: usize,
+    /// Runs that said nothing of the agent, and why the first one did not.
+    silent: Option<(usize, String)>,
     elapsed: Duration,
     interrupted: bool,
 }
@@ -181,7 +190,7 @@ impl Told {
             let rules = rules(&observed.broken);
             match (&observed.trouble, rules.is_empty()) {
                 (Some(why), _) => {
-                    self.troubled += 1;
+                    self.unsaid += 1;
                     say!("{}: {why}", planned.file)?;
                 }
                 (None, true) => say!("{}: holds now", planned.file)?,
@@ -231,18 +240,24 @@ impl Told {
             Budget::Endless => limit.map(Until::Time),
         };
         let (progress, end) = (Progress::new(file, until), AtomicBool::new(false));
-        let told = |runs: u64, findings: usize| {
+        let kept = Found::new(&arguments.out);
+        let told = |news: News<'_>| {
             let over = limit.is_some_and(|limit| progress.elapsed() >= limit);
             if over || stop.load(Ordering::Relaxed) {
                 end.store(true, Ordering::Relaxed);
             }
-            progress.tell(runs, None, findings);
+            match news {
+                News::Ran(runs, findings) => progress.tell(runs, None, findings),
+                News::Fails(..) | News::Shrunk(..) => kept.take(news),
+            }
         };
         let found = fuzz(&executor(arguments, file), &asked, &end, &told);
         self.elapsed += progress.elapsed();
         drop(progress);
         self.interrupted = stop.load(Ordering::Relaxed);
-        self.take(arguments, &found, known)
+        let files = self.take(arguments, &found, known)?;
+        kept.keep(&files);
+        Ok(())
     }
 
     fn take(
@@ -250,12 +265,11 @@ impl Told {
         arguments: &Arguments,
         found: &Fuzzed,
         known: &mut Vec<Finding>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<PathBuf>, Failure> {
         self.runs += found.runs;
         self.traces += found.traces;
         if let Some((count, why)) = &found.trouble {
-            self.troubled += count;
-            say!("{count} runs say nothing of the agent: {why}")?;
+            self.silent.get_or_insert((0, why.clone())).0 += count;
         }
         let (before, new) = found
             .findings
@@ -264,28 +278,23 @@ impl Told {
             let (rules, runs) = (rules(&finding.broken).join(" and "), finding.runs);
             say!("{rules} broken as before, in {runs} runs")?;
         }
+        let mut files = Vec::new();
         for finding in new {
             self.findings += 1;
-            show(arguments, finding, &rules(&finding.broken))?;
+            files.push(show(arguments, finding)?);
             known.push(finding.clone());
         }
-        Ok(())
+        Ok(files)
     }
 }
 
-fn show(arguments: &Arguments, finding: &Finding, rules: &[String]) -> Result<(), Failure> {
-    let mut scenario = finding.scenario.clone();
-    scenario.name = format!("found by fuzzing, breaks {}", rules.join(" and "));
-    scenario.about = (finding.broken.first()).map(|broken| without_ids(&broken.message));
+/// Stores a finding and shows it. Gives its file.
+fn show(arguments: &Arguments, finding: &Finding) -> Result<PathBuf, Failure> {
+    let (scenario, file, _) = store(&arguments.out, &finding.scenario, &finding.broken)?;
     say!("\n{scenario}")?;
     for broken in &finding.broken {
         say!("    {:7} {}", broken.rule, broken.message)?;
     }
-    let file = store(
-        &arguments.out,
-        &file_name(&finding.scenario, rules),
-        &scenario,
-    )?;
     let defects: String = arguments
         .defects
         .iter()
@@ -300,36 +309,6 @@ fn show(arguments: &Arguments, finding: &Finding, rules: &[String]) -> Result<()
         "    replay: cutpoint fuzz --runs 1 --seed {} --out {}{defects}",
         arguments.seed,
         arguments.out.display()
-    )
-}
-
-/// What happened, in a sentence: an id that an agent has made up says nothing to whoever reads the file.
-fn without_ids(message: &str) -> String {
-    let is_id = |word: &&str| word.len() >= 36 && word.split('-').count() == 5;
-    let words = message.split(' ').filter(|word| !is_id(word));
-    words.collect::<Vec<_>>().join(" ")
-}
-
-/// A name that is the same for the same finding, on any machine; the ending is left out.
-fn file_name(scenario: &Scenario, rules: &[String]) -> String {
-    let rules = rules.join("-").to_lowercase();
-    format!("{rules}-{:08x}", fingerprint(scenario) as u32)
-}
-
-/// Stores a scenario in the first file of that name, or of that name with a number, that is free or
-/// says the same already: what somebody has edited stays.
-fn store(directory: &Path, name: &str, scenario: &Scenario) -> Result<PathBuf, Failure> {
-    let text = format!("{scenario}\n");
-    let numbered = (2..).map(|number| format!("{name}-{number}.kdl"));
-    let names = std::iter::once(format!("{name}.kdl")).chain(numbered);
-    let free = |file: &PathBuf| match std::fs::read(file) {
-        Ok(held) => held == text.as_bytes(),
-        Err(_) => !file.exists(),
-    };
-    let file = names.map(|name| directory.join(name)).find(free);
-    let file = file.unwrap_or_else(|| directory.join(name));
-    std::fs::create_dir_all(directory)
-        .and_then(|()| files::write_atomic(&file, text.as_bytes()))
-        .map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))?;
+    )?;
     Ok(file)
 }

@@ -8,6 +8,7 @@ mod build;
 mod calls;
 mod exchanges;
 mod past;
+mod races;
 mod regions;
 mod rollouts;
 mod told;
@@ -149,18 +150,21 @@ impl<'a> View<'a> {
         if known.killed.is_some_and(|killed| killed < ending.at) {
             return None;
         }
-        let interrupt = known
-            .interrupts
-            .first()
-            .map(|first| self.interrupts[*first].at);
-        let replaced = self.replaced_at(turn, ending.at);
+        let first = self.stop_asked(turn, ending.at);
+        Some(first.unwrap_or(ending.at).min(ending.at))
+    }
+
+    /// Where the client first asked for what aborts a turn, whatever became of that.
+    pub fn stop_asked(&self, turn: usize, before: At) -> Option<At> {
+        let mut interrupts = self.turns[turn].interrupts.iter();
+        let interrupt = interrupts.next().map(|first| self.interrupts[*first].at);
+        let replaced = self.replaced_at(turn, before);
         let refused = self.approvals.iter().find(|approval| {
             let call = self.call(approval.call_id);
             approval.decision == Decision::Abort && call.is_some_and(|call| call.turn == Some(turn))
         });
         let asked = [interrupt, replaced, refused.map(|approval| approval.at)];
-        let first = asked.into_iter().flatten().min();
-        Some(first.unwrap_or(ending.at).min(ending.at))
+        asked.into_iter().flatten().min()
     }
 
     /// Where input that replaces a turn was sent, be it that the agent ended before the new turn could
@@ -210,11 +214,14 @@ impl<'a> View<'a> {
     }
 
     /// Where the last response to a turn failed, and the turn of it, within 100 ms before or behind an
-    /// op of the user's: both were on their way to the agent, and neither knew of the other.
+    /// op of the user's: both were on their way to the agent, and neither knew of the other. An agent that
+    /// was killed may have been about to tell that its turn failed.
     pub fn failed_around(&self, turn: usize, op: At) -> Option<At> {
-        let ending = self.turns[turn].ending()?;
-        let failed = matches!(ending.end, TurnEnd::Failed { .. });
-        let before = (self.exchanges).partition_point(|exchange| exchange.at < ending.at);
+        let known = &self.turns[turn];
+        let ending = known.ending();
+        let failed = ending.is_none_or(|ending| matches!(ending.end, TurnEnd::Failed { .. }));
+        let end = ending.map(|ending| ending.at).or(known.killed)?;
+        let before = (self.exchanges).partition_point(|exchange| exchange.at < end);
         let requests = self.exchanges[..before].iter().rev();
         let mut own = requests.filter(|it| it.generates && self.turn_of(it) == Some(turn));
         // What a sub-agent reads fails no turn, unless its answer is all that the turn is for.
@@ -223,7 +230,7 @@ impl<'a> View<'a> {
         let last = last.filter(|last| last.completed().is_none())?;
         // One of the two is no time: an entry is never behind itself.
         let apart_ns = |over: At| self.between_ns(over, op) + self.between_ns(op, over);
-        let raced = |over: &At| *over < ending.at && apart_ns(*over) <= RACE_NS;
+        let raced = |over: &At| *over < end && apart_ns(*over) <= RACE_NS;
         last.over().filter(raced).filter(|_| failed)
     }
 

@@ -75,18 +75,29 @@ pub struct Fuzzed {
     pub trouble: Option<(usize, String)>,
 }
 
-/// Fuzzes until the budget is spent or it is told to stop. `told` is given the number of runs and
-/// that of findings so far.
+/// What a search tells as it goes on: it may be ended at any moment, and what it has found is not to be
+/// lost.
+#[derive(Debug, Clone, Copy)]
+pub enum News<'a> {
+    /// So many runs are done, with so many findings.
+    Ran(u64, usize),
+    /// The worker of that number begins to make this failure smaller, which takes hundreds of runs.
+    Fails(usize, &'a Scenario, &'a [Broken]),
+    /// What that failure has become; nothing if it is known.
+    Shrunk(usize, Option<&'a Finding>),
+}
+
+/// Fuzzes until the budget is spent or it is told to stop, and tells how it goes on.
 pub fn fuzz(
     executor: &dyn Executor,
     fuzz: &Fuzz,
     stop: &AtomicBool,
-    told: &(dyn Fn(u64, usize) + Sync),
+    told: &(dyn Fn(News<'_>) + Sync),
 ) -> Fuzzed {
     let workers = fuzz.workers.max(1);
     let (ran, found) = (AtomicU64::new(0), AtomicUsize::new(0));
     let work = |number: usize| {
-        let mut worker = Worker::new(executor, fuzz, number);
+        let mut worker = Worker::new(executor, fuzz, number, told);
         let quota = match fuzz.budget {
             // The first ones take what can't be divided.
             Budget::Runs(all) => {
@@ -100,7 +111,7 @@ pub fn fuzz(
             worker.step();
             let new = worker.fuzzed.findings.len() - before;
             let findings = found.fetch_add(new, Ordering::Relaxed) + new;
-            told(ran.fetch_add(1, Ordering::Relaxed) + 1, findings);
+            told(News::Ran(ran.fetch_add(1, Ordering::Relaxed) + 1, findings));
         }
         worker
     };
@@ -161,7 +172,9 @@ struct Kept {
 }
 
 struct Worker<'a> {
+    number: usize,
     executor: &'a dyn Executor,
+    told: &'a (dyn Fn(News<'_>) + Sync),
     only: Option<&'a Scenario>,
     draws: TestRunner,
     corpus: Vec<Kept>,
@@ -172,7 +185,12 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(executor: &'a dyn Executor, fuzz: &'a Fuzz, number: usize) -> Self {
+    fn new(
+        executor: &'a dyn Executor,
+        fuzz: &'a Fuzz,
+        number: usize,
+        told: &'a (dyn Fn(News<'_>) + Sync),
+    ) -> Self {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&fuzz.seed.to_le_bytes());
         seed[8..16].copy_from_slice(&(number as u64).to_le_bytes());
@@ -182,7 +200,9 @@ impl<'a> Worker<'a> {
             ..Config::default()
         };
         Self {
+            number,
             executor,
+            told,
             only: fuzz.scenario.as_ref(),
             draws: TestRunner::new_with_rng(config, rng),
             corpus: Vec::new(),
@@ -284,9 +304,8 @@ impl<'a> Worker<'a> {
             self.fuzzed.findings[*at].runs += 1;
             return;
         }
-        let Some(at) = self.find(&class).or_else(|| self.shrunk(applied, &class)) else {
-            return;
-        };
+        let known = self.find(&class);
+        let at = known.unwrap_or_else(|| self.shrunk(applied, observed, &class));
         self.fuzzed.findings[at].runs += 1;
         self.classes.insert(class, at);
     }
@@ -303,7 +322,8 @@ impl<'a> Worker<'a> {
     }
 
     /// Makes a failure smaller. Gives the number of the finding that it is then.
-    fn shrunk(&mut self, applied: &Scenario, class: &[Broken]) -> Option<usize> {
+    fn shrunk(&mut self, applied: &Scenario, observed: &Observed, class: &[Broken]) -> usize {
+        (self.told)(News::Fails(self.number, applied, &observed.broken));
         let known: BTreeSet<Broken> = self.classes.keys().flatten().cloned().collect();
         let known_rules: BTreeSet<&str> = known.iter().map(|it| it.rule.as_str()).collect();
         let by_rule = |it: &&Broken| !known_rules.contains(it.rule.as_str());
@@ -312,8 +332,12 @@ impl<'a> Worker<'a> {
             Some(new) => Box::new(|broken| broken.iter().any(|it| it.rule == new.rule)),
             None => {
                 let new = class.iter().find(|it| !known.contains(it));
-                let new = new.or_else(|| class.first())?.clone();
-                Box::new(move |broken| class_of(broken.to_vec()).contains(&new))
+                let new = new.or_else(|| class.first()).cloned();
+                Box::new(move |broken| {
+                    class_of(broken.to_vec())
+                        .iter()
+                        .any(|it| Some(it) == new.as_ref())
+                })
             }
         };
         let scenario = shrink(self.executor, applied, still.as_ref());
@@ -335,6 +359,8 @@ impl<'a> Worker<'a> {
                 runs: 0,
             });
         }
-        Some(at)
+        let finding = self.fuzzed.findings.get(at).filter(|_| at == next);
+        (self.told)(News::Shrunk(self.number, finding));
+        at
     }
 }

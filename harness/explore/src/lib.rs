@@ -28,7 +28,7 @@ pub use delay::WINDOW;
 pub use digest::{Digester, behaviour, digest, digest_of_text};
 pub use executor::{Broken, Executor, Observed, Write};
 pub use exhaust::{Choosing, Decision, Space, exhaust, free};
-pub use fuzz::{Budget, Finding, Fuzz, Fuzzed, fuzz};
+pub use fuzz::{Budget, Finding, Fuzz, Fuzzed, News, fuzz};
 pub use schedule::{Act, Injection, Schedule, Token, TokenError, fingerprint};
 pub use shard::{NoShard, NotWhole, Shard, whole};
 pub use shrink::shrink;

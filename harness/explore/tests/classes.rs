@@ -44,7 +44,7 @@ fn fuzzed(known: Vec<Finding>) -> Fuzzed {
         scenario: Some(plain()),
         known,
     };
-    fuzz(&Fragile, &asked, &AtomicBool::new(false), &|_, _| {})
+    fuzz(&Fragile, &asked, &AtomicBool::new(false), &|_| {})
 }
 
 fn plain() -> Scenario {

@@ -44,8 +44,9 @@ impl Invariant for PendingQuestionHasNoAnswer {
             "An answer that was given less than 100 ms before the turn was cut may have come too \
              late.",
             "The same holds for an answer within 100 ms before or behind the failure of the response \
-             that the turn failed of.",
-            "An answer that was given behind the cut is late, and reaches nobody.",
+             that the turn failed of, also where the agent was killed before it could tell.",
+            "An answer that was given behind the cut is late, and reaches nobody, also where the agent was \
+             killed before it could tell of the cut.",
             "An answer whose output was not in the rollout when the agent had died is lost with it.",
         ]
     }
@@ -64,7 +65,7 @@ impl Invariant for PendingQuestionHasNoAnswer {
                 continue;
             };
             findings.exercised += 1;
-            let cut = call.turn.and_then(|turn| view.cut_at(turn));
+            let cut = call.turn.and_then(|turn| cut(view, turn));
             let number = exchange.number;
             let (fault, at) = match given(view, call, cut) {
                 Some((given, answer)) => {
@@ -84,6 +85,12 @@ impl Invariant for PendingQuestionHasNoAnswer {
         }
         findings
     }
+}
+
+/// Where a turn was cut, be it that the agent was killed before it could tell.
+fn cut(view: &View<'_>, turn: usize) -> Option<At> {
+    let killed = || view.stop_asked(turn, view.turns[turn].killed?);
+    view.cut_at(turn).or_else(killed)
 }
 
 /// The first output of a call that a request carries, without white space.
@@ -213,6 +220,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_behind_an_interrupt_is_late_though_a_kill_cut_the_abort() {
+        let killed = |interrupted: bool| {
+            let mut t = asked();
+            t.wrote(&call("c1"));
+            if interrupted {
+                t.interrupt();
+            }
+            t.wrote(&output("c1", "aborted")).reply_to("c1", "blue");
+            t.kill().read(ReadTrigger::Exit).resume();
+            t.request(2, &[user("run"), call("c1"), output("c1", "aborted")]);
+            t
+        };
+        keeps("APPR-3", &killed(true), 1);
+        breaks("APPR-3", &killed(false));
+    }
+
+    #[test]
     fn an_answer_may_come_too_late_for_a_turn_that_fails() {
         let failed = |response: &str, ms: u64| {
             let mut t = Tracer::new();
@@ -223,6 +247,18 @@ mod tests {
             t.reply_to("c1", "blue").ended(Some("t1"), TurnEnd::Failed { message });
             told(t, r#"{"answers": []}"#)
         };
+        let killed = |response: &str, ms: u64| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.emit(1, call("c1")).wrote(&call("c1")).question("t1", "c1");
+            t.sent(1, json!({"type": response})).wait_ms(ms);
+            t.reply_to("c1", "blue").wrote(&output("c1", "aborted"));
+            t.kill().read(ReadTrigger::Exit).resume();
+            told(t, "aborted")
+        };
+        keeps("APPR-3", &killed("response.incomplete", 10), 1);
+        breaks("APPR-3", &killed("response.incomplete", 200));
+        breaks("APPR-3", &killed("response.completed", 10));
         keeps("APPR-3", &failed("response.incomplete", 10), 1);
         breaks("APPR-3", &failed("response.incomplete", 200));
         breaks("APPR-3", &failed("response.completed", 10));

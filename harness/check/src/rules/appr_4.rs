@@ -1,9 +1,9 @@
 //! APPR-4: an approval answered with "abort" is an interrupt.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Decision, Feature};
+use crate::trace::{Decision, Feature, TurnEnd};
 use crate::verdict::Level;
-use crate::view::{Approval, At, View};
+use crate::view::{Approval, At, Call, View};
 
 pub(super) struct AbortAnswerInterrupts;
 
@@ -35,6 +35,10 @@ impl Invariant for AbortAnswerInterrupts {
             "An answer behind the turn's end is APPR-2's matter.",
             "The turn may fail if its last response did within 100 ms before or behind the answer: \
              both were on their way to the agent, and neither knew of the other.",
+            "The turn may complete if a sub-agent had asked, no tool was running, and the turn's own last \
+             response was over when the answer was given, or ended within 100 ms behind it without \
+             being held at a cut point: the turn does not wait for its sub-agents, and had nothing left \
+             to do.",
         ]
     }
 
@@ -76,10 +80,14 @@ impl Invariant for AbortAnswerInterrupts {
                 (Some(at), _) => (format!("call {} ran", call.id), Some(at)),
                 (None, None) => (format!("turn {} never ended", turn.id), None),
                 (None, Some(ending))
-                    if !ending.aborted() && view.failed_around(index, approval.at).is_none() => (
-                    format!("turn {} ended as {}", turn.id, ending.in_words()),
-                    Some(ending.at),
-                ),
+                    if !ending.aborted()
+                        && view.failed_around(index, approval.at).is_none()
+                        && !(*ending.end == TurnEnd::Complete
+                            && had_nothing_left(view, call, index, approval)) =>
+                {
+                    let fault = format!("turn {} ended as {}", turn.id, ending.in_words());
+                    (fault, Some(ending.at))
+                }
                 _ => continue,
             };
             let message = format!("an approval was answered with \"abort\", and {fault}");
@@ -88,6 +96,14 @@ impl Invariant for AbortAnswerInterrupts {
         }
         findings
     }
+}
+
+/// Whether the turn of a sub-agent's call had nothing left to do when that was answered. Its own call
+/// would be something left.
+fn had_nothing_left(view: &View<'_>, call: &Call<'_>, turn: usize, approval: &Approval<'_>) -> bool {
+    view.is_a_sub_agents(call)
+        && view.response_was_over(turn, approval.at, approval.held)
+        && !view.tool_was_running(turn, approval.at)
 }
 
 /// Whether the same request had been answered already.
@@ -160,6 +176,37 @@ mod tests {
                 .message
                 .ends_with("never ended")
         );
+    }
+
+    #[test]
+    fn a_turn_may_complete_as_its_sub_agents_call_is_answered() {
+        let answered = |sub: bool, over: bool, held: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.sub_agent("t1", "a", "look", false);
+            t.request_of(1, 2, &[user("look")]);
+            t.emit(if sub { 2 } else { 1 }, call("c1")).ask("t1", "c1");
+            if over {
+                t.finish(1);
+            } else if held {
+                t.reached("before the terminal event");
+            }
+            t.decide("c1", Decision::Abort);
+            if !over {
+                t.finish(1);
+            }
+            t.completed("t1");
+            t
+        };
+        keeps("APPR-4", &answered(true, true, false), 1);
+        keeps("APPR-4", &answered(true, false, false), 1);
+        breaks("APPR-4", &answered(true, false, true));
+        breaks("APPR-4", &answered(false, true, false));
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+        t.emit(2, call("c1")).ask("t1", "c1").decide("c1", Decision::Abort);
+        breaks("APPR-4", t.wait_ms(500).finish(1).completed("t1"));
     }
 
     #[test]

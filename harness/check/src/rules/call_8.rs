@@ -38,6 +38,8 @@ impl Invariant for DebtOutlivesTheAbort {
              CALL-9's matter.",
             "Outputs may be gone once the history was compacted, the turn was taken back or the \
              rollout was torn, or in a session that continues no other.",
+            "A fork owes nothing for calls that the session it was taken from made behind the request for \
+             it.",
         ]
     }
 
@@ -122,7 +124,9 @@ impl<'a> Debts<'a> {
             }
         }
         self.sent.retain(|id, first| {
-            if gone(*first) {
+            // A call that the fork has was made before it, and its output is owed here as well.
+            let elsewhere = || view.forked_away(*first, exchange.at) && !calls.contains(id);
+            if gone(*first) || elsewhere() {
                 return false;
             }
             findings.exercised += 1;
@@ -170,6 +174,7 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
+    use crate::trace::ClientOp;
 
     fn answered() -> Vec<Value> {
         vec![
@@ -224,6 +229,30 @@ mod tests {
             "CALL-8",
             failing(400).request(3, &[user("run"), user("next")]),
         );
+    }
+
+    #[test]
+    fn a_fork_owes_nothing_for_what_came_behind_it() {
+        let forked = |behind: bool, items: &[Value]| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]).created(1).finish(1).completed("t1");
+            if behind {
+                t.op(ClientOp::Fork).forked("f.jsonl");
+            }
+            t.start("t2", "two").request(2, &[user("run"), user("two")]).created(2);
+            t.emit(2, call("c2")).interrupted("t2").start("t3", "next");
+            t.request(3, &[user("run"), user("two"), call("c2"), output("c2", "aborted"), user("next")]);
+            t.answer(3, 500, "no");
+            if !behind {
+                t.op(ClientOp::Fork).forked("f.jsonl");
+            }
+            t.kill().resume().start("t4", "on");
+            t.request(4, &[&[user("run")], items, &[user("on")]].concat());
+            t
+        };
+        keeps("CALL-8", &forked(true, &[]), 1);
+        breaks("CALL-8", &forked(true, &[call("c2")]));
+        breaks("CALL-8", &forked(false, &[]));
     }
 
     #[test]

@@ -122,7 +122,7 @@ mod tests {
         Tracer, assistant, breaks, call, interrupted_tool, is_idle, keeps, long_session, marker,
         output, user,
     };
-    use crate::trace::{InputMode, ReadTrigger, TaskKind};
+    use crate::trace::{InputMode, ReadTrigger, StreamEnd, TaskKind};
 
     /// An interrupted turn, and the request of the next one with this in between.
     fn between(items: &[Value]) -> Tracer {
@@ -188,6 +188,25 @@ mod tests {
         t.interrupted("t1").start("t2", "two");
         let history = [user("one"), call("c"), output("c", "x"), user("more"), marker(), user("two")];
         keeps("MARK-3", t.request(1, &history), 1);
+    }
+
+    /// What a killed agent was told and told nobody of is in the history: a later request's turn is not
+    /// its owner.
+    #[test]
+    fn what_an_ended_agent_was_told_is_no_part_of_a_later_turn() {
+        let resumed = |markers: &[Value]| {
+            let mut t = Tracer::new();
+            t.input("zero", InputMode::Start).kill().resume();
+            t.start("t1", "one").interrupted("t1").start("t2", "two");
+            let mut history = vec![user("zero"), user("one"), marker(), user("two")];
+            t.request(1, &history).stream_end(1, StreamEnd::Cut);
+            history.push(assistant("Hi"));
+            history.extend_from_slice(markers);
+            t.request(2, &history);
+            t
+        };
+        keeps("MARK-3", &resumed(&[]), 2);
+        breaks("MARK-4", &resumed(&[marker()]));
     }
 
     #[test]

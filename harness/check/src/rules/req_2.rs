@@ -4,7 +4,7 @@ use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
 use crate::trace::Feature;
 use crate::verdict::Level;
-use crate::view::{At, Exchange, Role, View};
+use crate::view::{At, Exchange, Role, Turn, View};
 
 pub(super) struct RequestsHaveCauses;
 
@@ -41,6 +41,8 @@ impl Invariant for RequestsHaveCauses {
             "A request may arrive within 10 ms behind the abort, or behind the agent's end that cut a \
              later turn, if the client closes its connection without reading it to the end: it was \
              already on its way.",
+            "What a killed agent had sent for the turn that the kill cut may arrive within 10 ms behind \
+             the kill, however much of an answer there was room for.",
         ]
     }
 
@@ -93,10 +95,15 @@ fn behind_abort(view: &View<'_>, exchange: &Exchange<'_>, ends: &[(At, bool)]) -
         .disconnected
         .is_some_and(|closed| exchange.end.is_none_or(|(end, _)| closed < end));
     // A later turn that the agent's end cut may have asked for it.
-    let cuts = view.turns.iter().filter_map(|turn| turn.killed.or(turn.exited));
-    let cut = cuts.filter(|cut| (abort..exchange.at).contains(cut)).max();
-    let silent = cut.unwrap_or(abort);
-    let on_its_way = unread && view.between_ns(silent, exchange.at) <= ON_ITS_WAY_NS;
+    let last_cut = |cut: fn(&Turn<'_>) -> Option<At>| {
+        let cuts = view.turns.iter().filter_map(cut);
+        cuts.filter(|cut| (abort..exchange.at).contains(cut)).max()
+    };
+    let (killed, exited) = (last_cut(|turn| turn.killed), last_cut(|turn| turn.exited));
+    let silent = killed.max(exited).unwrap_or(abort);
+    // An answer to the dead is cut off only where it is longer than what fits the connection.
+    let nobody_reads = unread || killed == Some(silent);
+    let on_its_way = nobody_reads && view.between_ns(silent, exchange.at) <= ON_ITS_WAY_NS;
     (!on_its_way).then_some(abort)
 }
 
@@ -216,12 +223,18 @@ mod tests {
                 t.emit(2, call("c2")).finish(2).begin("t2", "c2").end("t2", "c2", Some(0));
             }
             history.extend([call("c2"), output("c2", "done")]);
-            t.kill().wait_ms(ms).request(3, &history).disconnected(3);
+            t.kill().wait_ms(ms).request(3, &history);
             t
         };
-        keeps("REQ-2", &killed(true, 0), 3);
-        breaks("REQ-2", &killed(true, 20));
-        breaks("REQ-2", &killed(false, 0));
+        for unread in [true, false] {
+            let end = |mut t: Tracer| {
+                if unread { t.disconnected(3) } else { t.finish(3) };
+                t
+            };
+            keeps("REQ-2", &end(killed(true, 0)), 3);
+            breaks("REQ-2", &end(killed(true, 20)));
+            breaks("REQ-2", &end(killed(false, 0)));
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! REQ-3: retries are bounded, back off, and stop at the interrupt.
 
-use crate::map::HashMap;
+use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
+use crate::trace::{AgentEvent, Feature};
 use crate::verdict::Level;
 use crate::view::{At, Exchange, View};
 
@@ -44,6 +44,9 @@ impl Invariant for RetriesAreBounded {
         &[
             "One retry may arrive behind the interrupt, before the turn has ended or within 10 ms \
              behind that: it was already on its way.",
+            "Where a server asks for no delay at all, several may arrive within 10 ms behind the \
+             interrupt: the agent had not taken it yet.",
+            "A sub-agent that is spoken to behind a failure begins a turn, and tries nothing again.",
             "The first retry of a chain may follow at once, and so may one for which the server named \
              no longer delay; behind 429 and 503 it may have, where that can't be seen.",
             "A pause of more than a minute, which a server asks for, may be cut short.",
@@ -59,6 +62,7 @@ impl Invariant for RetriesAreBounded {
         let mut findings = Findings::default();
         let mut chains: Vec<usize> = Vec::with_capacity(view.exchanges.len());
         let mut behind: HashMap<usize, usize> = HashMap::default();
+        let mut told: HashSet<usize> = HashSet::default();
         for exchange in &view.exchanges {
             let Some(failed) = retried(view, exchange) else {
                 chains.push(0);
@@ -93,7 +97,8 @@ impl Invariant for RetriesAreBounded {
             } else if let Some((turn, cut)) = behind_cut(view, exchange) {
                 let count = behind.entry(turn).or_default();
                 *count += 1;
-                if *count == 2 {
+                let taken = view.between_ns(cut, exchange.at) > ON_ITS_WAY_NS;
+                if *count >= 2 && taken && told.insert(turn) {
                     let message =
                         format!("request {number} is a second retry behind the interrupt");
                     findings.breach(view, message, &[cut, exchange.at]);
@@ -111,7 +116,19 @@ fn retried<'v, 'a>(view: &'v View<'a>, exchange: &Exchange<'a>) -> Option<&'v Ex
     let same_turn = exchange.turn.is_some() && exchange.turn == previous.turn;
     let failed = previous.failed_before(exchange.at) && previous.status != Some(400);
     let same = exchange.outputs().count() == previous.outputs().count();
-    (exchange.generates && same_turn && failed && same).then_some(previous)
+    let again = exchange.generates && same_turn && failed && same;
+    (again && !begins_anew(view, previous, exchange)).then_some(previous)
+}
+
+/// Whether the sub-agent that a request is of has begun a turn of its own since its request before.
+fn begins_anew(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
+    let is_own = |own: &usize| view.exchanges[*own].at == exchange.at;
+    let mut agents = view.agents.iter().filter(|agent| agent.exchanges.iter().any(is_own));
+    let started = |event: &AgentEvent| matches!(event, AgentEvent::TurnStarted { .. });
+    agents.any(|agent| {
+        let mut events = agent.events.iter();
+        events.any(|(at, event)| (previous.at..exchange.at).contains(at) && started(event))
+    })
 }
 
 /// The failure and the end of the turn behind which a request only tries that failure again.
@@ -183,7 +200,7 @@ fn interrupted_failures(view: &View<'_>) -> usize {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, user};
-    use crate::trace::{StreamEnd, What};
+    use crate::trace::{AgentEvent, StreamEnd, What};
 
     /// A turn whose requests all fail, with this delay before each further one.
     fn failing(count: usize, delay_ms: u64) -> Tracer {
@@ -250,6 +267,44 @@ mod tests {
         keeps("REQ-3", &paused(1000, 3_600_000), 1);
         let breach = breaks("REQ-3", &paused(200, 1000));
         assert!(breach.message.contains("a pause of 1000 ms"));
+    }
+
+    #[test]
+    fn retries_that_need_no_pause_may_overtake_the_interrupt() {
+        let retried = |ms: u64| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.answer(1, 503, "later").interrupt();
+            t.request(2, &[user("run")]).answer(2, 503, "later").wait_ms(ms);
+            t.request(3, &[user("run")]).answer(3, 503, "later");
+            t.aborted("t1");
+            t
+        };
+        keeps("REQ-3", &retried(5), 3);
+        assert!(breaks("REQ-3", &retried(20)).message.contains("a second retry"));
+    }
+
+    #[test]
+    fn a_sub_agent_that_is_spoken_to_tries_nothing_again() {
+        let spoken_to = |begins: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").sub_agent("t1", "a", "look", false);
+            t.request_of(1, 1, &[user("look")]).push(What::ResponseHead {
+                exchange: 1,
+                status: 429,
+                reply: None,
+                retry_after_ms: Some(1000),
+            });
+            t.stream_end(1, StreamEnd::Complete);
+            if begins {
+                let turn_id = "s2".to_owned();
+                t.of_sub_agent("t1", "a", AgentEvent::TurnStarted { turn_id });
+            }
+            t.request_of(1, 2, &[user("look"), user("and there?")]);
+            t
+        };
+        is_idle("REQ-3", &spoken_to(true));
+        breaks("REQ-3", &spoken_to(false));
     }
 
     #[test]

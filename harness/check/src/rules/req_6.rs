@@ -38,6 +38,8 @@ impl Invariant for TurnHeadersEndWithTheTurn {
         &[
             "A request that arrives before its turn was announced is taken as of the turn that starts \
              next.",
+            "A request that arrives behind the agent's end was on its way, and is of the turn that the \
+             end cut.",
         ]
     }
 
@@ -86,8 +88,17 @@ type Owner = (usize, Option<usize>);
 fn turn_of(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
     let next = || view.turns.partition_point(|turn| turn.begun <= exchange.at);
     // Input for a turn that was over by then begins one as well. What nobody asked for is REQ-2's.
-    let turn = exchange.turn.unwrap_or_else(next);
+    let cut = || cut_before(view, exchange);
+    let turn = exchange.turn.or_else(cut).unwrap_or_else(next);
     (turn < view.turns.len()).then_some(turn)
+}
+
+/// The turn that the agent's end cut before a request arrived, if the agent has not been started again.
+fn cut_before(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
+    let starts = view.starts.partition_point(|start| start.at < exchange.at);
+    let start = view.starts[..starts].last().map_or(0, |start| start.at);
+    let is_cut = |cut: usize| (start..exchange.at).contains(&cut);
+    view.turns.iter().rposition(|turn| turn.killed.or(turn.exited).is_some_and(is_cut))
 }
 
 /// Whether the headers of a response to the turn had been sent before a request was: the header
@@ -151,6 +162,28 @@ mod tests {
         t.request(2, &[user("hi"), user("ho")]).created(2);
         t.started("t2").finish(2);
         keeps("REQ-6", t.request_with(3, "b", &[user("hi"), user("ho")]), 2);
+    }
+
+    #[test]
+    fn a_request_behind_a_kill_is_of_the_turn_that_was_cut() {
+        let killed = |resumed: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]).created(1);
+            t.emit(1, call("c1")).finish(1).kill();
+            if resumed {
+                t.resume().start("t2", "next");
+            }
+            t.request_with(2, "a", &[user("run"), call("c1"), output("c1", "x")]);
+            if !resumed {
+                t.resume().start("t2", "next");
+            }
+            t
+        };
+        keeps("REQ-6", &killed(false), 1);
+        breaks("REQ-6", &killed(true));
+        let mut t = killed(false);
+        t.request_with(3, "a", &[user("run"), call("c1"), output("c1", "x"), user("next")]);
+        assert!(breaks("REQ-6", &t).message.contains("of an earlier turn"));
     }
 
     #[test]

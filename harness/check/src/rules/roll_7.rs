@@ -132,7 +132,7 @@ mod tests {
     use crate::testing::{
         ROLLOUT, Tracer, assistant, breaks, call, forked_session, is_idle, keeps, marker, output, user,
     };
-    use crate::trace::{AgentEvent, ClientOp, InputMode, ReadTrigger};
+    use crate::trace::{AgentEvent, ClientOp, InputMode, ReadTrigger, TaskKind};
 
     /// A turn is forked while its call runs; the fork's request carries these items between.
     fn forked(items: &[Value]) -> Tracer {
@@ -234,6 +234,20 @@ mod tests {
         };
         keeps("ROLL-7", &said(true), 1);
         breaks("ROLL-7", &said(false));
+    }
+
+    #[test]
+    fn a_review_is_a_turn_that_can_be_taken_back() {
+        let reviewed = |task: TaskKind| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+            t.task(task, "look").started("t2").completed("t2");
+            t.op(ClientOp::Rollback { turns: 1 }).event(AgentEvent::RolledBack { turns: 1 });
+            t.start("t3", "three").request(2, &[user("one"), user("three")]);
+            t
+        };
+        keeps("ROLL-7", &reviewed(TaskKind::Review), 1);
+        breaks("ROLL-7", &reviewed(TaskKind::Shell));
     }
 
     #[test]

@@ -3,12 +3,9 @@
 use crate::invariant::{Findings, Invariant};
 use crate::trace::{Feature, InputMode, TaskKind};
 use crate::verdict::Level;
-use crate::view::{At, Call, Ending, Input, Interrupt, Turn, View};
+use crate::view::{At, Ending, Input, Interrupt, Turn, View};
 
 pub(super) struct InterruptEndsTurn;
-
-/// How long behind the interrupt a response may end for its turn to have ended by itself.
-const RACE_NS: u64 = 100_000_000;
 
 impl Invariant for InterruptEndsTurn {
     fn id(&self) -> &'static str {
@@ -88,9 +85,9 @@ fn legal(view: &View<'_>, index: usize, interrupt: &Interrupt<'_>, ending: Endin
     if failed.is_some_and(|over| over < interrupt.at || !interrupt.held) {
         return true;
     }
-    let over = response_was_over(view, turn, interrupt, ending)
+    let over = view.response_was_over(index, interrupt.at, interrupt.held)
         || command_was_over(view, turn, interrupt.at);
-    over && !tool_was_running(view, index, turn, interrupt.at)
+    over && !view.tool_was_running(index, interrupt.at)
 }
 
 /// Whether input that replaces the turn had been sent before an entry, be it before the client was
@@ -117,56 +114,6 @@ fn command_was_over(view: &View<'_>, turn: &Turn<'_>, at: At) -> bool {
     let task = turn.input.and_then(|input| view.inputs[input].task);
     let mut calls = turn.calls.iter().map(|call| &view.calls[*call]);
     task == Some(TaskKind::Shell) && calls.any(|call| call.ended_before(at))
-}
-
-/// Whether the last response that the turn got was over when it was interrupted, or so soon after
-/// that the agent could no longer know.
-fn response_was_over(
-    view: &View<'_>,
-    turn: &Turn<'_>,
-    interrupt: &Interrupt<'_>,
-    ending: Ending<'_>,
-) -> bool {
-    // A turn's request may arrive before the client is told that the turn started.
-    let asked = turn.input.map_or(turn.begun, |input| view.inputs[input].at);
-    let requests = (view.exchanges).partition_point(|exchange| exchange.at < ending.at);
-    let mut of_turn = view.exchanges[..requests]
-        .iter()
-        .rev()
-        .filter(|exchange| exchange.generates)
-        .take_while(|exchange| exchange.at > asked);
-    // What a sub-agent still reads holds up no turn, unless its answer is all that the turn is for.
-    let newest = of_turn.clone().next();
-    let Some(last) = of_turn.find(|exchange| exchange.is_the_users()).or(newest) else {
-        return false;
-    };
-    let Some(over) = last.over() else {
-        return false;
-    };
-    over < interrupt.at || (!interrupt.held && view.between_ns(interrupt.at, over) <= RACE_NS)
-}
-
-fn tool_was_running(view: &View<'_>, index: usize, turn: &Turn<'_>, at: At) -> bool {
-    turn.calls
-        .iter()
-        .map(|call| &view.calls[*call])
-        .filter(|call| call.turn == Some(index))
-        .any(|call| {
-            let begun = call.begun.is_some_and(|begun| begun < at);
-            // What the model was told of before runs on in the background.
-            let answered = call.answered.is_some_and(|by| view.exchanges[by].at < at);
-            begun && !call.ended_before(at) && !answered && !went_with_its_agent(view, call, at)
-        })
-}
-
-/// Whether the call is a sub-agent's that had ended before an entry: its tools end with it, and
-/// nobody is told of them.
-fn went_with_its_agent(view: &View<'_>, call: &Call<'_>, at: At) -> bool {
-    let mut ended = view.agents.iter().filter(|agent| agent.ended.is_some_and(|(end, _)| end < at));
-    ended.any(|agent| {
-        let mut own = agent.exchanges.iter().map(|own| view.exchanges[*own].conversation);
-        own.any(|own| call.conversation == Some(own))
-    })
 }
 
 #[cfg(test)]
@@ -345,6 +292,23 @@ mod tests {
         t.request_of(1, 2, &[user("look")]).finish(2);
         t.interrupt().wait_ms(500).finish(1).completed("t1");
         breaks("TURN-2", &t);
+    }
+
+    #[test]
+    fn what_was_hung_up_on_before_the_turn_was_told_of_is_none_of_its_responses() {
+        let reviewed = |closed_before: bool| {
+            let mut t = running();
+            t.task(TaskKind::Review, "look").request(2, &[user("hi")]);
+            if closed_before {
+                t.disconnected(2);
+            }
+            t.replaced("t1").started("t2");
+            t.request_of(1, 3, &[user("look")]).finish(3);
+            t.interrupt().completed("t2");
+            t
+        };
+        keeps("TURN-2", &reviewed(true), 1);
+        breaks("TURN-2", &reviewed(false));
     }
 
     #[test]

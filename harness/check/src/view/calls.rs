@@ -38,6 +38,8 @@ pub struct Approval<'a> {
     pub call_id: &'a str,
     /// The answer.
     pub decision: Decision,
+    /// Whether something was held at a cut point when it was given.
+    pub held: bool,
 }
 
 /// The user's answer to a question.
@@ -119,6 +121,7 @@ impl<'a> Calls<'a> {
                 at,
                 call_id,
                 decision: *decision,
+                held: turns.holds(),
             }),
             What::Op {
                 op: ClientOp::Answer { call_id, text },

@@ -3,6 +3,7 @@
 use super::At;
 use super::rollouts::{Held, RolloutFile};
 use super::turns::Turns;
+use crate::trace::TaskKind;
 
 /// A fork of the conversation.
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +84,10 @@ impl Turns<'_> {
     pub(super) fn rolled_back(&mut self, at: At, count: usize) {
         let lineage = self.lineage();
         let begun_by = |turn: &super::Turn<'_>| {
-            let input = turn
-                .input
-                .filter(|input| self.inputs[*input].task.is_none())?;
+            // A review is a turn like any other: a message in the user's name opens it.
+            let is_turn =
+                |input: &usize| matches!(self.inputs[*input].task, None | Some(TaskKind::Review));
+            let input = turn.input.filter(is_turn)?;
             let stands = turn.lineage == lineage && turn.rolled_back.is_none();
             stands.then_some(self.inputs[input].at.min(turn.begun))
         };

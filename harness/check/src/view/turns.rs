@@ -314,6 +314,11 @@ impl<'a> Turns<'a> {
         }
     }
 
+    /// Whether something is held at a cut point.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     pub(super) fn op(&mut self, at: At, id: &'a str, op: &'a ClientOp) {
         match op {
             ClientOp::Input {
@@ -368,11 +373,12 @@ impl<'a> Turns<'a> {
     }
 
     /// A request of a turn carries these inputs. One that was sent before the turn was announced has
-    /// joined it.
+    /// joined it, unless the agent that it was sent to has ended since.
     pub(super) fn carried(&mut self, inputs: impl Iterator<Item = usize>, turn: Option<usize>) {
+        let since = self.starts.last().map_or(0, |start| start.at);
         for input in inputs {
             let known = &mut self.inputs[input];
-            if known.owner().is_none() {
+            if known.at >= since && known.owner().is_none() {
                 known.active = turn;
             }
         }
@@ -390,7 +396,7 @@ impl<'a> Turns<'a> {
             at,
             named,
             state,
-            held: !self.held.is_empty(),
+            held: self.holds(),
             answers: Vec::new(),
         });
         self.ops.insert(id, OpRef::Interrupt(interrupt));

@@ -233,6 +233,7 @@ impl Driver for ReferenceDriver {
             defects,
             rollout: None,
             running: None,
+            drain: None,
         };
         session.start().await?;
         Ok(Box::new(session))
@@ -245,12 +246,15 @@ struct ReferenceSession {
     /// Where the conversation is; nowhere yet if the agent was killed before it wrote anything.
     rollout: Option<PathBuf>,
     running: Option<Running>,
+    /// Reads the event queue, as a client does; what is observed was seen by the probe already. It ends
+    /// behind the agent.
+    drain: Option<JoinHandle<()>>,
 }
 
 struct Running {
     agent: Agent,
-    /// Reads the event queue, as a client does; what is observed was seen by the probe already.
-    drain: JoinHandle<()>,
+    /// Where in the trace it was started.
+    since: usize,
 }
 
 /// Sees events at the very moment they enter the event queue, and holds the agent at its points.
@@ -267,12 +271,12 @@ impl Probe for Watch {
 }
 
 impl Running {
-    /// Starts the agent. Gives nothing if it was killed meanwhile.
+    /// Starts the agent, and with it what reads its events. Gives nothing if it was killed meanwhile.
     async fn start(
         env: &CaseEnv,
         defects: DefectSet,
         resume: Option<PathBuf>,
-    ) -> Result<Option<Self>, AgentError> {
+    ) -> Result<Option<(Self, JoinHandle<()>)>, AgentError> {
         let mut config = config(env, defects)?;
         let resumed = resume.is_some();
         if !resumed {
@@ -282,6 +286,7 @@ impl Running {
         config.resume = resume;
         let parts = parts(env, &config, Arc::new(Watch(env.clone())))?;
         env.screen.open(defects);
+        let since = env.tracer.len();
         env.tracer.record(What::AgentStarted { pid: None, resumed });
         let killer = Killer::default();
         env.points.set_reach(reach(&killer, None));
@@ -302,7 +307,7 @@ impl Running {
                 }
             }
         });
-        Ok(Some(Self { agent, drain }))
+        Ok(Some((Self { agent, since }, drain)))
     }
 }
 
@@ -350,7 +355,8 @@ impl ReferenceSession {
         if let Some(path) = &self.rollout {
             self.env.rollout.set_path(path);
         }
-        self.running = Running::start(&self.env, self.defects, self.rollout.clone()).await?;
+        let started = Running::start(&self.env, self.defects, self.rollout.clone()).await?;
+        (self.running, self.drain) = started.unzip();
         if let Some(running) = &self.running {
             self.rollout = Some(running.agent.rollout_path().to_owned());
         } else if self.rollout.is_none() {
@@ -374,33 +380,17 @@ impl ReferenceSession {
         }
     }
 
+    /// Ends the agent in good order, or else by force. This may be given up and asked for once more.
     async fn end(&mut self) -> Result<(), AgentError> {
-        let Some(running) = self.running.take() else {
+        if self.drain.is_none() {
             return Ok(());
+        }
+        let limit = self.end_limit();
+        let waited = match &self.running {
+            Some(running) => self.shut_down(running, limit).await,
+            None => Ok(()),
         };
-        let Running { agent, drain } = running;
-        let submission = Submission {
-            id: "shutdown".to_owned(),
-            op: Op::Shutdown,
-        };
-        let (seen, limit) = (self.env.tracer.len(), self.end_limit());
-        let ended = |what: &What| {
-            matches!(
-                what,
-                What::Event {
-                    event: AgentEvent::ShutdownComplete,
-                    ..
-                }
-            )
-            .then_some(())
-        };
-        // A closed queue means that the session has ended already.
-        let waited = match agent.submit(submission).await {
-            Ok(()) => self.env.tracer.wait(seen, limit, ended).await.map(|_| ()),
-            Err(_) => Ok(()),
-        };
-        agent.kill();
-        let _ = tokio::time::timeout(limit, drain).await;
+        self.take_away(limit).await;
         self.env.rollout.read(ReadTrigger::Exit);
         let exited = What::AgentExited {
             code: None,
@@ -408,10 +398,49 @@ impl ReferenceSession {
             stderr: String::new(),
         };
         self.env.tracer.record(exited);
-        waited.map_err(|_| AgentError::TimedOut {
-            what: "shut down".to_owned(),
-            limit,
-        })
+        waited
+    }
+
+    /// Asks the agent to shut down, and waits until it has.
+    async fn shut_down(&self, running: &Running, limit: Duration) -> Result<(), AgentError> {
+        let submission = Submission {
+            id: "shutdown".to_owned(),
+            op: Op::Shutdown,
+        };
+        // It may have been asked before, and one that is killed meanwhile tells nobody of its end.
+        let ended = |what: &What| {
+            matches!(
+                what,
+                What::AgentKilled
+                    | What::Event {
+                        event: AgentEvent::ShutdownComplete,
+                        ..
+                    }
+            )
+            .then_some(())
+        };
+        // A closed queue means that the session has ended already.
+        if running.agent.submit(submission).await.is_err() {
+            return Ok(());
+        }
+        match self.env.tracer.wait(running.since, limit, ended).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(AgentError::TimedOut {
+                what: "shut down".to_owned(),
+                limit,
+            }),
+        }
+    }
+
+    /// Kills the agent, if it still runs, and waits until nothing of it is left.
+    async fn take_away(&mut self, limit: Duration) {
+        if let Some(Running { agent, .. }) = self.running.take() {
+            agent.kill();
+        }
+        if let Some(drain) = &mut self.drain {
+            let _ = tokio::time::timeout(limit, drain).await;
+        }
+        self.drain = None;
     }
 }
 
@@ -439,10 +468,7 @@ impl Session for ReferenceSession {
     }
 
     async fn kill(&mut self) -> Result<(), AgentError> {
-        if let Some(Running { agent, drain }) = self.running.take() {
-            agent.kill();
-            let _ = tokio::time::timeout(self.env.limit, drain).await;
-        }
+        self.take_away(self.env.limit).await;
         self.env.rollout.read(ReadTrigger::Exit);
         Ok(())
     }

@@ -1,0 +1,72 @@
+//! Whether a turn had nothing left to do when the user cut it: then it may end by itself.
+
+use super::{At, Call, RACE_NS, SubAgent, View};
+
+impl View<'_> {
+    /// Whether the last response that a turn got was over when an op of the user's was sent, or so soon
+    /// behind it that the agent could no longer know; not the latter if something was held at a cut point.
+    pub fn response_was_over(&self, turn: usize, op: At, held: bool) -> bool {
+        let turn = &self.turns[turn];
+        let end = turn
+            .ending()
+            .map_or(self.trace.entries.len(), |ending| ending.at);
+        // A turn's request may arrive before the client is told that the turn started.
+        let asked = turn.input.map_or(turn.begun, |input| self.inputs[input].at);
+        let requests = (self.exchanges).partition_point(|exchange| exchange.at < end);
+        let mut of_turn = self.exchanges[..requests]
+            .iter()
+            .rev()
+            .filter(|exchange| exchange.generates)
+            // What the agent hung up on before it told of the turn was for the turn before.
+            .filter(|exchange| {
+                exchange
+                    .disconnected
+                    .is_none_or(|closed| closed > turn.begun)
+            })
+            .take_while(|exchange| exchange.at > asked);
+        // What a sub-agent still reads holds up no turn, unless its answer is all that the turn is for.
+        let newest = of_turn.clone().next();
+        let last = of_turn.find(|exchange| exchange.is_the_users()).or(newest);
+        let Some(over) = last.and_then(|last| last.over()) else {
+            return false;
+        };
+        over < op || (!held && self.between_ns(op, over) <= RACE_NS)
+    }
+
+    /// Whether a tool of a turn was at work at an entry.
+    pub fn tool_was_running(&self, turn: usize, at: At) -> bool {
+        let mut own = self.turns[turn].calls.iter().map(|call| &self.calls[*call]);
+        own.any(|call| {
+            let begun = call.begun.is_some_and(|begun| begun < at);
+            // What the model was told of before runs on in the background.
+            let answered = call.answered.is_some_and(|by| self.exchanges[by].at < at);
+            let running = begun && !call.ended_before(at) && !answered;
+            call.turn == Some(turn) && running && !self.went_with_its_agent(call, at)
+        })
+    }
+
+    /// Whether the call is a sub-agent's that had ended before an entry: its tools end with it, and
+    /// nobody is told of them.
+    fn went_with_its_agent(&self, call: &Call<'_>, at: At) -> bool {
+        let mut ended = self
+            .agents
+            .iter()
+            .filter(|agent| agent.ended.is_some_and(|(end, _)| end < at));
+        ended.any(|agent| self.is_its_call(agent, call))
+    }
+
+    /// Whether a call is a sub-agent's.
+    pub fn is_a_sub_agents(&self, call: &Call<'_>) -> bool {
+        self.agents
+            .iter()
+            .any(|agent| self.is_its_call(agent, call))
+    }
+
+    fn is_its_call(&self, agent: &SubAgent<'_>, call: &Call<'_>) -> bool {
+        let mut own = agent
+            .exchanges
+            .iter()
+            .map(|own| self.exchanges[*own].conversation);
+        own.any(|own| call.conversation == Some(own))
+    }
+}
