@@ -11,7 +11,7 @@ use cutpoint_check::trace::{Entry, Stored, What};
 use cutpoint_check::verdict::{Outcome, Verdict};
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
-use cutpoint_engine::lab::quiet::{Moment, Waiting};
+use cutpoint_engine::lab::quiet::{CLIENT, Moment, Waiting};
 use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
@@ -85,13 +85,16 @@ impl Choosing for LabExecutor {
         let choose = move |moment: Moment<'_>| {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             let choice = choices.get(told.len()).copied().unwrap_or(0);
-            let choice = choice.min(moment.waiting.len() - 1);
+            let mut all = alternatives(moment.waiting);
             told.push(Decision {
-                alternatives: moment.waiting.len(),
+                alternatives: all.len(),
                 state: states.value(&moment),
             });
-            states.goes_on(&moment.waiting[choice]);
-            choice
+            let chosen = all.swap_remove(choice.min(all.len() - 1));
+            for number in &chosen {
+                states.goes_on(&moment.waiting[*number]);
+            }
+            chosen
         };
         let ran = lab::block_on_choosing(Box::new(choose), self.run_in_detail(scenario));
         let observed = self.shown(scenario, ran);
@@ -99,6 +102,18 @@ impl Choosing for LabExecutor {
             std::mem::take(&mut *decisions.lock().unwrap_or_else(PoisonError::into_inner));
         (observed, decisions)
     }
+}
+
+/// Who can go on: each of those that wait by itself; and each with the client right behind it, since what
+/// a client sends comes also where the agent passes no point.
+fn alternatives(waiting: &[Waiting]) -> Vec<Vec<usize>> {
+    let client = waiting.iter().position(|it| it.label == CLIENT);
+    let with = |client: usize| {
+        let others = (0..waiting.len()).filter(move |one| *one != client);
+        others.map(move |one| vec![one, client])
+    };
+    let alone = (0..waiting.len()).map(|one| vec![one]);
+    alone.chain(client.into_iter().flat_map(with)).collect()
 }
 
 /// Tells moments apart: by what was seen so far, in its order, by the time, and by the points that

@@ -51,8 +51,9 @@ pub struct Arguments {
     /// Sweep pairs of acts too: a second one at every point behind the first one's.
     #[arg(long)]
     pairs: bool,
-    /// With each single act: the most delays behind it, at each of which a task of the agent is held
-    /// at a named point for one to five turns of the others, or until nothing else can go on.
+    /// With each single act: the most delays behind it. In the first a task of the agent is held at a
+    /// named point for one to five turns of the others, or until nothing else can go on; in the second
+    /// always until then.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
     delays: u32,
     /// Check the sweep itself: run every order in which the agent's tasks can pass the named points,
@@ -266,10 +267,16 @@ fn bound_in_words(arguments: &Arguments) -> String {
     };
     let delays = match arguments.delays {
         0 => String::new(),
-        most => format!(
-            ", and without yields also with up to {most} delays (1, 2, 3 or 5 turns, or until nothing \
-             else can go on), each at one of {WINDOW} points from the act's or the delay before on"
-        ),
+        most => {
+            let second = match most {
+                1 => "",
+                _ => ", and a second one (until nothing else can go on) at any later point",
+            };
+            format!(
+                ", and without yields also with a delay (1, 2, 3 or 5 turns, or until nothing else can \
+                 go on) at one of {WINDOW} points from the act's on{second}"
+            )
+        }
     };
     format!(
         "{} at every named point of every scenario, behind 0 to {} yields{pairs}{delays}",

@@ -7,17 +7,24 @@ use crate::schedule::{Act, Injection, Schedule};
 use crate::schedules::Schedules;
 use crate::sweep::{Anchor, Bound, acts, anchors};
 
-/// Delays come at so many points at most, counted from the act's own.
+/// The first delay comes at so many points at most, counted from the act's own.
 pub const WINDOW: usize = 12;
 
-/// The lengths of a delay, the short ones first.
-const LENGTHS: [(Act, usize); 5] = [
+/// A delay that lasts until nothing else can go on.
+const LONG: (Act, usize) = (Act::Hold, 0);
+
+/// The lengths of the first delay, the short ones first.
+const FIRST: &[(Act, usize)] = &[
     (Act::Delay, 1),
     (Act::Delay, 2),
     (Act::Delay, 3),
     (Act::Delay, 5),
-    (Act::Hold, 0),
+    LONG,
 ];
+
+/// Those of the next ones: while one task is held, another one may go far, and is held there until the
+/// first one's work is done.
+const NEXT: &[(Act, usize)] = &[LONG];
 
 /// Each act of the bound without yields, with one delay behind it, then with two.
 pub(crate) fn plan<'a>(
@@ -55,10 +62,11 @@ pub(crate) fn plan<'a>(
     planned
 }
 
-/// A schedule, and where one delay more can come.
+/// A schedule, and where one delay more can come, and of which lengths.
 struct Delayable {
     schedule: Schedule,
     window: Vec<Anchor>,
+    lengths: &'static [(Act, usize)],
 }
 
 impl Delayable {
@@ -73,17 +81,24 @@ impl Delayable {
         };
         let from = all.iter().position(of_last).unwrap_or(all.len());
         let mut window = all.split_off(from);
-        window.truncate(WINDOW);
-        // Who is held at the act's own point is another question than where the act comes; a task that
-        // is held twice at one point is held once for longer.
-        if schedule.injections.len() > 1 && !window.is_empty() {
-            window.remove(0);
+        let lengths = if schedule.injections.len() > 1 {
+            // Who is held at the act's own point is another question than where the act comes; a task
+            // that is held twice at one point is held once for longer.
+            window.drain(..window.len().min(1));
+            NEXT
+        } else {
+            window.truncate(WINDOW);
+            FIRST
+        };
+        Self {
+            schedule,
+            window,
+            lengths,
         }
-        Self { schedule, window }
     }
 
     fn len(&self) -> usize {
-        self.window.len() * LENGTHS.len()
+        self.window.len() * self.lengths.len()
     }
 
     fn each(&self) -> impl Iterator<Item = Schedule> + '_ {
@@ -92,8 +107,8 @@ impl Delayable {
 
     /// The schedule with one delay more, by its number.
     fn delayed(&self, number: usize) -> Schedule {
-        let (label, nth) = self.window[number / LENGTHS.len()];
-        let (act, yields) = LENGTHS[number % LENGTHS.len()];
+        let (label, nth) = self.window[number / self.lengths.len()];
+        let (act, yields) = self.lengths[number % self.lengths.len()];
         let mut delayed = self.schedule.clone();
         delayed.injections.push(Injection {
             yields,
@@ -170,8 +185,9 @@ mod tests {
         assert_eq!(planned(1), one);
         let two = planned(2);
         assert_eq!(two[..one.len()], one);
-        // Three pairs of points behind the first, one behind the second, each in 25 lengths.
-        assert_eq!(two.len() - one.len(), 75 + 25);
+        // Three pairs of points behind the first, one behind the second, the first of each in five lengths.
+        assert_eq!(two.len() - one.len(), 15 + 5);
+        assert!(two.contains(&"interrupt@a.1+0,delay@a.1+5,hold@c.1+0".to_owned()));
         let never = AtomicBool::new(false);
         let found = sweep(&Racy, scenario, &bound(2), &never, &|_| {});
         assert_eq!((found.classes.len(), found.missed), (1, 0));

@@ -19,9 +19,6 @@ use crate::tracer::Tracer;
 /// The reference agent's point inside the grace period of an abort.
 pub const GRACE_POINT: &str = "abort.grace";
 
-/// Under this name a step that is done by itself waits to be chosen.
-const CLIENT: &str = "client";
-
 /// Lets every other task that can go on have that many turns. The runtime's own yield would wait until
 /// none of them can go on any more.
 async fn turns(count: usize) {
@@ -257,7 +254,7 @@ impl Points {
         let world = self.world.clone();
         tokio::spawn(async move {
             turns(injection.yields).await;
-            if let Some(chosen) = quiet::parked(CLIENT) {
+            if let Some(chosen) = quiet::parked(quiet::CLIENT) {
                 chosen.await;
             }
             world.act(injection).await;

@@ -40,8 +40,11 @@ pub struct Moment<'a> {
     pub elapsed: Duration,
 }
 
-/// Says which of those that wait goes on.
-pub type Choose = Box<dyn FnMut(Moment<'_>) -> usize + Send>;
+/// Says which of those that wait go on, one right behind the other.
+pub type Choose = Box<dyn FnMut(Moment<'_>) -> Vec<usize> + Send>;
+
+/// Under this name what the client does by itself waits to be chosen.
+pub const CLIENT: &str = "client";
 
 thread_local! {
     static QUIET: RefCell<Option<Arc<Quiet>>> = const { RefCell::new(None) };
@@ -167,20 +170,24 @@ impl Quiet {
         }
         lock(&self.looks).idle_at = None;
         let waiting = lock(&self.waiting).clone();
-        let chosen = self.choose(&waiting).min(waiting.len() - 1);
-        let place = &waiting[chosen];
-        lock(&self.waiting).retain(|other| !Arc::ptr_eq(other, place));
-        let mut state = lock(&place.state);
-        state.released = true;
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        let chosen = self.choose(&waiting).into_iter();
+        let chosen: Vec<&Arc<Place>> = chosen.map(|number| &waiting[number]).collect();
+        let stays = |place: &Arc<Place>| !chosen.iter().any(|it| Arc::ptr_eq(it, place));
+        lock(&self.waiting).retain(stays);
+        // Whoever is woken first has its turn first.
+        for place in chosen {
+            let mut state = lock(&place.state);
+            state.released = true;
+            let waker = state.waker.take();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        }
     }
 
-    fn choose(&self, waiting: &[Arc<Place>]) -> usize {
+    fn choose(&self, waiting: &[Arc<Place>]) -> Vec<usize> {
         let mut chooser = lock(&self.chooser);
         let Some(chooser) = chooser.as_mut() else {
-            return 0;
+            return vec![0];
         };
         let now = Instant::now();
         let elapsed = now - *chooser.start.get_or_insert(now);
@@ -278,8 +285,18 @@ mod tests {
     }
 
     #[test]
+    fn one_can_go_on_right_behind_another() {
+        let both: Choose = Box::new(|_| vec![1, 0]);
+        let (said, elapsed) = order(Some(both));
+        assert_eq!(
+            (said, elapsed),
+            (vec!["busy", "two", "one"], Duration::ZERO)
+        );
+    }
+
+    #[test]
     fn who_goes_on_can_be_chosen() {
-        let last: Choose = Box::new(|moment| moment.waiting.len() - 1);
+        let last: Choose = Box::new(|moment| vec![moment.waiting.len() - 1]);
         let (said, elapsed) = order(Some(last));
         assert_eq!(
             (said, elapsed),
