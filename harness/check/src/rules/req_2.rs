@@ -259,6 +259,19 @@ mod tests {
     }
 
     #[test]
+    fn who_asked_for_a_stream_may_ask_again_when_a_body_came() {
+        let asked = |again: u64| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]).answer(1, 200, "");
+            t.wait_ms(again).request(2, &[user("run")]).finish(2).completed("t1");
+            t
+        };
+        keeps("REQ-2", &asked(300), 2);
+        let mut t = asked(300);
+        breaks("REQ-2", t.request(3, &[user("run")]));
+    }
+
+    #[test]
     fn a_request_without_a_cause_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]).finish(1);

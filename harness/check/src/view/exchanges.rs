@@ -63,6 +63,8 @@ pub struct Exchange<'a> {
     pub faults: Vec<Fault>,
     /// Whether the request asks for a response: one that only warms a connection up does not.
     pub generates: bool,
+    /// Whether the answer is to be a stream.
+    pub streams: bool,
     /// The newest turn that was active on its arrival.
     pub turn: Option<usize>,
     /// Whether input was on its way to the agent that can only begin a turn.
@@ -127,9 +129,12 @@ impl Exchange<'_> {
         if self.malformed || self.status.is_some_and(|status| status >= 400) {
             return true;
         }
+        // Whoever has asked for a stream may take a body for an answer, or not.
+        let no_stream = self.streams && self.body.is_some() && self.terminal.is_none();
+        let refused = self.refused.is_some() || no_stream;
         let over = self.over().or(self.disconnected);
         over.is_some_and(|over| over < at)
-            && (self.refused.is_some() || self.completed().is_none_or(|completed| completed > at))
+            && (refused || self.completed().is_none_or(|completed| completed > at))
     }
 
     /// The text of an item of the history.
@@ -232,6 +237,7 @@ impl<'a> Exchanges<'a> {
             history: items,
             roles,
             generates: field(body, "generate") != Some(&Value::Bool(false)),
+            streams: field(body, "stream") == Some(&Value::Bool(true)),
             turn: turns.active(),
             in_flight: turns.in_flight(),
             inputs_before: turns.inputs.len(),
