@@ -58,6 +58,8 @@ enum Command {
     Report(cmd::report::Arguments),
     /// Prove the rules: run every planted defect, and see that its rule catches it.
     Mutate(cmd::mutate::Arguments),
+    /// Record a client's session with the Responses API as a recording and a scenario.
+    Record(cmd::record::Arguments),
     /// Serve a recording as a stand-alone mock of the Responses API.
     Serve(cmd::serve::Arguments),
     /// Show the rule book, or one rule in full.
@@ -83,6 +85,7 @@ fn main() -> process::ExitCode {
         Command::Fuzz(arguments) => cmd::fuzz::run(&arguments),
         Command::Replay(arguments) => cmd::replay::run(&arguments),
         Command::Report(arguments) => cmd::report::run(&arguments),
+        Command::Record(arguments) => cmd::record::run(&arguments),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Rules(arguments) => cmd::rules::run(&arguments),
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),

@@ -20,6 +20,7 @@ const COMMANDS: &[&str] = &[
     "fuzz",
     "replay",
     "report",
+    "record",
     "serve",
     "mutate",
     "rules",

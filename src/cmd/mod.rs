@@ -8,6 +8,7 @@ pub mod exhaustive;
 pub mod fmt;
 pub mod fuzz;
 pub mod mutate;
+pub mod record;
 pub mod replay;
 pub mod report;
 pub mod rules;

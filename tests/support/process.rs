@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::HANG;
@@ -73,6 +73,11 @@ impl Running {
     /// Sends a signal. One that has ended already is no failure.
     pub fn signal(&self, signal: Signal) {
         let _ = kill(self.pid, signal);
+    }
+
+    /// Sends a signal to all of its group, as a terminal does; it has to lead one.
+    pub fn signal_group(&self, signal: Signal) {
+        let _ = killpg(self.pid, signal);
     }
 
     /// Waits for its end, and that of its output.

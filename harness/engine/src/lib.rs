@@ -12,6 +12,7 @@ pub mod mutation;
 pub mod needs;
 pub mod observe;
 pub mod process;
+pub mod proxy;
 pub mod quiescence;
 pub mod receive_queue;
 pub mod rollout;

@@ -7,6 +7,7 @@
 //!
 //! Floor 1 of the workspace: files and pure functions, no async, no sockets.
 
+mod capture;
 mod files;
 mod load;
 mod manifest;
@@ -15,15 +16,18 @@ mod matching;
 mod model;
 mod normal;
 mod problem;
+mod redact;
 mod save;
-mod secret;
+mod turns;
 mod validate;
 mod validate_stream;
 
+pub use capture::{CapturedRequest, CapturedResponse, Cut};
 pub use load::Limits;
 pub use manifest::{FORMAT, VERSION};
 pub use matching::{Match, Matcher};
 pub use model::{Exchange, RecordedRequest, Recording, Response};
 pub use normal::{NormalItem, normalise};
 pub use problem::{LoadErrors, Problem, Severity};
-pub use secret::REDACTED;
+pub use redact::{REDACTED, Redactor, Report, find_secrets};
+pub use turns::{Did, Session, turns};

@@ -76,7 +76,7 @@ pub(crate) fn save_in_steps(
 
     let new = new_folder(&prefix, &parent)?;
     for (name, bytes) in &contents {
-        let mut file = File::create(new.path().join(name))?;
+        let mut file = create(&new.path().join(name))?;
         file.write_all(bytes)?;
         file.sync_all()?;
         after(Step::FileWritten);
@@ -151,10 +151,28 @@ fn refuse_to_lose(dir: &Path) -> io::Result<()> {
 fn new_folder(prefix: &OsString, parent: &Path) -> io::Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);
-    // A recording is for everybody who may read its parent, unlike other temporary folders.
+    // The folder is like any other, unlike temporary ones; its files are their owner's (see `create`).
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     builder.tempdir_in(parent)
+}
+
+/// Creates a file that only its owner can read: whether what was recorded is for others, the owner
+/// says.
+#[cfg(unix)]
+fn create(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Other systems have no such mode.
+#[cfg(not(unix))]
+fn create(path: &Path) -> io::Result<File> {
+    File::create(path)
 }
 
 #[cfg(unix)]

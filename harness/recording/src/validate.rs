@@ -3,7 +3,7 @@
 use crate::files::Part;
 use crate::model::{Exchange, RecordedRequest, Recording, Response};
 use crate::problem::Problem;
-use crate::secret;
+use crate::redact::{self, REDACTED};
 use crate::validate_stream;
 
 /// The problems of a recording, sorted by file and line.
@@ -28,7 +28,7 @@ pub(crate) fn validate(recording: &Recording) -> Vec<Problem> {
                     let message = format!("`status` is {status}; an HTTP status is 100 to 599");
                     problems.push(Problem::error(&file, line, message));
                 }
-                problems.extend(secret::exposed(headers).map(|name| exposed(&file, line, name)));
+                problems.extend(redact::exposed(headers).map(|name| exposed(&file, line, name)));
             }
         }
     }
@@ -70,13 +70,13 @@ fn check_request(request: &RecordedRequest, file: &str, line: usize, problems: &
         let message = format!("the body is no request of the Responses API: {message}");
         problems.push(Problem::error(file, line, message));
     }
-    problems.extend(secret::exposed(&request.headers).map(|name| exposed(file, line, name)));
+    problems.extend(redact::exposed(&request.headers).map(|name| exposed(file, line, name)));
 }
 
 fn exposed(file: &str, line: usize, name: &str) -> Problem {
     let message = format!(
         "the header `{name}` holds a secret: replace its value by \"{}\"",
-        secret::REDACTED
+        REDACTED
     );
     Problem::error(file, line, message)
 }

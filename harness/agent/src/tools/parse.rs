@@ -16,11 +16,15 @@ use super::ToolCommand;
 pub(crate) fn command(call: &Item, kind: CallKind, cwd: &Path) -> Result<ToolCommand, String> {
     let name = call.text("name").unwrap_or_default();
     match (kind, name) {
-        (CallKind::Function, "shell") => {
-            let arguments = call.text("arguments").unwrap_or_default();
-            let arguments: Value = serde_json::from_str(arguments)
-                .map_err(|error| format!("the arguments are not valid JSON: {error}"))?;
-            from_fields(&arguments, "workdir", cwd)
+        (CallKind::Function, "shell") => from_fields(&arguments(call)?, "workdir", cwd),
+        (CallKind::Function, "exec_command" | "shell_command") => {
+            // The agent offers neither, but models that know other agents call them.
+            let field = if name == "exec_command" {
+                "cmd"
+            } else {
+                "command"
+            };
+            from_line(&arguments(call)?, field, cwd)
         }
         (CallKind::Custom, "run_script") => {
             let script = call.text("input").unwrap_or_default();
@@ -52,10 +56,33 @@ pub(crate) fn command(call: &Item, kind: CallKind, cwd: &Path) -> Result<ToolCom
 
 /// Whether the user must allow the call's command first.
 pub(crate) fn asks_approval(call: &Item, kind: CallKind) -> bool {
+    let name = call.text("name").unwrap_or_default();
+    let runs = matches!(name, "shell" | "exec_command" | "shell_command");
+    let asks = |arguments: Value| arguments["sandbox_permissions"] == "require_escalated";
+    kind == CallKind::Function && runs && arguments(call).is_ok_and(asks)
+}
+
+/// The arguments of a function call.
+///
+/// # Errors
+/// What is wrong with them, for the model to read.
+pub(crate) fn arguments(call: &Item) -> Result<Value, String> {
     let arguments = call.text("arguments").unwrap_or_default();
-    let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
-    let is_shell = kind == CallKind::Function && call.text("name") == Some("shell");
-    is_shell && arguments["sandbox_permissions"] == "require_escalated"
+    serde_json::from_str(arguments)
+        .map_err(|error| format!("the arguments are not valid JSON: {error}"))
+}
+
+/// A command that is one line for a shell.
+fn from_line(fields: &Value, field: &str, cwd: &Path) -> Result<ToolCommand, String> {
+    let line = fields[field]
+        .as_str()
+        .ok_or_else(|| format!("`{field}` must be a string"))?;
+    let words = serde_json::json!({
+        "command": ["bash", "-c", line],
+        "workdir": fields["workdir"],
+        "timeout_ms": fields["timeout_ms"],
+    });
+    from_fields(&words, "workdir", cwd)
 }
 
 fn from_fields(fields: &Value, directory: &str, cwd: &Path) -> Result<ToolCommand, String> {
@@ -143,6 +170,17 @@ mod tests {
             json!({"command": ["a\0b"]}),
         ] {
             assert!(shell(bad.clone()).is_err(), "{bad}");
+        }
+        for (name, field) in [("exec_command", "cmd"), ("shell_command", "command")] {
+            let call = |arguments: Value| {
+                read(
+                    json!({"type": "function_call", "call_id": "c", "name": name, "arguments": arguments.to_string()}),
+                )
+            };
+            let command = call(json!({field: "ls | wc", "workdir": "sub"})).unwrap();
+            assert_eq!(command.argv, ["bash", "-c", "ls | wc"]);
+            assert_eq!(command.cwd, Path::new("/w/sub"));
+            assert!(call(json!({field: ["ls"]})).is_err());
         }
         let local = read(json!({"type": "local_shell_call", "call_id": "c", "action": {"type": "exec", "command": ["env"], "env": {"A": "1"}, "working_directory": "/x"}})).unwrap();
         assert_eq!((local.cwd.as_path(), local.env.len()), (Path::new("/x"), 1));

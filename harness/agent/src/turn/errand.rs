@@ -33,7 +33,7 @@ pub(super) enum Errand {
 pub(super) fn of(call: &Item, kind: CallKind, config: &Config) -> Result<Errand, String> {
     let name = call.text("name").unwrap_or_default();
     match (kind, name) {
-        (CallKind::Function, "request_user_input") => questions(&arguments(call)?),
+        (CallKind::Function, "request_user_input") => questions(&parse::arguments(call)?),
         (CallKind::Custom, "apply_patch") => {
             let text = call.text("input").unwrap_or_default();
             Patch::parse(text).map(Errand::Patch)
@@ -42,7 +42,7 @@ pub(super) fn of(call: &Item, kind: CallKind, config: &Config) -> Result<Errand,
             if config.depth > 0 {
                 return Err("a sub-agent can't start or direct sub-agents".to_owned());
             }
-            Delegation::of(name, &arguments(call)?).map(Errand::Delegation)
+            Delegation::of(name, &parse::arguments(call)?).map(Errand::Delegation)
         }
         _ => {
             let command = parse::command(call, kind, &config.cwd)?;
@@ -50,12 +50,6 @@ pub(super) fn of(call: &Item, kind: CallKind, config: &Config) -> Result<Errand,
             Ok(Errand::Command { command, asks })
         }
     }
-}
-
-fn arguments(call: &Item) -> Result<Value, String> {
-    let arguments = call.text("arguments").unwrap_or_default();
-    serde_json::from_str(arguments)
-        .map_err(|error| format!("the arguments are not valid JSON: {error}"))
 }
 
 fn questions(arguments: &Value) -> Result<Errand, String> {

@@ -76,7 +76,7 @@ macro_rules! either {
 
 /// A connection under [`Control`].
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     control: Arc<Control>,
 }
@@ -86,7 +86,7 @@ impl Connection {
     ///
     /// # Errors
     /// If the socket option can't be set.
-    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let ends = Ends {
             client: stream.peer_addr()?,
@@ -114,7 +114,7 @@ impl Connection {
     }
 
     /// The connection's control.
-    pub(super) fn control(&self) -> Arc<Control> {
+    pub(crate) fn control(&self) -> Arc<Control> {
         self.control.clone()
     }
 }

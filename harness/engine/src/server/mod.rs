@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::body::GatedBody;
 use self::case::{Answer, Case, CaseConfig};
-use self::connection::Connection;
+pub(crate) use self::connection::Connection;
 pub use self::connection::{Control, Ends};
 use self::gate::{Gate, Verdict};
 use self::plans::Plans;

@@ -2,7 +2,7 @@
 
 use cutpoint_protocol::compose::{Composed, Composer, Content};
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
-use cutpoint_recording::{Exchange, RecordedRequest, Response};
+use cutpoint_recording::{Exchange, REDACTED, RecordedRequest, Response};
 use serde_json::{Value, json};
 
 /// When the composed responses say they were made.
@@ -54,10 +54,10 @@ pub(crate) fn exchange(number: usize, input: &[Value], bytes: &[u8]) -> Exchange
     });
     let headers = [
         ("accept", "text/event-stream"),
-        ("authorization", "Bearer sk-0"),
+        ("authorization", REDACTED),
         ("content-type", "application/json"),
     ];
-    let mut request = RecordedRequest {
+    let request = RecordedRequest {
         method: "POST".to_owned(),
         path: "/v1/responses".to_owned(),
         headers: headers
@@ -65,7 +65,6 @@ pub(crate) fn exchange(number: usize, input: &[Value], bytes: &[u8]) -> Exchange
             .into(),
         body,
     };
-    request.redact();
     Exchange {
         number,
         request: Some(request),
