@@ -74,10 +74,6 @@ impl Call {
             exit_code: Some(exit_code),
             output,
         };
-        tokio::select! {
-            biased;
-            () = self.turn.token.cancelled() => {}
-            () = self.emit(end) => {}
-        }
+        self.tell_end(end).await;
     }
 }

@@ -137,15 +137,19 @@ impl Call {
         self.turn
             .with_call(&self.call_id, |call| call.output = Some(output));
         self.core.hooks.point("tool.exited").await;
-        let msg = self.end(exit_code, self.printed());
+        let end = self.end(exit_code, self.printed());
+        self.tell_end(end).await;
+    }
+
+    /// Tells that the call ended by itself. The model will read so, and therefore the client is told also
+    /// when the turn is cancelled; but then nobody waits for a full queue: the abort must go on.
+    pub(super) async fn tell_end(&self, end: EventMsg) {
         tokio::select! {
             biased;
-            // The model will read that the command ended, so the client is told as well; but nobody
-            // waits for a full queue: the abort must go on.
-            () = token.cancelled() => {
-                self.core.events.emit_now(&self.turn.submission, msg.clone());
+            () = self.turn.token.cancelled() => {
+                self.core.events.emit_now(&self.turn.submission, end.clone());
             }
-            () = self.emit(msg.clone()) => {}
+            () = self.emit(end.clone()) => {}
         }
     }
 

@@ -35,7 +35,7 @@ impl Invariant for AbortAnswerInterrupts {
             "An answer behind the turn's end is APPR-2's matter.",
             "The turn may fail if its last response did within 100 ms before or behind the answer: \
              both were on their way to the agent, and neither knew of the other.",
-            "The turn may complete if a sub-agent had asked, no tool was running, and the turn's own last \
+            "The turn may complete if a sub-agent had asked, no tool was running that keeps the turn, and the turn's own last \
              response was over when the answer was given, or ended within 100 ms behind it without \
              being held at a cut point: the turn does not wait for its sub-agents, and had nothing left \
              to do.",
@@ -199,6 +199,18 @@ mod tests {
             t
         };
         keeps("APPR-4", &answered(true, true, false), 1);
+        // A tool of the sub-agent's does not keep the turn, one of its own does.
+        let running = |sub: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]).emit(1, call("own"));
+            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.emit(2, call("c1")).emit(2, call("c2"));
+            t.begin("t1", if sub { "c2" } else { "own" });
+            t.ask("t1", "c1").finish(1).decide("c1", Decision::Abort).completed("t1");
+            t
+        };
+        keeps("APPR-4", &running(true), 1);
+        breaks("APPR-4", &running(false));
         keeps("APPR-4", &answered(true, false, false), 1);
         breaks("APPR-4", &answered(true, false, true));
         breaks("APPR-4", &answered(false, true, false));

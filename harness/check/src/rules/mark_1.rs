@@ -54,10 +54,12 @@ impl Invariant for MarkerBeforeAbort {
             .filter(|(ending, _)| ending.interrupted())
             .collect();
         interrupted.sort_by_key(|(ending, _)| ending.at);
-        let ends: Vec<(At, usize)> = interrupted
-            .iter()
-            .map(|(ending, turn)| (ending.at, turn.lineage))
-            .collect();
+        let ends = interrupted.iter().map(|(ending, turn)| End {
+            at: ending.at,
+            begun: turn.begun,
+            lineage: turn.lineage,
+        });
+        let ends: Vec<End> = ends.collect();
         for (ending, turn) in interrupted {
             let Some(read) = index.read_behind(ending.at, turn.id) else {
                 continue;
@@ -70,6 +72,13 @@ impl Invariant for MarkerBeforeAbort {
         }
         findings
     }
+}
+
+/// How an interrupted turn stands among the others.
+struct End {
+    at: At,
+    begun: At,
+    lineage: usize,
 }
 
 /// Where the rollout was read because a turn had ended.
@@ -113,7 +122,7 @@ impl<'v, 'a> Index<'v, 'a> {
         turn: &Turn<'_>,
         from: At,
         ended: At,
-        ends: &[(At, usize)],
+        ends: &[End],
     ) -> Result<(), String> {
         let mut why = "its rollout was not read".to_owned();
         for (at, entry) in view.trace.entries.iter().enumerate().skip(from) {
@@ -149,7 +158,7 @@ fn judge_file(
     turn: &Turn<'_>,
     at: At,
     ended: At,
-    ends: &[(At, usize)],
+    ends: &[End],
 ) -> Result<(), String> {
     let count_at = |next: usize| match next.checked_sub(1).and_then(|last| file.reads.get(last)) {
         Some(read) => read.markers,
@@ -161,8 +170,10 @@ fn judge_file(
     let since = known_since(view, file, at).max(view.last_tear(at).unwrap_or(0));
     let wanted = ends
         .iter()
-        .take_while(|(end, _)| *end <= ended)
-        .filter(|(end, lineage)| *end >= since && *lineage == turn.lineage)
+        .take_while(|end| end.at <= ended)
+        .filter(|end| end.at >= since && end.lineage == turn.lineage)
+        // A fork has no part of what was begun behind the request for it.
+        .filter(|end| !view.forked_away(end.begun, ended))
         .count();
     if found < wanted {
         return Err(format!(
@@ -203,7 +214,7 @@ mod tests {
     use crate::testing::{
         ROLLOUT, Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, marker,
     };
-    use crate::trace::{ReadTrigger, What};
+    use crate::trace::{ClientOp, ReadTrigger, What};
 
     fn interrupting() -> Tracer {
         let mut t = Tracer::new();
@@ -250,6 +261,28 @@ mod tests {
             error: "no such file".into(),
         });
         assert!(breaks("MARK-1", &t).message.contains("no such file"));
+    }
+
+    #[test]
+    fn a_fork_lacks_the_marker_of_what_came_behind_it() {
+        let forked = |behind: bool| {
+            let mut t = Tracer::new();
+            t.start("t0", "zero").completed("t0");
+            if behind {
+                t.op(ClientOp::Fork).forked("f.jsonl");
+            }
+            t.start("t1", "one").interrupted("t1");
+            if !behind {
+                t.op(ClientOp::Fork).forked("f.jsonl");
+            }
+            t.kill().resume().set_file("").goes_on_in("f.jsonl");
+            t.start("t2", "two").completed("t2").read_at_end("t2");
+            t.kill().read(ReadTrigger::Exit).resume();
+            t.start("t3", "three").interrupted("t3");
+            t
+        };
+        keeps("MARK-1", &forked(true), 2);
+        assert!(breaks("MARK-1", &forked(false)).message.contains("1 of 2"));
     }
 
     #[test]

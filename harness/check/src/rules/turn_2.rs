@@ -40,6 +40,9 @@ impl Invariant for InterruptEndsTurn {
              have been decided before the interrupt was taken.",
             "A command of the user's may complete if it had ended when the interrupt was sent: its \
              turn had nothing left to do.",
+            "A sub-agent's tool that runs does not keep the turn from completing if the turn's own last \
+             response ended less than 100 ms before the interrupt, or behind it: the turn does not wait \
+             for its sub-agents.",
             "The turn may end as replaced if input that replaces it had been sent before the \
              interrupt: an agent takes its ops in order.",
             "A turn that is cut by a kill of the agent need not end.",
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_tools_of_a_sub_agent_end_with_it() {
-        let completed = |ended: bool| {
+        let completed = |ended: bool, ms: u64| {
             let mut t = running();
             t.finish(1).sub_agent("t1", "a", "look", false);
             t.request_of(1, 2, &[user("look")]).emit(2, call("c1"));
@@ -191,11 +194,12 @@ mod tests {
             if ended {
                 t.sub_ended("t1", "a", "aborted");
             }
-            t.interrupt().completed("t1");
+            t.wait_ms(ms).interrupt().completed("t1");
             t
         };
-        keeps("TURN-2", &completed(true), 1);
-        breaks("TURN-2", &completed(false));
+        keeps("TURN-2", &completed(true, 500), 1);
+        breaks("TURN-2", &completed(false, 500));
+        keeps("TURN-2", &completed(false, 50), 1);
     }
 
     #[test]

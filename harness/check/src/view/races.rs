@@ -1,11 +1,19 @@
 //! Whether a turn had nothing left to do when the user cut it: then it may end by itself.
 
-use super::{At, Call, RACE_NS, SubAgent, View};
+use super::{At, Call, Exchange, RACE_NS, SubAgent, View};
 
 impl View<'_> {
     /// Whether the last response that a turn got was over when an op of the user's was sent, or so soon
     /// behind it that the agent could no longer know; not the latter if something was held at a cut point.
     pub fn response_was_over(&self, turn: usize, op: At, held: bool) -> bool {
+        let Some(over) = self.last_response(turn).and_then(|last| last.over()) else {
+            return false;
+        };
+        over < op || (!held && self.between_ns(op, over) <= RACE_NS)
+    }
+
+    /// The last response that a turn got.
+    fn last_response(&self, turn: usize) -> Option<&Exchange<'_>> {
         let turn = &self.turns[turn];
         let end = turn
             .ending()
@@ -26,22 +34,28 @@ impl View<'_> {
             .take_while(|exchange| exchange.at > asked);
         // What a sub-agent still reads holds up no turn, unless its answer is all that the turn is for.
         let newest = of_turn.clone().next();
-        let last = of_turn.find(|exchange| exchange.is_the_users()).or(newest);
-        let Some(over) = last.and_then(|last| last.over()) else {
-            return false;
-        };
-        over < op || (!held && self.between_ns(op, over) <= RACE_NS)
+        of_turn.find(|exchange| exchange.is_the_users()).or(newest)
     }
 
-    /// Whether a tool of a turn was at work at an entry.
+    /// Whether a tool was at work at an entry that keeps a turn from ending by itself. One of a sub-agent's
+    /// does not if the turn's own last response was over less than 100 ms before, or later.
     pub fn tool_was_running(&self, turn: usize, at: At) -> bool {
+        let last = self.last_response(turn);
+        let own = last.filter(|last| last.is_the_users());
+        let ends = own
+            .and_then(|own| own.over())
+            .is_some_and(|over| self.between_ns(over, at) <= RACE_NS);
+        let elsewhere = |call: &Call<'_>| match ends {
+            true => self.is_a_sub_agents(call),
+            false => self.went_with_its_agent(call, at),
+        };
         let mut own = self.turns[turn].calls.iter().map(|call| &self.calls[*call]);
         own.any(|call| {
             let begun = call.begun.is_some_and(|begun| begun < at);
             // What the model was told of before runs on in the background.
             let answered = call.answered.is_some_and(|by| self.exchanges[by].at < at);
             let running = begun && !call.ended_before(at) && !answered;
-            call.turn == Some(turn) && running && !self.went_with_its_agent(call, at)
+            call.turn == Some(turn) && running && !elsewhere(call)
         })
     }
 
