@@ -10,6 +10,7 @@ mod ground;
 mod interrupt;
 mod out;
 mod progress;
+mod recorded;
 mod reports;
 mod shard;
 
@@ -52,12 +53,14 @@ enum Command {
     Sweep(cmd::sweep::Arguments),
     /// Search beyond what a sweep tries: draw scenarios and schedules at random.
     Fuzz(cmd::fuzz::Arguments),
-    /// Run a schedule that a sweep has found once more.
+    /// Run a schedule that a sweep has found once more, or a recorded session.
     Replay(cmd::replay::Arguments),
     /// Put the results of several machines together.
     Report(cmd::report::Arguments),
     /// Prove the rules: run every planted defect, and see that its rule catches it.
     Mutate(cmd::mutate::Arguments),
+    /// Make a recording and a scenario from a session's rollout.
+    Import(cmd::import::Arguments),
     /// Serve a recording as a stand-alone mock of the Responses API.
     Serve(cmd::serve::Arguments),
     /// Show the rule book, or one rule in full.
@@ -83,6 +86,7 @@ fn main() -> process::ExitCode {
         Command::Fuzz(arguments) => cmd::fuzz::run(&arguments),
         Command::Replay(arguments) => cmd::replay::run(&arguments),
         Command::Report(arguments) => cmd::report::run(&arguments),
+        Command::Import(arguments) => cmd::import::run(&arguments),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Rules(arguments) => cmd::rules::run(&arguments),
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),

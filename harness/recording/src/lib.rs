@@ -7,7 +7,9 @@
 //!
 //! Floor 1 of the workspace: files and pure functions, no async, no sockets.
 
+mod diff;
 mod files;
+mod import;
 mod load;
 mod manifest;
 mod mask;
@@ -17,9 +19,12 @@ mod normal;
 mod problem;
 mod save;
 mod secret;
+pub mod session;
 mod validate;
 mod validate_stream;
 
+pub use diff::{Change, Counts, count, diff};
+pub use import::{Imported, import, portable};
 pub use load::Limits;
 pub use manifest::{FORMAT, VERSION};
 pub use matching::{Match, Matcher};

@@ -9,6 +9,7 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::model::{Exchange, Recording, Response};
 use crate::normal::{NormalItem, normalise};
+use crate::session::is_synthesized;
 
 /// Unchanged lines around a change of a diff.
 const CONTEXT_LINES: usize = 2;
@@ -65,9 +66,11 @@ impl Recording {
                 continue;
             }
             let history = whole_history(exchange, &known);
+            // What a rollout implies is no request that an agent sends again word for word.
+            let asked = history.as_deref().filter(|_| !is_synthesized(exchange));
             candidates.push(Candidate {
                 number: exchange.number,
-                history: history.as_deref().map(normalise),
+                history: asked.map(normalise),
             });
             remember(exchange, history.unwrap_or_default(), &mut known);
         }
@@ -76,7 +79,10 @@ impl Recording {
 }
 
 /// The history of a recorded request, rebuilt through `previous_response_id`.
-fn whole_history(exchange: &Exchange, known: &HashMap<String, Vec<Item>>) -> Option<Vec<Item>> {
+pub(crate) fn whole_history(
+    exchange: &Exchange,
+    known: &HashMap<String, Vec<Item>>,
+) -> Option<Vec<Item>> {
     let request = exchange.request.as_ref()?.parse().ok()?;
     let before = request.previous_response_id().and_then(|id| known.get(id));
     let mut history = before.cloned().unwrap_or_default();
@@ -85,7 +91,11 @@ fn whole_history(exchange: &Exchange, known: &HashMap<String, Vec<Item>>) -> Opt
 }
 
 /// Keeps the history that a later request may continue, if one can.
-fn remember(exchange: &Exchange, mut history: Vec<Item>, known: &mut HashMap<String, Vec<Item>>) {
+pub(crate) fn remember(
+    exchange: &Exchange,
+    mut history: Vec<Item>,
+    known: &mut HashMap<String, Vec<Item>>,
+) {
     let Response::Stream(document) = &exchange.response else {
         return;
     };
@@ -130,6 +140,15 @@ impl Matcher {
             return Match::Exact(number);
         }
         self.nearest(&wanted, &served)
+    }
+
+    /// What answers a request that matches nothing, where that is wanted: the first exchange
+    /// of its place in the conversation or behind that was not served yet.
+    pub fn by_place(&self, history: &[Item], already_served: &[usize]) -> Option<usize> {
+        let served: HashSet<usize> = already_served.iter().copied().collect();
+        let mut following = self.candidates.iter().skip(count_answers(history));
+        let fresh = following.find(|candidate| !served.contains(&candidate.number));
+        fresh.map(|candidate| candidate.number)
     }
 
     /// The exchange without a recorded request that comes next in this conversation.

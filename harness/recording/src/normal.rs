@@ -159,16 +159,21 @@ fn other(item: &Item, ordinals: &HashMap<&str, usize>) -> Option<NormalItem> {
 
 /// A message's parts that are not about the machine, joined by line breaks.
 fn message_text(item: &Item, ordinals: &HashMap<&str, usize>) -> String {
+    let parts = message_parts(item).into_iter();
+    let parts: Vec<String> = parts
+        .map(|part| mask(&part, ordinals))
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join("\n")
+}
+
+/// What a message's parts say that is not about the machine.
+pub(crate) fn message_parts(item: &Item) -> Vec<String> {
     let parts = match item.get("content") {
         Some(Value::Array(parts)) => parts.iter().map(|part| value_text(Some(part))).collect(),
         content => vec![value_text(content)],
     };
-    let parts: Vec<String> = parts
-        .iter()
-        .map(|part| mask(&without_blocks(part), ordinals))
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.join("\n")
+    parts.iter().map(|part| without_blocks(part)).collect()
 }
 
 /// The text of a content part, an output or a list of them; other JSON as it is, keys sorted.
