@@ -10,6 +10,7 @@ mod ground;
 mod interrupt;
 mod out;
 mod progress;
+mod recorded;
 mod reports;
 mod shard;
 
@@ -52,7 +53,7 @@ enum Command {
     Sweep(cmd::sweep::Arguments),
     /// Search beyond what a sweep tries: draw scenarios and schedules at random.
     Fuzz(cmd::fuzz::Arguments),
-    /// Run a schedule that a sweep has found once more.
+    /// Run a schedule that a sweep has found once more, or a recorded session.
     Replay(cmd::replay::Arguments),
     /// Put the results of several machines together.
     Report(cmd::report::Arguments),
@@ -60,6 +61,8 @@ enum Command {
     Mutate(cmd::mutate::Arguments),
     /// Record a client's session with the Responses API as a recording and a scenario.
     Record(cmd::record::Arguments),
+    /// Make a recording and a scenario from a session's rollout.
+    Import(cmd::import::Arguments),
     /// Serve a recording as a stand-alone mock of the Responses API.
     Serve(cmd::serve::Arguments),
     /// Show the rule book, or one rule in full.
@@ -86,6 +89,7 @@ fn main() -> process::ExitCode {
         Command::Replay(arguments) => cmd::replay::run(&arguments),
         Command::Report(arguments) => cmd::report::run(&arguments),
         Command::Record(arguments) => cmd::record::run(&arguments),
+        Command::Import(arguments) => cmd::import::run(&arguments),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
         Command::Rules(arguments) => cmd::rules::run(&arguments),
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),

@@ -7,6 +7,7 @@ pub mod defects;
 pub mod exhaustive;
 pub mod fmt;
 pub mod fuzz;
+pub mod import;
 pub mod mutate;
 pub mod record;
 pub mod replay;

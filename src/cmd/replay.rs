@@ -1,8 +1,9 @@
 //! `cutpoint replay`
 
 mod external;
+mod recording;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cutpoint_agent::Defect;
@@ -21,16 +22,22 @@ use cutpoint::explorer::{self, LabExecutor, Purpose};
 
 /// Arguments of `cutpoint replay`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "A recording is replayed by the turns that its requests tell of; items that differ from the
+recorded ones are shown, and give exit code 1. Ids, times and instructions don't count."
+)]
 pub struct Arguments {
-    /// The token that `cutpoint sweep` printed.
-    token: AnyToken,
+    /// The token that `cutpoint sweep` printed, or a recording: its folder, or one .sse file.
+    #[arg(value_name = "TOKEN|RECORDING")]
+    what: Wanted,
     /// Scenario files, or directories of them, among which the token's is looked for.
     #[arg(default_value = "scenarios")]
     paths: Vec<PathBuf>,
     /// Switch on a planted defect; may be given several times.
     #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
-    /// The agent that was swept, if it was not the reference agent in the lab.
+    /// The agent that was swept, or is to replay the recording, if it is not the reference agent in the
+    /// lab.
     #[arg(long, value_name = "AGENT")]
     agent: Option<AgentSpec>,
     /// How often it is run.
@@ -51,6 +58,25 @@ enum AnyToken {
     External(ExternalToken),
 }
 
+/// What is to be replayed.
+#[derive(Debug, Clone)]
+enum Wanted {
+    Token(AnyToken),
+    Recording(PathBuf),
+}
+
+impl FromStr for Wanted {
+    type Err = TokenError;
+
+    /// No token has a dot or a slash in it, and none is the name of a folder by chance.
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        if text.contains(['/', '.']) || Path::new(text).exists() {
+            return Ok(Self::Recording(PathBuf::from(text)));
+        }
+        text.parse().map(Self::Token)
+    }
+}
+
 impl FromStr for AnyToken {
     type Err = TokenError;
 
@@ -63,9 +89,13 @@ impl FromStr for AnyToken {
     }
 }
 
-/// Runs one schedule again.
+/// Runs one schedule or one recorded session again.
 pub fn run(arguments: &Arguments) -> Outcome {
-    match (&arguments.token, &arguments.agent) {
+    let token = match &arguments.what {
+        Wanted::Token(token) => token,
+        Wanted::Recording(path) => return recording::run(arguments, path),
+    };
+    match (token, &arguments.agent) {
         (AnyToken::External(token), _) => external::run(arguments, token),
         (AnyToken::Lab(token), None) => in_lab(arguments, token),
         (AnyToken::Lab(_), Some(_)) => Err(Failure::usage(

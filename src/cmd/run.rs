@@ -9,6 +9,7 @@ use cutpoint_agent::Defect;
 use cutpoint_check::outcome::Case;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
+use cutpoint_engine::server::case::Tally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{Shard, digest_of_text, fingerprint};
 use cutpoint_report::json_lines::Header;
@@ -245,6 +246,8 @@ struct Told {
     next: usize,
     /// Cases that ended before one ahead of them.
     waiting: BTreeMap<usize, Case>,
+    /// What became of the requests of cases that replay a recording.
+    tally: Tally,
 }
 
 impl Told {
@@ -274,6 +277,7 @@ impl Told {
             code: ExitCode::Conforms,
             next: 0,
             waiting: BTreeMap::new(),
+            tally: Tally::default(),
         })
     }
 
@@ -294,6 +298,9 @@ impl Told {
     fn finish(mut self) -> (ExitCode, Result<(), Failure>) {
         for case in std::mem::take(&mut self.waiting).into_values() {
             self.tell(&case);
+        }
+        if self.tally != Tally::default() {
+            complain!("requests of recordings: {}", self.tally);
         }
         (self.code, self.reports.finish(self.start.elapsed()))
     }
@@ -343,6 +350,7 @@ impl OneAgent<'_> {
             stored?;
         }
         self.driver.close().await;
+        told.tally += runner.tally();
         Ok(())
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::{CaseConfig, Script};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
-use cutpoint_recording::{Problem, Recording};
+use cutpoint_recording::Recording;
 
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
 use crate::out::{complain, say};
-use crate::{Failure, Outcome, runtime};
+use crate::{Failure, Outcome, recorded, runtime};
 
 /// Arguments of `cutpoint serve`.
 #[derive(clap::Args)]
@@ -37,17 +37,7 @@ pub struct Arguments {
 
 /// Serves until interrupted.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let recording = Recording::load(&arguments.recording).map_err(|errors| {
-        complain!("{errors}");
-        Failure::usage("the recording cannot be read")
-    })?;
-    let problems = recording.validate();
-    for problem in &problems {
-        complain!("{problem}");
-    }
-    if problems.iter().any(Problem::is_error) {
-        return Err(Failure::usage("the recording is not valid"));
-    }
+    let recording = recorded::load(&arguments.recording)?;
     runtime()?.block_on(serve(arguments, recording))
 }
 
@@ -77,14 +67,6 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
     );
     say!("{}", server.base_url("/v1"))?;
     interrupts.next().await;
-    let tally = case.tally();
-    complain!(
-        "{} served ({} exact), {} diverged, {} refused, {} unmatched",
-        tally.served,
-        tally.exact,
-        tally.diverged,
-        tally.refused,
-        tally.unmatched
-    );
+    complain!("{}", case.tally());
     Ok(ExitCode::Conforms)
 }

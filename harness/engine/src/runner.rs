@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cutpoint_check::judge;
@@ -26,7 +26,7 @@ use crate::rollout::{Files, RolloutReader, RolloutSource};
 use crate::script;
 use crate::server::ReplayServer;
 use crate::server::body::Pace;
-use crate::server::case::{Case as ServerCase, CaseConfig};
+use crate::server::case::{Case as ServerCase, CaseConfig, Tally};
 use crate::server::gate::Verdict as GateVerdict;
 use crate::steps::{Steps, Stop};
 use crate::tracer::Tracer;
@@ -74,6 +74,7 @@ pub struct Runner {
     config: RunConfig,
     cases: AtomicUsize,
     quiet: Arc<QuietCount>,
+    tally: Mutex<Tally>,
 }
 
 impl Runner {
@@ -85,7 +86,13 @@ impl Runner {
             config,
             cases: AtomicUsize::new(0),
             quiet: Arc::default(),
+            tally: Mutex::default(),
         }
+    }
+
+    /// What became of the requests of cases that replay a recording, so far.
+    pub fn tally(&self) -> Tally {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often the agent was quiet before it was acted upon at a gate, in all cases so far.
@@ -214,6 +221,10 @@ impl Runner {
             Ok(driven.await)
         };
         self.server.remove(&base);
+        if scenario.model.recording.is_some() {
+            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            *tally += server_case.tally();
+        }
         if let Some(dir) = dir {
             // Whatever the agent left behind ends here, so that the next case starts clean.
             process::kill_all(&Belongs::Case(env.dir.clone()), TOOL_LIMIT).await;

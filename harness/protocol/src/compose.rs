@@ -81,6 +81,7 @@ pub struct Composer {
     response_id: String,
     sequence_number: u64,
     output: Vec<Value>,
+    usage: Option<Value>,
     events: Vec<Composed>,
 }
 
@@ -103,6 +104,7 @@ impl Composer {
             response_id: response_id.to_owned(),
             sequence_number: 0,
             output: Vec::new(),
+            usage: None,
             events: Vec::new(),
         };
         let response = Value::Object(composer.response.clone());
@@ -153,6 +155,16 @@ impl Composer {
                 self.done(item.to_value());
             }
         }
+    }
+
+    /// Adds the beginning of an assistant message that the stream breaks off in.
+    pub fn begun_text(&mut self, text: &str, chunks: usize) {
+        self.begin_message(text, chunks);
+    }
+
+    /// Sets what the response claims to have read and written.
+    pub fn usage(&mut self, usage: Value) {
+        self.usage = Some(usage);
     }
 
     /// Adds one raw event; `sequence_number` is filled in where it is absent.
@@ -239,12 +251,24 @@ impl Composer {
 
     fn message(&mut self, text: &str, chunks: usize) {
         let (id, index) = (self.item_id("msg"), self.output.len());
-        let item = |status: &str, content: Value| json!({"id": id, "type": "message", "role": "assistant", "status": status, "content": content});
-        let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []});
-        self.added(&item("in_progress", json!([])));
+        self.begin_message(text, chunks);
+        self.push(json!({
+            "type": "response.output_text.done", "item_id": id, "output_index": index,
+            "content_index": 0, "text": text, "logprobs": [],
+        }));
+        self.push(json!({
+            "type": "response.content_part.done", "item_id": id, "output_index": index,
+            "content_index": 0, "part": text_part(text),
+        }));
+        self.done(message_item(&id, "completed", json!([text_part(text)])));
+    }
+
+    fn begin_message(&mut self, text: &str, chunks: usize) {
+        let (id, index) = (self.item_id("msg"), self.output.len());
+        self.added(&message_item(&id, "in_progress", json!([])));
         self.push(json!({
             "type": "response.content_part.added", "item_id": id, "output_index": index,
-            "content_index": 0, "part": part(""),
+            "content_index": 0, "part": text_part(""),
         }));
         for delta in split_text(text, chunks) {
             self.push(json!({
@@ -252,15 +276,6 @@ impl Composer {
                 "content_index": 0, "delta": delta, "logprobs": [],
             }));
         }
-        self.push(json!({
-            "type": "response.output_text.done", "item_id": id, "output_index": index,
-            "content_index": 0, "text": text, "logprobs": [],
-        }));
-        self.push(json!({
-            "type": "response.content_part.done", "item_id": id, "output_index": index,
-            "content_index": 0, "part": part(text),
-        }));
-        self.done(item("completed", json!([part(text)])));
     }
 
     fn reasoning(&mut self, text: &str, chunks: usize) {
@@ -326,12 +341,20 @@ impl Composer {
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": INPUT_TOKENS + output_tokens,
         });
-        response.insert("usage".to_owned(), usage);
+        response.insert("usage".to_owned(), self.usage.take().unwrap_or(usage));
         for (name, value) in more {
             response.insert((*name).to_owned(), value.clone());
         }
         self.push(json!({"type": kind, "response": response}));
     }
+}
+
+fn message_item(id: &str, status: &str, content: Value) -> Value {
+    json!({"id": id, "type": "message", "role": "assistant", "status": status, "content": content})
+}
+
+fn text_part(text: &str) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
 }
 
 fn with_status(mut item: Value, status: &str) -> Value {

@@ -82,6 +82,43 @@ impl RolloutLine {
         })
     }
 
+    /// Reads one line of a rollout of any generation. The bare headers, items and states of before the
+    /// envelope `{timestamp, type, payload}` are given one, with an empty time.
+    ///
+    /// # Errors
+    /// As [`RolloutLine::parse`].
+    pub fn parse_any(line: &str) -> Result<Self, LineError> {
+        Self::parse(line).or_else(|error| match error {
+            LineError::Form(_) => Self::bare(line).ok_or(error),
+            LineError::Json(_) => Err(error),
+        })
+    }
+
+    fn bare(line: &str) -> Option<Self> {
+        let Ok(Value::Object(map)) = serde_json::from_str(line) else {
+            return None;
+        };
+        let has = |name: &str| map.get(name).is_some_and(Value::is_string);
+        let kind = if map.contains_key("payload") {
+            return None;
+        } else if has("record_type") {
+            "state"
+        } else if has("id") && has("timestamp") && !has("type") {
+            "session_meta"
+        } else if (has("type") || has("role")) && !has("timestamp") {
+            "response_item"
+        } else {
+            return None;
+        };
+        Some(Self {
+            timestamp: String::new(),
+            ordinal: None,
+            kind: kind.to_owned(),
+            payload: map,
+            rest: Map::new(),
+        })
+    }
+
     /// What the line says.
     pub fn content(&self) -> Content {
         match self.kind.as_str() {
@@ -219,6 +256,22 @@ mod tests {
         assert_eq!(items.len(), 1);
         let rolled_back = r#"{"timestamp":"t","type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":2}}"#;
         assert_eq!(content(rolled_back), Content::RolledBack(2));
+    }
+
+    #[test]
+    fn bare_lines_are_given_the_envelope() {
+        let kind = |line: &str| RolloutLine::parse_any(line).map(|line| line.kind);
+        let header = r#"{"id":"5973b6c0","timestamp":"2025-06-01T10:00:00Z","instructions":null}"#;
+        assert_eq!(kind(header).unwrap(), "session_meta");
+        let item = r#"{"type":"message","role":"user","content":[]}"#;
+        assert_eq!(kind(item).unwrap(), "response_item");
+        assert_eq!(kind(r#"{"record_type":"state"}"#).unwrap(), "state");
+        let foreign = r#"{"type":"message","payload":{}}"#;
+        assert!(matches!(kind(foreign), Err(LineError::Form(_))));
+        assert!(matches!(
+            kind(r#"{"level":"info"}"#),
+            Err(LineError::Form(_))
+        ));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! Floor 1 of the workspace: files and pure functions, no async, no sockets.
 
 mod capture;
+mod diff;
 mod files;
+mod import;
 mod load;
 mod manifest;
 mod mask;
@@ -18,11 +20,14 @@ mod normal;
 mod problem;
 mod redact;
 mod save;
+pub mod session;
 mod turns;
 mod validate;
 mod validate_stream;
 
 pub use capture::{CapturedRequest, CapturedResponse, Cut};
+pub use diff::{Change, Counts, count, diff};
+pub use import::{Imported, import, portable};
 pub use load::Limits;
 pub use manifest::{FORMAT, VERSION};
 pub use matching::{Match, Matcher};

@@ -9,6 +9,7 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::model::{Exchange, Recording, Response};
 use crate::normal::{NormalItem, normalise};
+use crate::session::is_synthesized;
 
 /// Unchanged lines around a change of a diff.
 const CONTEXT_LINES: usize = 2;
@@ -65,9 +66,11 @@ impl Recording {
                 continue;
             }
             let history = whole_history(exchange, &known);
+            // What a rollout implies is no request that an agent sends again word for word.
+            let asked = history.as_deref().filter(|_| !is_synthesized(exchange));
             candidates.push(Candidate {
                 number: exchange.number,
-                history: history.as_deref().map(normalise),
+                history: asked.map(normalise),
             });
             remember(exchange, history.unwrap_or_default(), &mut known);
         }
@@ -137,6 +140,15 @@ impl Matcher {
             return Match::Exact(number);
         }
         self.nearest(&wanted, &served)
+    }
+
+    /// What answers a request that matches nothing, where that is wanted: the first exchange
+    /// of its place in the conversation or behind that was not served yet.
+    pub fn by_place(&self, history: &[Item], already_served: &[usize]) -> Option<usize> {
+        let served: HashSet<usize> = already_served.iter().copied().collect();
+        let mut following = self.candidates.iter().skip(count_answers(history));
+        let fresh = following.find(|candidate| !served.contains(&candidate.number));
+        fresh.map(|candidate| candidate.number)
     }
 
     /// The exchange without a recorded request that comes next in this conversation.

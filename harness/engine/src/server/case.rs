@@ -9,6 +9,7 @@ use cutpoint_protocol::Item;
 use cutpoint_protocol::api_error::{self, ApiError};
 use cutpoint_protocol::pairing;
 use cutpoint_protocol::request::ResponsesRequest;
+use cutpoint_recording::session::is_synthesized;
 use cutpoint_recording::{Match, Matcher, Recording, Response};
 use cutpoint_scenario::ast::{CutPoint, End, Part};
 use serde_json::Value;
@@ -19,6 +20,7 @@ use super::cut::Streams;
 use super::gate::Gate;
 use super::plan::{self, Hold, StreamPlan};
 use super::plans::{Plans, Wanted};
+use super::portable;
 use crate::tracer::Tracer;
 
 /// How many responses a case remembers for `previous_response_id`.
@@ -117,6 +119,8 @@ pub struct Case {
     config: CaseConfig,
     gates: Vec<Arc<Gate>>,
     plans: Plans,
+    /// Whether a request that no recorded one is like gets the answer of its place.
+    drifts: bool,
     /// Finds recorded exchanges by content, where the script is a recording.
     matcher: Option<Matcher>,
     exchanges: AtomicUsize,
@@ -152,6 +156,26 @@ pub struct Tally {
     pub unmatched: usize,
 }
 
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, more: Self) {
+        self.served += more.served;
+        self.exact += more.exact;
+        self.diverged += more.diverged;
+        self.refused += more.refused;
+        self.unmatched += more.unmatched;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} served ({} exact), {} diverged, {} refused, {} unmatched",
+            self.served, self.exact, self.diverged, self.refused, self.unmatched
+        )
+    }
+}
+
 /// What the server sends back.
 #[derive(Debug)]
 pub enum Answer {
@@ -184,8 +208,9 @@ pub enum Answer {
 }
 
 impl Case {
-    /// A case with all its gates closed, whose composed streams are kept in `plans`.
-    pub fn new(config: CaseConfig, plans: Plans) -> Self {
+    /// A case with all its gates closed, whose composed streams are kept in `plans`. With `drifts` a
+    /// request that no recorded one is like gets the answer of its place.
+    pub fn new(config: CaseConfig, plans: Plans, drifts: bool) -> Self {
         let gate = |point: &CutPoint| Gate::new(point.clone(), config.tracer.clone());
         let gates = config.gates.iter().map(gate).collect();
         let matcher = match &config.script {
@@ -196,6 +221,7 @@ impl Case {
             config,
             gates,
             plans,
+            drifts,
             matcher,
             exchanges: AtomicUsize::new(0),
             streams: Arc::default(),
@@ -283,7 +309,7 @@ impl Case {
         }
         let answer = match (&self.config.script, self.replies(&state, conversation)) {
             (Script::Recording(recording), None) => {
-                self.recorded(&mut state, recording, conversation, &history)
+                self.recorded(&mut state, recording, conversation, request, &history)
             }
             (_, replies) => {
                 let replies = replies.unwrap_or_default();
@@ -398,7 +424,7 @@ impl Case {
             ScriptedBody::Recorded {
                 recording,
                 exchange,
-            } => self.exchange(state, recording, *exchange, before, number),
+            } => self.exchange(state, (recording, *exchange), request, before, number),
         }
     }
 
@@ -407,6 +433,7 @@ impl Case {
         state: &mut State,
         recording: &Recording,
         conversation: usize,
+        request: &ResponsesRequest,
         history: &[Item],
     ) -> Result<Answer, String> {
         state.conversations.follow(conversation, history);
@@ -422,22 +449,28 @@ impl Case {
             }
             Match::Diverged { nearest, diff } => {
                 state.tally.diverged += 1;
-                return Err(format!(
-                    "no recorded request has this history; the nearest is exchange {nearest}:\n{diff}"
-                ));
+                let place = || self.matcher.as_ref()?.by_place(history, taken);
+                match self.drifts.then(place).flatten() {
+                    Some(number) => number,
+                    None => {
+                        return Err(format!(
+                            "no recorded request has this history; the nearest is exchange {nearest}:\n{diff}"
+                        ));
+                    }
+                }
             }
             Match::None => return Err("the recording has no exchange left".to_owned()),
         };
         state.conversations.take(conversation, number);
         let before = self.gate(&CutPoint::Request { reply: number }).cloned();
-        self.exchange(state, recording, number, before, number)
+        self.exchange(state, (recording, number), request, before, number)
     }
 
     fn exchange(
         &self,
         state: &mut State,
-        recording: &Recording,
-        exchange: usize,
+        (recording, exchange): (&Recording, usize),
+        request: &ResponsesRequest,
         before: Option<Arc<Gate>>,
         number: usize,
     ) -> Result<Answer, String> {
@@ -450,7 +483,14 @@ impl Case {
         };
         match &found.response {
             Response::Stream(document) => {
-                let read = || plan::recorded(document, self.config.timed);
+                let read = || {
+                    let plan = plan::recorded(document, self.config.timed);
+                    if is_synthesized(found) {
+                        portable::adapted(plan, request)
+                    } else {
+                        plan
+                    }
+                };
                 let plan = match &self.config.script {
                     Script::Recording(_) => {
                         state.plans.entry(exchange).or_insert_with(read).clone()

@@ -16,6 +16,7 @@ pub mod cut;
 pub mod gate;
 pub mod plan;
 pub mod plans;
+mod portable;
 
 mod connection;
 
@@ -81,6 +82,9 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// Where composed streams are kept; servers of the same scenarios may share it.
     pub plans: Plans,
+    /// Whether a request that no recorded one is like gets the answer of its place, and is only counted
+    /// as diverged.
+    pub drifts: bool,
 }
 
 impl Default for ServerConfig {
@@ -91,6 +95,7 @@ impl Default for ServerConfig {
             request_limit_bytes: REQUEST_LIMIT_BYTES,
             request_timeout: REQUEST_TIMEOUT,
             plans: Plans::default(),
+            drifts: false,
         }
     }
 }
@@ -192,7 +197,11 @@ impl ReplayServer {
 
     /// Adds a case below `base`, a path without a slash at its end (`""` or `/c/7/v1`).
     pub fn add(&self, base: &str, config: CaseConfig) -> Arc<Case> {
-        let case = Arc::new(Case::new(config, self.config.plans.clone()));
+        let case = Arc::new(Case::new(
+            config,
+            self.config.plans.clone(),
+            self.config.drifts,
+        ));
         let mut cases = self.cases.write().unwrap_or_else(PoisonError::into_inner);
         cases.insert(base.to_owned(), case.clone());
         case

@@ -1,0 +1,157 @@
+//! `cutpoint import`
+
+use std::path::{Path, PathBuf};
+
+use cutpoint_engine::runner::Planned;
+use cutpoint_recording::session::Session;
+use cutpoint_recording::{Imported, import};
+
+use crate::agent_spec::AgentSpec;
+use crate::exit_code::ExitCode;
+use crate::out::{complain, say};
+use crate::{Failure, Outcome, files, recorded};
+
+/// Largest rollout that is read, in bytes.
+const ROLLOUT_LIMIT_BYTES: u64 = 256 << 20;
+
+/// Arguments of `cutpoint import`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "What the rollout's agent once ran is not run again: each call of a tool becomes a shell command
+that prints the recorded output and ends with the recorded exit code. What cannot be read is told
+with file, line and byte; the rest is imported. See docs/import.md.
+
+Examples:
+  cutpoint import rollout.jsonl --name lost-output
+  cutpoint run scenarios/imported/lost-output.kdl --agent codex
+  cutpoint replay recordings/lost-output --agent codex"
+)]
+pub struct Arguments {
+    /// Rollout files of one session, in their order.
+    #[arg(required = true, value_name = "ROLLOUT")]
+    rollouts: Vec<PathBuf>,
+    /// The name of the recording and of the scenario.
+    #[arg(long, value_parser = name)]
+    name: String,
+    /// Where the recording goes [default: recordings/NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Where the scenario goes [default: scenarios/imported/NAME.kdl]
+    #[arg(long, value_name = "FILE")]
+    scenario_out: Option<PathBuf>,
+    /// Read that many lines of the last rollout only.
+    #[arg(long, value_name = "N")]
+    until_line: Option<usize>,
+    /// Replace a recording or a scenario that is there.
+    #[arg(long)]
+    force: bool,
+    /// Don't run the result to see that it gives the same items.
+    #[arg(long)]
+    no_check: bool,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.starts_with('.') || !text.chars().all(plain) {
+        return Err("a name has letters, digits, `-`, `_` and `.`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Makes a recording and a scenario from rollouts.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let name = &arguments.name;
+    let out = arguments.out.clone();
+    let out = out.unwrap_or_else(|| Path::new("recordings").join(name));
+    let file = arguments.scenario_out.clone();
+    let file = file.unwrap_or_else(|| Path::new("scenarios/imported").join(format!("{name}.kdl")));
+    for place in [&out, &file] {
+        if !arguments.force && place.exists() {
+            let place = place.display();
+            return Err(Failure::usage(format!(
+                "{place} is there already; replace it with --force, or choose another --name"
+            )));
+        }
+    }
+    // All that an import keeps comes from these bytes: what is to be taken out is taken out here.
+    let rollouts = arguments.rollouts.iter().map(|path| read(path));
+    let rollouts: Vec<(String, Vec<u8>)> = rollouts.collect::<Result<_, _>>()?;
+    let imported = import(name, &rollouts, arguments.until_line)
+        .map_err(|problem| Failure::usage(problem.to_string()))?;
+    for problem in &imported.problems {
+        complain!("{problem}");
+    }
+    let session = imported.recording.session().unwrap_or_default();
+    let about = &imported.recording.source;
+    let found = found_from(&file, &out, name)?;
+    let scenario = recorded::scenario(name, about, &found, &session.did);
+    let text = format!("{scenario}\n");
+    let parsed = cutpoint_scenario::parse(&file.display().to_string(), &text);
+    if let Err(diagnostics) = parsed {
+        let why = "the session makes no scenario; import less of it with --until-line";
+        return Err(Failure::usage(format!("{why}\n{diagnostics}")));
+    }
+    imported
+        .recording
+        .save(&out)
+        .map_err(|error| files::failure(&out, &error))?;
+    let folder = file.parent().filter(|above| *above != Path::new(""));
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(folder).map_err(|error| files::failure(folder, &error))?;
+    }
+    files::write_atomic(&file, text.as_bytes()).map_err(|error| files::failure(&file, &error))?;
+    say!(
+        "{} lines, {} exchanges: {} and {}",
+        imported.lines,
+        imported.recording.exchanges.len(),
+        out.display(),
+        file.display()
+    )?;
+    if arguments.no_check {
+        return Ok(ExitCode::Conforms);
+    }
+    let planned = Planned {
+        scenario,
+        file: file.display().to_string(),
+    };
+    check(session, imported, &planned)
+}
+
+fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", path.display()));
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > ROLLOUT_LIMIT_BYTES {
+        return Err(Failure::usage(format!(
+            "{}: no regular file of at most {} MiB",
+            path.display(),
+            ROLLOUT_LIMIT_BYTES >> 20
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    Ok((path.display().to_string(), bytes))
+}
+
+/// How the scenario names the recording: by name where it stands in `recordings`, else by its path.
+fn found_from(file: &Path, out: &Path, name: &str) -> Result<String, Failure> {
+    if out == Path::new("recordings").join(name) {
+        return Ok(name.to_owned());
+    }
+    if out.parent() == file.parent() && out.file_name().is_some_and(|it| it == name) {
+        return Ok(name.to_owned());
+    }
+    let whole = std::path::absolute(out).map_err(|error| files::failure(out, &error))?;
+    Ok(whole.display().to_string())
+}
+
+/// Runs the import once on the reference agent, and compares with what the rollout itself says.
+fn check(session: Session, imported: Imported, planned: &Planned) -> Outcome {
+    let ran = recorded::run(planned, &AgentSpec::Reference, Path::new("recordings"))?;
+    let items = imported.items;
+    let code = recorded::tell(&Session { items, ..session }, &ran)?;
+    if code == ExitCode::Conforms {
+        say!("checked: a replay gives the same items")?;
+    } else {
+        complain!("a replay of the import is not the same");
+    }
+    Ok(code)
+}

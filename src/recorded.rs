@@ -1,0 +1,280 @@
+//! Recorded sessions as scenarios: run once, and compared item by item.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cutpoint_check::outcome::{Case, Status};
+use cutpoint_check::trace::What;
+use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::{Driver, START_LIMIT};
+use cutpoint_engine::lab;
+use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
+use cutpoint_engine::server::case::Tally;
+use cutpoint_engine::server::{ReplayServer, ServerConfig};
+use cutpoint_protocol::rollout::{Content, RolloutLine, split};
+use cutpoint_protocol::{Item, marker};
+use cutpoint_recording::session::{Cut, Did, How, Place, Session, When};
+use cutpoint_recording::{Change, Problem, Recording};
+use cutpoint_scenario::ast::{
+    Action, Await, CutPoint, Expect, Expectation, Model, Outcome, Reason, Scenario, Span, Step,
+};
+
+use crate::agent_spec::AgentSpec;
+use crate::exit_code::ExitCode;
+use crate::external::on_ground;
+use crate::out::{complain, say};
+use crate::{Failure, runtime};
+
+/// Loads a recording; what is wrong with it is told.
+pub fn load(path: &Path) -> Result<Recording, Failure> {
+    let recording = Recording::load(path).map_err(|errors| {
+        complain!("{errors}");
+        Failure::usage("the recording cannot be read")
+    })?;
+    let problems = recording.validate();
+    for problem in &problems {
+        complain!("{problem}");
+    }
+    if problems.iter().any(Problem::is_error) {
+        return Err(Failure::usage("the recording is not valid"));
+    }
+    Ok(recording)
+}
+
+/// The scenario in which a user does again what was recorded, and the model answers from `recording`, a
+/// name or a path.
+pub fn scenario(name: &str, about: &str, recording: &str, did: &[Did]) -> Scenario {
+    let mut steps = Vec::new();
+    let mut turns = Vec::new();
+    for did in did {
+        match did {
+            Did::Prompt(text) => steps.push(plain(Action::User {
+                text: text.clone(),
+                id: None,
+                refused: false,
+            })),
+            Did::Steer { text, at } => {
+                let at = match at {
+                    When::Start => None,
+                    When::Answer(reply) => Some(CutPoint::End { reply: *reply }),
+                    When::Running(call) => Some(CutPoint::Running { call: call.clone() }),
+                };
+                steps.push(step(at, Action::Steer { text: text.clone() }));
+            }
+            Did::Interrupt(cut) => cut_by(&mut steps, cut, Action::Interrupt { id: None }),
+            Did::Replace { text, cut } => {
+                cut_by(&mut steps, cut, Action::Replace { text: text.clone() });
+            }
+            Did::Kill(cut) => {
+                cut_by(&mut steps, cut, Action::Kill);
+                steps.push(plain(Action::Resume));
+            }
+            Did::Ended(how) => {
+                let (awaited, outcome) = ended(*how);
+                steps.push(plain(Action::Await(awaited)));
+                turns.push(outcome);
+            }
+        }
+    }
+    let killed = did.iter().any(|did| matches!(did, Did::Kill(_)));
+    let what = Expectation::Turns { outcomes: turns };
+    let expect = Expect {
+        what,
+        span: Span::default(),
+    };
+    Scenario {
+        name: name.to_owned(),
+        about: Some(about.to_owned()),
+        model: Model {
+            recording: Some(cutpoint_scenario::ast::Recording {
+                name: recording.to_owned(),
+                span: Span::default(),
+            }),
+            ..Model::default()
+        },
+        steps,
+        // What a killed agent makes of its turn is up to the rules.
+        expect: if killed { Vec::new() } else { vec![expect] },
+        ..Scenario::default()
+    }
+}
+
+fn ended(how: How) -> (Await, Outcome) {
+    let aborted = |reason| Await::TurnAborted {
+        reason: Some(reason),
+    };
+    match how {
+        How::Complete => (Await::TurnComplete, Outcome::Complete),
+        How::Interrupted | How::Killed => (aborted(Reason::Interrupted), Outcome::Aborted),
+        How::Replaced => (aborted(Reason::Replaced), Outcome::Replaced),
+        How::Failed => (Await::TurnFailed, Outcome::Failed),
+    }
+}
+
+fn cut_by(steps: &mut Vec<Step>, cut: &Cut, action: Action) {
+    for call in &cut.exited {
+        let call = call.clone();
+        steps.push(plain(Action::Await(Await::Exited { call })));
+    }
+    let at = match &cut.place {
+        Place::Call {
+            call,
+            shown: Some(shown),
+        } => {
+            // What the user had read by then, the model may learn of: so it is waited for.
+            let (call, containing) = (call.clone(), shown.clone());
+            steps.push(plain(Action::Await(Await::Output { call, containing })));
+            None
+        }
+        Place::Call { call, shown: None } => Some(CutPoint::Running { call: call.clone() }),
+        Place::Stream { exchange, events } => Some(CutPoint::Event {
+            reply: *exchange,
+            event: *events,
+        }),
+    };
+    steps.push(step(at, action));
+}
+
+fn plain(action: Action) -> Step {
+    step(None, action)
+}
+
+fn step(at: Option<CutPoint>, action: Action) -> Step {
+    Step {
+        at,
+        yields: None,
+        action,
+        span: Span::default(),
+    }
+}
+
+/// What a run of a recorded session came to.
+pub struct Ran {
+    /// The case.
+    pub case: Case,
+    /// What became of the agent's requests.
+    pub tally: Tally,
+    /// The items of the rollout that the agent wrote.
+    pub items: Vec<Item>,
+}
+
+/// Runs a recorded session once. The reference agent runs in the lab, where no command is executed.
+/// Requests that differ from the recorded ones are answered all the same.
+pub fn run(planned: &Planned, agent: &AgentSpec, recordings: &Path) -> Result<Ran, Failure> {
+    let config = |dir: Option<PathBuf>| RunConfig {
+        limit: WAIT_LIMIT,
+        seed: 0,
+        recordings: recordings.to_owned(),
+        dir,
+        rules_only: false,
+    };
+    let server = ServerConfig {
+        drifts: true,
+        ..ServerConfig::default()
+    };
+    let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
+    if *agent == AgentSpec::Reference {
+        let run = async {
+            let server = Arc::new(ReplayServer::in_memory(server));
+            let driver = Arc::new(ReferenceDriver::default());
+            one(&Runner::new(server, driver, config(None)), planned).await
+        };
+        return lab::block_on(run).map_err(|error| trouble(&error));
+    }
+    runtime()?.block_on(on_ground(async |ground| {
+        let driver: Arc<dyn Driver> = agent.driver(&[], &ground.config(START_LIMIT)).await?;
+        let server = ReplayServer::start(server)
+            .await
+            .map_err(|error| trouble(&error))?;
+        let dir = Some(ground.dir().join("agent-0"));
+        let runner = Runner::new(Arc::new(server), driver.clone(), config(dir));
+        let ran = one(&runner, planned).await;
+        driver.close().await;
+        Ok(ran)
+    }))
+}
+
+async fn one(runner: &Runner, planned: &Planned) -> Ran {
+    let case = runner.run(planned).await;
+    let items = rollout_items(&case);
+    Ran {
+        tally: runner.tally(),
+        items,
+        case,
+    }
+}
+
+/// The items of the rollout that was read last.
+fn rollout_items(case: &Case) -> Vec<Item> {
+    let (mut known, mut content): (&str, Vec<u8>) = ("", Vec::new());
+    for entry in &case.trace.entries {
+        if let What::Rollout {
+            path, from, text, ..
+        } = &entry.what
+        {
+            if path != known {
+                content.clear();
+                known = path;
+            }
+            content.truncate(usize::try_from(*from).unwrap_or(usize::MAX));
+            content.extend_from_slice(text.as_bytes());
+        }
+    }
+    let text = String::from_utf8_lossy(&content);
+    let (lines, _) = split(&text);
+    let item = |line: &&str| match RolloutLine::parse_any(line).ok()?.content() {
+        Content::Item(item) => Some(item),
+        _ => None,
+    };
+    lines.iter().filter_map(item).collect()
+}
+
+/// Tells how the new items differ from the recorded ones, item by item, and what became of the requests.
+/// Markers don't count where the recorded agent left none at all.
+pub fn tell(session: &Session, ran: &Ran) -> Result<ExitCode, Failure> {
+    let note = ran.case.note.as_deref().unwrap_or("no reason was given");
+    match ran.case.status {
+        Status::Skipped => return Err(Failure::agent(format!("nothing was replayed: {note}"))),
+        Status::Conforms | Status::Breach => {}
+        status => complain!("the replay did not come to its end ({status:?}): {note}"),
+    }
+    let mut replayed = cutpoint_recording::portable(&ran.items);
+    if session.has_no_markers() {
+        replayed.retain(|item| !marker::is_marker(item));
+    }
+    let changes = cutpoint_recording::diff(&session.items, &replayed);
+    let counts = cutpoint_recording::count(&changes);
+    if !counts.is_same() {
+        say!("- as recorded, + as replayed")?;
+        for change in &changes {
+            match change {
+                Change::Kept { .. } => {}
+                change => say!("{change}")?,
+            }
+        }
+    }
+    for unmet in &ran.case.unmet {
+        say!("{}: {}", unmet.text, unmet.found)?;
+    }
+    for verdict in ran.case.breaches(false) {
+        for broken in cutpoint::explorer::breaches(verdict) {
+            say!("{} {}", broken.rule, broken.message)?;
+        }
+    }
+    say!("requests: {}", ran.tally)?;
+    say!(
+        "items: {} the same, {} lost, {} added, {} moved",
+        counts.kept,
+        counts.lost,
+        counts.added,
+        counts.moved
+    )?;
+    Ok(match ran.case.status {
+        Status::Conforms | Status::Breach if !counts.is_same() || !ran.case.unmet.is_empty() => {
+            ExitCode::Breach
+        }
+        // What the rules say of the agent is told, and is no drift.
+        Status::Conforms | Status::Breach => ExitCode::Conforms,
+        status => ExitCode::of(status),
+    })
+}

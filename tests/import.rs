@@ -1,0 +1,421 @@
+//! From rollouts to recordings and back: what an import replays is what the rollout says.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cutpoint_check::trace::{Trace, What};
+use cutpoint_protocol::rollout::RolloutLine;
+use cutpoint_protocol::sse::Document;
+use cutpoint_recording::session::{Did, How};
+use cutpoint_recording::{Imported, Recording, Response, count, diff, import};
+use proptest::prelude::*;
+use serde_json::Value;
+use support::{Ended, Place, root};
+
+/// The rollouts that stand in the project: one of each form, and of released versions of Codex.
+fn fixtures() -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("tests/rollouts")).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 7, "{files:?}");
+    files
+}
+
+fn assert_checked(ended: &Ended) {
+    let said = format!("{}\n{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("checked: a replay gives the same items"),
+        "{said}"
+    );
+}
+
+/// The rollout that a run left in its trace.
+fn rollout_of(trace: &Path) -> Vec<u8> {
+    let file = std::io::BufReader::new(fs::File::open(trace).unwrap());
+    let mut content = Vec::new();
+    for entry in Trace::read(file).unwrap().entries {
+        if let What::Rollout { from, text, .. } = entry.what {
+            content.truncate(usize::try_from(from).unwrap());
+            content.extend_from_slice(text.as_bytes());
+        }
+    }
+    content
+}
+
+/// Runs scenarios, and gives the name and the rollout of each.
+fn rollouts_of(place: &Place, scenarios: &[&str], agent: &str) -> Vec<(String, PathBuf)> {
+    let mut words: Vec<String> = vec!["run".to_owned()];
+    words.extend(
+        scenarios
+            .iter()
+            .map(|it| root().join(it).display().to_string()),
+    );
+    let recordings = root().join("recordings").display().to_string();
+    words.extend(
+        [
+            "--agent",
+            agent,
+            "--trace",
+            "traces",
+            "--recordings",
+            &recordings,
+        ]
+        .map(str::to_owned),
+    );
+    let ended = place.run(&words);
+    let kept = |name: &String| place.path().join("traces").join(name).exists();
+    let names: Vec<String> = place.names("traces").into_iter().filter(kept).collect();
+    assert!(!names.is_empty(), "{}\n{}", ended.stdout, ended.stderr);
+    let store = |name: &String| {
+        let bytes = rollout_of(&place.path().join("traces").join(name));
+        place.file(&format!("rollouts/{name}"), bytes)
+    };
+    names
+        .iter()
+        .map(|name| (name.clone(), store(name)))
+        .collect()
+}
+
+fn import_at(place: &Place, file: &Path, name: &str) -> Ended {
+    place.run(["import", &file.display().to_string(), "--name", name])
+}
+
+#[test]
+fn what_the_reference_agent_has_written_is_replayed_item_by_item() {
+    let place = Place::new();
+    let areas = ["tools", "streams", "replace-and-steer", "resume"];
+    let areas = areas.map(|area| format!("scenarios/{area}"));
+    let areas: Vec<&str> = areas.iter().map(String::as_str).collect();
+    let rollouts = rollouts_of(&place, &areas, "reference");
+    assert!(rollouts.len() >= 40);
+    let mut refused = 0;
+    for (at, (name, file)) in rollouts.iter().enumerate() {
+        let ended = import_at(&place, file, &format!("r{at}"));
+        if name.contains("compaction") {
+            refused += 1;
+            assert_eq!(ended.status.code(), Some(2), "{name}");
+            assert!(
+                ended.stderr.contains("compacts the history"),
+                "{}",
+                ended.stderr
+            );
+            let line = ended.stderr.split("--until-line ").nth(1).unwrap().trim();
+            let file = file.display().to_string();
+            let words = ["import", &file, "--name", "until", "--until-line", line];
+            assert_checked(&place.run(words));
+        } else {
+            assert_checked(&ended);
+        }
+    }
+    assert_eq!(refused, 1);
+    place.assert_clean();
+}
+
+#[test]
+fn rollouts_of_every_generation_are_replayed() {
+    let place = Place::new();
+    for file in fixtures() {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert_checked(&import_at(&place, &file, &name));
+        // The recording alone is enough to do it again, and the scenario runs as any other.
+        let recording = format!("recordings/{name}");
+        let replayed = place.run(["replay", recording.as_str()]);
+        assert_eq!(
+            replayed.status.code(),
+            Some(0),
+            "{name}: {}",
+            replayed.stdout
+        );
+        let ran = place.run(["run", format!("scenarios/imported/{name}.kdl").as_str()]);
+        assert_eq!(ran.status.code(), Some(0), "{name}: {}", ran.stdout);
+        assert!(ran.stderr.contains("0 unmatched"), "{}", ran.stderr);
+    }
+    let laid_out = place.run(["fmt", "--check", "scenarios/imported"]);
+    assert_eq!(laid_out.status.code(), Some(0), "{}", laid_out.stdout);
+    place.assert_clean();
+}
+
+#[test]
+fn what_a_session_once_ran_does_not_run_again() {
+    let place = Place::new();
+    let trap = place.path().join("trap");
+    let command = format!("touch {}; sleep 600", trap.display());
+    let words = serde_json::json!({"command": ["bash", "-c", command]}).to_string();
+    let patch = format!(
+        "*** Begin Patch\n*** Add File: {}\n+x\n*** End Patch",
+        trap.display()
+    );
+    let items = [
+        serde_json::json!({"type": "message", "role": "user", "content": "go"}),
+        serde_json::json!({"type": "function_call", "name": "shell", "call_id": "a", "arguments": words}),
+        serde_json::json!({"type": "custom_tool_call", "name": "run_script", "call_id": "b", "input": command}),
+        serde_json::json!({"type": "custom_tool_call", "name": "apply_patch", "call_id": "c", "input": patch}),
+        serde_json::json!({"type": "local_shell_call", "call_id": "d", "action": {"command": ["touch", trap]}}),
+        serde_json::json!({"type": "function_call_output", "call_id": "a", "output": format!("$(touch {})`touch {}`", trap.display(), trap.display())}),
+        serde_json::json!({"type": "custom_tool_call_output", "call_id": "b", "output": format!("'; touch {}; '", trap.display())}),
+        serde_json::json!({"type": "custom_tool_call_output", "call_id": "c", "output": format!("%s\\'\n touch {} &", trap.display())}),
+        serde_json::json!({"type": "function_call_output", "call_id": "d", "output": "-n\\"}),
+        serde_json::json!({"type": "message", "role": "assistant", "content": "done"}),
+    ];
+    let text: String = items.iter().map(|item| format!("{item}\n")).collect();
+    let file = place.file("rollout.jsonl", text);
+    assert_checked(&import_at(&place, &file, "trapped"));
+    // The commands of this agent are real ones.
+    let words = ["replay", "recordings/trapped", "--agent", "reference-stdio"];
+    let replayed = place.run(words);
+    assert_eq!(
+        replayed.status.code(),
+        Some(0),
+        "{}\n{}",
+        replayed.stdout,
+        replayed.stderr
+    );
+    assert!(!trap.exists());
+    place.assert_clean();
+}
+
+#[test]
+fn nothing_is_overwritten_unless_told_so() {
+    let place = Place::new();
+    let [first, second] = [&fixtures()[0], &fixtures()[1]].map(|file| file.display().to_string());
+    assert_checked(&place.run(["import", &first, "--name", "x"]));
+    let before = place.read("scenarios/imported/x.kdl");
+    let refused = place.run(["import", &second, "--name", "x"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+    assert_eq!(place.read("scenarios/imported/x.kdl"), before);
+    let forced = ["import", &second, "--name", "x", "--force", "--no-check"];
+    assert_eq!(place.run(forced).status.code(), Some(0));
+    let elsewhere = [
+        "import",
+        &first,
+        "--name",
+        "y",
+        "--out",
+        "a/y",
+        "--scenario-out",
+        "b/y.kdl",
+    ];
+    assert_checked(&place.run(elsewhere));
+    assert!(place.run(["run", "b/y.kdl"]).status.success());
+}
+
+#[test]
+fn drift_is_told_item_by_item() {
+    let place = Place::new();
+    let file = root().join("tests/rollouts/bare-lines.jsonl");
+    assert_checked(&import_at(&place, &file, "x"));
+    // Somebody has changed what the tool printed, so the agent at hand seems to lose a line.
+    let stream = place.read("recordings/x/01.response.sse");
+    place.file(
+        "recordings/x/01.response.sse",
+        stream.replace("main.rs", "other.rs"),
+    );
+    fs::remove_file(place.path().join("recordings/x/recording.json")).unwrap();
+    let drifted = place.run(["replay", "recordings/x"]);
+    assert_eq!(
+        drifted.status.code(),
+        Some(1),
+        "{}\n{}",
+        drifted.stdout,
+        drifted.stderr
+    );
+    assert!(
+        drifted.stdout.contains("-     main.rs"),
+        "{}",
+        drifted.stdout
+    );
+    assert!(
+        drifted.stdout.contains("+     other.rs"),
+        "{}",
+        drifted.stdout
+    );
+    assert!(
+        drifted.stdout.contains("1 lost, 1 added"),
+        "{}",
+        drifted.stdout
+    );
+}
+
+#[test]
+fn a_recording_with_requests_is_replayed_by_its_turns() {
+    let place = Place::new();
+    let replayed = place.run(["replay", &support::recording("text-answer")]);
+    assert_eq!(replayed.status.code(), Some(0), "{}", replayed.stdout);
+    assert!(
+        replayed.stdout.contains("1 served (1 exact)"),
+        "{}",
+        replayed.stdout
+    );
+    // Commands are interpreted in the lab, and the files of that session are not there.
+    let drifted = place.run(["replay", &support::recording("shell-then-text")]);
+    assert_eq!(drifted.status.code(), Some(1), "{}", drifted.stdout);
+    assert!(
+        drifted.stdout.contains("3 served (1 exact), 2 diverged"),
+        "{}",
+        drifted.stdout
+    );
+    let bare = place.run(["replay", &support::recording("bare-curl")]);
+    assert_eq!(bare.status.code(), Some(2));
+    assert!(bare.stderr.contains("holds no requests"), "{}", bare.stderr);
+}
+
+#[test]
+fn codex_replays_what_it_has_written() {
+    let agents = std::env::var_os("CUTPOINT_AGENTS").map(PathBuf::from);
+    let agents = agents.unwrap_or_else(|| root().join(".agents"));
+    let binary = agents.join("codex-0.169.0/codex");
+    if !binary.exists() {
+        eprintln!("skipped: codex 0.169.0 is not installed; run scripts/install-codex 0.169.0");
+        return;
+    }
+    let codex = support::agents::named("codex", binary);
+    let place = Place::new();
+    let scenario = ["scenarios/tools/two-calls-one-finished.kdl"];
+    let rollouts = rollouts_of(&place, &scenario, &codex);
+    let (_, file) = &rollouts[0];
+    // The check is on the reference agent.
+    assert_checked(&import_at(&place, file, "x"));
+    let replayed = place.run(["replay", "recordings/x", "--agent", codex.as_str()]);
+    assert_eq!(
+        replayed.status.code(),
+        Some(0),
+        "{}\n{}",
+        replayed.stdout,
+        replayed.stderr
+    );
+    let ran = place.run(["run", "scenarios/imported/x.kdl", "--agent", codex.as_str()]);
+    assert_eq!(ran.status.code(), Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    place.assert_clean();
+}
+
+fn read(bytes: Vec<u8>) -> Option<Imported> {
+    import("x", &[("rollout.jsonl".to_owned(), bytes)], None).ok()
+}
+
+/// What a recording says of its items and of the user is what the rollout said.
+fn assert_sound(imported: &Imported) {
+    let session = imported.recording.session().unwrap();
+    let changes = diff(&imported.items, &session.items);
+    let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    assert!(count(&changes).is_same(), "{shown:#?}");
+}
+
+#[test]
+fn a_stored_import_is_the_one_that_was_made() {
+    for file in fixtures() {
+        let imported = read(fs::read(&file).unwrap()).unwrap();
+        assert_eq!(imported.problems, [], "{}", file.display());
+        assert_sound(&imported);
+        let place = tempfile::tempdir().unwrap();
+        imported.recording.save(&place.path().join("x")).unwrap();
+        let loaded = Recording::load(&place.path().join("x")).unwrap();
+        assert_eq!(loaded.session(), imported.recording.session());
+        let errors: Vec<_> = loaded
+            .validate()
+            .into_iter()
+            .filter(|it| it.is_error())
+            .collect();
+        assert_eq!(errors, [], "{}", file.display());
+        let did = loaded.session().unwrap().did;
+        assert!(
+            did.contains(&Did::Ended(How::Interrupted)),
+            "{}",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn an_answer_costs_what_it_has_cost() {
+    for name in ["envelopes", "codex-0.40.0", "codex-0.169.0"] {
+        let file = root().join(format!("tests/rollouts/{name}.jsonl"));
+        let imported = read(fs::read(file).unwrap()).unwrap();
+        let completed = |stream: &Document| {
+            let data = &stream.frames.last()?.event.as_ref()?.data;
+            let event: Value = serde_json::from_str(data).unwrap();
+            event["response"]["usage"]["total_tokens"].as_u64()
+        };
+        let exchanges = imported.recording.exchanges.iter();
+        let costs: Vec<Option<u64>> = exchanges
+            .map(|exchange| match &exchange.response {
+                Response::Stream(stream) => completed(stream),
+                Response::Body { .. } => None,
+            })
+            .collect();
+        // What nothing is told of has the composer's own numbers: 12 tokens, and 4 for each item.
+        let expected: &[Option<u64>] = match name {
+            "envelopes" => &[Some(940), Some(20), Some(16), None, Some(16)],
+            "codex-0.40.0" => &[Some(20), Some(16), None, Some(16)],
+            _ => &[Some(20), Some(16)],
+        };
+        assert_eq!(costs, expected, "{name}");
+    }
+}
+
+/// What happens to a file on its way.
+#[derive(Debug, Clone)]
+enum Fault {
+    Flip(usize, u8),
+    Cut(usize),
+    Splice(usize, usize, usize),
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let at = || any::<usize>();
+    prop_oneof![
+        (at(), 0..8_u8).prop_map(|(at, bit)| Fault::Flip(at, bit)),
+        at().prop_map(Fault::Cut),
+        (at(), at(), 0..2000_usize).prop_map(|(from, to, length)| Fault::Splice(from, to, length)),
+    ]
+}
+
+fn apply(bytes: &mut Vec<u8>, fault: &Fault) {
+    let length = bytes.len().max(1);
+    match *fault {
+        Fault::Flip(at, bit) => {
+            if let Some(byte) = bytes.get_mut(at % length) {
+                *byte ^= 1 << bit;
+            }
+        }
+        Fault::Cut(at) => bytes.truncate(at % length),
+        Fault::Splice(from, to, more) => {
+            let from = from % length;
+            let piece = bytes[from.min(bytes.len())..bytes.len().min(from + more)].to_vec();
+            let to = (to % length).min(bytes.len());
+            bytes.splice(to..to, piece);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(3000), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_corrupted_rollout_loses_no_readable_line(
+        file in 0..2_usize,
+        faults in prop::collection::vec(fault(), 1..6),
+    ) {
+        let names = ["bare-lines", "envelopes"];
+        let path = root().join(format!("tests/rollouts/{}.jsonl", names[file]));
+        let mut bytes = fs::read(path).unwrap();
+        faults.iter().for_each(|fault| apply(&mut bytes, fault));
+        let is_blank = |line: &&[u8]| line.iter().all(u8::is_ascii_whitespace);
+        let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !is_blank(line)).collect();
+        let readable = |line: &&&[u8]| {
+            std::str::from_utf8(line).is_ok_and(|line| RolloutLine::parse_any(line).is_ok())
+        };
+        let (all, readable) = (lines.len(), lines.iter().filter(readable).count());
+        if let Some(imported) = read(bytes.clone()) {
+            prop_assert_eq!(imported.lines, readable);
+            let told = imported.problems.iter().filter(|problem| problem.message.ends_with("is left out"));
+            prop_assert_eq!(told.count(), all - readable);
+            assert_sound(&imported);
+        }
+    }
+}
