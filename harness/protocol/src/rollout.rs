@@ -82,6 +82,43 @@ impl RolloutLine {
         })
     }
 
+    /// Reads one line of a rollout of any generation. The bare headers, items and states of before the
+    /// envelope `{timestamp, type, payload}` are given one, with an empty time.
+    ///
+    /// # Errors
+    /// As [`RolloutLine::parse`].
+    pub fn parse_any(line: &str) -> Result<Self, LineError> {
+        Self::parse(line).or_else(|error| match error {
+            LineError::Form(_) => Self::bare(line).ok_or(error),
+            LineError::Json(_) => Err(error),
+        })
+    }
+
+    fn bare(line: &str) -> Option<Self> {
+        let Ok(Value::Object(map)) = serde_json::from_str(line) else {
+            return None;
+        };
+        let has = |name: &str| map.get(name).is_some_and(Value::is_string);
+        let kind = if map.contains_key("payload") {
+            return None;
+        } else if has("record_type") {
+            "state"
+        } else if has("id") && has("timestamp") && !has("type") {
+            "session_meta"
+        } else if (has("type") || has("role")) && !has("timestamp") {
+            "response_item"
+        } else {
+            return None;
+        };
+        Some(Self {
+            timestamp: String::new(),
+            ordinal: None,
+            kind: kind.to_owned(),
+            payload: map,
+            rest: Map::new(),
+        })
+    }
+
     /// What the line says.
     pub fn content(&self) -> Content {
         match self.kind.as_str() {
@@ -114,18 +151,16 @@ impl RolloutLine {
             .get("turn_id")
             .and_then(Value::as_str)
             .map(str::to_owned);
-        match name {
-            "task_started" | "turn_started" => Content::TurnStarted(turn),
-            "task_complete" | "turn_complete" => Content::TurnEnded(turn, TurnEnd::Complete),
-            "turn_aborted" => Content::TurnEnded(turn, TurnEnd::Aborted),
-            "turn_failed" => Content::TurnEnded(turn, TurnEnd::Failed),
-            "thread_rolled_back" => {
+        match (turn_event(name), name) {
+            (Some(None), _) => Content::TurnStarted(turn),
+            (Some(Some(end)), _) => Content::TurnEnded(turn, end),
+            (None, "thread_rolled_back") => {
                 let turns = self.payload.get("num_turns").and_then(Value::as_u64);
                 Content::RolledBack(
                     turns.map_or(0, |turns| usize::try_from(turns).unwrap_or(usize::MAX)),
                 )
             }
-            other => Content::Event(other.to_owned()),
+            (None, other) => Content::Event(other.to_owned()),
         }
     }
 
@@ -133,6 +168,18 @@ impl RolloutLine {
     pub fn to_json(&self) -> String {
         // A struct of strings, numbers and JSON maps always serialises.
         serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// What an `event_msg` of that type says of its turn: that it starts, or how it ended. Nothing for any
+/// other event.
+pub fn turn_event(name: &str) -> Option<Option<TurnEnd>> {
+    match name {
+        "task_started" | "turn_started" => Some(None),
+        "task_complete" | "turn_complete" => Some(Some(TurnEnd::Complete)),
+        "turn_aborted" => Some(Some(TurnEnd::Aborted)),
+        "turn_failed" => Some(Some(TurnEnd::Failed)),
+        _ => None,
     }
 }
 
@@ -219,6 +266,22 @@ mod tests {
         assert_eq!(items.len(), 1);
         let rolled_back = r#"{"timestamp":"t","type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":2}}"#;
         assert_eq!(content(rolled_back), Content::RolledBack(2));
+    }
+
+    #[test]
+    fn bare_lines_are_given_the_envelope() {
+        let kind = |line: &str| RolloutLine::parse_any(line).map(|line| line.kind);
+        let header = r#"{"id":"5973b6c0","timestamp":"2025-06-01T10:00:00Z","instructions":null}"#;
+        assert_eq!(kind(header).unwrap(), "session_meta");
+        let item = r#"{"type":"message","role":"user","content":[]}"#;
+        assert_eq!(kind(item).unwrap(), "response_item");
+        assert_eq!(kind(r#"{"record_type":"state"}"#).unwrap(), "state");
+        let foreign = r#"{"type":"message","payload":{}}"#;
+        assert!(matches!(kind(foreign), Err(LineError::Form(_))));
+        assert!(matches!(
+            kind(r#"{"level":"info"}"#),
+            Err(LineError::Form(_))
+        ));
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //!
 //! Floor 1 of the workspace: files and pure functions, no async, no sockets.
 
+mod diff;
 mod files;
+mod items;
 mod load;
 mod manifest;
 mod mask;
@@ -20,6 +22,8 @@ mod secret;
 mod validate;
 mod validate_stream;
 
+pub use diff::{Change, Counts, count, diff};
+pub use items::Conversation;
 pub use load::Limits;
 pub use manifest::{FORMAT, VERSION};
 pub use matching::{Match, Matcher};

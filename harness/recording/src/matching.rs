@@ -76,7 +76,10 @@ impl Recording {
 }
 
 /// The history of a recorded request, rebuilt through `previous_response_id`.
-fn whole_history(exchange: &Exchange, known: &HashMap<String, Vec<Item>>) -> Option<Vec<Item>> {
+pub(crate) fn whole_history(
+    exchange: &Exchange,
+    known: &HashMap<String, Vec<Item>>,
+) -> Option<Vec<Item>> {
     let request = exchange.request.as_ref()?.parse().ok()?;
     let before = request.previous_response_id().and_then(|id| known.get(id));
     let mut history = before.cloned().unwrap_or_default();
@@ -85,7 +88,11 @@ fn whole_history(exchange: &Exchange, known: &HashMap<String, Vec<Item>>) -> Opt
 }
 
 /// Keeps the history that a later request may continue, if one can.
-fn remember(exchange: &Exchange, mut history: Vec<Item>, known: &mut HashMap<String, Vec<Item>>) {
+pub(crate) fn remember(
+    exchange: &Exchange,
+    mut history: Vec<Item>,
+    known: &mut HashMap<String, Vec<Item>>,
+) {
     let Response::Stream(document) = &exchange.response else {
         return;
     };
