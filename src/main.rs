@@ -7,7 +7,11 @@ mod exit_code;
 mod external;
 mod files;
 mod ground;
+mod history;
+mod inputs;
+mod inspect;
 mod interrupt;
+mod lines;
 mod out;
 mod progress;
 mod recorded;
@@ -65,6 +69,10 @@ enum Command {
     Import(cmd::import::Arguments),
     /// Serve a recording as a stand-alone mock of the Responses API.
     Serve(cmd::serve::Arguments),
+    /// Check rollouts, recordings and traces, without running anything.
+    Check(cmd::check::Arguments),
+    /// Compare two rollouts, recordings or traces, item by item.
+    Diff(cmd::diff::Arguments),
     /// Show the rule book, or one rule in full.
     Rules(cmd::rules::Arguments),
     /// Lay out scenario files in the canonical form.
@@ -91,6 +99,8 @@ fn main() -> process::ExitCode {
         Command::Record(arguments) => cmd::record::run(&arguments),
         Command::Import(arguments) => cmd::import::run(&arguments),
         Command::Serve(arguments) => cmd::serve::run(&arguments),
+        Command::Check(arguments) => cmd::check::run(&arguments),
+        Command::Diff(arguments) => cmd::diff::run(&arguments),
         Command::Rules(arguments) => cmd::rules::run(&arguments),
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),
         Command::Defects(arguments) => cmd::defects::run(&arguments),

@@ -2,8 +2,10 @@
 
 pub mod agent;
 pub mod agents;
+pub mod check;
 pub mod completions;
 pub mod defects;
+pub mod diff;
 pub mod exhaustive;
 pub mod fmt;
 pub mod fuzz;

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a pure function of the trace, so a stored trace can be checked again later.
 
+pub mod file;
 mod held;
 pub mod ids;
 mod invariant;

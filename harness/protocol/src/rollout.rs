@@ -151,18 +151,16 @@ impl RolloutLine {
             .get("turn_id")
             .and_then(Value::as_str)
             .map(str::to_owned);
-        match name {
-            "task_started" | "turn_started" => Content::TurnStarted(turn),
-            "task_complete" | "turn_complete" => Content::TurnEnded(turn, TurnEnd::Complete),
-            "turn_aborted" => Content::TurnEnded(turn, TurnEnd::Aborted),
-            "turn_failed" => Content::TurnEnded(turn, TurnEnd::Failed),
-            "thread_rolled_back" => {
+        match (turn_event(name), name) {
+            (Some(None), _) => Content::TurnStarted(turn),
+            (Some(Some(end)), _) => Content::TurnEnded(turn, end),
+            (None, "thread_rolled_back") => {
                 let turns = self.payload.get("num_turns").and_then(Value::as_u64);
                 Content::RolledBack(
                     turns.map_or(0, |turns| usize::try_from(turns).unwrap_or(usize::MAX)),
                 )
             }
-            other => Content::Event(other.to_owned()),
+            (None, other) => Content::Event(other.to_owned()),
         }
     }
 
@@ -170,6 +168,18 @@ impl RolloutLine {
     pub fn to_json(&self) -> String {
         // A struct of strings, numbers and JSON maps always serialises.
         serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// What an `event_msg` of that type says of its turn: that it starts, or how it ended. Nothing for any
+/// other event.
+pub fn turn_event(name: &str) -> Option<Option<TurnEnd>> {
+    match name {
+        "task_started" | "turn_started" => Some(None),
+        "task_complete" | "turn_complete" => Some(Some(TurnEnd::Complete)),
+        "turn_aborted" => Some(Some(TurnEnd::Aborted)),
+        "turn_failed" => Some(Some(TurnEnd::Failed)),
+        _ => None,
     }
 }
 

@@ -1,0 +1,276 @@
+//! `cutpoint check`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use cutpoint_check::file::RULES;
+use cutpoint_check::verdict::Level;
+use serde_json::json;
+
+use crate::exit_code::ExitCode;
+use crate::inputs::{self, Kind};
+use crate::inspect::{Finding, Manner, Report, Unread, inspect};
+use crate::out::{complain, say};
+use crate::{Failure, Outcome};
+
+/// How many judged files may wait for one in front of them.
+const AHEAD: usize = 256;
+
+/// Arguments of `cutpoint check`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cutpoint check ~/.codex/sessions                 every rollout of yours
+  cutpoint check rollout.jsonl --strict            warnings count, too
+  cutpoint check recordings traces/case.jsonl      recordings and traces
+  ssh host cat rollout.jsonl | cutpoint check -    from standard input
+
+What a file is, its content tells. A rollout is judged by the rules that a file alone can break, a
+recording by what makes it valid, a trace by the whole rule book. See docs/check.md.")]
+pub struct Arguments {
+    /// Files, or directories of them; `-` is standard input.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+    /// Take every file for this, whatever it looks like.
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Breaches of SHOULD rules and other warnings count as well.
+    #[arg(long)]
+    strict: bool,
+    /// Print JSON lines: one object per finding, then a summary.
+    #[arg(long)]
+    json: bool,
+    /// Print the last line alone.
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+    /// How many findings of a file are shown; the others are counted.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// How many threads work; as many as there are processors unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: Option<u32>,
+}
+
+/// Checks files.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let inputs = inputs::find(&arguments.paths)?;
+    let stop = super::sweep::stop_on_signal()?;
+    let manner = Manner {
+        kind: arguments.kind,
+        limit: arguments.limit,
+        stop: &stop,
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = arguments.jobs.map_or(processors, |jobs| jobs as usize);
+    let begun = Instant::now();
+    let mut total = Total::default();
+    let next = AtomicUsize::new(0);
+    let told = std::thread::scope(|scope| {
+        let (send, receive) = mpsc::sync_channel(AHEAD);
+        for _ in 0..jobs.min(inputs.len()) {
+            let (send, next, inputs) = (send.clone(), &next, &inputs);
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(input) = inputs
+                        .get(at)
+                        .filter(|_| !manner.stop.load(Ordering::Relaxed))
+                    else {
+                        return;
+                    };
+                    // Nobody listens any more if a line could not be printed.
+                    if send.send((at, inspect(input, manner))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        // Files are told in their order, whichever is ready first.
+        let mut waiting: BTreeMap<usize, Report> = BTreeMap::new();
+        let mut due = 0;
+        for (at, report) in receive {
+            waiting.insert(at, report);
+            while let Some(report) = waiting.remove(&due) {
+                let told = tell(arguments, &inputs[due].name(), &report);
+                if told.is_err() {
+                    manner.stop.store(true, Ordering::Relaxed);
+                    return told;
+                }
+                total.add(&report);
+                due += 1;
+            }
+        }
+        Ok(())
+    });
+    told?;
+    total.interrupted = stop.load(Ordering::Relaxed) && total.files < inputs.len() as u64;
+    summary(arguments, &total, begun.elapsed())?;
+    Ok(total.code(arguments.strict))
+}
+
+/// What all files come to.
+#[derive(Debug, Default)]
+struct Total {
+    files: u64,
+    lines: u64,
+    bytes: u64,
+    /// Findings of each level, MUST and SHOULD.
+    counts: [u64; 2],
+    with_findings: u64,
+    /// Files that could not be read, and files that are compressed.
+    unreadable: u64,
+    compressed: u64,
+    /// How often each rule of a file was put to the test, over all rollouts.
+    exercised: [u64; RULES.len()],
+    rollouts: u64,
+    interrupted: bool,
+}
+
+impl Total {
+    fn add(&mut self, report: &Report) {
+        self.files += 1;
+        self.lines += report.lines;
+        self.bytes += report.bytes;
+        let sum = self.counts.iter_mut().zip(report.counts);
+        sum.for_each(|(count, more)| *count += more);
+        self.with_findings += u64::from(report.counts != [0, 0]);
+        if let Some(tally) = &report.rollout {
+            self.rollouts += 1;
+            let sum = self.exercised.iter_mut().zip(tally.exercised);
+            sum.for_each(|(count, more)| *count += more);
+        }
+        match &report.unread {
+            Some(Unread::Trouble(_)) => self.unreadable += 1,
+            Some(Unread::Compressed(_)) => self.compressed += 1,
+            Some(Unread::Stopped) => self.interrupted = true,
+            None => {}
+        }
+    }
+
+    fn code(&self, strict: bool) -> ExitCode {
+        let [must, should] = self.counts;
+        if self.interrupted || self.unreadable > 0 {
+            ExitCode::Trouble
+        } else if must > 0 || strict && should > 0 {
+            ExitCode::Breach
+        } else {
+            ExitCode::Conforms
+        }
+    }
+}
+
+fn tell(arguments: &Arguments, name: &str, report: &Report) -> Result<(), Failure> {
+    match &report.unread {
+        Some(Unread::Trouble(why)) => complain!("{name}: {why}"),
+        Some(Unread::Compressed(with)) => {
+            complain!("{name}: not read: it is compressed ({with}); decompress it first");
+        }
+        Some(Unread::Stopped) => complain!("{name}: not read to its end"),
+        None => {}
+    }
+    if arguments.quiet {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for finding in &report.findings {
+        if arguments.json {
+            let mut value = json!({"format": FORMAT, "version": VERSION, "type": "finding"});
+            if let (Some(value), Ok(serde_json::Value::Object(fields))) =
+                (value.as_object_mut(), serde_json::to_value(finding))
+            {
+                value.extend(fields);
+            }
+            text += &format!("{value}\n");
+        } else {
+            text += &format!("{}\n", in_words(finding));
+        }
+    }
+    let shown = report.findings.len() as u64;
+    let more = report.counts.iter().sum::<u64>() - shown;
+    if more > 0 && !arguments.json {
+        text += &format!("{name}: {more} more; --limit {} shows all\n", more + shown);
+    }
+    crate::out::bytes(text.as_bytes())
+}
+
+/// The name and the version of what `--json` prints.
+const FORMAT: &str = "cutpoint-check";
+const VERSION: u32 = 1;
+
+fn in_words(finding: &Finding) -> String {
+    let mut text = finding.file.clone();
+    for number in [finding.line, finding.column].into_iter().flatten() {
+        text += &format!(":{number}");
+    }
+    let level = match finding.level {
+        Level::Must => "",
+        Level::Should => " (warning)",
+    };
+    text += &format!(": {}{level}: {}", finding.rule, finding.message);
+    if let Some(byte) = finding.byte {
+        text += &format!(" [byte {byte}]");
+    }
+    text
+}
+
+fn summary(arguments: &Arguments, total: &Total, took: Duration) -> Result<(), Failure> {
+    let seconds = took.as_secs_f64().max(1e-9);
+    let rate = total.bytes as f64 / 1e6 / seconds;
+    let [must, should] = total.counts;
+    let idle: Vec<&str> = RULES
+        .iter()
+        .zip(total.exercised)
+        .filter(|(_, count)| *count == 0)
+        .map(|(rule, _)| rule.id)
+        .collect();
+    if arguments.json {
+        let exercised: BTreeMap<&str, u64> = RULES
+            .iter()
+            .map(|rule| rule.id)
+            .zip(total.exercised)
+            .collect();
+        let summary = json!({
+            "format": FORMAT, "version": VERSION, "type": "summary",
+            "files": total.files, "lines": total.lines, "bytes": total.bytes,
+            "must": must, "should": should, "files_with_findings": total.with_findings,
+            "unreadable": total.unreadable, "compressed": total.compressed,
+            "interrupted": total.interrupted, "exercised": exercised, "seconds": seconds,
+        });
+        return say!("{summary}");
+    }
+    if total.rollouts > 0 && !idle.is_empty() && !arguments.quiet {
+        say!("not exercised: {}", idle.join(", "))?;
+    }
+    let mut more = String::new();
+    if should > 0 {
+        more += &format!(", {} of them warnings", should);
+    }
+    for (count, what) in [
+        (total.unreadable, "unreadable"),
+        (total.compressed, "compressed and not read"),
+    ] {
+        if count > 0 {
+            more += &format!("; {count} {what}");
+        }
+    }
+    if total.interrupted {
+        more += "; interrupted";
+    }
+    say!(
+        "{}, {}, {} in {}{more} ({rate:.0} MB/s)",
+        counted(total.files, "file"),
+        counted(total.lines, "line"),
+        counted(must + should, "finding"),
+        counted(total.with_findings, "file"),
+    )
+}
+
+fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}

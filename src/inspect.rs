@@ -1,0 +1,356 @@
+//! Judging one file by itself: a rollout, a recording or a trace.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cutpoint_check::file::{Checker, Tally};
+use cutpoint_check::judge;
+use cutpoint_check::trace::{ReadError, Trace};
+use cutpoint_check::verdict::{Level, Outcome};
+use cutpoint_recording::{Limits, Recording, find_secrets};
+use serde::Serialize;
+
+use crate::inputs::{self, Content, Input, Kind};
+use crate::lines::{Line, each_line};
+
+/// The longest line that is read, in bytes.
+pub const LINE_LIMIT_BYTES: usize = 64 << 20;
+
+/// Something that is wrong with a file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// The file.
+    pub file: String,
+    /// The line, counted from 1; absent where it is the file as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// The byte within the line, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u64>,
+    /// The byte within the file, counted from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte: Option<u64>,
+    /// The rule, or what it is that is no valid one of its kind.
+    pub rule: String,
+    /// How much it weighs.
+    pub level: Level,
+    /// What is wrong, in a sentence.
+    pub message: String,
+}
+
+/// What is to be said of one file.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What is wrong, as far as it is kept.
+    pub findings: Vec<Finding>,
+    /// How many findings of each level there are, MUST and SHOULD.
+    pub counts: [u64; 2],
+    /// How many lines were looked at.
+    pub lines: u64,
+    /// How many bytes were looked at.
+    pub bytes: u64,
+    /// How often each rule of a file was put to the test, where it is a rollout.
+    pub rollout: Option<Tally>,
+    /// Why it was not read, or not to its end, and whether that is trouble.
+    pub unread: Option<Unread>,
+}
+
+/// Why a file was not read, or not to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It could not be.
+    Trouble(String),
+    /// It is compressed, by this program.
+    Compressed(&'static str),
+    /// The user stopped it.
+    Stopped,
+}
+
+/// How files are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner<'a> {
+    /// What they are taken for, whatever they look like.
+    pub kind: Option<Kind>,
+    /// How many findings of a file are kept; the others are counted.
+    pub limit: usize,
+    /// Set when no more is to be read.
+    pub stop: &'a AtomicBool,
+}
+
+/// Judges one file.
+pub fn inspect(input: &Input, manner: Manner<'_>) -> Report {
+    let name = input.name();
+    let mut report = Report::default();
+    let outcome = match (input, manner.kind) {
+        (Input::Lost(_, why), _) => Err(io::Error::other(why.clone())),
+        (Input::Recording(path), None)
+        | (Input::Recording(path) | Input::File(path), Some(Kind::Recording)) => {
+            recording(path, manner, &mut report);
+            Ok(())
+        }
+        (Input::File(path) | Input::Recording(path), _) => {
+            text(Some(path), &name, manner, &mut report)
+        }
+        (Input::Stdin, Some(Kind::Recording)) => {
+            let why =
+                "a recording can't be read from standard input: name its folder or its .sse file";
+            Err(io::Error::other(why))
+        }
+        (Input::Stdin, _) => text(None, &name, manner, &mut report),
+    };
+    if let Err(error) = outcome {
+        report.unread = Some(Unread::Trouble(error.to_string()));
+    }
+    report
+}
+
+fn text(
+    path: Option<&Path>,
+    name: &str,
+    manner: Manner<'_>,
+    report: &mut Report,
+) -> io::Result<()> {
+    let opened = inputs::open(path)?;
+    let kind = match (manner.kind, opened.kind) {
+        (_, Content::Compressed(with)) => {
+            report.unread = Some(Unread::Compressed(with));
+            return Ok(());
+        }
+        (Some(Kind::Trace), _) | (None, Content::Trace) => Kind::Trace,
+        _ => Kind::Rollout,
+    };
+    let mut counted = Counted {
+        from: opened.content,
+        bytes: 0,
+    };
+    let outcome = match kind {
+        Kind::Trace => trace(&mut counted, name, manner, report),
+        _ => rollout(&mut counted, name, manner, report),
+    };
+    report.bytes = counted.bytes;
+    outcome
+}
+
+/// Counts the bytes that pass.
+struct Counted<R> {
+    from: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+fn rollout(
+    from: &mut impl Read,
+    name: &str,
+    manner: Manner<'_>,
+    report: &mut Report,
+) -> io::Result<()> {
+    let mut checker = Checker::default();
+    let read = each_line(from, LINE_LIMIT_BYTES, |line, byte| {
+        match line {
+            Line::Whole(line) => checker.line(line, byte),
+            Line::Tail(line) => checker.tail(line, byte),
+            Line::TooLong(bytes) => {
+                let why = format!(
+                    "the line has {bytes} bytes, more than the {LINE_LIMIT_BYTES} that are read of one; it \
+                     was passed over"
+                );
+                checker.skipped(byte, &why);
+            }
+        }
+        report.take(name, manner, checker.findings());
+        let stopped = manner.stop.load(Ordering::Relaxed);
+        if stopped {
+            report.unread = Some(Unread::Stopped);
+        }
+        !stopped
+    });
+    let (findings, tally) = checker.finish();
+    if read.is_ok() && report.unread.is_none() {
+        report.take(name, manner, findings);
+    }
+    report.lines = tally.lines;
+    report.rollout = Some(tally);
+    // A marker's absence is told when the turn is over, and so behind what came later.
+    report
+        .findings
+        .sort_by_key(|finding| (finding.line, finding.column));
+    read
+}
+
+fn trace(
+    from: &mut impl Read,
+    name: &str,
+    manner: Manner<'_>,
+    report: &mut Report,
+) -> io::Result<()> {
+    let trace = match Trace::read(io::BufReader::new(from)) {
+        Ok(trace) => trace,
+        Err(ReadError::Io(error)) => return Err(error),
+        Err(error) => {
+            let line = match &error {
+                ReadError::Line { line, .. } => Some(*line as u64),
+                _ => Some(1),
+            };
+            let message = match error {
+                ReadError::Line { message, .. } => {
+                    format!("the line is no entry of a trace: {message}")
+                }
+                error => error.to_string(),
+            };
+            report.add(
+                manner,
+                Finding::whole(name, "TRACE", Level::Must, line, message),
+            );
+            return Ok(());
+        }
+    };
+    report.lines = trace.entries.len() as u64 + 1;
+    // The header is the first line.
+    let line_of = |seq: u64| trace.entries.iter().position(|entry| entry.seq == seq);
+    for verdict in judge(&trace)
+        .into_iter()
+        .filter(|verdict| verdict.waived.is_none())
+    {
+        match verdict.outcome {
+            Outcome::Fail { breaches, .. } => {
+                for breach in breaches {
+                    let line = breach.evidence.last().and_then(|seq| line_of(*seq));
+                    let line = line.map(|at| at as u64 + 2);
+                    report.add(
+                        manner,
+                        Finding::whole(name, &verdict.rule, verdict.level, line, breach.message),
+                    );
+                }
+            }
+            Outcome::Unknown { why } => {
+                let message = format!("{} can't be judged: {why}", verdict.rule);
+                report.unread.get_or_insert(Unread::Trouble(message));
+            }
+            Outcome::Pass { .. } | Outcome::NotExercised | Outcome::NotApplicable { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
+    let problems = match Recording::load(path) {
+        Ok(recording) => recording.validate(),
+        Err(errors) => errors.problems,
+    };
+    for problem in problems {
+        let level = match problem.is_error() {
+            true => Level::Must,
+            false => Level::Should,
+        };
+        let line = (problem.line > 0).then_some(problem.line as u64);
+        report.add(
+            manner,
+            Finding::whole(&problem.file, "RECORDING", level, line, problem.message),
+        );
+    }
+    for file in files_of(path) {
+        // What is larger was refused above, and is not read here either.
+        let limit = Limits::default().file_bytes;
+        let is_small = fs::metadata(&file).is_ok_and(|file| file.len() <= limit);
+        let Some(bytes) = is_small.then(|| fs::read(&file).ok()).flatten() else {
+            continue;
+        };
+        report.bytes += bytes.len() as u64;
+        report.lines += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        secrets(
+            &file.display().to_string(),
+            &String::from_utf8_lossy(&bytes),
+            manner,
+            report,
+        );
+    }
+}
+
+/// Warns of secrets that were left in a recording's file. What they say is not repeated.
+fn secrets(name: &str, text: &str, manner: Manner<'_>, report: &mut Report) {
+    let (mut line, mut line_start, mut from) = (1, 0, 0);
+    for (kind, range) in find_secrets(text) {
+        for at in memchr::memchr_iter(b'\n', &text.as_bytes()[from..range.start]) {
+            line += 1;
+            line_start = from + at + 1;
+        }
+        from = range.start;
+        let message = format!(
+            "a secret was left in the recording: {kind}; record it again with redaction, or replace it"
+        );
+        report.add(
+            manner,
+            Finding {
+                file: name.to_owned(),
+                line: Some(line),
+                column: Some((range.start - line_start) as u64 + 1),
+                byte: Some(range.start as u64),
+                rule: "SECRET".to_owned(),
+                level: Level::Should,
+                message,
+            },
+        );
+    }
+}
+
+fn files_of(path: &Path) -> Vec<std::path::PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    files
+}
+
+impl Finding {
+    fn whole(file: &str, rule: &str, level: Level, line: Option<u64>, message: String) -> Self {
+        Self {
+            file: file.to_owned(),
+            line,
+            column: None,
+            byte: None,
+            rule: rule.to_owned(),
+            level,
+            message,
+        }
+    }
+}
+
+impl Report {
+    fn take(&mut self, name: &str, manner: Manner<'_>, found: Vec<cutpoint_check::file::Finding>) {
+        for found in found {
+            self.add(
+                manner,
+                Finding {
+                    file: name.to_owned(),
+                    line: Some(found.line),
+                    column: Some(found.column),
+                    byte: Some(found.byte),
+                    rule: found.rule.to_owned(),
+                    level: found.level,
+                    message: found.message,
+                },
+            );
+        }
+    }
+
+    fn add(&mut self, manner: Manner<'_>, finding: Finding) {
+        self.counts[usize::from(finding.level == Level::Should)] += 1;
+        if self.findings.len() < manner.limit {
+            self.findings.push(finding);
+        }
+    }
+}
