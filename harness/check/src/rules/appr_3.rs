@@ -48,6 +48,8 @@ impl Invariant for PendingQuestionHasNoAnswer {
             "An answer that was given behind the cut is late, and reaches nobody, also where the agent was \
              killed before it could tell of the cut.",
             "An answer whose output was not in the rollout when the agent had died is lost with it.",
+            "A fork that was asked for less than 100 ms behind the answer, in the middle of the turn, may have \
+             the question as cut off: its turn goes on in the session that the fork was taken from.",
         ]
     }
 
@@ -73,7 +75,8 @@ impl Invariant for PendingQuestionHasNoAnswer {
                     let died = died_with_it(view, call, asked, exchange);
                     let failed = |turn| view.failed_around(turn, given).is_some();
                     let young = young || call.turn.is_some_and(failed);
-                    let lost = !young && !died && !text.contains(&squeeze(answer));
+                    let forked = forked_before_it_was_taken(view, call, given, exchange);
+                    let lost = !young && !died && !forked && !text.contains(&squeeze(answer));
                     (lost.then(|| format!("does not tell the answer {answer:?}")), given)
                 }
                 None => (pending_fault(&text), cut.unwrap_or(asked)),
@@ -118,6 +121,22 @@ fn died_with_it(view: &View<'_>, call: &Call<'_>, asked: At, exchange: &Exchange
     resumed.any(|it| (asked..exchange.at).contains(&it.at) && !it.held.iter().any(held))
 }
 
+/// Whether the session went on in a fork that was asked for right behind the answer, in the middle of the
+/// question's turn.
+fn forked_before_it_was_taken(
+    view: &View<'_>,
+    call: &Call<'_>,
+    given: At,
+    exchange: &Exchange<'_>,
+) -> bool {
+    view.forks.iter().any(|fork| {
+        let entered = fork.entered.is_some_and(|start| start < exchange.at);
+        let of_turn = call.turn.is_some() && [fork.turn, fork.met].contains(&call.turn);
+        let soon = given < fork.at && view.between_ns(given, fork.asked) < TAKEN_NS;
+        entered && of_turn && soon
+    })
+}
+
 /// The answer that the user gave while the question was pending.
 fn given<'a>(view: &View<'a>, call: &Call<'_>, cut: Option<At>) -> Option<(At, &'a str)> {
     let mut answers = view.answers.iter();
@@ -159,7 +178,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::{ReadTrigger, TurnEnd};
+    use crate::trace::{ClientOp, ReadTrigger, TurnEnd};
 
     fn asked() -> Tracer {
         let mut t = Tracer::new();
@@ -201,6 +220,20 @@ mod tests {
         let history = |text| [user("run"), call("c1"), output("c1", text)];
         keeps("APPR-3", t.clone().request(2, &history(r#"["the blue one"]"#)), 1);
         breaks("APPR-3", t.request(2, &history(r#"{"answers": []}"#)));
+    }
+
+    #[test]
+    fn a_fork_right_behind_an_answer_may_lack_it() {
+        let forked = |ms: u64| {
+            let mut t = asked();
+            t.reply_to("c1", "blue").wait_ms(ms).op(ClientOp::Fork).forked("f.jsonl");
+            t.kill().resume().set_file("").goes_on_in("f.jsonl");
+            t.request(2, &[user("run"), call("c1"), output("c1", "aborted")]);
+            t.read(ReadTrigger::Request { exchange: 2 });
+            t
+        };
+        keeps("APPR-3", &forked(0), 1);
+        breaks("APPR-3", &forked(500));
     }
 
     #[test]

@@ -210,6 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_behind_the_interrupt_is_no_part_of_the_aborted_turn() {
+        let killed = |items: &[Value], early: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]);
+            if early {
+                t.input("two", InputMode::Start).interrupt();
+            } else {
+                t.interrupt().input("two", InputMode::Start);
+            }
+            t.wrote(&marker()).aborted("t1").read_at_end("t1").kill().resume();
+            t.start("t3", "three").request(2, &[&[user("one")], items, &[user("three")]].concat());
+            t
+        };
+        keeps("MARK-3", &killed(&[marker(), user("two")], false), 1);
+        breaks("MARK-3", &killed(&[user("two"), marker()], false));
+        keeps("MARK-3", &killed(&[user("two"), marker()], true), 1);
+    }
+
+    #[test]
     fn other_conversations_and_compacted_histories_owe_nothing() {
         let mut t = Tracer::new();
         t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");

@@ -631,10 +631,27 @@ impl<'a> Turns<'a> {
         for turn in std::mem::take(&mut self.active) {
             note(&mut self.turns[turn]);
         }
+        self.leave_untold();
         self.pending.clear();
         self.held.clear();
         self.stops.push(at);
         self.down = true;
+    }
+
+    /// Ops are taken in order: what was sent behind the interrupt of a turn has not joined that turn, if the
+    /// turn was aborted. Nobody is told any more of the one that it began.
+    fn leave_untold(&mut self) {
+        for input in &mut self.inputs {
+            let sent_into = input.active.filter(|_| input.turn.is_none());
+            let Some(turn) = sent_into.map(|turn| &self.turns[turn]) else {
+                continue;
+            };
+            let first = turn.interrupts.first();
+            let behind = first.is_some_and(|first| self.interrupts[*first].at < input.at);
+            if behind && turn.ending().is_some_and(|ending| ending.aborted()) {
+                input.active = None;
+            }
+        }
     }
 }
 
