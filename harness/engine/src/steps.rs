@@ -373,12 +373,12 @@ impl<'a> Steps<'a> {
                 self.env.points.forget_reach();
                 self.kill(session).await?;
             }
+            // What was to end the agent may have been left out.
+            Action::Resume if self.env.tracer.agent_is_up() => {}
             Action::Resume => session.resume().await?,
             // It is done by itself, as the agent passes its point.
             Action::Hold { .. } => {}
-            Action::Shutdown => {
-                self.submit(ClientOp::Shutdown, session).await?;
-            }
+            Action::Shutdown => self.submit(ClientOp::Shutdown, session).await.map(|_| ())?,
             Action::Wait { duration } => tokio::time::sleep(*duration).await,
             Action::Await(wanted) => self.wait_for(wanted).await?,
             Action::User { text, id, refused } => {

@@ -80,6 +80,17 @@ impl Tracer {
         look(entries.get(from..).unwrap_or_default())
     }
 
+    /// Whether an agent runs: it was started, and neither killed nor gone since.
+    pub fn agent_is_up(&self) -> bool {
+        let change = |entry: &Entry| match entry.what {
+            What::AgentStarted { .. } => Some(true),
+            What::AgentKilled | What::AgentExited { .. } => Some(false),
+            _ => None,
+        };
+        let last = |entries: &[Entry]| entries.iter().rev().find_map(change);
+        self.with(0, last).unwrap_or(false)
+    }
+
     /// The first entry from `from` on for which `wanted` gives something, with its position.
     pub fn find<T>(
         &self,
@@ -154,6 +165,18 @@ mod tests {
 
     fn wanted(n: usize) -> impl FnMut(&What) -> Option<()> {
         move |what| matches!(what, What::Step { number, .. } if *number == n).then_some(())
+    }
+
+    #[test]
+    fn an_agent_is_up_until_it_ends() {
+        let tracer = Tracer::default();
+        let start = |resumed| What::AgentStarted { pid: None, resumed };
+        let mut seen = vec![tracer.agent_is_up()];
+        for what in [start(false), step(1), What::AgentKilled, start(true)] {
+            tracer.record(what);
+            seen.push(tracer.agent_is_up());
+        }
+        assert_eq!(seen, [false, true, true, false, true]);
     }
 
     #[tokio::test]
