@@ -9,7 +9,7 @@ use cutpoint_check::file::{Checker, Tally};
 use cutpoint_check::judge;
 use cutpoint_check::trace::{ReadError, Trace};
 use cutpoint_check::verdict::{Level, Outcome};
-use cutpoint_recording::{Limits, Recording, find_secrets};
+use cutpoint_recording::{Limits, Recording, find_secrets, is_credential};
 use serde::Serialize;
 
 use crate::inputs::{self, Content, Input, Kind};
@@ -75,6 +75,8 @@ pub struct Manner<'a> {
     pub kind: Option<Kind>,
     /// How many findings of a file are kept; the others are counted.
     pub limit: usize,
+    /// Whether to look for keys and tokens in rollouts.
+    pub secrets: bool,
     /// Set when no more is to be read.
     pub stop: &'a AtomicBool,
 }
@@ -154,7 +156,12 @@ fn rollout(
     report: &mut Report,
 ) -> io::Result<()> {
     let mut checker = Checker::default();
+    let mut number = 0;
     let read = each_line(from, LINE_LIMIT_BYTES, |line, byte| {
+        number += 1;
+        if let (true, Line::Whole(text) | Line::Tail(text)) = (manner.secrets, &line) {
+            credentials(name, text, (number, byte), manner, report);
+        }
         match line {
             Line::Whole(line) => checker.line(line, byte),
             Line::Tail(line) => checker.tail(line, byte),
@@ -287,18 +294,32 @@ fn secrets(name: &str, text: &str, manner: Manner<'_>, report: &mut Report) {
         let message = format!(
             "a secret was left in the recording: {kind}; record it again with redaction, or replace it"
         );
-        report.add(
-            manner,
-            Finding {
-                file: name.to_owned(),
-                line: Some(line),
-                column: Some((range.start - line_start) as u64 + 1),
-                byte: Some(range.start as u64),
-                rule: "SECRET".to_owned(),
-                level: Level::Should,
-                message,
-            },
-        );
+        let column = (range.start - line_start) as u64;
+        let place = (line, column, range.start as u64);
+        report.add(manner, Finding::secret(name, place, message));
+    }
+}
+
+/// Warns of what opens doors in a line of a rollout, which starts at this byte. Names and addresses are
+/// no news there.
+fn credentials(
+    name: &str,
+    text: &[u8],
+    (line, start): (u64, u64),
+    manner: Manner<'_>,
+    report: &mut Report,
+) {
+    // Places are told in lines of text alone; another line is a finding of its own.
+    let found = std::str::from_utf8(text).map(find_secrets);
+    for (kind, range) in found.into_iter().flatten() {
+        if is_credential(kind) {
+            let message = format!(
+                "a secret stands in the rollout: {kind}; give away a `cutpoint import` of it in its place"
+            );
+            let column = range.start as u64;
+            let place = (line, column, start + column);
+            report.add(manner, Finding::secret(name, place, message));
+        }
     }
 }
 
@@ -316,6 +337,15 @@ fn files_of(path: &Path) -> Vec<std::path::PathBuf> {
 }
 
 impl Finding {
+    /// One at this line, byte of the line (from 0) and byte of the file.
+    fn secret(file: &str, (line, column, byte): (u64, u64, u64), message: String) -> Self {
+        Self {
+            column: Some(column + 1),
+            byte: Some(byte),
+            ..Self::whole(file, "SECRET", Level::Should, Some(line), message)
+        }
+    }
+
     fn whole(file: &str, rule: &str, level: Level, line: Option<u64>, message: String) -> Self {
         Self {
             file: file.to_owned(),

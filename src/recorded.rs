@@ -11,13 +11,12 @@ use cutpoint_engine::lab;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::case::Tally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
+use cutpoint_engine::skeleton::{self, Replies};
 use cutpoint_protocol::rollout::{Content, RolloutLine, split};
 use cutpoint_protocol::{Item, marker};
-use cutpoint_recording::session::{Cut, Did, How, Place, Session, When};
+use cutpoint_recording::session::Session;
 use cutpoint_recording::{Change, Problem, Recording};
-use cutpoint_scenario::ast::{
-    Action, Await, CutPoint, Expect, Expectation, Model, Outcome, Reason, Scenario, Span, Step,
-};
+use cutpoint_scenario::ast::Scenario;
 
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
@@ -41,110 +40,13 @@ pub fn load(path: &Path) -> Result<Recording, Failure> {
     Ok(recording)
 }
 
-/// The scenario in which a user does again what was recorded, and the model answers from `recording`, a
-/// name or a path.
-pub fn scenario(name: &str, about: &str, recording: &str, did: &[Did]) -> Scenario {
-    let mut steps = Vec::new();
-    let mut turns = Vec::new();
-    for did in did {
-        match did {
-            Did::Prompt(text) => steps.push(plain(Action::User {
-                text: text.clone(),
-                id: None,
-                refused: false,
-            })),
-            Did::Steer { text, at } => {
-                let at = match at {
-                    When::Start => None,
-                    When::Answer(reply) => Some(CutPoint::End { reply: *reply }),
-                    When::Running(call) => Some(CutPoint::Running { call: call.clone() }),
-                };
-                steps.push(step(at, Action::Steer { text: text.clone() }));
-            }
-            Did::Interrupt(cut) => cut_by(&mut steps, cut, Action::Interrupt { id: None }),
-            Did::Replace { text, cut } => {
-                cut_by(&mut steps, cut, Action::Replace { text: text.clone() });
-            }
-            Did::Kill(cut) => {
-                cut_by(&mut steps, cut, Action::Kill);
-                steps.push(plain(Action::Resume));
-            }
-            Did::Ended(how) => {
-                let (awaited, outcome) = ended(*how);
-                steps.push(plain(Action::Await(awaited)));
-                turns.push(outcome);
-            }
-        }
-    }
-    let killed = did.iter().any(|did| matches!(did, Did::Kill(_)));
-    let what = Expectation::Turns { outcomes: turns };
-    let expect = Expect {
-        what,
-        span: Span::default(),
-    };
+/// The scenario in which a user does again what was recorded, as strictly as an import or a replay is
+/// judged; the model answers from `recording`, a name or a path.
+pub fn scenario(name: &str, about: &str, recording: &str, session: &Session) -> Scenario {
+    let replies = Replies::Found(recording);
     Scenario {
-        name: name.to_owned(),
-        about: Some(about.to_owned()),
-        model: Model {
-            recording: Some(cutpoint_scenario::ast::Recording {
-                name: recording.to_owned(),
-                span: Span::default(),
-            }),
-            ..Model::default()
-        },
-        steps,
-        // What a killed agent makes of its turn is up to the rules.
-        expect: if killed { Vec::new() } else { vec![expect] },
-        ..Scenario::default()
-    }
-}
-
-fn ended(how: How) -> (Await, Outcome) {
-    let aborted = |reason| Await::TurnAborted {
-        reason: Some(reason),
-    };
-    match how {
-        How::Complete => (Await::TurnComplete, Outcome::Complete),
-        How::Interrupted | How::Killed => (aborted(Reason::Interrupted), Outcome::Aborted),
-        How::Replaced => (aborted(Reason::Replaced), Outcome::Replaced),
-        How::Failed => (Await::TurnFailed, Outcome::Failed),
-    }
-}
-
-fn cut_by(steps: &mut Vec<Step>, cut: &Cut, action: Action) {
-    for call in &cut.exited {
-        let call = call.clone();
-        steps.push(plain(Action::Await(Await::Exited { call })));
-    }
-    let at = match &cut.place {
-        Place::Call {
-            call,
-            shown: Some(shown),
-        } => {
-            // What the user had read by then, the model may learn of: so it is waited for.
-            let (call, containing) = (call.clone(), shown.clone());
-            steps.push(plain(Action::Await(Await::Output { call, containing })));
-            None
-        }
-        Place::Call { call, shown: None } => Some(CutPoint::Running { call: call.clone() }),
-        Place::Stream { exchange, events } => Some(CutPoint::Event {
-            reply: *exchange,
-            event: *events,
-        }),
-    };
-    steps.push(step(at, action));
-}
-
-fn plain(action: Action) -> Step {
-    step(None, action)
-}
-
-fn step(at: Option<CutPoint>, action: Action) -> Step {
-    Step {
-        at,
-        yields: None,
-        action,
-        span: Span::default(),
+        expect: skeleton::expected(session),
+        ..skeleton::scenario(name, about, replies, session)
     }
 }
 

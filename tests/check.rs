@@ -316,6 +316,57 @@ fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
 }
 
 #[test]
+fn secrets_are_warned_of_and_never_repeated() {
+    let place = Place::new();
+    let key = format!("sk-proj-{}7", "aB3d".repeat(10));
+    let mail = "alice@corp.example.org";
+    let stream = |text: &str| {
+        let data = format!("{{\"type\":\"response.output_text.done\",\"text\":\"{text}\"}}");
+        format!("event: response.output_text.done\ndata: {data}\n\n")
+    };
+    let text = stream(&format!("for {mail}: {key}"));
+    let places = [mail, &key].map(|secret| {
+        let (byte, start) = (text.find(secret).unwrap(), text.find("data").unwrap());
+        (byte - start + 1, byte)
+    });
+    place.file("r/01.response.sse", &text);
+    let ended = place.run(["check", "r"]);
+    for ((column, byte), kind) in places.into_iter().zip(["email", "api-key"]) {
+        let place = format!("r/01.response.sse:2:{column}: SECRET (warning): ");
+        let end = format!("[byte {byte}]");
+        let says = [place.as_str(), "was left in the recording", kind, &end];
+        ended.says(&says);
+    }
+    ended.never_says(&[&key, mail]);
+    place.run(["check", "r", "--strict"]).code(1);
+    place.file(
+        "clean/01.response.sse",
+        stream("for <email-1>: <api-key-1>"),
+    );
+    let clean = place.run(["check", "clean"]);
+    clean.never_says(&["SECRET"]);
+
+    // A rollout is the user's own file: only what opens doors is worth a word, and only if asked for.
+    let written = SOUND.replacen("\"/w\"", &format!("\"/home/alice/{mail} {key}\""), 1);
+    let byte = written.find(&key).unwrap();
+    place.file("own.jsonl", written);
+    place
+        .run(["check", "own.jsonl", "--strict"])
+        .code(0)
+        .never_says(&["SECRET"]);
+    let asked = place.run(["check", "own.jsonl", "--secrets"]);
+    let place_of_key = format!("own.jsonl:1:{}: SECRET (warning): ", byte + 1);
+    asked
+        .code(0)
+        .says(&[&place_of_key, "api-key", "1 finding in 1 file"]);
+    asked.never_says(&[&key]);
+    place
+        .run(["check", "own.jsonl", "--secrets", "--strict"])
+        .code(1);
+    place.assert_clean();
+}
+
+#[test]
 fn what_the_reference_agent_writes_passes() {
     for scenario in [
         "tools/tool-running.kdl",

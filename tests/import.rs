@@ -11,7 +11,7 @@ use cutpoint_check::trace::{Trace, What};
 use cutpoint_protocol::rollout::RolloutLine;
 use cutpoint_protocol::sse::Document;
 use cutpoint_recording::session::{Did, How};
-use cutpoint_recording::{Imported, Recording, Response, count, diff, import};
+use cutpoint_recording::{Imported, Recording, Redactor, Response, count, diff, import};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::{Ended, Place, root};
@@ -294,8 +294,244 @@ fn codex_replays_what_it_has_written() {
     place.assert_clean();
 }
 
+/// Secrets of several kinds; some have characters that a shell's format spells in octal.
+const SECRETS: [&str; 7] = [
+    "sk-proj-aB3dE5fG7hJ9kL1mN3pQ5rS7tU9v",
+    "ghp_aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3zA5",
+    "alice%smith@corp.example.org",
+    "alice-smith",
+    "pa$$w%rd!~x",
+    "kR%7!q~Zt*42w",
+    "Zed77",
+];
+
+/// A text in which all of them stand.
+fn telling() -> String {
+    let [key, token, email, user, password, named, custom] = SECRETS;
+    let named = serde_json::json!({"password": named});
+    format!(
+        "{key} {token} <{email}>\n/home/{user}/x postgres://app:{password}@db:5432/x {named} I am {custom}."
+    )
+}
+
+/// The text with octal and JSON escapes taken back, however many stand on each other.
+fn unescaped(text: &str) -> String {
+    let mut text = text.to_owned();
+    loop {
+        let mut plain = String::new();
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find('\\') {
+            plain += &rest[..at];
+            let behind = &rest[at + 1..];
+            let octal = behind
+                .get(..3)
+                .and_then(|it| u8::from_str_radix(it, 8).ok());
+            let unicode = behind.strip_prefix('u').and_then(|it| it.get(..4));
+            let unicode = unicode.and_then(|it| u32::from_str_radix(it, 16).ok());
+            let (shown, length) = match (octal.map(char::from), unicode.and_then(char::from_u32)) {
+                (Some(shown), _) => (shown, 3),
+                (_, Some(shown)) => (shown, 5),
+                _ => (
+                    behind.chars().next().unwrap_or(' '),
+                    behind.chars().next().map_or(0, char::len_utf8),
+                ),
+            };
+            plain.push(if length == 1 && shown == 'n' {
+                '\n'
+            } else {
+                shown
+            });
+            rest = &behind[length..];
+        }
+        plain += rest;
+        if plain == text {
+            return text;
+        }
+        text = plain;
+    }
+}
+
+/// The files that an import has written, as name and text.
+fn written(place: &Place, name: &str) -> Vec<(String, String)> {
+    let recording = format!("recordings/{name}");
+    let names = place.names(&recording);
+    let mut files: Vec<String> = names.iter().map(|it| format!("{recording}/{it}")).collect();
+    files.push(format!("scenarios/imported/{name}.kdl"));
+    files
+        .into_iter()
+        .map(|file| (file.clone(), place.read(&file)))
+        .collect()
+}
+
+/// A rollout with a line of every kind, secrets in each of them, and more in lines that can't be read.
+fn full_of_secrets() -> String {
+    let all = telling();
+    let line = |kind: &str, payload: Value| {
+        serde_json::json!({"timestamp": "2026-01-02T03:04:05Z", "type": kind, "payload": payload})
+            .to_string()
+    };
+    let item = |value: Value| line("response_item", value);
+    let event = |value: Value| line("event_msg", value);
+    let script = serde_json::json!({"command": ["bash", "-lc", all]}).to_string();
+    let printed = serde_json::json!({"output": all, "metadata": {"exit_code": 3}}).to_string();
+    let lines = [
+        line(
+            "session_meta",
+            serde_json::json!({"id": "s", "timestamp": "t", "cwd": "/home/alice-smith/x", "originator": all, "cli_version": all, "instructions": all, "git": {"repository_url": all}}),
+        ),
+        line(
+            "turn_context",
+            serde_json::json!({"cwd": "/home/alice-smith/x", "model": all}),
+        ),
+        event(serde_json::json!({"type": "task_started", "turn_id": "a"})),
+        item(
+            serde_json::json!({"type": "message", "role": "developer", "content": [{"type": "input_text", "text": all}]}),
+        ),
+        item(
+            serde_json::json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": all}]}),
+        ),
+        event(serde_json::json!({"type": "user_message", "message": all})),
+        item(
+            serde_json::json!({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": all}], "encrypted_content": all}),
+        ),
+        item(
+            serde_json::json!({"type": "function_call", "name": "shell", "call_id": "call_1", "arguments": script}),
+        ),
+        item(
+            serde_json::json!({"type": "function_call", "name": "mcp", "call_id": "call_2", "arguments": serde_json::json!({"api_key": all}).to_string()}),
+        ),
+        item(
+            serde_json::json!({"type": "custom_tool_call", "name": "apply_patch", "call_id": "call_3", "input": all}),
+        ),
+        item(
+            serde_json::json!({"type": "local_shell_call", "call_id": "call_4", "action": {"type": "exec", "command": ["echo", all], "env": {"password": all}}}),
+        ),
+        item(
+            serde_json::json!({"type": "function_call_output", "call_id": "call_1", "output": printed}),
+        ),
+        item(
+            serde_json::json!({"type": "function_call_output", "call_id": "call_2", "output": {"content": all, "success": false}}),
+        ),
+        item(
+            serde_json::json!({"type": "custom_tool_call_output", "call_id": "call_3", "output": format!("Exit code: 1\nWall time: 0.1 seconds\nOutput:\n{all}")}),
+        ),
+        item(
+            serde_json::json!({"type": "function_call_output", "call_id": "call_4", "output": all}),
+        ),
+        item(
+            serde_json::json!({"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": all}}),
+        ),
+        item(
+            serde_json::json!({"type": "message", "role": "assistant", "id": "msg_1", "content": [{"type": "output_text", "text": all}]}),
+        ),
+        event(
+            serde_json::json!({"type": "task_complete", "turn_id": "a", "last_agent_message": all}),
+        ),
+        line("ghost", serde_json::json!({"of": all})),
+        serde_json::json!({"level": "info", "text": all}).to_string(),
+        all.replace('\n', " "),
+        event(serde_json::json!({"type": "task_started", "turn_id": "b"})),
+        item(
+            serde_json::json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "and now?"}]}),
+        ),
+        event(serde_json::json!({"type": "turn_failed", "turn_id": "b", "message": all})),
+        item(
+            serde_json::json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": all}]}),
+        ),
+    ];
+    let torn = line("ghost", serde_json::json!({"of": all}));
+    format!("{}\n{}", lines.join("\n"), &torn[..torn.len() - 3])
+}
+
+#[test]
+fn no_secret_of_a_rollout_is_on_disk_in_any_spelling() {
+    let place = Place::new();
+    place.file("rollout.jsonl", full_of_secrets());
+    let words = [
+        "import",
+        "rollout.jsonl",
+        "--name",
+        "x",
+        "--redact",
+        "Zed[0-9]+",
+    ];
+    let ended = place.run(words);
+    assert_checked(&ended);
+    ended.says(&[
+        "redacted: ",
+        "email × 1 (in",
+        "custom × 1 (in",
+        "4 exchanges",
+        "is left out",
+    ]);
+    ended.never_says(&SECRETS);
+    for (file, text) in written(&place, "x") {
+        let plain = unescaped(&text);
+        for secret in SECRETS {
+            assert!(
+                !text.contains(secret) && !plain.contains(secret),
+                "{file}: {secret}"
+            );
+        }
+    }
+    let scenario = place.read("scenarios/imported/x.kdl");
+    assert!(scenario.contains("I am <custom-1>."), "{scenario}");
+    // The calls still have their outputs, and the same secret is the same everywhere.
+    let checked = place.run(["check", "recordings/x"]);
+    checked.code(0).never_says(&["SECRET"]);
+    let stream = place.read("recordings/x/01.response.sse");
+    assert!(
+        unescaped(&stream)
+            .contains("printf '<api-key-1> <github-token-1> <<email-1>>\n/home/<user-1>/x"),
+        "{stream}"
+    );
+    place.assert_clean();
+}
+
+#[test]
+fn what_an_import_takes_out_is_up_to_the_user() {
+    let place = Place::new();
+    place.file("rollout.jsonl", full_of_secrets());
+    let import = |name: &str, more: &[&str]| {
+        let words = [
+            &["import", "rollout.jsonl", "--no-check", "--name", name],
+            more,
+        ]
+        .concat();
+        place.run(words).code(0);
+        written(&place, name)
+    };
+    // All that is planted would be seen if it were there.
+    let kept = import("kept", &["--no-redact"]);
+    let kept: String = kept.iter().map(|(_, text)| unescaped(text)).collect();
+    for secret in SECRETS {
+        assert!(kept.contains(&unescaped(secret)), "{secret}");
+    }
+    let default = import("default", &[]);
+    let default: String = default.iter().map(|(_, text)| unescaped(text)).collect();
+    assert!(default.contains("Zed77") && !default.contains("corp.example"));
+    place
+        .run(["import", "rollout.jsonl", "--name", "y", "--redact", "("])
+        .code(2)
+        .says(&["no regular expression"]);
+    place
+        .run([
+            "import",
+            "rollout.jsonl",
+            "--name",
+            "y",
+            "--redact",
+            "a",
+            "--no-redact",
+        ])
+        .code(2);
+    assert!(!place.path().join("recordings/y").exists());
+}
+
 fn read(bytes: Vec<u8>) -> Option<Imported> {
-    import("x", &[("rollout.jsonl".to_owned(), bytes)], None).ok()
+    let mut redactor = Redactor::new(&[]).unwrap();
+    let rollouts = [("rollout.jsonl".to_owned(), bytes)];
+    import("x", &rollouts, None, &mut redactor).ok()
 }
 
 /// What a recording says of its items and of the user is what the rollout said.

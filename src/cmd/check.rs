@@ -39,6 +39,9 @@ pub struct Arguments {
     /// Breaches of SHOULD rules and other warnings count as well.
     #[arg(long)]
     strict: bool,
+    /// Warn of keys and tokens in rollouts, too; in recordings that is always done.
+    #[arg(long)]
+    secrets: bool,
     /// Print JSON lines: one object per finding, then a summary.
     #[arg(long)]
     json: bool,
@@ -60,6 +63,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let manner = Manner {
         kind: arguments.kind,
         limit: arguments.limit,
+        secrets: arguments.secrets,
         stop: &stop,
     };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -6,6 +6,7 @@ use cutpoint_engine::runner::Planned;
 use cutpoint_recording::session::Session;
 use cutpoint_recording::{Imported, import};
 
+use super::record::Redaction;
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
 use crate::out::{complain, say};
@@ -19,7 +20,8 @@ const ROLLOUT_LIMIT_BYTES: u64 = 256 << 20;
 #[command(
     after_help = "What the rollout's agent once ran is not run again: each call of a tool becomes a shell command
 that prints the recorded output and ends with the recorded exit code. What cannot be read is told
-with file, line and byte; the rest is imported. See docs/import.md.
+with file, line and byte; the rest is imported. Secrets are taken out before anything is written; what
+was taken out is told by kind. See docs/import.md.
 
 Examples:
   cutpoint import rollout.jsonl --name lost-output
@@ -42,6 +44,8 @@ pub struct Arguments {
     /// Read that many lines of the last rollout only.
     #[arg(long, value_name = "N")]
     until_line: Option<usize>,
+    #[command(flatten)]
+    redaction: Redaction,
     /// Replace a recording or a scenario that is there.
     #[arg(long)]
     force: bool,
@@ -73,10 +77,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
             )));
         }
     }
-    // All that an import keeps comes from these bytes: what is to be taken out is taken out here.
     let rollouts = arguments.rollouts.iter().map(|path| read(path));
     let rollouts: Vec<(String, Vec<u8>)> = rollouts.collect::<Result<_, _>>()?;
-    let imported = import(name, &rollouts, arguments.until_line)
+    let mut redactor = arguments.redaction.redactor()?;
+    let imported = import(name, &rollouts, arguments.until_line, &mut redactor)
         .map_err(|problem| Failure::usage(problem.to_string()))?;
     for problem in &imported.problems {
         complain!("{problem}");
@@ -84,7 +88,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let session = imported.recording.session().unwrap_or_default();
     let about = &imported.recording.source;
     let found = found_from(&file, &out, name)?;
-    let scenario = recorded::scenario(name, about, &found, &session.did);
+    let scenario = recorded::scenario(name, about, &found, &session);
     let text = format!("{scenario}\n");
     let parsed = cutpoint_scenario::parse(&file.display().to_string(), &text);
     if let Err(diagnostics) = parsed {
@@ -107,6 +111,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         out.display(),
         file.display()
     )?;
+    complain!("redacted: {}", redactor.report());
     if arguments.no_check {
         return Ok(ExitCode::Conforms);
     }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use cutpoint_engine::proxy::{Limits, Proxy, ProxyConfig, ProxyError, Recorded, command, skeleton};
-use cutpoint_recording::{Recording, Redactor, turns};
+use cutpoint_engine::proxy::{Limits, Proxy, ProxyConfig, ProxyError, Recorded, command};
+use cutpoint_engine::skeleton::{self, Replies};
+use cutpoint_recording::{Recording, Redactor};
 
 use super::run::quoted;
 use crate::exit_code::ExitCode;
@@ -35,13 +36,8 @@ pub struct Arguments {
     /// Trust the certificates of this PEM file instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Also take out what this regular expression matches, or its first group; may be given several
-    /// times.
-    #[arg(long = "redact", value_name = "REGEX")]
-    redact: Vec<String>,
-    /// Take nothing out of bodies; of headers only harmless ones are kept all the same.
-    #[arg(long, conflicts_with = "redact")]
-    no_redact: bool,
+    #[command(flatten)]
+    redaction: Redaction,
     /// The directory to put the recording's folder in.
     #[arg(long, value_name = "DIR", default_value = "recordings")]
     out: PathBuf,
@@ -54,6 +50,28 @@ pub struct Arguments {
     /// The command whose requests are recorded, with OPENAI_BASE_URL in its environment.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// What is taken out of what is written.
+#[derive(clap::Args)]
+pub struct Redaction {
+    /// Also take out what this regular expression matches, or its first group; may be given several
+    /// times.
+    #[arg(long = "redact", value_name = "REGEX")]
+    redact: Vec<String>,
+    /// Take nothing out; of headers only harmless ones are kept all the same.
+    #[arg(long, conflicts_with = "redact")]
+    no_redact: bool,
+}
+
+impl Redaction {
+    /// What takes it out.
+    pub fn redactor(&self) -> Result<Redactor, Failure> {
+        if self.no_redact {
+            return Ok(Redactor::off());
+        }
+        Redactor::new(&self.redact).map_err(Failure::usage)
+    }
 }
 
 /// A name that is one folder's.
@@ -83,11 +101,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             )));
         }
     }
-    let redactor = if arguments.no_redact {
-        Redactor::off()
-    } else {
-        Redactor::new(&arguments.redact).map_err(Failure::usage)?
-    };
+    let redactor = arguments.redaction.redactor()?;
     let (recorded, ended) = runtime()?.block_on(record(arguments, redactor))?;
     for note in &recorded.notes {
         complain!("warning: {note}");
@@ -144,8 +158,10 @@ fn save(arguments: &Arguments, folder: &Path, scenario: &Path, recorded: Recorde
     recording
         .save(folder)
         .map_err(|error| files::failure(folder, &error))?;
-    let session = turns(&recording);
-    let text = skeleton::scenario(&arguments.name, &source, &session);
+    let session = recording.session().unwrap_or_default();
+    let replies = Replies::of(&arguments.name, &session);
+    let text = skeleton::scenario(&arguments.name, &source, replies, &session);
+    let text = format!("{text}\n");
     let written = match scenario.parent() {
         Some(above) => fs::create_dir_all(above),
         None => Ok(()),

@@ -68,12 +68,17 @@ enum Wanted {
 impl FromStr for Wanted {
     type Err = TokenError;
 
-    /// No token has a dot or a slash in it, and none is the name of a folder by chance.
+    /// A token says so by its first letters. What is no path either is told as a token with a mistake.
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        if text.contains(['/', '.']) || Path::new(text).exists() {
+        let is_path = text.contains(['/', '.']) || Path::new(text).exists();
+        if is_path && !text.starts_with("cp") {
             return Ok(Self::Recording(PathBuf::from(text)));
         }
-        text.parse().map(Self::Token)
+        match text.parse() {
+            // A folder may have such a name.
+            Err(TokenError::Form(_)) if is_path => Ok(Self::Recording(PathBuf::from(text))),
+            token => token.map(Self::Token),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod runner;
 pub mod screen;
 pub mod script;
 pub mod server;
+pub mod skeleton;
 pub mod steps;
 mod stillness;
 pub mod tracer;

@@ -8,7 +8,8 @@ use cutpoint_protocol::Item;
 use serde::Serialize;
 use similar::{Algorithm, DiffOp, capture_diff_slices_deadline};
 
-use crate::normal::{NormalItem, normalise};
+use crate::normal::{NormalItem, Secrets, normalise_with};
+use crate::redact::is_redacted;
 
 /// After this the rest is taken as one change; what is told stays true, and is only longer.
 const TIME_LIMIT: Duration = Duration::from_millis(500);
@@ -64,12 +65,15 @@ pub struct Counts {
 }
 
 /// The way from one history to another, over their normal forms: ids, times, reasoning, instructions
-/// and what describes the machine don't count (see [`crate::normalise`]).
+/// and what describes the machine don't count (see [`crate::normalise`]). Where a side was redacted,
+/// secrets are compared by their kinds.
 ///
 /// The changes stand in the order of the second side; what is lost stands where it was missed, and
 /// what moved stands at its new place.
 pub fn diff(a: &[Item], b: &[Item]) -> Vec<Change> {
-    let (a, b) = (normalise(a), normalise(b));
+    let mut items = a.iter().chain(b);
+    let secrets = Secrets::of(items.any(|item| item.as_map().values().any(is_redacted)));
+    let (a, b) = (normalise_with(a, secrets), normalise_with(b, secrets));
     let mut names = Names::default();
     let old: Vec<usize> = a.iter().map(|item| names.of(item)).collect();
     let new: Vec<usize> = b.iter().map(|item| names.of(item)).collect();

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use cutpoint_protocol::Item;
 
-use crate::matching::{remember, whole_history};
 use crate::model::Recording;
 use crate::normal::{NormalItem, normalise};
 
@@ -61,22 +60,13 @@ impl Recording {
     /// are known.
     pub fn items(&self) -> Vec<Item> {
         let mut conversation = Conversation::default();
-        let mut known: HashMap<String, Vec<Item>> = HashMap::new();
-        for exchange in &self.exchanges {
-            let aside = exchange.request.as_ref();
-            if aside.is_some_and(|request| !request.is_responses()) {
-                continue;
-            }
-            let history = whole_history(exchange, &known);
-            if let Some(history) = &history {
+        for asked in self.asked() {
+            if let Some(history) = &asked.history {
                 conversation.request(history);
             }
-            let mut answered = HashMap::new();
-            remember(exchange, Vec::new(), &mut answered);
-            for item in answered.into_values().flatten() {
+            for item in asked.answer.items {
                 conversation.answer(item);
             }
-            remember(exchange, history.unwrap_or_default(), &mut known);
         }
         conversation.into_items()
     }

@@ -7,6 +7,7 @@
 //!
 //! Floor 1 of the workspace: files and pure functions, no async, no sockets.
 
+mod asked;
 mod capture;
 mod diff;
 mod files;
@@ -22,7 +23,6 @@ mod problem;
 mod redact;
 mod save;
 pub mod session;
-mod turns;
 mod validate;
 mod validate_stream;
 
@@ -36,5 +36,4 @@ pub use matching::{Match, Matcher};
 pub use model::{Exchange, RecordedRequest, Recording, Response};
 pub use normal::{NormalItem, normalise};
 pub use problem::{LoadErrors, Problem, Severity};
-pub use redact::{REDACTED, Redactor, Report, find_secrets};
-pub use turns::{Did, Session, turns};
+pub use redact::{REDACTED, Redactor, Report, find_secrets, is_credential};

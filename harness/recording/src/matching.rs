@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use cutpoint_protocol::{EventKind, Item, StreamEvent};
+use cutpoint_protocol::Item;
 use similar::{ChangeTag, TextDiff};
 
-use crate::model::{Exchange, Recording, Response};
-use crate::normal::{NormalItem, normalise};
+use crate::asked::Asked;
+use crate::model::{Recording, Response};
+use crate::normal::{NormalItem, Secrets, normalise_with};
+use crate::redact::{has_placeholder, is_redacted};
 use crate::session::is_synthesized;
 
 /// Unchanged lines around a change of a diff.
@@ -44,6 +46,8 @@ pub enum Match {
 #[derive(Debug, Clone)]
 pub struct Matcher {
     candidates: Vec<Candidate>,
+    /// Of a redacted recording only the kinds of secrets are known.
+    secrets: Secrets,
 }
 
 #[derive(Debug, Clone)]
@@ -56,62 +60,34 @@ struct Candidate {
 impl Recording {
     /// Makes the recording ready to be matched against many requests.
     pub fn matcher(&self) -> Matcher {
-        let mut candidates = Vec::new();
-        // Response id → the whole history up to and with that response.
-        let mut known: HashMap<String, Vec<Item>> = HashMap::new();
-        for exchange in &self.exchanges {
-            if let Some(request) = &exchange.request
-                && !request.is_responses()
-            {
-                continue;
-            }
-            let history = whole_history(exchange, &known);
+        let secrets = Secrets::of(self.is_redacted());
+        let candidate = |asked: Asked<'_>| {
             // What a rollout implies is no request that an agent sends again word for word.
-            let asked = history.as_deref().filter(|_| !is_synthesized(exchange));
-            candidates.push(Candidate {
-                number: exchange.number,
-                history: asked.map(normalise),
-            });
-            remember(exchange, history.unwrap_or_default(), &mut known);
-        }
-        Matcher { candidates }
-    }
-}
-
-/// The history of a recorded request, rebuilt through `previous_response_id`.
-pub(crate) fn whole_history(
-    exchange: &Exchange,
-    known: &HashMap<String, Vec<Item>>,
-) -> Option<Vec<Item>> {
-    let request = exchange.request.as_ref()?.parse().ok()?;
-    let before = request.previous_response_id().and_then(|id| known.get(id));
-    let mut history = before.cloned().unwrap_or_default();
-    history.extend_from_slice(&request.input);
-    Some(history)
-}
-
-/// Keeps the history that a later request may continue, if one can.
-pub(crate) fn remember(
-    exchange: &Exchange,
-    mut history: Vec<Item>,
-    known: &mut HashMap<String, Vec<Item>>,
-) {
-    let Response::Stream(document) = &exchange.response else {
-        return;
-    };
-    let events = document.frames.iter().filter_map(|frame| {
-        let event = frame.event.as_ref()?;
-        StreamEvent::parse(&event.data).ok()
-    });
-    let mut id = None;
-    for event in events {
-        match event.kind() {
-            Some(EventKind::Created) => id = event.response_id().map(str::to_owned),
-            Some(EventKind::OutputItemDone) => history.extend(event.item()),
-            _ => {}
+            let history = asked.history.filter(|_| !is_synthesized(asked.exchange));
+            Candidate {
+                number: asked.exchange.number,
+                history: history.map(|history| normalise_with(&history, secrets)),
+            }
+        };
+        Matcher {
+            candidates: self.asked().map(candidate).collect(),
+            secrets,
         }
     }
-    known.extend(id.map(|id| (id, history)));
+
+    fn is_redacted(&self) -> bool {
+        self.exchanges.iter().any(|exchange| {
+            let asked = exchange.request.as_ref();
+            let answered = match &exchange.response {
+                Response::Body { body, .. } => is_redacted(body),
+                Response::Stream(document) => {
+                    let mut events = document.frames.iter().filter_map(|it| it.event.as_ref());
+                    events.any(|event| has_placeholder(&event.data))
+                }
+            };
+            answered || asked.is_some_and(|request| is_redacted(&request.body))
+        })
+    }
 }
 
 impl Matcher {
@@ -120,9 +96,10 @@ impl Matcher {
     /// `already_served` are the numbers of the exchanges that were served before. Exchanges with a
     /// recorded request match by content (see [`crate::normalise`]): the first equal one that was
     /// not served yet, else the last equal one, so that a retry gets an answer. Exchanges without a
-    /// request are taken in order within the conversation.
+    /// request are taken in order within the conversation. Where the recording was redacted, a secret
+    /// of the request equals any placeholder of its kind.
     pub fn match_request(&self, history: &[Item], already_served: &[usize]) -> Match {
-        let wanted = normalise(history);
+        let wanted = normalise_with(history, self.secrets);
         let served: HashSet<usize> = already_served.iter().copied().collect();
         let mut last_equal = None;
         for candidate in &self.candidates {

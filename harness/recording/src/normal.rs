@@ -8,6 +8,7 @@ use cutpoint_protocol::{Item, ItemKind};
 use serde_json::Value;
 
 use crate::mask::mask;
+use crate::redact::kinds_only;
 
 /// Blocks that agents put into user messages to describe the machine and the project. They say
 /// nothing of the conversation and differ from machine to machine.
@@ -72,6 +73,43 @@ pub enum NormalItem {
 /// ids become ordinals, and outputs stand with their calls, so that tools that ran side by side may
 /// have finished in any order.
 pub fn normalise(history: &[Item]) -> Vec<NormalItem> {
+    normalise_with(history, Secrets::Kept)
+}
+
+/// What a normal form does with secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secrets {
+    /// They stay as they are.
+    Kept,
+    /// They and the placeholders of redacted ones become the names of their kinds.
+    Kinds,
+}
+
+impl Secrets {
+    /// How secrets compare where one side was redacted, or none was.
+    pub(crate) fn of(redacted: bool) -> Self {
+        if redacted { Self::Kinds } else { Self::Kept }
+    }
+}
+
+/// What is taken out of every text of a history.
+struct Masking<'a> {
+    /// Call id → its number.
+    ordinals: HashMap<&'a str, usize>,
+    secrets: Secrets,
+}
+
+impl Masking<'_> {
+    fn apply(&self, text: &str) -> String {
+        match self.secrets {
+            Secrets::Kept => mask(text, &self.ordinals),
+            Secrets::Kinds => mask(&kinds_only(text), &self.ordinals),
+        }
+    }
+}
+
+/// The normal form of a history in which secrets are treated so.
+pub(crate) fn normalise_with(history: &[Item], secrets: Secrets) -> Vec<NormalItem> {
     let mut ordinals: HashMap<&str, usize> = HashMap::new();
     let calls = history.iter().filter(|item| item.call_kind().is_some());
     for (at, call) in calls.enumerate() {
@@ -79,6 +117,7 @@ pub fn normalise(history: &[Item]) -> Vec<NormalItem> {
         let id = call.call_id().unwrap_or_default();
         ordinals.entry(id).or_insert(at + 1);
     }
+    let masking = Masking { ordinals, secrets };
     let mut normal = Vec::with_capacity(history.len());
     // Call id → position in `normal`.
     let mut places: HashMap<&str, usize> = HashMap::new();
@@ -89,22 +128,22 @@ pub fn normalise(history: &[Item]) -> Vec<NormalItem> {
             places
                 .entry(item.call_id().unwrap_or_default())
                 .or_insert(normal.len());
-            normal.push(call(item, ordinal, &ordinals));
+            normal.push(call(item, ordinal, &masking));
         } else if item.output_kind().is_some() {
-            let text = mask(&value_text(item.get("output")), &ordinals);
+            let text = masking.apply(&value_text(item.get("output")));
             let place = places.get(item.call_id().unwrap_or_default());
             match place.and_then(|place| normal.get_mut(*place)) {
                 Some(NormalItem::Call { outputs, .. }) => outputs.push(text),
                 _ => normal.push(NormalItem::OrphanOutput { text }),
             }
         } else {
-            normal.extend(other(item, &ordinals));
+            normal.extend(other(item, &masking));
         }
     }
     normal
 }
 
-fn call(item: &Item, ordinal: usize, ordinals: &HashMap<&str, usize>) -> NormalItem {
+fn call(item: &Item, ordinal: usize, masking: &Masking<'_>) -> NormalItem {
     let input = ["arguments", "input", "action"]
         .iter()
         .find_map(|name| item.get(name));
@@ -119,12 +158,12 @@ fn call(item: &Item, ordinal: usize, ordinals: &HashMap<&str, usize>) -> NormalI
         ordinal,
         kind: item.type_name().to_owned(),
         name: item.text("name").unwrap_or_default().to_owned(),
-        input: mask(&input, ordinals),
+        input: masking.apply(&input),
         outputs: Vec::new(),
     }
 }
 
-fn other(item: &Item, ordinals: &HashMap<&str, usize>) -> Option<NormalItem> {
+fn other(item: &Item, masking: &Masking<'_>) -> Option<NormalItem> {
     if marker::is_marker(item) {
         return Some(NormalItem::Marker);
     }
@@ -134,7 +173,7 @@ fn other(item: &Item, ordinals: &HashMap<&str, usize>) -> Option<NormalItem> {
             if matches!(role, "system" | "developer") {
                 return None;
             }
-            let text = message_text(item, ordinals);
+            let text = message_text(item, masking);
             (!text.is_empty()).then(|| NormalItem::Message {
                 role: role.to_owned(),
                 text,
@@ -151,17 +190,17 @@ fn other(item: &Item, ordinals: &HashMap<&str, usize>) -> Option<NormalItem> {
             };
             Some(NormalItem::Other {
                 kind: item.type_name().to_owned(),
-                text: mask(&text, ordinals),
+                text: masking.apply(&text),
             })
         }
     }
 }
 
 /// A message's parts that are not about the machine, joined by line breaks.
-fn message_text(item: &Item, ordinals: &HashMap<&str, usize>) -> String {
+fn message_text(item: &Item, masking: &Masking<'_>) -> String {
     let parts = message_parts(item).into_iter();
     let parts: Vec<String> = parts
-        .map(|part| mask(&part, ordinals))
+        .map(|part| masking.apply(&part))
         .filter(|part| !part.is_empty())
         .collect();
     parts.join("\n")

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use cutpoint_protocol::sse::{Directive, Document};
-use cutpoint_protocol::{EventKind, Item, StreamEvent, marker};
+use cutpoint_protocol::{Item, marker};
 use serde_json::{Value, json};
 
+use crate::asked::{Answer, Asked};
 use crate::import::{Outcome, portable, prompt_text, renamed};
-use crate::matching::{remember, whole_history};
 use crate::model::{Exchange, Recording, Response};
 
 /// The setting of streams that were not recorded but made from a rollout.
@@ -28,6 +28,12 @@ pub struct Session {
     pub did: Vec<Did>,
     /// The items of the session, in the form of [`crate::portable`].
     pub items: Vec<Item>,
+    /// The exchanges of the main conversation, by number.
+    pub main: Vec<usize>,
+    /// Those of others, such as sub-agents, by what the first message of each says.
+    pub others: Vec<(String, Vec<usize>)>,
+    /// Whether the model called tools.
+    pub has_calls: bool,
 }
 
 impl Session {
@@ -127,15 +133,17 @@ pub fn is_synthesized(exchange: &Exchange) -> bool {
 }
 
 impl Recording {
-    /// What the user did in the main conversation; `None` if no request was recorded.
+    /// What the user did in the main conversation, which is the first one; `None` if no request to a
+    /// model was recorded.
     pub fn session(&self) -> Option<Session> {
-        let views = views(self);
+        let mut session = Session::default();
+        let views = views(self, &mut session);
         views.first()?;
         let mut reader = Reader::default();
-        for view in &views {
-            for output in view.outputs() {
-                let id = output.call_id().unwrap_or_default().to_owned();
-                reader.outcomes.insert(id, Outcome::of(&output));
+        for output in views.iter().flat_map(View::outputs) {
+            let id = output.call_id().unwrap_or_default();
+            if !reader.outcomes.contains_key(id) {
+                reader.outcomes.insert(id.to_owned(), Outcome::of(output));
             }
         }
         for view in &views {
@@ -143,16 +151,19 @@ impl Recording {
         }
         reader.finish(views.last());
         let items = if views.iter().all(|view| view.synthesized) {
-            let items = |view: &View| [view.new.clone(), view.answer.clone(), view.tail.clone()];
-            portable(&views.iter().flat_map(items).flatten().collect::<Vec<_>>())
+            let items = |view: &View| [&view.history[..], &view.answer, &view.tail].concat();
+            portable(&views.iter().flat_map(items).collect::<Vec<_>>())
         } else {
             let last = views.last();
-            let whole = last.map(|last| [last.history.clone(), last.answer.clone()].concat());
+            let whole = last.map(|last| [&last.history[..], &last.answer].concat());
             portable(&whole.unwrap_or_default())
         };
         Some(Session {
             did: reader.did,
             items,
+            main: views.iter().map(|view| view.number).collect(),
+            has_calls: views.iter().any(|view| view.calls().next().is_some()),
+            ..session
         })
     }
 }
@@ -161,10 +172,12 @@ impl Recording {
 struct View {
     number: usize,
     synthesized: bool,
-    /// The whole history of its request; of a synthesized one, its own items.
+    /// The whole history of its request; of a synthesized one its own items, with the recording's ids.
     history: Vec<Item>,
-    /// The items that the request carries for the first time, with the recording's ids.
-    new: Vec<Item>,
+    /// What the user has written since the request before.
+    texts: Vec<String>,
+    /// Whether a turn was marked as aborted since the request before.
+    marked: bool,
     answer: Vec<Item>,
     events: usize,
     /// How the turn stands behind the answer.
@@ -188,118 +201,137 @@ enum State {
     Told(Option<How>),
 }
 
-fn views(recording: &Recording) -> Vec<View> {
+/// The exchanges of the main conversation; those of others are noted in the session.
+fn views(recording: &Recording, session: &mut Session) -> Vec<View> {
     let mut views: Vec<View> = Vec::new();
-    let mut known = HashMap::new();
     let mut ids = HashMap::new();
     let mut opening: Option<String> = None;
-    for exchange in &recording.exchanges {
-        let Some(request) = exchange.request.as_ref().filter(|it| it.is_responses()) else {
+    let mut so_far = SoFar::default();
+    for asked in recording.asked() {
+        let (exchange, Some(history)) = (asked.exchange, &asked.history) else {
             continue;
         };
-        let Some(mut history) = whole_history(exchange, &known) else {
-            continue;
-        };
-        remember(exchange, history.clone(), &mut known);
-        let synthesized = is_synthesized(exchange);
-        if synthesized {
-            history = request
-                .parse()
-                .map_or_else(|_| Vec::new(), |it| it.input.to_vec());
-        }
-        let first = history.iter().find_map(prompt_text);
-        let main = opening.get_or_insert_with(|| first.clone().unwrap_or_default());
-        if !synthesized && first.as_ref() != Some(main) {
+        if is_synthesized(exchange) {
+            views.push(told(&asked, &mut ids));
             continue;
         }
-        views.push(view(exchange, history, views.last(), &mut ids));
+        let prompts: Vec<String> = history.iter().filter_map(prompt_text).collect();
+        let first = prompts.first().cloned().unwrap_or_default();
+        let main = opening.get_or_insert_with(|| first.clone());
+        if first == *main || prompts.contains(main) {
+            views.push(seen(asked, &mut so_far));
+            continue;
+        }
+        let mut others = session.others.iter_mut();
+        match others.find(|(opening, _)| prompts.contains(opening)) {
+            Some((_, numbers)) => numbers.push(exchange.number),
+            None => session.others.push((first, vec![exchange.number])),
+        }
     }
     views
 }
 
-fn view(
-    exchange: &Exchange,
-    history: Vec<Item>,
-    before: Option<&View>,
-    ids: &mut HashMap<String, String>,
-) -> View {
-    let synthesized = is_synthesized(exchange);
-    let new = if synthesized {
-        renamed(&history, ids)
-    } else {
-        // A history that was compacted is shorter than what went before.
-        let known = before.map_or(0, |before| before.history.len() + before.answer.len());
-        history
-            .get(known.min(history.len())..)
-            .unwrap_or_default()
-            .to_vec()
+/// What the requests so far have shown.
+#[derive(Default)]
+struct SoFar {
+    prompts: usize,
+    markers: usize,
+}
+
+/// An exchange that a client and a model had.
+fn seen(asked: Asked<'_>, so_far: &mut SoFar) -> View {
+    let history = asked.history.unwrap_or_default();
+    let is_past = |item: &Item| {
+        marker::is_marker(item) || item.role() == Some("assistant") || item.call_kind().is_some()
     };
-    let mut view = View {
-        number: exchange.number,
-        synthesized,
+    let start = history.iter().rposition(is_past).map_or(0, |at| at + 1);
+    let mut texts: Vec<String> = history[start..].iter().filter_map(prompt_text).collect();
+    let count = |is_it: &dyn Fn(&Item) -> bool| history.iter().filter(|item| is_it(item)).count();
+    let now = SoFar {
+        prompts: count(&|item| prompt_text(item).is_some()),
+        markers: count(&marker::is_marker),
+    };
+    // An agent may mend its history; and a compacted one has fewer of both.
+    let more = now.prompts.saturating_sub(so_far.prompts);
+    texts.drain(..texts.len().saturating_sub(more));
+    let marked = now.markers > so_far.markers;
+    *so_far = now;
+    let state = if asked.answer.completed {
+        match asked.answer.calls().next() {
+            Some(_) => State::Calls,
+            None => State::Whole,
+        }
+    } else if left(asked.exchange) {
+        State::Left
+    } else {
+        State::Broken
+    };
+    View {
+        number: asked.exchange.number,
+        synthesized: false,
         history,
-        new,
-        answer: Vec::new(),
-        events: 0,
-        state: State::Broken,
+        texts,
+        marked,
+        events: asked.answer.events,
+        answer: whole(&asked.answer),
+        state,
+        steers: 0,
+        tail: Vec::new(),
+    }
+}
+
+fn left(exchange: &Exchange) -> bool {
+    match &exchange.response {
+        Response::Stream(document) => document.setting("end") == Some("stall"),
+        Response::Body { .. } => false,
+    }
+}
+
+/// An exchange that was made from a rollout, which tells of its turn. `ids` are those that calls have in
+/// the rollout, with those that they have in the recording.
+fn told(asked: &Asked<'_>, ids: &mut HashMap<String, String>) -> View {
+    let request = asked.exchange.request.as_ref();
+    let own = request.and_then(|request| Some(request.parse().ok()?.input.to_vec()));
+    let history = renamed(&own.unwrap_or_default(), ids);
+    let mut view = View {
+        number: asked.exchange.number,
+        synthesized: true,
+        texts: history.iter().filter_map(prompt_text).collect(),
+        marked: history.iter().any(marker::is_marker),
+        history,
+        answer: whole(&asked.answer),
+        events: asked.answer.events,
+        state: State::Told(None),
         steers: 0,
         tail: Vec::new(),
     };
-    match &exchange.response {
-        Response::Stream(document) => view.read_stream(document, ids),
-        Response::Body { status, body, .. } if (200..300).contains(status) => {
-            let items = body["output"].as_array().into_iter().flatten();
-            let items = items.filter_map(|item| Item::from_value(item.clone()).ok());
-            view.answer = items.collect();
-            view.state = view.state_of_answer();
-        }
-        Response::Body { .. } => {}
+    if let Response::Stream(document) = &asked.exchange.response {
+        view.read_settings(document, ids);
     }
     view
 }
 
+/// The items of an answer, with what there is of a message that was cut off.
+fn whole(answer: &Answer) -> Vec<Item> {
+    let mut items = answer.items.clone();
+    if !answer.begun.is_empty() {
+        let content = json!([{"type": "output_text", "text": answer.begun}]);
+        let message = json!({"type": "message", "role": "assistant", "content": content});
+        items.extend(Item::from_value(message));
+    }
+    items
+}
+
 impl View {
-    fn read_stream(&mut self, document: &Document, ids: &mut HashMap<String, String>) {
-        let events = document.frames.iter().filter_map(|frame| {
-            let event = frame.event.as_ref()?;
-            StreamEvent::parse(&event.data).ok()
-        });
-        let (mut begun, mut completed) = (String::new(), false);
-        for event in events {
-            self.events += 1;
-            match event.kind() {
-                Some(EventKind::OutputItemDone) => {
-                    begun.clear();
-                    self.answer.extend(event.item());
-                }
-                Some(EventKind::OutputTextDelta) => {
-                    begun.push_str(event.as_value()["delta"].as_str().unwrap_or_default());
-                }
-                Some(EventKind::Completed) => completed = true,
-                _ => {}
-            }
-        }
-        let message = || {
-            let content = json!([{"type": "output_text", "text": begun}]);
-            Item::from_value(json!({"type": "message", "role": "assistant", "content": content}))
-        };
-        if !begun.is_empty() {
-            self.answer.extend(message());
-        }
-        self.state = match document.setting(TURN) {
-            Some(told) if self.synthesized => State::Told(how(told)),
-            _ if completed => self.state_of_answer(),
-            _ if document.setting("end") == Some("stall") => State::Left,
-            _ => State::Broken,
-        };
+    /// What the comments of a synthesized stream tell.
+    fn read_settings(&mut self, document: &Document, ids: &mut HashMap<String, String>) {
+        self.state = State::Told(document.setting(TURN).and_then(how));
         let number = |text: &str| text.parse().ok();
         self.steers = document.setting(STEERS).and_then(number).unwrap_or(0);
-        let calls = self.answer.iter().filter(|item| item.call_kind().is_some());
-        for (call, was) in calls.zip(settings(document, WAS)) {
+        for (call, was) in self.calls().zip(settings(document, WAS)) {
             let was: Option<Value> = serde_json::from_str(was).ok();
             let id = was.and_then(|was| Some(was.get("call_id")?.as_str()?.to_owned()));
-            let own = call.call_id().unwrap_or_default().to_owned();
-            ids.insert(id.unwrap_or_default(), own);
+            ids.insert(id.unwrap_or_default(), call.to_owned());
         }
         let tail: Vec<Value> = document
             .setting(TAIL)
@@ -311,22 +343,14 @@ impl View {
         self.tail = renamed(&tail.collect::<Vec<_>>(), ids);
     }
 
-    fn state_of_answer(&self) -> State {
-        if self.calls().next().is_some() {
-            State::Calls
-        } else {
-            State::Whole
-        }
-    }
-
     fn calls(&self) -> impl Iterator<Item = &str> {
         let calls = self.answer.iter().filter(|item| item.call_kind().is_some());
         calls.filter_map(Item::call_id)
     }
 
-    fn outputs(&self) -> impl Iterator<Item = Item> {
-        let items = self.new.iter().chain(&self.tail);
-        items.filter(|item| item.output_kind().is_some()).cloned()
+    fn outputs(&self) -> impl Iterator<Item = &Item> {
+        let items = self.history.iter().chain(&self.tail);
+        items.filter(|item| item.output_kind().is_some())
     }
 }
 
@@ -365,18 +389,21 @@ struct Reader {
 struct Before {
     number: usize,
     state: State,
+    /// The call during which the user wrote, if nothing says otherwise.
+    running: Option<String>,
     steers: usize,
     cut: Cut,
 }
 
 impl Reader {
     fn view(&mut self, view: &View) {
-        let texts = view.new.iter().filter_map(prompt_text).collect();
-        let marked = view.new.iter().any(marker::is_marker);
-        self.between(texts, marked, false);
+        self.between(view.texts.clone(), view.marked, false);
+        // A stand-in that ends at once leaves no time to write while it runs.
+        let running = view.calls().last().filter(|_| !view.synthesized);
         self.before = Some(Before {
             number: view.number,
             state: view.state,
+            running: running.map(str::to_owned),
             steers: view.steers,
             cut: self.cut(view),
         });
@@ -418,9 +445,8 @@ impl Reader {
             _ => None,
         };
         for text in texts.drain(..steers) {
-            let at = match cut_call {
+            let at = match cut_call.or(before.running.as_ref()) {
                 Some(call) => When::Running(call.clone()),
-                // A stand-in that ends at once leaves no time to write while it runs.
                 None => When::Answer(before.number),
             };
             self.did.push(Did::Steer { text, at });
@@ -466,6 +492,10 @@ impl Reader {
                 }
                 _ => {}
             }
+        }
+        if view.state == State::Calls && place.is_none() {
+            // The answer was whole, so it was a tool that was cut off, in words that nobody knows.
+            place = exited.pop().map(|call| Place::Call { call, shown: None });
         }
         let place = place.unwrap_or(Place::Stream {
             exchange: view.number,

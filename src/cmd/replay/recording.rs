@@ -29,7 +29,7 @@ pub fn run(arguments: &super::Arguments, path: &Path) -> Outcome {
         &recording.name,
         &recording.source,
         &whole.display().to_string(),
-        &session.did,
+        &session,
     );
     let planned = Planned {
         scenario,

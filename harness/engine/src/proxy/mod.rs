@@ -8,7 +8,6 @@ pub mod command;
 mod decode;
 mod recorder;
 mod relay;
-pub mod skeleton;
 mod upstream;
 
 use std::convert::Infallible;

@@ -3,11 +3,19 @@
 use std::time::Duration;
 
 use cutpoint_protocol::sse::Directive;
-use cutpoint_recording::{Did, turns};
+use cutpoint_recording::session::{Cut, Did, How, Place};
 use cutpoint_scenario::ast::{End, Part};
 
 use crate::rig::{Rig, composed, reply, says, text_part};
 use crate::support::{ask, before, only, recording, server, stream, wire};
+
+/// An interrupt behind so many events of the first answer.
+fn cut(events: usize) -> Did {
+    let exited = Vec::new();
+    let exchange = 1;
+    let place = Place::Stream { exchange, events };
+    Did::Interrupt(Cut { exited, place })
+}
 
 #[tokio::test]
 async fn an_event_is_handed_on_before_the_next_one_comes() {
@@ -45,13 +53,11 @@ async fn a_client_that_leaves_is_an_interrupt_at_that_point() {
     let document = stream(only(&recorded));
     assert_eq!(wire(document), frames[..6].concat());
     assert_eq!(document.setting("end"), Some("stall"));
-    let session = turns(&recording(recorded));
+    let session = recording(recorded).session().unwrap();
     let expected = [
         Did::Prompt("hi".to_owned()),
-        Did::CutStream {
-            exchange: 1,
-            events: 6,
-        },
+        cut(6),
+        Did::Ended(How::Interrupted),
     ];
     assert_eq!(session.did, expected);
 }
@@ -70,12 +76,8 @@ async fn a_client_that_leaves_before_the_answer_is_one_before_its_first_event() 
         stream(only(&recorded)).to_bytes(),
         b": cutpoint status=200 end=stall\n"
     );
-    let session = turns(&recording(recorded));
-    let left = Did::CutStream {
-        exchange: 1,
-        events: 0,
-    };
-    assert_eq!(session.did.last(), Some(&left));
+    let session = recording(recorded).session().unwrap();
+    assert!(session.did.contains(&cut(0)), "{session:#?}");
 }
 
 #[tokio::test]
@@ -105,10 +107,8 @@ async fn a_client_that_hangs_up_behind_the_last_event_cuts_nothing() {
     let recorded = proxy.finish().await;
     assert_eq!(stream(only(&recorded)).setting("end"), None);
     drop(upstream);
-    assert_eq!(
-        turns(&recording(recorded)).did.last(),
-        Some(&Did::Completed)
-    );
+    let session = recording(recorded).session().unwrap();
+    assert_eq!(session.did.last(), Some(&Did::Ended(How::Complete)));
 }
 
 #[tokio::test]

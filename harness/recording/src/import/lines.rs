@@ -4,6 +4,7 @@ use cutpoint_protocol::rollout::{Content, RolloutLine};
 use serde_json::{Value, json};
 
 use crate::problem::Problem;
+use crate::redact::Redactor;
 
 /// A line that was read.
 #[derive(Debug, Clone)]
@@ -24,8 +25,13 @@ pub(super) struct Usage {
     pub(super) total: Option<Value>,
 }
 
-/// Reads all lines; the second part tells of those that cannot be read.
-pub(super) fn read(file: &str, bytes: &[u8], until: usize) -> (Vec<Line>, Vec<Problem>) {
+/// Reads all lines, without their secrets; the second part tells of those that cannot be read.
+pub(super) fn read(
+    file: &str,
+    bytes: &[u8],
+    until: usize,
+    redactor: &mut Redactor,
+) -> (Vec<Line>, Vec<Problem>) {
     let (mut lines, mut problems) = (Vec::new(), Vec::new());
     let mut start = 0;
     for (at, raw) in bytes.split(|byte| *byte == b'\n').take(until).enumerate() {
@@ -40,8 +46,16 @@ pub(super) fn read(file: &str, bytes: &[u8], until: usize) -> (Vec<Line>, Vec<Pr
             format!("at byte {at}: no text in UTF-8")
         });
         let line = text.and_then(|text| {
+            // What is wrong with a line is told of the line as it stands in the file.
             let line = RolloutLine::parse_any(text);
-            line.map_err(|error| format!("from byte {from} on: {error}"))
+            let line = line.and_then(|line| match redactor.json(text) {
+                Some(redacted) => RolloutLine::parse_any(&redacted),
+                None => Ok(line),
+            });
+            line.map_err(|error| {
+                let message = format!("from byte {from} on: {error}");
+                redactor.text(&message).unwrap_or(message)
+            })
         });
         match line {
             Ok(line) => lines.push(Line {

@@ -13,6 +13,7 @@ use cutpoint_protocol::Item;
 
 use crate::model::Recording;
 use crate::problem::Problem;
+use crate::redact::Redactor;
 
 pub use outcome::portable;
 
@@ -33,7 +34,7 @@ pub struct Imported {
 }
 
 /// Makes a recording from a session's rollouts, given as their names and bytes, in their order. Of the
-/// last one only so many lines are read.
+/// last one only so many lines are read. All that the import keeps has been through the redactor.
 ///
 /// # Errors
 /// If a line rewrites the history, or no line tells of a request.
@@ -41,11 +42,12 @@ pub fn import(
     name: &str,
     rollouts: &[(String, Vec<u8>)],
     until_line: Option<usize>,
+    redactor: &mut Redactor,
 ) -> Result<Imported, Problem> {
     let (mut all, mut problems) = (Vec::new(), Vec::new());
     for (at, (file, bytes)) in rollouts.iter().enumerate() {
         let until = until_line.filter(|_| at + 1 == rollouts.len());
-        let (lines, found) = lines::read(file, bytes, until.unwrap_or(usize::MAX));
+        let (lines, found) = lines::read(file, bytes, until.unwrap_or(usize::MAX), redactor);
         all.extend(lines);
         problems.extend(found);
     }
@@ -60,6 +62,7 @@ pub fn import(
         "Imported from {}; the streams are synthesized.",
         files.join(", ")
     );
+    let source = redactor.text(&source).unwrap_or(source);
     let built = build::build(name, &source, &session);
     problems.append(&mut session.problems);
     problems.extend(built.problems);

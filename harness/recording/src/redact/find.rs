@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::{Regex, RegexBuilder};
 
-use super::kinds::{CREDENTIAL, CUSTOM, EMAIL, HOME, KINDS, NOBODY};
+use super::kinds::{CREDENTIAL, CUSTOM, EMAIL, ENCRYPTED, HOME, KINDS, NOBODY};
 use super::unescape::View;
 
 /// How many levels of escapes are taken back: text in JSON, in JSON, in JSON.
@@ -45,6 +45,11 @@ pub fn find_secrets(text: &str) -> impl Iterator<Item = (&'static str, Range<usi
         .find(text)
         .into_iter()
         .map(|found| (found.kind, found.range))
+}
+
+/// Whether a secret of this kind opens doors, and does not only tell who somebody is.
+pub fn is_credential(kind: &str) -> bool {
+    ![EMAIL, HOME, ENCRYPTED].contains(&kind)
 }
 
 /// What is looked for.

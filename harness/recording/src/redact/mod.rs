@@ -3,6 +3,7 @@
 //! What is taken out leaves a placeholder such as `<api-key-1>`. The same secret has the same
 //! placeholder wherever it stands, so what a request echoes still matches what the model said.
 
+mod compare;
 mod find;
 mod headers;
 mod json;
@@ -19,7 +20,8 @@ use std::ops::Range;
 
 use regex::Regex;
 
-pub use self::find::find_secrets;
+pub(crate) use self::compare::{has_placeholder, is_redacted, kinds_only};
+pub use self::find::{find_secrets, is_credential};
 pub use self::headers::REDACTED;
 pub(crate) use self::headers::exposed;
 

@@ -6,4 +6,5 @@ mod common;
 mod examples;
 mod files;
 mod matching;
+mod sessions;
 mod validate;

@@ -3,7 +3,7 @@
 use crate::common::{exchange, message, output, response, shell_call, stream};
 use cutpoint_protocol::Item;
 use cutpoint_protocol::compose::Content;
-use cutpoint_recording::{Exchange, Match, Recording, normalise};
+use cutpoint_recording::{Exchange, Match, Recording, count, diff, normalise};
 use serde_json::{Value, json};
 
 fn items(values: &[Value]) -> Vec<Item> {
@@ -86,6 +86,49 @@ fn the_same_conversation_elsewhere_is_the_same() {
         recording.matcher().match_request(&items(&there()), &[]),
         Match::Exact(2)
     );
+}
+
+/// A tool's output once recorded and redacted, and once as a tool gives it now.
+fn told(output_text: &str) -> Vec<Value> {
+    vec![
+        message("user", "who is <email-1>?"),
+        shell_call("call_1", "cat /home/<user-1>/team"),
+        output("call_1", output_text),
+    ]
+}
+
+#[test]
+fn a_secret_equals_its_placeholder_in_a_redacted_recording() {
+    let recorded = told("<email-2> in /home/<user-1>, key <api-key-1>");
+    let recording = recording(&[&recorded]);
+    let key = format!("sk-proj-{}7", "aB3d".repeat(10));
+    let live = |mail: &str, key: &str| {
+        let text = format!("{mail} in /home/bob, key {key}");
+        recording.matcher().match_request(&items(&told(&text)), &[])
+    };
+    assert_eq!(live("bob@corp.example.org", &key), Match::Exact(1));
+    // What stands around a secret, and that there is one, still counts.
+    for other in [live("nobody", &key), live("bob@corp.example.org", "sk-1")] {
+        let Match::Diverged { diff, .. } = other else {
+            panic!("{other:?}");
+        };
+        assert!(
+            diff.contains("<email> in /home/<user>, key <api-key>"),
+            "{diff}"
+        );
+    }
+    let live = told(&format!("bob@corp.example.org in /home/bob, key {key}"));
+    assert!(count(&diff(&items(&recorded), &items(&live))).is_same());
+}
+
+#[test]
+fn without_redaction_each_secret_is_itself() {
+    let text = |mail: &str| vec![message("user", &format!("mail {mail}"))];
+    let [alice, bob] = ["alice", "bob"].map(|who| text(&format!("{who}@corp.example.org")));
+    let recording = recording(&[&alice]);
+    let found = recording.matcher().match_request(&items(&bob), &[]);
+    assert!(matches!(found, Match::Diverged { .. }), "{found:?}");
+    assert!(!count(&diff(&items(&alice), &items(&bob))).is_same());
 }
 
 #[test]

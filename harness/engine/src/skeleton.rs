@@ -1,0 +1,200 @@
+//! A scenario out of a recorded session.
+
+use cutpoint_recording::session::{Cut, Did, How, Place, Session, When};
+use cutpoint_scenario::ast::{
+    Action, Await, Conversation, CutPoint, Expect, Expectation, Model, Outcome, Reason, Recording,
+    Reply, ReplyBody, Scenario, Span, Step,
+};
+
+/// Where the model's replies come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Replies<'a> {
+    /// From this recording, a name or a path: each request finds its exchange.
+    Found(&'a str),
+    /// From the recording of this name, in order.
+    InOrder(&'a str),
+}
+
+impl<'a> Replies<'a> {
+    /// What suits a session that a client and a model had.
+    ///
+    /// Where the model used no tools and nothing was interrupted, every agent sends the recorded history,
+    /// and replies are found by it. Elsewhere histories differ from agent to agent (the words of an
+    /// output, what is kept of a cut message), so the replies are taken in order.
+    pub fn of(recording: &'a str, session: &Session) -> Self {
+        let cut = |did: &Did| matches!(did, Did::Interrupt(_) | Did::Replace { .. } | Did::Kill(_));
+        let cut = session.did.iter().any(cut);
+        if session.has_calls || cut || !session.others.is_empty() {
+            Self::InOrder(recording)
+        } else {
+            Self::Found(recording)
+        }
+    }
+
+    fn model(self, session: &Session) -> Model {
+        match self {
+            Self::Found(name) => Model {
+                recording: Some(Recording {
+                    name: name.to_owned(),
+                    span: Span::default(),
+                }),
+                ..Model::default()
+            },
+            Self::InOrder(name) => {
+                let replies = |numbers: &[usize]| -> Vec<Reply> {
+                    numbers.iter().map(|number| reply(name, *number)).collect()
+                };
+                let other = |(opening, numbers): &(String, Vec<usize>)| Conversation {
+                    opening: opening.clone(),
+                    replies: replies(numbers),
+                    span: Span::default(),
+                };
+                Model {
+                    recording: None,
+                    replies: replies(&session.main),
+                    others: session.others.iter().map(other).collect(),
+                }
+            }
+        }
+    }
+
+    /// The number that the reply of an exchange has in the scenario.
+    fn number(self, session: &Session, exchange: usize) -> usize {
+        let mut main = session.main.iter();
+        match self {
+            Self::Found(_) => exchange,
+            Self::InOrder(_) => main
+                .position(|number| *number == exchange)
+                .map_or(exchange, |at| at + 1),
+        }
+    }
+}
+
+fn reply(name: &str, exchange: usize) -> Reply {
+    Reply {
+        body: ReplyBody::Recorded {
+            name: name.to_owned(),
+            exchange,
+        },
+        lenient: false,
+        span: Span::default(),
+    }
+}
+
+/// The scenario in which a user does again what was recorded.
+pub fn scenario(name: &str, about: &str, replies: Replies<'_>, session: &Session) -> Scenario {
+    let number = |exchange: usize| replies.number(session, exchange);
+    let mut steps = Vec::new();
+    for did in &session.did {
+        match did {
+            Did::Prompt(text) => steps.push(plain(Action::User {
+                text: text.clone(),
+                id: None,
+                refused: false,
+            })),
+            Did::Steer { text, at } => {
+                let at = match at {
+                    When::Start => None,
+                    When::Answer(exchange) => Some(CutPoint::End {
+                        reply: number(*exchange),
+                    }),
+                    When::Running(call) => Some(CutPoint::Running { call: call.clone() }),
+                };
+                steps.push(step(at, Action::Steer { text: text.clone() }));
+            }
+            Did::Interrupt(cut) => cut_by(&mut steps, cut, &number, Action::Interrupt { id: None }),
+            Did::Replace { text, cut } => {
+                let text = text.clone();
+                cut_by(&mut steps, cut, &number, Action::Replace { text });
+            }
+            Did::Kill(cut) => {
+                cut_by(&mut steps, cut, &number, Action::Kill);
+                steps.push(plain(Action::Resume));
+            }
+            Did::Ended(how) => steps.push(plain(Action::Await(awaited(*how)))),
+        }
+    }
+    Scenario {
+        name: name.to_owned(),
+        about: Some(about.to_owned()),
+        model: replies.model(session),
+        steps,
+        ..Scenario::default()
+    }
+}
+
+/// How the turns have to end for the session to be the recorded one.
+pub fn expected(session: &Session) -> Vec<Expect> {
+    let outcome = |did: &Did| match did {
+        Did::Ended(How::Complete) => Some(Outcome::Complete),
+        Did::Ended(How::Interrupted | How::Killed) => Some(Outcome::Aborted),
+        Did::Ended(How::Replaced) => Some(Outcome::Replaced),
+        Did::Ended(How::Failed) => Some(Outcome::Failed),
+        _ => None,
+    };
+    if session.did.iter().any(|did| matches!(did, Did::Kill(_))) {
+        // What a killed agent makes of its turn is up to the rules.
+        return Vec::new();
+    }
+    let outcomes = session.did.iter().filter_map(outcome).collect();
+    vec![Expect {
+        what: Expectation::Turns { outcomes },
+        span: Span::default(),
+    }]
+}
+
+fn awaited(how: How) -> Await {
+    let aborted = |reason| Await::TurnAborted {
+        reason: Some(reason),
+    };
+    match how {
+        How::Complete => Await::TurnComplete,
+        How::Interrupted | How::Killed => aborted(Reason::Interrupted),
+        How::Replaced => aborted(Reason::Replaced),
+        // Agents differ in what they make of a broken answer.
+        How::Failed => Await::TurnEnded,
+    }
+}
+
+fn cut_by(steps: &mut Vec<Step>, cut: &Cut, number: &dyn Fn(usize) -> usize, action: Action) {
+    for call in &cut.exited {
+        let call = call.clone();
+        steps.push(plain(Action::Await(Await::Exited { call })));
+    }
+    let at = match &cut.place {
+        Place::Call {
+            call,
+            shown: Some(shown),
+        } => {
+            // What the user had read by then, the model may learn of: so it is waited for.
+            let (call, containing) = (call.clone(), shown.clone());
+            steps.push(plain(Action::Await(Await::Output { call, containing })));
+            None
+        }
+        Place::Call { call, shown: None } => Some(CutPoint::Running { call: call.clone() }),
+        Place::Stream {
+            exchange,
+            events: 0,
+        } => Some(CutPoint::Headers {
+            reply: number(*exchange),
+        }),
+        Place::Stream { exchange, events } => Some(CutPoint::Event {
+            reply: number(*exchange),
+            event: *events,
+        }),
+    };
+    steps.push(step(at, action));
+}
+
+fn plain(action: Action) -> Step {
+    step(None, action)
+}
+
+fn step(at: Option<CutPoint>, action: Action) -> Step {
+    Step {
+        at,
+        yields: None,
+        action,
+        span: Span::default(),
+    }
+}
