@@ -140,7 +140,7 @@ fn other(item: &Item, ordinals: &HashMap<&str, usize>) -> Option<NormalItem> {
                 text,
             })
         }
-        Some(ItemKind::Reasoning) => None,
+        Some(ItemKind::Reasoning | ItemKind::AdditionalTools) => None,
         _ => {
             let mut map = item.as_map().clone();
             map.retain(|name, _| !VOLATILE_FIELDS.contains(&name.as_str()));
