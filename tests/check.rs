@@ -7,7 +7,6 @@ mod support;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -246,24 +245,19 @@ fn a_reader_that_goes_away_and_an_interrupt_end_it() {
     Running::start(&mut command).wait().says(&["code 1"]);
     assert_eq!(place.read("errors"), "");
     // Standard input that goes on and on.
-    let mut endless = place
-        .command("sh")
-        .args(["-c", "yes '{}'"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let (input, mut endless) = std::io::pipe().unwrap();
     let mut command = place.cutpoint(["check", "--jobs", "1", "-"]);
-    command.stdin(endless.stdout.take().unwrap());
+    command.stdin(input);
     let running = Running::start(&mut command);
     // It holds the pipe open, too.
     drop(command);
+    // More than a pipe holds: when it is written, the program reads.
+    endless.write_all(&b"{}\n".repeat(1 << 20)).unwrap();
+    let writing = std::thread::spawn(move || while endless.write_all(b"{}\n").is_ok() {});
     running.signal(Signal::SIGINT);
     let ended = running.wait();
-    endless.wait().unwrap();
-    // It may come before the program has taken the signal over.
-    if ended.status.code().is_some() {
-        ended.code(4).says(&["not read to its end", "interrupted"]);
-    }
+    writing.join().unwrap();
+    ended.code(4).says(&["not read to its end", "interrupted"]);
 }
 
 #[test]

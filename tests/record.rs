@@ -4,26 +4,17 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::mpsc::{Sender, channel};
+use std::path::PathBuf;
 
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::Content;
 use cutpoint_recording::{Problem, Recording};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{HANG, Place, Running, recording, root};
-
-/// A server in front of which is recorded.
-fn serve(place: &Place, what: &str) -> (Running, String) {
-    let serving = Running::start(&mut place.cutpoint(["serve", what]));
-    let url = serving.line();
-    (serving, url)
-}
+use support::upstream::{capture, serve};
+use support::{HANG, Place, Running, recording};
 
 /// Sends a request to a base URL.
 fn ask(url: &str, body: &Value) -> TcpStream {
@@ -46,17 +37,6 @@ fn answer(url: &str, body: &Value) -> String {
 
 fn says(text: &str) -> Value {
     json!({"model": "m", "stream": true, "store": false, "input": text})
-}
-
-/// A stream of these items, as a capture.
-fn capture(items: &[Content<'_>]) -> Vec<u8> {
-    let mut composer = Composer::new("resp_1", "m", 1_760_000_000);
-    items.iter().for_each(|item| composer.item(item));
-    let events = composer.completed();
-    events
-        .iter()
-        .flat_map(|event| event.bytes.to_vec())
-        .collect()
 }
 
 #[test]
@@ -248,143 +228,6 @@ fn what_cannot_be_recorded_is_told_before_anything_is_written() {
         place.run(words).code(code).says(&[message]);
     }
     assert_eq!(place.names("."), ["tmp"]);
-    place.assert_clean();
-}
-
-fn codex() -> Option<PathBuf> {
-    let folder = std::env::var_os("CUTPOINT_AGENTS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| root().join(".agents"));
-    std::fs::canonicalize(folder.join("codex-0.169.0/codex")).ok()
-}
-
-#[test]
-fn a_turn_of_codex_with_a_tool_runs_again_on_codex_and_on_the_reference_agent() {
-    let Some(codex) = codex() else {
-        eprintln!("skipped: codex 0.169.0 is not installed; run scripts/install-codex 0.169.0");
-        return;
-    };
-    let place = Place::new();
-    let arguments = json!({"cmd": "echo first light"}).to_string();
-    let call = Content::Function {
-        call_id: "call_1",
-        name: "exec_command",
-        arguments: &arguments,
-        chunks: 4,
-    };
-    place.file("up/01.response.sse", capture(&[call]));
-    let text = "It says: first light.";
-    place.file(
-        "up/02.response.sse",
-        capture(&[Content::Text { text, chunks: 5 }]),
-    );
-    let (serving, upstream) = serve(&place, "up");
-    let mut command = record_codex(&place, &codex, "codex-turn", &upstream);
-    Running::start(&mut command)
-        .wait()
-        .code(0)
-        .says(&["recordings/codex-turn: 2 exchanges", "exit status: 0"]);
-    serving.signal(Signal::SIGINT);
-    serving.wait();
-    let scenario = place.read("scenarios/recorded/codex-turn.kdl");
-    assert!(
-        scenario.contains("    user \"run it\"\n    await turn-complete\n}"),
-        "{scenario}"
-    );
-    runs_on_both(&place, &codex, "scenarios/recorded/codex-turn.kdl");
-}
-
-/// Ctrl-C at a terminal reaches the recorder and Codex alike.
-#[test]
-fn an_interrupt_of_codex_is_a_step_at_that_point() {
-    let Some(codex) = codex() else {
-        eprintln!("skipped: codex 0.169.0 is not installed; run scripts/install-codex 0.169.0");
-        return;
-    };
-    let place = Place::new();
-    let text = "A long story that nobody will hear to its end";
-    let stream = capture(&[Content::Text { text, chunks: 9 }]);
-    let half = stream[..stream.len() / 2].to_vec();
-    let (told, begun) = channel();
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let (told, half) = (told.clone(), half.clone());
-            std::thread::spawn(move || half_an_answer(connection.unwrap(), &half, &told));
-        }
-    });
-    let mut command = record_codex(&place, &codex, "codex-cut", &upstream);
-    let recording = Running::start(command.process_group(0));
-    begun.recv_timeout(HANG).unwrap();
-    recording.signal_group(Signal::SIGINT);
-    recording.wait().code(0).says(&["recordings/codex-cut"]);
-    let scenario = place.read("scenarios/recorded/codex-cut.kdl");
-    let step = "interrupt at=\"";
-    assert!(
-        scenario.contains(step) && scenario.contains("reply 1"),
-        "{scenario}"
-    );
-    assert!(
-        scenario.contains("await turn-aborted reason=interrupted"),
-        "{scenario}"
-    );
-    runs_on_both(&place, &codex, "scenarios/recorded/codex-cut.kdl");
-}
-
-/// Answers a request for a stream with half of one and then nothing, and any other with 404.
-fn half_an_answer(mut stream: TcpStream, half: &[u8], told: &Sender<()>) {
-    let mut head = String::new();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while !head.ends_with("\r\n\r\n") {
-        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "{head}");
-    }
-    let head = head.to_lowercase();
-    if !head.starts_with("post /v1/responses ") {
-        let nothing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        stream.write_all(nothing).unwrap();
-        return;
-    }
-    let length = head.split("content-length: ").nth(1).unwrap();
-    let length = length.split("\r\n").next().unwrap().parse().unwrap();
-    reader.read_exact(&mut vec![0; length]).unwrap();
-    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-    stream.write_all(&[&head[..], half].concat()).unwrap();
-    told.send(()).unwrap();
-    // Until the recorder hangs up, whichever way.
-    let _ = reader.read(&mut [0]);
-}
-
-/// Codex in a home of its own, recorded.
-fn record_codex(place: &Place, codex: &Path, name: &str, upstream: &str) -> Command {
-    let home = place.path().join("home");
-    std::fs::create_dir(&home).unwrap();
-    let mut command = place.cutpoint(["record", name, "--upstream", upstream, "--"]);
-    command
-        .arg(codex)
-        .args(["exec", "--skip-git-repo-check"])
-        .arg("--dangerously-bypass-approvals-and-sandbox")
-        .args(["-m", "cutpoint-model", "run it"])
-        .env("CODEX_HOME", &home)
-        .env("HOME", &home)
-        .env("OPENAI_API_KEY", "sk-test-abcdefghij0123456789");
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-        command.env(name, "http://127.0.0.1:9");
-    }
-    command
-}
-
-/// The scenario conforms on the reference agent and on Codex.
-fn runs_on_both(place: &Place, codex: &Path, scenario: &str) {
-    let mut above = codex.ancestors();
-    let agents = above
-        .find(|above| above.ends_with("codex-0.169.0"))
-        .unwrap();
-    for agent in ["reference", "codex@0.169.0"] {
-        let mut command = place.cutpoint(["run", scenario, "--agent", agent]);
-        command.env("CUTPOINT_AGENTS", agents.parent().unwrap());
-        let ended = Running::start(&mut command).wait();
-        ended.code(0).says(&["1 conforms"]);
-    }
     place.assert_clean();
 }
 

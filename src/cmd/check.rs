@@ -110,7 +110,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         Ok(())
     });
     told?;
-    total.interrupted = stop.load(Ordering::Relaxed) && total.files < inputs.len() as u64;
+    total.interrupted |= stop.load(Ordering::Relaxed) && total.files < inputs.len() as u64;
     summary(arguments, &total, begun.elapsed())?;
     Ok(total.code(arguments.strict))
 }

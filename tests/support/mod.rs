@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod process;
+pub mod upstream;
 
 use std::ffi::OsStr;
 use std::fs;

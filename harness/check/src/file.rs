@@ -306,17 +306,18 @@ impl Checker {
             let elsewhere = self.begun_elsewhere && !self.turns.any_started();
             self.calls
                 .output(output, call_id(kind, fields), elsewhere, at, &mut self.book);
+        } else if kind == Some(ItemKind::Message) && is_marker(fields) {
+            self.turns.marker(at);
+            return;
         } else if kind == Some(ItemKind::Message) && fields.role.get() == Some("user") {
-            self.said(fields, at);
+            self.said(at);
             return;
         }
         self.turns.item(at);
     }
 
-    fn said(&mut self, fields: &Fields<'_>, at: Place) {
-        if is_marker(fields) {
-            self.turns.marker(at);
-        } else if !self.turns.any_started() {
+    fn said(&mut self, at: Place) {
+        if !self.turns.any_started() {
             // In generations that do not bracket turns, a turn starts with what the user says.
             self.turns.settle(&mut self.book);
             self.calls.user_speaks(at, &mut self.book);
@@ -333,9 +334,12 @@ fn call_id<'a>(kind: Option<ItemKind>, fields: &'a Fields<'_>) -> &'a str {
     fields.call_id.get().or(id).unwrap_or_default()
 }
 
-/// Whether a user's message is a marker. Only a text that might be one is read as JSON.
+/// Whether a message is a marker. Only a text that might be one is read as JSON.
 fn is_marker(fields: &Fields<'_>) -> bool {
-    let Some(content) = fields.content else {
+    let Some(content) = fields
+        .content
+        .filter(|_| marker::may_mark(fields.role.get()))
+    else {
         return false;
     };
     if !content.get().contains("turn_aborted") {

@@ -179,7 +179,7 @@ fn other(item: &Item, masking: &Masking<'_>) -> Option<NormalItem> {
                 text,
             })
         }
-        Some(ItemKind::Reasoning) => None,
+        Some(ItemKind::Reasoning | ItemKind::AdditionalTools) => None,
         _ => {
             let mut map = item.as_map().clone();
             map.retain(|name, _| !VOLATILE_FIELDS.contains(&name.as_str()));

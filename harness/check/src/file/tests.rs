@@ -272,6 +272,17 @@ fn ordinals_grow_by_one() {
 }
 
 #[test]
+fn a_marker_may_be_the_developers() {
+    let mut file = File::new();
+    let text = "<turn_aborted>\nstopped\n</turn_aborted>";
+    let content = json!([{"type": "input_text", "text": text}]);
+    let mark = |role: &str| json!({"type": "message", "role": role, "content": content});
+    file.start("a").user("go").item(mark("developer"));
+    file.aborted("a", "interrupted").keeps("MARK-3");
+    file.item(mark("developer")).breaks("MARK-3");
+}
+
+#[test]
 fn generations_that_write_aborts_alone_are_not_bracketed() {
     let mut file = File::unbracketed();
     file.user("one").said("x").marker();

@@ -334,11 +334,7 @@ fn role<'a>(value: &'a Value, matcher: &mut Matcher<'_, 'a>) -> Option<Role<'a>>
         None => field(value, "role").map(|_| "message")?,
     };
     let role = match ItemKind::from_name(kind) {
-        Some(ItemKind::Message) => match text("role") {
-            Some("user") => user_message(value, matcher),
-            Some("assistant") => Role::Assistant,
-            _ => Role::Other,
-        },
+        Some(ItemKind::Message) => message(value, text("role"), matcher),
         Some(ItemKind::FunctionCall | ItemKind::CustomToolCall | ItemKind::LocalShellCall) => {
             Role::Call(id(), value)
         }
@@ -353,11 +349,13 @@ fn role<'a>(value: &'a Value, matcher: &mut Matcher<'_, 'a>) -> Option<Role<'a>>
     Some(role)
 }
 
-fn user_message<'a>(value: &Value, matcher: &mut Matcher<'_, 'a>) -> Role<'a> {
-    match text_of(value) {
-        Some(text) if marker::is_marker_text(&text) => Role::Marker,
-        Some(text) => Role::User(matcher.input(text.trim())),
-        None => Role::Other,
+fn message<'a>(value: &Value, role: Option<&str>, matcher: &mut Matcher<'_, 'a>) -> Role<'a> {
+    let text = marker::may_mark(role).then(|| text_of(value)).flatten();
+    match (role, text) {
+        (_, Some(text)) if marker::is_marker_text(&text) => Role::Marker,
+        (Some("user"), Some(text)) => Role::User(matcher.input(text.trim())),
+        (Some("assistant"), _) => Role::Assistant,
+        _ => Role::Other,
     }
 }
 

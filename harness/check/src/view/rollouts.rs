@@ -487,10 +487,10 @@ fn held(line: &RolloutLine) -> Option<Held> {
 }
 
 fn kind(line: &RolloutLine) -> LineKind {
-    // Most lines are items, and reading one as an item copies it: only a user message can be a
-    // marker.
-    let user = || entry(&line.payload, "role").and_then(Value::as_str) == Some("user");
-    if line.kind == "response_item" && !user() {
+    // Most lines are items, and reading one as an item copies it: only messages of some roles can be
+    // markers.
+    let may_mark = || marker::may_mark(entry(&line.payload, "role").and_then(Value::as_str));
+    if line.kind == "response_item" && !may_mark() {
         return LineKind::Other;
     }
     match line.content() {

@@ -152,8 +152,11 @@ impl Reader {
     }
 
     fn item(&mut self, item: &Item) {
-        let from_client =
-            item.kind() == Some(ItemKind::Message) && item.role() != Some("assistant");
+        let from_client = match item.kind() {
+            Some(ItemKind::Message) => item.role() != Some("assistant"),
+            // With some models Codex tells of its tools in the history.
+            kind => kind == Some(ItemKind::AdditionalTools),
+        };
         if item.output_kind().is_some() || from_client {
             self.close();
             if is_prompt(item) {
