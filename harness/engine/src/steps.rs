@@ -23,10 +23,6 @@ use crate::server::case::Case as ServerCase;
 use crate::server::gate::{Gate, Verdict};
 use crate::stillness;
 
-/// How long a stream stays held behind an interrupt that has no effect. An agent that conforms has
-/// aborted within its grace period of 100 ms; one that waits for the stream first must not be held
-/// for ever.
-const EFFECT_LIMIT: Duration = Duration::from_millis(500);
 /// How long after the report of a tool's start its process is looked for.
 const SPAWN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -572,11 +568,7 @@ impl<'a> Steps<'a> {
         let tracer = self.env.tracer.clone();
         let seen = tracer.len();
         self.letting_go.spawn(async move {
-            let effect = |what: &What| {
-                let closed = matches!(what, What::Disconnected { .. } | What::AgentExited { .. });
-                (closed || observe::turn_end(what).is_some()).then_some(())
-            };
-            let _ = tracer.wait(seen, EFFECT_LIMIT, effect).await;
+            stillness::of_interrupt(&tracer, seen).await;
             gate.decide(Verdict::Release);
         });
     }

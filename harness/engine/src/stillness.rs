@@ -15,6 +15,15 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// How long nothing may be observed while a stream is held. Behind an interrupt one is held for 500 ms.
 const HELD_PATIENCE: Duration = Duration::from_millis(800);
 
+/// How long a stream stays held behind an interrupt that has no effect. An agent that conforms has
+/// aborted within its grace period of 100 ms; one that waits for the stream first must not be held
+/// for ever.
+const EFFECT_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long behind the end of its turn the server may take to see that the agent has closed the stream. One
+/// that leaves it open is held no longer for that.
+const CLOSE_LIMIT: Duration = Duration::from_millis(50);
+
 /// Returns when nothing was observed for a while and no turn is active, or one is but its stream is
 /// held for a later step: whoever waits for something waits in vain, as a schedule that the scenario
 /// was not written for has kept it from coming.
@@ -86,6 +95,18 @@ fn an_op_is_open(entries: &[Entry]) -> bool {
         }
     }
     !open.is_empty()
+}
+
+/// Waits until an interrupt has taken effect: the agent has closed the stream, or is gone, or the turn has ended
+/// and nobody closes it.
+pub(crate) async fn of_interrupt(tracer: &Tracer, seen: usize) {
+    let closed = |what: &What| {
+        matches!(what, What::Disconnected { .. } | What::AgentExited { .. }).then_some(())
+    };
+    let effect = |what: &What| closed(what).or_else(|| observe::turn_end(what).map(|_| ()));
+    if tracer.wait(seen, EFFECT_LIMIT, effect).await.is_ok() {
+        let _ = tracer.wait(seen, CLOSE_LIMIT, closed).await;
+    }
 }
 
 #[cfg(test)]
