@@ -90,6 +90,36 @@ fn a_verbose_run_shows_what_a_person_saw() {
     place.assert_clean();
 }
 
+/// A token has dots in it, and is no path for that.
+#[test]
+fn what_a_sweep_finds_is_replayed_by_its_token() {
+    let place = place_with(QUICK);
+    let defect = ["--defect", "marker-after-event"];
+    let words = [
+        "sweep",
+        "scenario.kdl",
+        "--acts",
+        "interrupt",
+        "--yields",
+        "0",
+    ];
+    let found = place.run(words.iter().chain(&defect));
+    found
+        .code(1)
+        .says(&["MARK-1", "replay: cutpoint replay cp1:"]);
+    let (_, token) = found.stdout.split_once("replay: cutpoint replay ").unwrap();
+    let token = token.split_whitespace().next().unwrap();
+    let again = ["replay", token, "scenario.kdl", "--times", "3"];
+    let broken = place.run(again.iter().chain(&defect));
+    broken.code(1).says(&["MARK-1", "3 runs, one trace"]);
+    place.run(again).code(0).says(&["3 runs, one trace"]);
+    place
+        .run(["replay", "no-such-thing"])
+        .code(2)
+        .says(&["is no token"]);
+    place.assert_clean();
+}
+
 /// A scenario may end the agent itself, and need not start it again.
 #[test]
 fn a_session_that_the_scenario_ended_is_not_ended_twice() {

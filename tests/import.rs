@@ -13,7 +13,7 @@ use cutpoint_protocol::sse::Document;
 use cutpoint_recording::session::{Did, How};
 use cutpoint_recording::{Imported, Recording, Redactor, Response, count, diff, import};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Ended, Place, root};
 
 /// The rollouts that stand in the project: one of each form, and of released versions of Codex.
@@ -270,6 +270,45 @@ fn nothing_is_overwritten_unless_told_so() {
     ];
     assert_checked(&place.run(elsewhere));
     assert!(place.run(["run", "b/y.kdl"]).status.success());
+}
+
+/// A replay of it would need more memory than there may be: 4 MB in 300 turns are 600 MB in requests.
+#[test]
+fn what_is_too_long_to_be_checked_is_imported_and_says_so() {
+    let place = Place::new();
+    let line = |kind: &str, payload: Value| {
+        format!(
+            "{}\n",
+            json!({"timestamp": "t", "type": kind, "payload": payload})
+        )
+    };
+    let said = |role: &str, part: &str, text: &str| {
+        let content = json!([{"type": part, "text": text}]);
+        line(
+            "response_item",
+            json!({"type": "message", "role": role, "content": content}),
+        )
+    };
+    let mut rollout = line("session_meta", json!({"id": "s", "cwd": "/w"}));
+    let long = "word ".repeat(2_600);
+    for turn in 0..300 {
+        rollout += &said("user", "input_text", &format!("turn {turn}"));
+        rollout += &said("assistant", "output_text", &long);
+    }
+    place.file("long.jsonl", &rollout);
+    let ended = place.run(["import", "long.jsonl", "--name", "long"]);
+    ended
+        .code(0)
+        .says(&["300 exchanges", "not checked", "--until-line"]);
+    let words = [
+        "import",
+        "long.jsonl",
+        "--name",
+        "short",
+        "--until-line",
+        "9",
+    ];
+    assert_checked(&place.run(words));
 }
 
 #[test]

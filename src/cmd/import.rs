@@ -14,6 +14,8 @@ use crate::{Failure, Outcome, files, recorded};
 
 /// Largest rollout that is read, in bytes.
 const ROLLOUT_LIMIT_BYTES: u64 = 256 << 20;
+/// Up to so much of history in all requests together a replay is checked: it takes several times that in memory.
+const CHECK_LIMIT_BYTES: usize = 256 << 20;
 
 /// Arguments of `cutpoint import`.
 #[derive(clap::Args)]
@@ -115,6 +117,15 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if arguments.no_check {
         return Ok(ExitCode::Conforms);
     }
+    let carried = carried_bytes(&session, imported.recording.exchanges.len());
+    if carried > CHECK_LIMIT_BYTES {
+        complain!(
+            "not checked: the requests of a replay would carry {} MiB of history; \
+             import less with --until-line to have it checked",
+            carried >> 20
+        );
+        return Ok(ExitCode::Conforms);
+    }
     let planned = Planned {
         scenario,
         file: file.display().to_string(),
@@ -146,6 +157,13 @@ fn found_from(file: &Path, out: &Path, name: &str) -> Result<String, Failure> {
     }
     let whole = std::path::absolute(out).map_err(|error| files::failure(out, &error))?;
     Ok(whole.display().to_string())
+}
+
+/// How much all requests of a replay carry together, about: each has half of the session on average.
+fn carried_bytes(session: &Session, exchanges: usize) -> usize {
+    let items = session.items.iter();
+    let bytes = items.map(|item| serde_json::to_string(item).map_or(0, |json| json.len()));
+    bytes.sum::<usize>().saturating_mul(exchanges) / 2
 }
 
 /// Runs the import once on the reference agent, and compares with what the rollout itself says.
