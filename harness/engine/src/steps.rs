@@ -567,8 +567,9 @@ impl<'a> Steps<'a> {
         let Some(gate) = gate else { return };
         let tracer = self.env.tracer.clone();
         let seen = tracer.len();
+        let in_lab = self.env.lab.is_some();
         self.letting_go.spawn(async move {
-            stillness::of_interrupt(&tracer, seen).await;
+            stillness::of_interrupt(&tracer, seen, in_lab).await;
             gate.decide(Verdict::Release);
         });
     }

@@ -98,13 +98,14 @@ fn an_op_is_open(entries: &[Entry]) -> bool {
 }
 
 /// Waits until an interrupt has taken effect: the agent has closed the stream, or is gone, or the turn has ended
-/// and nobody closes it.
-pub(crate) async fn of_interrupt(tracer: &Tracer, seen: usize) {
+/// and nobody closes it. In the lab the server sees at once what the agent does.
+pub(crate) async fn of_interrupt(tracer: &Tracer, seen: usize, in_lab: bool) {
     let closed = |what: &What| {
         matches!(what, What::Disconnected { .. } | What::AgentExited { .. }).then_some(())
     };
     let effect = |what: &What| closed(what).or_else(|| observe::turn_end(what).map(|_| ()));
-    if tracer.wait(seen, EFFECT_LIMIT, effect).await.is_ok() {
+    let took_effect = tracer.wait(seen, EFFECT_LIMIT, effect).await.is_ok();
+    if took_effect && !in_lab {
         let _ = tracer.wait(seen, CLOSE_LIMIT, closed).await;
     }
 }
