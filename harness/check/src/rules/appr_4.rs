@@ -103,7 +103,7 @@ impl Invariant for AbortAnswerInterrupts {
 fn had_nothing_left(view: &View<'_>, call: &Call<'_>, turn: usize, approval: &Approval<'_>) -> bool {
     view.is_a_sub_agents(call)
         && view.response_was_over(turn, approval.at, approval.held)
-        && !view.tool_was_running(turn, approval.at)
+        && !view.tool_was_running(turn, approval.at, approval.held)
 }
 
 /// Whether the same request had been answered already.

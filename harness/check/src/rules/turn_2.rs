@@ -38,6 +38,9 @@ impl Invariant for InterruptEndsTurn {
             "The turn may fail, whatever tool was running, if its last response failed within 100 ms \
              before the interrupt, or behind it without being held at a cut point: the failure may \
              have been decided before the interrupt was taken.",
+            "A tool that ran does not keep the turn from completing if it ended by itself, and the last \
+             response, which answers its output, was over within 100 ms behind the interrupt without \
+             being held at a cut point: no more time had passed than an agent may need to take an op.",
             "A command of the user's may complete if it had ended when the interrupt was sent: its \
              turn had nothing left to do.",
             "A sub-agent's tool that runs does not keep the turn from completing if the turn's own last \
@@ -90,7 +93,7 @@ fn legal(view: &View<'_>, index: usize, interrupt: &Interrupt<'_>, ending: Endin
     }
     let over = view.response_was_over(index, interrupt.at, interrupt.held)
         || command_was_over(view, turn, interrupt.at);
-    over && !view.tool_was_running(index, interrupt.at)
+    over && !view.tool_was_running(index, interrupt.at, interrupt.held)
 }
 
 /// Whether input that replaces the turn had been sent before an entry, be it before the client was
@@ -253,6 +256,32 @@ mod tests {
         breaks("TURN-2", &failing("response.incomplete", 10, TurnEnd::Complete));
         breaks("TURN-2", &failing("response.completed", 10, failed()));
         breaks("TURN-2", &failing("response.in_progress", 10, failed()));
+    }
+
+    #[test]
+    fn a_tool_may_end_and_the_turn_with_it_before_the_interrupt_is_taken() {
+        let completed = |ended: bool, ms: u64, held: bool| {
+            let mut t = running();
+            t.emit(1, call("c1")).begin("t1", "c1").finish(1);
+            if held {
+                t.reached("call c1 running");
+            }
+            t.interrupt();
+            if held {
+                t.released("call c1 running");
+            }
+            if ended {
+                t.end("t1", "c1", Some(0));
+            }
+            t.wait_ms(ms);
+            t.request(2, &[user("hi"), call("c1"), output("c1", "out")]);
+            t.finish(2).completed("t1");
+            t
+        };
+        keeps("TURN-2", &completed(true, 50, false), 1);
+        breaks("TURN-2", &completed(true, 200, false));
+        breaks("TURN-2", &completed(false, 50, false));
+        breaks("TURN-2", &completed(true, 50, true));
     }
 
     #[test]

@@ -38,9 +38,15 @@ impl View<'_> {
     }
 
     /// Whether a tool was at work at an entry that keeps a turn from ending by itself. One of a sub-agent's
-    /// does not if the turn's own last response was over less than 100 ms before, or later.
-    pub fn tool_was_running(&self, turn: usize, at: At) -> bool {
+    /// does not if the turn's own last response was over less than 100 ms before, or later. Nor does one
+    /// whose output the last response answers, if that was over within 100 ms: there was no time to know,
+    /// unless something was held at a cut point.
+    pub fn tool_was_running(&self, turn: usize, at: At, held: bool) -> bool {
         let last = self.last_response(turn);
+        let soon = |over: At| over > at && !held && self.between_ns(at, over) <= RACE_NS;
+        let asked = last
+            .filter(|last| last.over().is_some_and(soon))
+            .map(|last| last.at);
         let own = last.filter(|last| last.is_the_users());
         let ends = own
             .and_then(|own| own.over())
@@ -55,7 +61,8 @@ impl View<'_> {
             // What the model was told of before runs on in the background.
             let answered = call.answered.is_some_and(|by| self.exchanges[by].at < at);
             let running = begun && !call.ended_before(at) && !answered;
-            call.turn == Some(turn) && running && !elsewhere(call)
+            let passed = asked.is_some_and(|asked| call.ended_before(asked));
+            call.turn == Some(turn) && running && !passed && !elsewhere(call)
         })
     }
 
