@@ -48,8 +48,9 @@ impl Invariant for PendingQuestionHasNoAnswer {
             "An answer that was given behind the cut is late, and reaches nobody, also where the agent was \
              killed before it could tell of the cut.",
             "An answer whose output was not in the rollout when the agent had died is lost with it.",
-            "A fork that was asked for less than 100 ms behind the answer, in the middle of the turn, may have \
-             the question as cut off: its turn goes on in the session that the fork was taken from.",
+            "A fork that was asked for less than 100 ms behind the answer, or before it, in the middle of the \
+             turn, may have the question as cut off: its turn goes on in the session that the fork was taken \
+             from.",
         ]
     }
 
@@ -121,8 +122,8 @@ fn died_with_it(view: &View<'_>, call: &Call<'_>, asked: At, exchange: &Exchange
     resumed.any(|it| (asked..exchange.at).contains(&it.at) && !it.held.iter().any(held))
 }
 
-/// Whether the session went on in a fork that was asked for right behind the answer, in the middle of the
-/// question's turn.
+/// Whether the session went on in a fork that was asked for right behind the answer, or before it, in the
+/// middle of the question's turn.
 fn forked_before_it_was_taken(
     view: &View<'_>,
     call: &Call<'_>,
@@ -132,7 +133,7 @@ fn forked_before_it_was_taken(
     view.forks.iter().any(|fork| {
         let entered = fork.entered.is_some_and(|start| start < exchange.at);
         let of_turn = call.turn.is_some() && [fork.turn, fork.met].contains(&call.turn);
-        let soon = given < fork.at && view.between_ns(given, fork.asked) < TAKEN_NS;
+        let soon = given > fork.at || view.between_ns(given, fork.asked) < TAKEN_NS;
         entered && of_turn && soon
     })
 }
@@ -223,17 +224,22 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_right_behind_an_answer_may_lack_it() {
-        let forked = |ms: u64| {
+    fn a_fork_right_behind_an_answer_or_before_it_may_lack_it() {
+        let forked = |ms: u64, before: bool| {
             let mut t = asked();
-            t.reply_to("c1", "blue").wait_ms(ms).op(ClientOp::Fork).forked("f.jsonl");
+            if before {
+                t.op(ClientOp::Fork).forked("f.jsonl").wait_ms(ms).reply_to("c1", "blue");
+            } else {
+                t.reply_to("c1", "blue").wait_ms(ms).op(ClientOp::Fork).forked("f.jsonl");
+            }
             t.kill().resume().set_file("").goes_on_in("f.jsonl");
             t.request(2, &[user("run"), call("c1"), output("c1", "aborted")]);
             t.read(ReadTrigger::Request { exchange: 2 });
             t
         };
-        keeps("APPR-3", &forked(0), 1);
-        breaks("APPR-3", &forked(500));
+        keeps("APPR-3", &forked(0, false), 1);
+        breaks("APPR-3", &forked(500, false));
+        keeps("APPR-3", &forked(500, true), 1);
     }
 
     #[test]

@@ -40,7 +40,8 @@ impl Invariant for SubAgentsEndWithTheTurn {
             "A request of the sub-agent may arrive behind the interrupt, as long as the sub-agent has \
              not ended.",
             "A sub-agent whose agent is killed, or exits, ends with it untold.",
-            "An interrupt that was sent between the turn's input and its start may be taken in the turn.",
+            "An interrupt, or input that replaces the turn, that was sent between the turn's input and its \
+             start may be taken in the turn.",
             "A turn may be replaced by one that nobody was told of, as the agent was killed first.",
             "Time in which the client does not read does not count: the end can't be told then.",
         ]
@@ -178,19 +179,18 @@ fn takes_along(
     });
     let known = &view.turns[turn];
     let sent = known.input.map(|input| view.inputs[input].at);
+    // Ops are taken in order: one that was sent behind the turn's input may meet the turn, though nobody
+    // had been told of it.
+    let met_untold = |at: At| at < known.begun && sent.is_some_and(|sent| sent < at);
     let asked = ops.any(|(at, op)| match op {
         ClientOp::Shutdown => true,
-        // Ops are taken in order: one that was sent behind the turn's input may meet the turn, though
-        // nobody had been told of it.
-        ClientOp::Interrupt { .. } => {
-            !replaced && at < known.begun && sent.is_some_and(|sent| sent < at)
-        }
+        ClientOp::Interrupt { .. } => !replaced && met_untold(at),
         // The turn that it is for may have been cut by a kill before it was told of.
         ClientOp::Input {
             mode: InputMode::Replace,
             ..
         }
-        | ClientOp::Task { .. } => replaced && at > known.begun,
+        | ClientOp::Task { .. } => replaced && (at > known.begun || met_untold(at)),
         _ => false,
     });
     let unasked = view.cut_at(turn) == Some(ending.at) && !asked;
@@ -264,23 +264,32 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_from_before_its_start_may_meet_the_turn() {
-        let cut = |behind_the_input: bool| {
+    fn an_op_from_before_its_start_may_meet_the_turn() {
+        let cut = |behind_the_input: bool, replaced: bool| {
+            let send = |t: &mut Tracer| {
+                if replaced {
+                    t.input("this", InputMode::Replace);
+                } else {
+                    t.interrupt();
+                }
+            };
             let mut t = Tracer::new();
             if !behind_the_input {
-                t.interrupt();
+                send(&mut t);
             }
             t.input("go", InputMode::Start);
             if behind_the_input {
-                t.interrupt();
+                send(&mut t);
             }
-            t.started("t1").request(1, &[user("go")]).finish(1);
+            t.started("t1").user_message("t1", "go").request(1, &[user("go")]).finish(1);
             t.sub_agent("t1", "a1", "look", false).sub_ended("t1", "a1", "closed");
-            t.aborted("t1");
+            if replaced { t.replaced("t1") } else { t.aborted("t1") };
             t
         };
-        keeps("SUB-1", &cut(true), 1);
-        breaks("SUB-1", &cut(false));
+        for replaced in [false, true] {
+            keeps("SUB-1", &cut(true, replaced), 1);
+            breaks("SUB-1", &cut(false, replaced));
+        }
     }
 
     #[test]
