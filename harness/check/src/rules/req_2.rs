@@ -134,7 +134,16 @@ fn has_cause(view: &View<'_>, exchange: &Exchange<'_>) -> bool {
         || new_output(previous, exchange)
         || new_input_in_history(view, exchange, false)
         || told_by_its_parent(view, previous, exchange)
+        || begins_a_task(view, previous, exchange)
         || view.gone_between(previous.at, exchange.over().unwrap_or(exchange.at + 2) + 1)
+}
+
+/// Whether the request is the first one of a task that the user has asked for, be it while the request
+/// before was on its way.
+fn begins_a_task(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
+    let input = exchange.turn.and_then(|turn| view.turns[turn].input);
+    let asked = input.is_some_and(|input| view.inputs[input].task.is_some());
+    asked && previous.turn != exchange.turn
 }
 
 /// Whether the agent that holds a conversation beside the user's has said something new in it.
@@ -175,7 +184,7 @@ fn new_input_in_history(view: &View<'_>, exchange: &Exchange<'_>, live: bool) ->
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, interrupted_tool, keeps, long_session, output, user};
-    use crate::trace::{InputMode, StreamEnd};
+    use crate::trace::{InputMode, StreamEnd, TaskKind};
 
     fn stopped() -> Tracer {
         let mut t = Tracer::new();
@@ -196,6 +205,25 @@ mod tests {
         t.start("t1", "run").request(1, &[user("run")]);
         t.input("more", InputMode::Steer).reply(Some("t1"));
         keeps("REQ-2", t.finish(1).request(2, &[user("run"), user("more")]), 2);
+    }
+
+    #[test]
+    fn a_task_is_a_cause_though_it_was_asked_for_before_the_last_request() {
+        let begun = |task: bool| {
+            let mut t = stopped();
+            t.end("t1", "c1", Some(0));
+            if task {
+                t.task(TaskKind::Compact, "");
+            }
+            let mut history = vec![user("run"), call("c1"), output("c1", "out")];
+            t.request(2, &history).finish(2).completed("t1");
+            t.started("t2");
+            history.push(user("summarize"));
+            t.request(3, &history);
+            t
+        };
+        keeps("REQ-2", &begun(true), 3);
+        breaks("REQ-2", &begun(false));
     }
 
     #[test]
