@@ -28,6 +28,10 @@ pub fn read(path: &Path) -> Result<Vec<Item>, Failure> {
         Input::Recording(path) => {
             let recording =
                 Recording::load(path).map_err(|errors| Failure::usage(errors.to_string()))?;
+            // An event that can't be read has no item to compare: nobody is to miss it unawares.
+            for problem in recording.validate().iter().filter(|it| it.is_error()) {
+                complain!("{problem}");
+            }
             recording.items()
         }
         Input::File(path) => {

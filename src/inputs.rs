@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutpoint_check::trace::FORMAT;
 use walkdir::WalkDir;
@@ -69,19 +70,20 @@ impl Input {
     }
 }
 
-/// Everything among and below the paths that can be read, in a fixed order, each once.
-pub fn find(paths: &[PathBuf]) -> Result<Vec<Input>, Failure> {
+/// Everything among and below the paths that can be read, in a fixed order, each once; what was found
+/// so far, when told to stop.
+pub fn find(paths: &[PathBuf], stop: &AtomicBool) -> Result<Vec<Input>, Failure> {
     let mut inputs = Vec::new();
     for path in paths {
         if path.is_dir() && !is_recording(path) {
-            below(path, &mut inputs);
+            below(path, &mut inputs, stop);
         } else {
             inputs.push(Input::named(path)?);
         }
     }
     let mut seen = std::collections::HashSet::new();
     inputs.retain(|input| seen.insert(input.name()));
-    if inputs.is_empty() {
+    if inputs.is_empty() && !stop.load(Ordering::Relaxed) {
         let names: Vec<_> = paths
             .iter()
             .map(|path| path.display().to_string())
@@ -94,9 +96,12 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Input>, Failure> {
     Ok(inputs)
 }
 
-fn below(folder: &Path, inputs: &mut Vec<Input>) {
+fn below(folder: &Path, inputs: &mut Vec<Input>, stop: &AtomicBool) {
     let mut walk = WalkDir::new(folder).sort_by_file_name().into_iter();
     while let Some(entry) = walk.next() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
@@ -129,7 +134,7 @@ fn below(folder: &Path, inputs: &mut Vec<Input>) {
 }
 
 /// Whether a folder is a recording: by its manifest, or by streams with numbers.
-fn is_recording(folder: &Path) -> bool {
+pub fn is_recording(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file() || folder.join("01.response.sse").is_file()
 }
 
@@ -171,7 +176,8 @@ pub fn open(path: Option<&Path>) -> io::Result<Opened> {
     Ok(Opened { content, kind })
 }
 
-fn look(first: &[u8]) -> Content {
+/// What a file is, by its first bytes.
+pub fn look(first: &[u8]) -> Content {
     if first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         return Content::Compressed("zstd");
     }

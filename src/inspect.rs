@@ -126,23 +126,32 @@ fn text(
     let mut counted = Counted {
         from: opened.content,
         bytes: 0,
+        stop: manner.stop,
     };
     let outcome = match kind {
         Kind::Trace => trace(&mut counted, name, manner, report),
         _ => rollout(&mut counted, name, manner, report),
     };
     report.bytes = counted.bytes;
+    if outcome.is_err() && manner.stop.load(Ordering::Relaxed) {
+        report.unread = Some(Unread::Stopped);
+        return Ok(());
+    }
     outcome
 }
 
-/// Counts the bytes that pass.
-struct Counted<R> {
+/// Counts the bytes that pass, until told to stop: a line may be as long as the file.
+struct Counted<'a, R> {
     from: R,
     bytes: u64,
+    stop: &'a AtomicBool,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped"));
+        }
         let read = self.from.read(into)?;
         self.bytes += read as u64;
         Ok(read)
@@ -265,6 +274,10 @@ fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
         );
     }
     for file in files_of(path) {
+        if manner.stop.load(Ordering::Relaxed) {
+            report.unread = Some(Unread::Stopped);
+            return;
+        }
         // What is larger was refused above, and is not read here either.
         let limit = Limits::default().file_bytes;
         let is_small = fs::metadata(&file).is_ok_and(|file| file.len() <= limit);
@@ -273,30 +286,29 @@ fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
         };
         report.bytes += bytes.len() as u64;
         report.lines += memchr::memchr_iter(b'\n', &bytes).count() as u64;
-        secrets(
-            &file.display().to_string(),
-            &String::from_utf8_lossy(&bytes),
-            manner,
-            report,
-        );
+        secrets(&file.display().to_string(), &bytes, manner, report);
     }
 }
 
 /// Warns of secrets that were left in a recording's file. What they say is not repeated.
-fn secrets(name: &str, text: &str, manner: Manner<'_>, report: &mut Report) {
-    let (mut line, mut line_start, mut from) = (1, 0, 0);
-    for (kind, range) in find_secrets(text) {
-        for at in memchr::memchr_iter(b'\n', &text.as_bytes()[from..range.start]) {
-            line += 1;
-            line_start = from + at + 1;
+fn secrets(name: &str, bytes: &[u8], manner: Manner<'_>, report: &mut Report) {
+    let (mut line, mut line_start, mut from, mut start) = (1, 0, 0, 0);
+    // What is no text stands between pieces of it, and moves no place.
+    for piece in bytes.utf8_chunks() {
+        for (kind, range) in find_secrets(piece.valid()) {
+            let at = start + range.start;
+            for offset in memchr::memchr_iter(b'\n', &bytes[from..at]) {
+                line += 1;
+                line_start = from + offset + 1;
+            }
+            from = at;
+            let message = format!(
+                "a secret was left in the recording: {kind}; record it again with redaction, or replace it"
+            );
+            let place = (line, (at - line_start) as u64, at as u64);
+            report.add(manner, Finding::secret(name, place, message));
         }
-        from = range.start;
-        let message = format!(
-            "a secret was left in the recording: {kind}; record it again with redaction, or replace it"
-        );
-        let column = (range.start - line_start) as u64;
-        let place = (line, column, range.start as u64);
-        report.add(manner, Finding::secret(name, place, message));
+        start += piece.valid().len() + piece.invalid().len();
     }
 }
 

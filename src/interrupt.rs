@@ -1,8 +1,12 @@
 //! Ctrl-C and its kin: the first one ends the run in good order, the second one at once.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::Failure;
+use crate::exit_code::ExitCode;
+use crate::out::complain;
+use crate::{Failure, runtime};
 
 /// Waits for SIGINT, SIGTERM and SIGHUP.
 pub struct Interrupts {
@@ -31,5 +35,45 @@ impl Interrupts {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
+    }
+}
+
+/// Ends the program at the first signal, but never in the middle of what has to be whole.
+pub struct Standing {
+    /// What there is to say of where things stand. Held by whoever must not be interrupted.
+    sentence: Arc<Mutex<&'static str>>,
+}
+
+impl Standing {
+    /// Takes the signals over. At one, the sentence is told, and the program ends with
+    /// [`ExitCode::Trouble`].
+    pub fn new(sentence: &'static str) -> Result<Self, Failure> {
+        let sentence = Arc::new(Mutex::new(sentence));
+        let told = sentence.clone();
+        let runtime = runtime()?;
+        let mut signals = {
+            let _entered = runtime.enter();
+            Interrupts::new()?
+        };
+        // The thread ends with the process, as it waits for nothing else.
+        std::thread::spawn(move || {
+            runtime.block_on(signals.next());
+            let sentence = told.lock().unwrap_or_else(PoisonError::into_inner);
+            complain!("interrupted: {sentence}");
+            std::process::exit(ExitCode::Trouble as i32);
+        });
+        Ok(Self { sentence })
+    }
+
+    /// Does what has to be whole; from its success on, that sentence is true.
+    pub fn whole<T>(
+        &self,
+        sentence: &'static str,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut standing = self.sentence.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = work()?;
+        *standing = sentence;
+        Ok(done)
     }
 }

@@ -16,7 +16,9 @@ mod out;
 mod progress;
 mod recorded;
 mod reports;
+mod rollout_file;
 mod shard;
+mod written;
 
 use std::process;
 

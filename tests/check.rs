@@ -294,6 +294,9 @@ fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
         .run(["check", "--kind", "rollout", "good"])
         .code(1)
         .says(&["ROLL-1"]);
+    // A client that left is no fault of the recording, which says so.
+    place.file("cut/01.response.sse", ": cutpoint end=stall\nevent: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"status\":\"in_progress\",\"output\":[]},\"sequence_number\":0}\n\n");
+    place.run(["check", "--strict", "cut"]).code(0);
     let sound = recording("shell-then-text");
     place
         .run(["check", &sound, &format!("{sound}/recording.json")])
@@ -339,6 +342,13 @@ fn secrets_are_warned_of_and_never_repeated() {
     );
     let clean = place.run(["check", "clean"]);
     clean.never_says(&["SECRET"]);
+
+    // What is no text in front of it moves no place.
+    let torn = [&b": \xFF\xFE\n\n: \xF0\x9F"[..], text.as_bytes()].concat();
+    place.file("torn/01.response.sse", torn);
+    let told = format!("torn/01.response.sse:4:{}: SECRET", places[0].0);
+    let byte = format!("[byte {}]", places[0].1 + 10);
+    place.run(["check", "torn"]).says(&[&told, &byte]);
 
     // A rollout is the user's own file: only what opens doors is worth a word, and only if asked for.
     let written = SOUND.replacen("\"/w\"", &format!("\"/home/alice/{mail} {key}\""), 1);

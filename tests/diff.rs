@@ -4,7 +4,9 @@
 
 mod support;
 
+use cutpoint_protocol::compose::Content;
 use serde_json::{Value, json};
+use support::upstream::capture;
 use support::{INTERRUPTED, Place, place_with, recording};
 
 /// A rollout of these items, written by a session of that name in that directory.
@@ -168,4 +170,34 @@ fn recordings_and_traces_compare() {
         .run(["diff", &recording, &trace("one")])
         .code(1)
         .says(&["lost"]);
+}
+
+/// What a damaged event said can't be compared; that it is there is told.
+#[test]
+fn events_that_cannot_be_read_are_told() {
+    let place = Place::new();
+    let text = |text| Content::Text { text, chunks: 2 };
+    let stream = String::from_utf8(capture(&[text("hi"), text("bye")])).unwrap();
+    place.file("whole/01.response.sse", &stream);
+    let damaged = stream.replacen(
+        "data: {\"type\":\"response.output_item.done\"",
+        "data: {\"type:",
+        1,
+    );
+    assert_ne!(damaged, stream);
+    let line = 1 + damaged
+        .split("data: {\"type:")
+        .next()
+        .unwrap()
+        .matches('\n')
+        .count();
+    place.file("damaged/01.response.sse", damaged);
+    let ended = place.run(["diff", "whole", "damaged"]);
+    let told = format!("damaged/01.response.sse:{line}: error: ");
+    ended.code(1).says(&[&told]).never_says(&["whole/01"]);
+    place.file("damaged/02.response.json", "{");
+    let refused = place.run(["diff", "whole", "damaged"]);
+    refused
+        .code(2)
+        .says(&[&told, "damaged/02.response.json:1: error: "]);
 }

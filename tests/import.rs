@@ -14,7 +14,8 @@ use cutpoint_recording::session::{Did, How};
 use cutpoint_recording::{Imported, Recording, Redactor, Response, count, diff, import};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{Ended, Place, root};
+use support::damage::fault;
+use support::{Ended, Place, Running, root};
 
 /// The rollouts that stand in the project: one of each form, and of released versions of Codex.
 fn fixtures() -> Vec<PathBuf> {
@@ -270,6 +271,46 @@ fn nothing_is_overwritten_unless_told_so() {
     ];
     assert_checked(&place.run(elsewhere));
     assert!(place.run(["run", "b/y.kdl"]).status.success());
+}
+
+/// Checked in together they are found together, wherever that is.
+#[test]
+fn a_scenario_finds_its_recording_from_its_own_folder() {
+    let place = Place::new();
+    let file = fixtures()[0].display().to_string();
+    let import = |more: &[&str]| {
+        let words = [&["import", &file, "--name", "y"], more].concat();
+        assert_checked(&place.run(words));
+    };
+    import(&["--out", "old/recs/y", "--scenario-out", "old/all/y.kdl"]);
+    let scenario = place.read("old/all/y.kdl");
+    assert!(scenario.contains("recording \"../recs/y\""), "{scenario}");
+    fs::create_dir(place.path().join("new")).unwrap();
+    fs::rename(place.path().join("old"), place.path().join("new/home")).unwrap();
+    place.run(["run", "new/home/all/y.kdl"]).code(0);
+    let mut within = place.cutpoint(["run", "y.kdl"]);
+    within.current_dir(place.path().join("new/home/all"));
+    Running::start(&mut within).wait().code(0);
+    // Beside each other the name is enough, and where it is expected as well.
+    import(&["--out", "here/y", "--scenario-out", "here/y.kdl"]);
+    assert!(place.read("here/y.kdl").contains("recording \"y\""));
+    import(&[]);
+    let expected = place.read("scenarios/imported/y.kdl");
+    assert!(expected.contains("recording \"y\""), "{expected}");
+    // What has nothing in common but the root is named by its whole path.
+    let far = tempfile::Builder::new()
+        .prefix("far-")
+        .tempdir_in("/dev/shm");
+    if let Ok(far) = far {
+        let out = far.path().join("y").display().to_string();
+        import(&["--out", &out, "--scenario-out", "far/y.kdl"]);
+        let scenario = place.read("far/y.kdl");
+        assert!(
+            scenario.contains(&format!("recording \"{out}\"")),
+            "{scenario}"
+        );
+    }
+    place.assert_clean();
 }
 
 /// A replay of it would need more memory than there may be: 4 MB in 300 turns are 600 MB in requests.
@@ -700,41 +741,6 @@ fn an_answer_costs_what_it_has_cost() {
     }
 }
 
-/// What happens to a file on its way.
-#[derive(Debug, Clone)]
-enum Fault {
-    Flip(usize, u8),
-    Cut(usize),
-    Splice(usize, usize, usize),
-}
-
-fn fault() -> impl Strategy<Value = Fault> {
-    let at = || any::<usize>();
-    prop_oneof![
-        (at(), 0..8_u8).prop_map(|(at, bit)| Fault::Flip(at, bit)),
-        at().prop_map(Fault::Cut),
-        (at(), at(), 0..2000_usize).prop_map(|(from, to, length)| Fault::Splice(from, to, length)),
-    ]
-}
-
-fn apply(bytes: &mut Vec<u8>, fault: &Fault) {
-    let length = bytes.len().max(1);
-    match *fault {
-        Fault::Flip(at, bit) => {
-            if let Some(byte) = bytes.get_mut(at % length) {
-                *byte ^= 1 << bit;
-            }
-        }
-        Fault::Cut(at) => bytes.truncate(at % length),
-        Fault::Splice(from, to, more) => {
-            let from = from % length;
-            let piece = bytes[from.min(bytes.len())..bytes.len().min(from + more)].to_vec();
-            let to = (to % length).min(bytes.len());
-            bytes.splice(to..to, piece);
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(3000), failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -746,7 +752,10 @@ proptest! {
         let names = ["bare-lines", "envelopes"];
         let path = root().join(format!("tests/rollouts/{}.jsonl", names[file]));
         let mut bytes = fs::read(path).unwrap();
-        faults.iter().for_each(|fault| apply(&mut bytes, fault));
+        let other = bytes.clone();
+        for fault in &faults {
+            fault.apply(&mut bytes, &other);
+        }
         let is_blank = |line: &&[u8]| line.iter().all(u8::is_ascii_whitespace);
         let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !is_blank(line)).collect();
         let readable = |line: &&&[u8]| {

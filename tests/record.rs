@@ -164,6 +164,10 @@ fn a_signal_in_mid_stream_leaves_a_whole_recording_and_no_process() {
             Signal::SIGINT
         };
         recording.signal(signal);
+        if !with_command {
+            // Whoever is impatient gets the recording all the same.
+            recording.signal(signal);
+        }
         recording
             .wait()
             .code(0)
@@ -269,5 +273,77 @@ fn a_recording_of_a_recording_is_the_same() {
         assert_eq!(wire(one), wire(other));
     }
     assert_eq!(again.exchanges.len(), original.exchanges.len());
+    place.assert_clean();
+}
+
+/// Two turns whose answers the client leaves in the middle; what comes of it runs as it stands.
+#[test]
+fn two_turns_cut_in_mid_stream_become_a_scenario_that_runs() {
+    let place = Place::new();
+    let texts = ["The quick brown fox jumps", "over the lazy dog, it says"];
+    for (at, text) in texts.into_iter().enumerate() {
+        // The upstream stalls behind a part of it, so the client is the one that leaves.
+        let whole = capture(&[Content::Text { text, chunks: 12 }]);
+        let whole = String::from_utf8(whole).unwrap();
+        let events: Vec<&str> = whole.split_inclusive("\n\n").take(6 + at).collect();
+        let stalled = format!(": cutpoint end=stall\n{}", events.concat());
+        place.file(&format!("up/0{}.response.sse", at + 1), stalled);
+    }
+    let text = "What next?";
+    place.file(
+        "up/03.response.sse",
+        capture(&[Content::Text { text, chunks: 2 }]),
+    );
+    let (serving, upstream) = serve(&place, "up");
+    let mut command = place.cutpoint(["record", "twice", "--out", "kept/recordings"]);
+    command.args(["--scenario-out", "kept/twice.kdl", "--upstream", &upstream]);
+    let recorder = Running::start(&mut command);
+    let proxy = recorder.line();
+    let user = |text: &str| json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]});
+    let said = |text: &str| json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]});
+    let marker =
+        user("<turn_aborted>\nThe user interrupted the previous turn on purpose.\n</turn_aborted>");
+    let asked =
+        |input: &[Value]| json!({"model": "m", "stream": true, "store": false, "input": input});
+    let mut input = vec![user("go on")];
+    for (at, heard) in ["The ", "over "].into_iter().enumerate() {
+        let mut stream = ask(&proxy, &asked(&input));
+        let last = format!("\"sequence_number\":{}}}", 5 + at);
+        let mut read = Vec::new();
+        while !String::from_utf8_lossy(&read).contains(&last) {
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).unwrap();
+            assert_ne!(count, 0);
+            read.extend_from_slice(&buffer[..count]);
+        }
+        drop(stream);
+        input.extend([said(heard), marker.clone(), user(&format!("again, {at}"))]);
+    }
+    assert!(answer(&proxy, &asked(&input)).contains("response.completed"));
+    recorder.signal(Signal::SIGINT);
+    recorder.wait().code(0).says(&[
+        "kept/recordings/twice: 3 exchanges",
+        "run it with `cutpoint run kept/twice.kdl`",
+    ]);
+    serving.signal(Signal::SIGINT);
+    serving.wait();
+    let scenario = place.read("kept/twice.kdl");
+    let steps = [
+        "reply recording=\"recordings/twice\" exchange=1",
+        "user \"go on\"\n    interrupt at=\"reply 1 event 6\"\n    await turn-aborted reason=interrupted",
+        "user \"again, 0\"\n    interrupt at=\"reply 2 event 7\"\n    await turn-aborted reason=interrupted",
+        "user \"again, 1\"\n    await turn-complete",
+    ];
+    for step in steps {
+        assert!(scenario.contains(step), "{step}\n{scenario}");
+    }
+    place
+        .run(["run", "kept/twice.kdl"])
+        .code(0)
+        .says(&["1 conforms"]);
+    // That the client left is no fault of the recording.
+    place
+        .run(["check", "--strict", "kept/recordings/twice"])
+        .code(0);
     place.assert_clean();
 }

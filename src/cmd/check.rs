@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cutpoint_check::file::RULES;
@@ -11,13 +13,17 @@ use cutpoint_check::verdict::Level;
 use serde_json::json;
 
 use crate::exit_code::ExitCode;
-use crate::inputs::{self, Kind};
+use crate::inputs::{self, Input, Kind};
 use crate::inspect::{Finding, Manner, Report, Unread, inspect};
 use crate::out::{complain, say};
 use crate::{Failure, Outcome};
 
 /// How many judged files may wait for one in front of them.
 const AHEAD: usize = 256;
+/// How often somebody looks whether the user has stopped it.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long files at hand are waited for behind that.
+const GRACE: Duration = Duration::from_millis(400);
 
 /// Arguments of `cutpoint check`.
 #[derive(clap::Args)]
@@ -26,6 +32,8 @@ const AHEAD: usize = 256;
   cutpoint check rollout.jsonl --strict            warnings count, too
   cutpoint check recordings traces/case.jsonl      recordings and traces
   ssh host cat rollout.jsonl | cutpoint check -    from standard input
+
+Ctrl-C tells what was found so far, and ends with 4.
 
 What a file is, its content tells. A rollout is judged by the rules that a file alone can break, a
 recording by what makes it valid, a trace by the whole rule book. See docs/check.md.")]
@@ -58,61 +66,123 @@ pub struct Arguments {
 
 /// Checks files.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let inputs = inputs::find(&arguments.paths)?;
     let stop = super::sweep::stop_on_signal()?;
-    let manner = Manner {
-        kind: arguments.kind,
-        limit: arguments.limit,
-        secrets: arguments.secrets,
-        stop: &stop,
-    };
+    let inputs: Arc<[Input]> = inputs::find(&arguments.paths, &stop)?.into();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.map_or(processors, |jobs| jobs as usize);
     let begun = Instant::now();
     let mut total = Total::default();
-    let next = AtomicUsize::new(0);
-    let told = std::thread::scope(|scope| {
-        let (send, receive) = mpsc::sync_channel(AHEAD);
-        for _ in 0..jobs.min(inputs.len()) {
-            let (send, next, inputs) = (send.clone(), &next, &inputs);
-            scope.spawn(move || {
-                loop {
+    let judges = Judges::start(arguments, jobs, &inputs, &stop);
+    // Files are told in their order, whichever is ready first.
+    let mut waiting: BTreeMap<usize, Report> = BTreeMap::new();
+    let mut due = 0;
+    while let Some((at, report)) = judges.next() {
+        waiting.insert(at, report);
+        while let Some(report) = waiting.remove(&due) {
+            tell(arguments, &inputs[due].name(), &report)?;
+            total.add(&report);
+            due += 1;
+        }
+    }
+    for at in due..judges.begun().min(inputs.len()) {
+        match waiting.remove(&at) {
+            Some(report) => {
+                tell(arguments, &inputs[at].name(), &report)?;
+                total.add(&report);
+            }
+            None => complain!("{}: {NOT_TO_ITS_END}", inputs[at].name()),
+        }
+    }
+    total.interrupted |= stop.load(Ordering::Relaxed) && total.files < inputs.len() as u64;
+    judges.finish();
+    summary(arguments, &total, begun.elapsed())?;
+    Ok(total.code(arguments.strict))
+}
+
+/// What is told of a file that was being read when the user stopped it.
+const NOT_TO_ITS_END: &str = "not read to its end";
+
+/// The threads that judge files.
+struct Judges {
+    reports: mpsc::Receiver<(usize, Report)>,
+    /// How many files were begun, or would have been if there were more.
+    next: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Judges {
+    fn start(
+        arguments: &Arguments,
+        jobs: usize,
+        inputs: &Arc<[Input]>,
+        stop: &Arc<AtomicBool>,
+    ) -> Self {
+        let (send, reports) = mpsc::sync_channel(AHEAD);
+        let next = Arc::new(AtomicUsize::new(0));
+        let (kind, limit, secrets) = (arguments.kind, arguments.limit, arguments.secrets);
+        let judge = |_| {
+            let (send, next, inputs, stop) =
+                (send.clone(), next.clone(), inputs.clone(), stop.clone());
+            std::thread::spawn(move || {
+                let manner = Manner {
+                    kind,
+                    limit,
+                    secrets,
+                    stop: &stop,
+                };
+                while !stop.load(Ordering::Relaxed) {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(input) = inputs
-                        .get(at)
-                        .filter(|_| !manner.stop.load(Ordering::Relaxed))
-                    else {
-                        return;
-                    };
+                    let Some(input) = inputs.get(at) else { return };
                     // Nobody listens any more if a line could not be printed.
                     if send.send((at, inspect(input, manner))).is_err() {
                         return;
                     }
                 }
-            });
+            })
+        };
+        let threads = (0..jobs.min(inputs.len())).map(judge).collect();
+        Self {
+            reports,
+            next,
+            stop: stop.clone(),
+            threads,
         }
-        drop(send);
-        // Files are told in their order, whichever is ready first.
-        let mut waiting: BTreeMap<usize, Report> = BTreeMap::new();
-        let mut due = 0;
-        for (at, report) in receive {
-            waiting.insert(at, report);
-            while let Some(report) = waiting.remove(&due) {
-                let told = tell(arguments, &inputs[due].name(), &report);
-                if told.is_err() {
-                    manner.stop.store(true, Ordering::Relaxed);
-                    return told;
+    }
+
+    /// The next file that was judged, in any order. Once stopped, what is at hand is waited for no longer
+    /// than [`GRACE`]: a file may be large, and standard input silent.
+    fn next(&self) -> Option<(usize, Report)> {
+        let mut ends = None;
+        loop {
+            match self.reports.recv_timeout(LOOK) {
+                Ok(report) => return Some(report),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if self.stop.load(Ordering::Relaxed) => {
+                    let ends = ends.get_or_insert_with(|| Instant::now() + GRACE);
+                    if Instant::now() >= *ends {
+                        return None;
+                    }
                 }
-                total.add(&report);
-                due += 1;
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
-        Ok(())
-    });
-    told?;
-    total.interrupted |= stop.load(Ordering::Relaxed) && total.files < inputs.len() as u64;
-    summary(arguments, &total, begun.elapsed())?;
-    Ok(total.code(arguments.strict))
+    }
+
+    fn begun(&self) -> usize {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// A thread that panicked ends the program as one; those that were left alone end with it.
+    fn finish(self) {
+        for thread in self.threads {
+            if !self.stop.load(Ordering::Relaxed)
+                && let Err(panic) = thread.join()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
 }
 
 /// What all files come to.
@@ -172,7 +242,7 @@ fn tell(arguments: &Arguments, name: &str, report: &Report) -> Result<(), Failur
         Some(Unread::Compressed(with)) => {
             complain!("{name}: not read: it is compressed ({with}); decompress it first");
         }
-        Some(Unread::Stopped) => complain!("{name}: not read to its end"),
+        Some(Unread::Stopped) => complain!("{name}: {NOT_TO_ITS_END}"),
         None => {}
     }
     if arguments.quiet {

@@ -9,11 +9,10 @@ use cutpoint_recording::{Imported, import};
 use super::record::Redaction;
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
+use crate::interrupt::Standing;
 use crate::out::{complain, say};
-use crate::{Failure, Outcome, files, recorded};
+use crate::{Failure, Outcome, recorded, rollout_file, written};
 
-/// Largest rollout that is read, in bytes.
-const ROLLOUT_LIMIT_BYTES: u64 = 256 << 20;
 /// Up to so much of history in all requests together a replay is checked: it takes several times that in memory.
 const CHECK_LIMIT_BYTES: usize = 256 << 20;
 
@@ -23,7 +22,8 @@ const CHECK_LIMIT_BYTES: usize = 256 << 20;
     after_help = "What the rollout's agent once ran is not run again: each call of a tool becomes a shell command
 that prints the recorded output and ends with the recorded exit code. What cannot be read is told
 with file, line and byte; the rest is imported. Secrets are taken out before anything is written; what
-was taken out is told by kind. See docs/import.md.
+was taken out is told by kind. Interrupted, it leaves both files whole or none, and ends with 4. See
+docs/import.md.
 
 Examples:
   cutpoint import rollout.jsonl --name lost-output
@@ -79,7 +79,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
             )));
         }
     }
-    let rollouts = arguments.rollouts.iter().map(|path| read(path));
+    let standing = Standing::new("nothing was written")?;
+    let rollouts = arguments
+        .rollouts
+        .iter()
+        .map(|path| rollout_file::read(path));
     let rollouts: Vec<(String, Vec<u8>)> = rollouts.collect::<Result<_, _>>()?;
     let mut redactor = arguments.redaction.redactor()?;
     let imported = import(name, &rollouts, arguments.until_line, &mut redactor)
@@ -89,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let session = imported.recording.session().unwrap_or_default();
     let about = &imported.recording.source;
-    let found = found_from(&file, &out, name)?;
+    let found = written::name_from(&file, &out, name)?;
     let scenario = recorded::scenario(name, about, &found, &session);
     let text = format!("{scenario}\n");
     let parsed = cutpoint_scenario::parse(&file.display().to_string(), &text);
@@ -97,15 +101,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let why = "the session makes no scenario; import less of it with --until-line";
         return Err(Failure::usage(format!("{why}\n{diagnostics}")));
     }
-    imported
-        .recording
-        .save(&out)
-        .map_err(|error| files::failure(&out, &error))?;
-    let folder = file.parent().filter(|above| *above != Path::new(""));
-    if let Some(folder) = folder {
-        std::fs::create_dir_all(folder).map_err(|error| files::failure(folder, &error))?;
-    }
-    files::write_atomic(&file, text.as_bytes()).map_err(|error| files::failure(&file, &error))?;
+    let kept = "recording and scenario are written, and whole; they were not checked";
+    standing.whole(kept, || {
+        written::store(&imported.recording, &out, &text, &file)
+    })?;
     say!(
         "{} lines, {} exchanges: {} and {}",
         imported.lines,
@@ -131,32 +130,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
         file: file.display().to_string(),
     };
     check(session, imported, &planned)
-}
-
-fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
-    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", path.display()));
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() || metadata.len() > ROLLOUT_LIMIT_BYTES {
-        return Err(Failure::usage(format!(
-            "{}: no regular file of at most {} MiB",
-            path.display(),
-            ROLLOUT_LIMIT_BYTES >> 20
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(failed)?;
-    Ok((path.display().to_string(), bytes))
-}
-
-/// How the scenario names the recording: by name where it stands in `recordings`, else by its path.
-fn found_from(file: &Path, out: &Path, name: &str) -> Result<String, Failure> {
-    if out == Path::new("recordings").join(name) {
-        return Ok(name.to_owned());
-    }
-    if out.parent() == file.parent() && out.file_name().is_some_and(|it| it == name) {
-        return Ok(name.to_owned());
-    }
-    let whole = std::path::absolute(out).map_err(|error| files::failure(out, &error))?;
-    Ok(whole.display().to_string())
 }
 
 /// How much all requests of a replay carry together, about: each has half of the session on average.

@@ -1,7 +1,6 @@
 //! `cutpoint record`
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -13,7 +12,7 @@ use super::run::quoted;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
 use crate::out::{complain, say};
-use crate::{Failure, Outcome, files, runtime};
+use crate::{Failure, Outcome, runtime, written};
 
 /// Arguments of `cutpoint record`.
 #[derive(clap::Args)]
@@ -155,31 +154,19 @@ fn save(arguments: &Arguments, folder: &Path, scenario: &Path, recorded: Recorde
         let program = Path::new(program).file_name().unwrap_or_default();
         recording.agent = Some(program.to_string_lossy().into_owned());
     }
-    recording
-        .save(folder)
-        .map_err(|error| files::failure(folder, &error))?;
     let session = recording.session().unwrap_or_default();
-    let replies = Replies::of(&arguments.name, &session);
+    let found = written::name_from(scenario, folder, &arguments.name)?;
+    let replies = Replies::of(&found, &session);
     let text = skeleton::scenario(&arguments.name, &source, replies, &session);
     let text = format!("{text}\n");
-    let written = match scenario.parent() {
-        Some(above) => fs::create_dir_all(above),
-        None => Ok(()),
-    };
-    written
-        .and_then(|()| files::write_atomic(scenario, text.as_bytes()))
-        .map_err(|error| files::failure(scenario, &error))?;
+    written::store(&recording, folder, &text, scenario)?;
     let count = match recording.exchanges.len() {
         1 => "1 exchange".to_owned(),
         count => format!("{count} exchanges"),
     };
     complain!("{}: {count}", folder.display());
     complain!("redacted: {}", recorded.report);
-    let mut again = format!("cutpoint run {}", quoted(&scenario.display().to_string()));
-    if arguments.out != Path::new("recordings") {
-        let out = arguments.out.display().to_string();
-        again.push_str(&format!(" --recordings {}", quoted(&out)));
-    }
+    let again = format!("cutpoint run {}", quoted(&scenario.display().to_string()));
     complain!("{}: run it with `{again}`", scenario.display());
     Ok(ExitCode::Conforms)
 }

@@ -419,7 +419,7 @@ fn replay(arguments: &Arguments, agent: &AgentSpec, planned: &Planned) -> String
 }
 
 /// A word as a shell takes it.
-pub(super) fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:=+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

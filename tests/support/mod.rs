@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub mod agents;
+pub mod damage;
 pub mod process;
 pub mod upstream;
 

@@ -65,6 +65,11 @@ impl Running {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Waits for its next line.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(HANG).expect("no line came")

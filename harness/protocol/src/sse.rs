@@ -33,6 +33,16 @@ pub enum SseError {
     },
 }
 
+/// Why a document can't be read, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct DocumentError {
+    /// The line on which the frame starts, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub error: SseError,
+}
+
 /// Turns a stream of bytes, in chunks of any size, into events.
 #[derive(Debug)]
 pub struct Decoder {
@@ -233,7 +243,7 @@ impl Document {
     ///
     /// # Errors
     /// If one event is larger than `limit_bytes`.
-    pub fn parse(bytes: &[u8], limit_bytes: usize) -> Result<Self, SseError> {
+    pub fn parse(bytes: &[u8], limit_bytes: usize) -> Result<Self, DocumentError> {
         let mut frames = Vec::new();
         let mut reader = FrameReader {
             line_number: 1,
@@ -251,15 +261,16 @@ impl Document {
                 line
             };
             reader.add(line, content, ending);
+            let line = reader.start_line.unwrap_or(reader.line_number);
+            let refused = |error| DocumentError { line, error };
             if reader.raw.len() > limit_bytes {
-                return Err(SseError::TooLarge { limit_bytes });
+                return Err(refused(SseError::TooLarge { limit_bytes }));
             }
-            if content.is_empty() && !ending.is_empty() {
-                frames.push(reader.finish(&mut decoder, true)?);
+            let ends = content.is_empty() && !ending.is_empty();
+            if ends || rest.is_empty() {
+                let frame = reader.finish(&mut decoder, ends);
+                frames.push(frame.map_err(refused)?);
             }
-        }
-        if !reader.raw.is_empty() {
-            frames.push(reader.finish(&mut decoder, false)?);
         }
         Ok(Self { frames })
     }

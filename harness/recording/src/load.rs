@@ -13,7 +13,7 @@ use crate::files::{self, MANIFEST, Part};
 use crate::manifest::{self, Manifest, VERSION};
 use crate::model::{Exchange, Origin, RecordedRequest, Recording, Response};
 use crate::problem::{LoadErrors, Problem};
-use crate::save;
+use crate::{save, validate};
 
 /// Bounds of what is read; whatever is larger is refused before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +140,15 @@ impl<'a> Loader<'a> {
         let exchanges = self.exchanges(&parts, &contents);
         match manifest {
             Some(manifest) if self.problems.is_empty() => Ok(self.recording(manifest, exchanges)),
-            _ => Err(self.failed()),
+            manifest => {
+                // One file that can't be read keeps nobody from looking at the others.
+                let mut problems = std::mem::take(&mut self.problems);
+                let manifest = manifest.unwrap_or_else(|| bare_manifest(&name));
+                let rest = self.recording(manifest, exchanges);
+                problems.extend(validate::readable(&rest));
+                validate::sort(&mut problems);
+                Err(LoadErrors { problems })
+            }
         }
     }
 
@@ -266,11 +274,9 @@ impl<'a> Loader<'a> {
             .map_err(|(line, message)| Problem::error(shown, line, message))
             .and_then(|()| {
                 Document::parse(bytes, self.limits.event_bytes).map_err(|error| {
-                    Problem::error(
-                        shown,
-                        0,
-                        format!("{error}: the limit guards against files that are no event stream"),
-                    )
+                    let message =
+                        format!("{error}: the limit guards against files that are no event stream");
+                    Problem::error(shown, error.line, message)
                 })
             });
         self.keep(checked)
@@ -353,25 +359,27 @@ impl<'a> Loader<'a> {
             self.keep(read)
         });
         let response = if let Some(bytes) = content(Part::Stream) {
-            Response::Stream(self.stream(bytes, &stream_file)?)
+            let document = self.stream(bytes, &stream_file);
+            document.map(Response::Stream)
         } else {
-            let bytes = content(Part::Body)?;
-            let read = json::<BodyFile>(bytes, &body_file, "{\"status\", \"headers\", \"body\"}");
-            let BodyFile {
-                status,
-                headers,
-                body,
-            } = self.keep(read)?;
-            Response::Body {
-                status,
-                headers,
-                body,
-            }
+            let form = "{\"status\", \"headers\", \"body\"}";
+            let read = content(Part::Body).map(|bytes| json::<BodyFile>(bytes, &body_file, form));
+            let body = read.and_then(|read| self.keep(read));
+            body.map(|body| Response::Body {
+                status: body.status,
+                headers: body.headers,
+                body: body.body,
+            })
         };
+        if let (Some(request), None) = (&request, &response) {
+            // The exchange is lost; what can be said of its request is said here.
+            let line = self.origin.parts[&(number, Part::Request)].1;
+            validate::check_request(request, &request_file, line, &mut self.problems);
+        }
         Some(Exchange {
             number,
             request,
-            response,
+            response: response?,
         })
     }
 }

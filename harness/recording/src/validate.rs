@@ -8,8 +8,15 @@ use crate::validate_stream;
 
 /// The problems of a recording, sorted by file and line.
 pub(crate) fn validate(recording: &Recording) -> Vec<Problem> {
-    let mut problems = recording.origin.findings.clone();
+    let mut problems = readable(recording);
     problems.extend(check_numbers(recording));
+    sort(&mut problems);
+    problems
+}
+
+/// Those of the exchanges that there are, whether or not that is all of them.
+pub(crate) fn readable(recording: &Recording) -> Vec<Problem> {
+    let mut problems = recording.origin.findings.clone();
     for exchange in &recording.exchanges {
         if let Some(request) = &exchange.request {
             let (file, line) = place(recording, exchange, Part::Request);
@@ -32,8 +39,12 @@ pub(crate) fn validate(recording: &Recording) -> Vec<Problem> {
             }
         }
     }
-    problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     problems
+}
+
+/// In the order of the files and their lines.
+pub(crate) fn sort(problems: &mut [Problem]) {
+    problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
 }
 
 /// The path of an exchange's file, and the line on which what matters in it starts.
@@ -63,7 +74,13 @@ fn check_numbers(recording: &Recording) -> Option<Problem> {
     Some(Problem::error(file, 0, message))
 }
 
-fn check_request(request: &RecordedRequest, file: &str, line: usize, problems: &mut Vec<Problem>) {
+/// What is wrong with a request.
+pub(crate) fn check_request(
+    request: &RecordedRequest,
+    file: &str,
+    line: usize,
+    problems: &mut Vec<Problem>,
+) {
     if request.is_responses()
         && let Err(message) = request.parse()
     {

@@ -110,7 +110,7 @@ fn a_bare_capture_is_a_recording() {
 fn what_is_no_stream_says_what_to_do() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("01.response.sse");
-    let cases: [(&[u8], &str); 7] = [
+    let cases: [(&[u8], &str); 8] = [
         (
             b"",
             "01.response.sse:1: error: is empty: capture the stream again",
@@ -134,7 +134,11 @@ fn what_is_no_stream_says_what_to_do() {
         (b"<html>", "01.response.sse:1: error: is one whole document"),
         (
             &[b'x'; EVENT_LIMIT_BYTES + 1],
-            "01.response.sse: error: one server-sent event is larger than",
+            "01.response.sse:1: error: one server-sent event is larger than",
+        ),
+        (
+            &[b"data: a\n\n: b\n\n", &[b'x'; EVENT_LIMIT_BYTES + 1][..]].concat(),
+            "01.response.sse:5: error: one server-sent event is larger than",
         ),
     ];
     for (content, expected) in cases {

@@ -255,6 +255,23 @@ fn the_ends_of_captures_and_their_directives() {
         cut,
         &["14: warning: the last frame is not ended by an empty line"],
     );
+    // A capture that says so ends where it is meant to end.
+    for end in ["stall", "reset", "close"] {
+        let told = |frames: &mut Vec<String>| {
+            cut(frames);
+            frames.insert(0, format!(": cutpoint end={end}\n"));
+        };
+        finds(told, &[]);
+        let between = |frames: &mut Vec<String>| {
+            frames.truncate(5);
+            frames.insert(0, format!(": cutpoint end={end}\n"));
+        };
+        finds(between, &[]);
+    }
+    finds(
+        |frames| frames.insert(0, ": cutpoint end=soon\n".into()),
+        &["1: error: `end=soon` is no way for a stream to end"],
+    );
     finds(|frames| frames.push(": +35ms".into()), &[]);
     finds(
         |frames| frames.insert(0, ": cutpoint status=1000\n".into()),
