@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use cutpoint_check::trace::{Trace, What};
+use cutpoint_check::trace::{Trace, Unreadable, What};
 use cutpoint_protocol::Item;
 use cutpoint_protocol::rollout::RolloutLine;
 use cutpoint_recording::{Conversation, Recording};
@@ -55,7 +55,18 @@ fn of_text(path: Option<&Path>, name: &str) -> io::Result<Vec<Item>> {
             "it is compressed ({with}); decompress it first"
         ))),
         Content::Trace => {
-            let trace = Trace::read(opened.content).map_err(io::Error::other)?;
+            let (trace, unreadable) = Trace::read(opened.content).map_err(io::Error::other)?;
+            for Unreadable {
+                line,
+                column,
+                byte,
+                message,
+            } in unreadable
+            {
+                complain!(
+                    "{name}:{line}:{column}: left out: the line is no entry of a trace: {message} [byte {byte}]"
+                );
+            }
             Ok(of_trace(&trace))
         }
         Content::Rollout => of_rollout(opened.content, name),

@@ -208,28 +208,35 @@ fn trace(
     manner: Manner<'_>,
     report: &mut Report,
 ) -> io::Result<()> {
-    let trace = match Trace::read(io::BufReader::new(from)) {
-        Ok(trace) => trace,
+    let (trace, unreadable) = match Trace::read(io::BufReader::new(from)) {
+        Ok(read) => read,
         Err(ReadError::Io(error)) => return Err(error),
         Err(error) => {
-            let line = match &error {
-                ReadError::Line { line, .. } => Some(*line as u64),
-                _ => Some(1),
-            };
-            let message = match error {
-                ReadError::Line { message, .. } => {
-                    format!("the line is no entry of a trace: {message}")
-                }
-                error => error.to_string(),
-            };
             report.add(
                 manner,
-                Finding::whole(name, "TRACE", Level::Must, line, message),
+                Finding::whole(name, "TRACE", Level::Must, Some(1), error.to_string()),
             );
             return Ok(());
         }
     };
-    report.lines = trace.entries.len() as u64 + 1;
+    report.lines = (trace.entries.len() + unreadable.len()) as u64 + 1;
+    if !unreadable.is_empty() {
+        for line in unreadable {
+            let message = format!("the line is no entry of a trace: {}", line.message);
+            let finding = Finding {
+                column: Some(line.column),
+                byte: Some(line.byte),
+                ..Finding::whole(name, "TRACE", Level::Must, Some(line.line), message)
+            };
+            report.add(manner, finding);
+        }
+        let why = "the rules were not asked: what is missing from a trace could be what they miss";
+        report.add(
+            manner,
+            Finding::whole(name, "TRACE", Level::Should, None, why.to_owned()),
+        );
+        return Ok(());
+    }
     // The header is the first line.
     let line_of = |seq: u64| trace.entries.iter().position(|entry| entry.seq == seq);
     for verdict in judge(&trace)
@@ -262,16 +269,19 @@ fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
         Ok(recording) => recording.validate(),
         Err(errors) => errors.problems,
     };
+    let mut places = Places::default();
     for problem in problems {
         let level = match problem.is_error() {
             true => Level::Must,
             false => Level::Should,
         };
         let line = (problem.line > 0).then_some(problem.line as u64);
-        report.add(
-            manner,
-            Finding::whole(&problem.file, "RECORDING", level, line, problem.message),
-        );
+        let byte = line.and_then(|line| places.byte(&problem.file, line));
+        let finding = Finding {
+            byte,
+            ..Finding::whole(&problem.file, "RECORDING", level, line, problem.message)
+        };
+        report.add(manner, finding);
     }
     for file in files_of(path) {
         if manner.stop.load(Ordering::Relaxed) {
@@ -288,6 +298,36 @@ fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
         report.lines += memchr::memchr_iter(b'\n', &bytes).count() as u64;
         secrets(&file.display().to_string(), &bytes, manner, report);
     }
+}
+
+/// Where the lines of a recording's files start.
+#[derive(Default)]
+struct Places {
+    file: String,
+    starts: Vec<u64>,
+}
+
+impl Places {
+    /// The byte at which a line starts; problems come one file behind the other.
+    fn byte(&mut self, file: &str, line: u64) -> Option<u64> {
+        if self.file != file {
+            file.clone_into(&mut self.file);
+            self.starts = line_starts(&fs::read(file).ok()?, file.ends_with(".sse"));
+        }
+        let index = usize::try_from(line.checked_sub(1)?).ok()?;
+        self.starts.get(index).copied()
+    }
+}
+
+/// The byte at which each line starts. A stream's lines may also end with a carriage return alone.
+fn line_starts(bytes: &[u8], stream: bool) -> Vec<u64> {
+    let mut starts = vec![0];
+    let breaks = memchr::memchr2_iter(b'\n', b'\r', bytes);
+    let ends = breaks.filter(|at| {
+        bytes[*at] == b'\n' || (stream && bytes.get(at + 1).is_some_and(|next| *next != b'\n'))
+    });
+    starts.extend(ends.map(|at| at as u64 + 1));
+    starts
 }
 
 /// Warns of secrets that were left in a recording's file. What they say is not repeated.

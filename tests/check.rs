@@ -285,11 +285,29 @@ fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
         .code(1)
         .says(&["CALL-1: request 2 "]);
     let torn = place.read(&format!("good/{}", place.names("good")[0]));
-    place.file("torn.jsonl", &torn[..torn.len() - 10]);
+    let third = torn.match_indices('\n').nth(1).unwrap().0 + 1;
+    let foreign = [
+        &torn[..third],
+        "what is this?\n",
+        &torn[third..torn.len() - 10],
+    ]
+    .concat();
+    place.file("torn.jsonl", &foreign);
+    // No line of it ends the scan, and no rule speaks of what may stand in them.
+    let last = foreign.lines().count();
+    place.run(["check", "torn.jsonl"]).code(1).says(&[
+        "torn.jsonl:3:1: TRACE: the line is no entry of a trace",
+        &format!("torn.jsonl:{last}:"),
+        "the rules were not asked",
+        "3 findings",
+    ]);
     place
-        .run(["check", "torn.jsonl"])
-        .code(1)
-        .says(&["TRACE: the line is no entry of a trace"]);
+        .run(["diff", "torn.jsonl", "torn.jsonl"])
+        .code(0)
+        .says(&[
+            "torn.jsonl:3:1: left out: the line is no entry of a trace",
+            "the same: 5 items",
+        ]);
     place
         .run(["check", "--kind", "rollout", "good"])
         .code(1)
@@ -310,6 +328,15 @@ fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
         .run(["check", "."])
         .code(1)
         .says(&["mine/01.response.sse", "RECORDING"]);
+    // A line is told with the byte that it starts at, whatever ends the lines of a stream.
+    place.file(
+        "lines/01.response.sse",
+        "event: response.created\rdata: {}\r\n\r\n\n: x\n",
+    );
+    place
+        .run(["check", "lines"])
+        .code(1)
+        .says(&["01.response.sse:2: RECORDING: ", "[byte 24]"]);
 }
 
 #[test]

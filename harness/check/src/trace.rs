@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use events::{AbortReason, AgentEvent, ShownLine, TurnEnd};
-pub use file::ReadError;
+pub use file::{ReadError, Unreadable};
 pub use ops::{ClientOp, Decision, InputMode, TaskKind};
 pub use raw::Raw;
 

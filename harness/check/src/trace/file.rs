@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Write};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{FORMAT, LINE_LIMIT_BYTES, Trace, VERSION};
@@ -21,26 +22,37 @@ pub enum ReadError {
         /// The version in the header.
         found: u32,
     },
-    /// A line that is no entry.
-    #[error("line {line}: {message}")]
-    Line {
-        /// Which one.
-        line: usize,
-        /// What is wrong with it.
-        message: String,
-    },
+}
+
+/// A line of a stored trace that is no entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Which line, from 1.
+    pub line: u64,
+    /// The byte within the line at which reading it ended, from 1.
+    pub column: u64,
+    /// The same byte within the file, from 0.
+    pub byte: u64,
+    /// What is wrong with it.
+    pub message: String,
 }
 
 impl Trace {
-    /// Reads a stored trace.
+    /// Reads a stored trace: the entries that can be read, and the lines that are none.
     ///
     /// # Errors
-    /// If it can't be read, is no trace, has another version, or has a line that is no entry.
-    pub fn read(mut from: impl BufRead) -> Result<Self, ReadError> {
-        let mut line = String::new();
-        read_line(&mut from, &mut line, 1)?;
-        let header: Value =
-            serde_json::from_str(&line).map_err(|error| ReadError::NoHeader(error.to_string()))?;
+    /// If it can't be read, is no trace or has another version.
+    pub fn read(from: impl BufRead) -> Result<(Self, Vec<Unreadable>), ReadError> {
+        let mut lines = Lines {
+            from,
+            bytes: Vec::new(),
+            number: 0,
+            start: 0,
+            next: 0,
+        };
+        lines.advance()?;
+        let header = lines.value::<Value>();
+        let header = header.map_err(|unreadable| ReadError::NoHeader(unreadable.message))?;
         if header["format"] != FORMAT {
             return Err(ReadError::NoHeader(format!(
                 "`format` is {}",
@@ -57,19 +69,14 @@ impl Trace {
         }
         let header = serde_json::from_value(header)
             .map_err(|error| ReadError::NoHeader(error.to_string()))?;
-        let mut entries = Vec::new();
-        for number in 2.. {
-            line.clear();
-            if read_line(&mut from, &mut line, number)? == 0 {
-                break;
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+        while lines.advance()? {
+            match lines.value() {
+                Ok(entry) => entries.push(entry),
+                Err(line) => unreadable.push(line),
             }
-            let entry = serde_json::from_str(&line).map_err(|error| ReadError::Line {
-                line: number,
-                message: error.to_string(),
-            })?;
-            entries.push(entry);
         }
-        Ok(Self { header, entries })
+        Ok((Self { header, entries }, unreadable))
     }
 
     /// Writes the trace in the form that [`Trace::read`] reads.
@@ -87,28 +94,59 @@ impl Trace {
     }
 }
 
-fn read_line(
-    from: &mut impl BufRead,
-    line: &mut String,
-    number: usize,
-) -> Result<usize, ReadError> {
-    let read = io::Read::take(&mut *from, LINE_LIMIT_BYTES)
-        .read_line(line)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => ReadError::Line {
-                line: number,
-                message: "not valid UTF-8".to_owned(),
-            },
-            _ => ReadError::Io(error),
-        })?;
-    if read as u64 == LINE_LIMIT_BYTES {
-        let message = format!("longer than {LINE_LIMIT_BYTES} bytes");
-        return Err(ReadError::Line {
-            line: number,
-            message,
-        });
+/// The lines of a trace, one at a time. Of a line that is too long no more is kept than the limit.
+struct Lines<R> {
+    from: R,
+    bytes: Vec<u8>,
+    number: u64,
+    /// The byte at which the line starts, and the one behind it.
+    start: u64,
+    next: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Whether there is another line.
+    fn advance(&mut self) -> io::Result<bool> {
+        self.bytes.clear();
+        self.number += 1;
+        self.start = self.next;
+        let mut limited = io::Read::take(&mut self.from, LINE_LIMIT_BYTES);
+        self.next += limited.read_until(b'\n', &mut self.bytes)? as u64;
+        if self.too_long() {
+            self.next += self.from.skip_until(b'\n')? as u64;
+        }
+        Ok(self.next > self.start)
     }
-    Ok(read)
+
+    fn too_long(&self) -> bool {
+        self.bytes.len() as u64 == LINE_LIMIT_BYTES && !self.bytes.ends_with(b"\n")
+    }
+
+    fn value<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
+        let unreadable = |column: usize, message: String| Unreadable {
+            line: self.number,
+            column: column as u64,
+            byte: self.start + column as u64 - 1,
+            message,
+        };
+        if self.too_long() {
+            let message = format!("longer than {LINE_LIMIT_BYTES} bytes");
+            return Err(unreadable(1, message));
+        }
+        let text = std::str::from_utf8(&self.bytes)
+            .map_err(|error| unreadable(error.valid_up_to() + 1, "not valid UTF-8".to_owned()))?;
+        serde_json::from_str(text).map_err(|error| {
+            // The end of a line may count as the start of the next one.
+            let column = match error.line() {
+                0 | 1 => error.column().max(1),
+                _ => text.len().max(1),
+            };
+            // The place is told by itself; here the line would always be the first.
+            let text = error.to_string();
+            let said = text.rfind(" at line ").map_or(&text[..], |at| &text[..at]);
+            unreadable(column, said.to_owned())
+        })
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +210,7 @@ mod tests {
     fn a_trace_is_read_as_it_was_written() {
         let mut bytes = Vec::new();
         trace().write(&mut bytes).unwrap();
-        assert_eq!(Trace::read(&bytes[..]).unwrap(), trace());
+        assert_eq!(Trace::read(&bytes[..]).unwrap(), (trace(), Vec::new()));
     }
 
     #[test]
@@ -181,14 +219,30 @@ mod tests {
         assert!(message("").contains("no trace"));
         assert!(message("{\"format\":\"x\"}\n").contains("`format` is \"x\""));
         assert!(message("{\"format\":\"cutpoint-trace\",\"version\":9}\n").contains("version 9"));
+    }
+
+    #[test]
+    fn lines_that_are_no_entries_are_told_and_the_others_read() {
         let mut bytes = Vec::new();
         trace().write(&mut bytes).unwrap();
-        let torn = &bytes[..bytes.len() - 5];
-        assert!(
-            Trace::read(torn)
-                .unwrap_err()
-                .to_string()
-                .starts_with("line 3: ")
+        let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+        let torn = &lines[1][..lines[1].len() - 5];
+        let foreign = b"\n\xff\n{\"seq\":1}\n".as_slice();
+        let damaged = [lines[0], torn, foreign, lines[2], lines[1], b"{"].concat();
+        let (read, unreadable) = Trace::read(&damaged[..]).unwrap();
+        let seqs: Vec<u64> = read.entries.iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, [1, 0]);
+        let at = |line: u64| unreadable.iter().find(|it| it.line == line).unwrap();
+        let told: Vec<u64> = unreadable.iter().map(|it| it.line).collect();
+        assert_eq!(told, [2, 3, 4, 7]);
+        assert_eq!(
+            (at(3).column, at(3).message.as_str()),
+            (1, "not valid UTF-8")
         );
+        assert_eq!(damaged[at(3).byte as usize], 0xff);
+        assert!(at(4).message.contains("missing field"), "{}", at(4).message);
+        // A torn line is told where the rest of it should be.
+        assert_eq!(at(2).byte as usize, lines[0].len() + torn.len());
+        assert_eq!(at(7).byte as usize, damaged.len() - 1);
     }
 }
