@@ -141,6 +141,7 @@ pub fn tell(session: &Session, ran: &Ran) -> Result<ExitCode, Failure> {
         status => complain!("the replay did not come to its end ({status:?}): {note}"),
     }
     let mut replayed = cutpoint_recording::portable(&ran.items);
+    session.stand_ins.undone(&mut replayed);
     if session.has_no_markers() {
         replayed.retain(|item| !marker::is_marker(item));
     }

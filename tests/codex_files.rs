@@ -21,7 +21,7 @@ use support::{HANG, Place, Running, root};
 /// A session of Codex, recorded.
 type Session = fn(&Path);
 
-const SESSIONS: [(&str, Session); 4] = [
+const SESSIONS: [(&str, Session); 5] = [
     ("a turn with a tool", a_turn_with_a_tool),
     ("an interrupt in mid-stream", an_interrupt_in_mid_stream),
     (
@@ -32,6 +32,7 @@ const SESSIONS: [(&str, Session); 4] = [
         "two turns with a model that Codex knows",
         two_turns_with_a_model_that_codex_knows,
     ),
+    ("two turns of scripts", two_turns_of_scripts),
 ];
 
 fn main() -> ExitCode {
@@ -64,6 +65,17 @@ fn runs(call_id: &str, command: &str) -> Vec<u8> {
         call_id,
         name: "exec_command",
         arguments: &json!({"cmd": command}).to_string(),
+        chunks: 4,
+    }])
+}
+
+/// An answer with a script of the model's that has a command run.
+fn scripts(call_id: &str, command: &str) -> Vec<u8> {
+    let command = json!({"cmd": command});
+    capture(&[Content::Custom {
+        call_id,
+        name: "exec",
+        input: &format!("text(await tools.exec_command({command}));"),
         chunks: 4,
     }])
 }
@@ -126,16 +138,21 @@ fn an_interrupt_in_mid_stream(codex: &Path) {
 }
 
 fn two_turns_a_tool_and_an_interrupt(codex: &Path) {
-    two_turns(codex, "cutpoint-model");
+    two_turns(codex, "cutpoint-model", runs);
 }
 
 /// With such a model Codex has the developer write the marker, not the user.
 fn two_turns_with_a_model_that_codex_knows(codex: &Path) {
-    two_turns(codex, "gpt-6.1-sol");
+    two_turns(codex, "gpt-6.1-sol", runs);
+}
+
+/// The newest models call one tool, which runs scripts; no other agent has it.
+fn two_turns_of_scripts(codex: &Path) {
+    two_turns(codex, "gpt-6.1-sol", scripts);
 }
 
 /// A turn that is cut while its second command runs, and another turn of the same session, in two processes.
-fn two_turns(codex: &Path, model: &str) {
+fn two_turns(codex: &Path, model: &str, runs: fn(&str, &str) -> Vec<u8>) {
     let place = Place::new();
     place.file("up/01.response.sse", runs("call_1", "echo first light"));
     place.file("up/02.response.sse", runs("call_2", "sleep 600"));
@@ -174,6 +191,10 @@ done < events
 }
 "#;
     assert!(scenario.ends_with(steps), "{scenario}");
+    assert!(
+        scenario.contains(&format!("model name=\"{model}\" {{")),
+        "{scenario}"
+    );
     runs_on_both(&place, codex, "scenarios/recorded/two-turns.kdl");
     // The rollout that Codex wrote keeps the rules, and tells the same session.
     place.run(["check", "home/sessions", "--strict"]).code(0);

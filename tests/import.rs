@@ -39,7 +39,7 @@ fn assert_checked(ended: &Ended) {
 fn rollout_of(trace: &Path) -> Vec<u8> {
     let file = std::io::BufReader::new(fs::File::open(trace).unwrap());
     let mut content = Vec::new();
-    for entry in Trace::read(file).unwrap().entries {
+    for entry in Trace::read(file).unwrap().0.entries {
         if let What::Rollout { from, text, .. } = entry.what {
             content.truncate(usize::try_from(from).unwrap());
             content.extend_from_slice(text.as_bytes());

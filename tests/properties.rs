@@ -163,6 +163,7 @@ impl Schedule {
             limit: Some(Duration::from_secs(5)),
             model: Model {
                 others: Vec::new(),
+                name: None,
                 recording: None,
                 replies: vec![reply(self.parts.clone()), text()],
             },

@@ -95,7 +95,7 @@ fn a_session_becomes_a_scenario_that_runs() {
     serving.signal(Signal::SIGINT);
     serving.wait();
 
-    let expected = "scenario \"hello\" {\n    about \"recorded from URL\"\n    model {\n        recording \"hello\"\n    }\n    user \"I am <custom-1> <<email-1>>\"\n    await turn-complete\n    user \"bye\"\n    await turn-complete\n}\n";
+    let expected = "scenario \"hello\" {\n    about \"recorded from URL\"\n    model name=\"m\" {\n        recording \"hello\"\n    }\n    user \"I am <custom-1> <<email-1>>\"\n    await turn-complete\n    user \"bye\"\n    await turn-complete\n}\n";
     let scenario = place
         .read("scenarios/recorded/hello.kdl")
         .replace(&upstream, "URL");

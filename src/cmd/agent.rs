@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use cutpoint_agent::{Config, Defect, Endpoint, HistoryMode, serve_jsonrpc, serve_stdio};
+use cutpoint_engine::process::MODEL_VARIABLE;
 
 use crate::exit_code::ExitCode;
 use crate::{Failure, Outcome, runtime};
@@ -19,7 +20,7 @@ With --jsonrpc it speaks JSON-RPC, one message per line without the `jsonrpc` me
   {\"id\":1,\"method\":\"thread/start\",\"params\":{}}
   {\"id\":2,\"method\":\"turn/start\",\"params\":{\"threadId\":\"…\",\"input\":[{\"type\":\"text\",\"text\":\"hi\"}]}}
   {\"id\":3,\"method\":\"turn/interrupt\",\"params\":{\"threadId\":\"…\"}}
-The end of stdin ends the session.")]
+The end of stdin ends the session. CUTPOINT_MODEL in the environment names the model to ask for.")]
 pub struct Arguments {
     /// Where the model is: an http URL without `/responses`, such as http://127.0.0.1:1234/v1.
     #[arg(long)]
@@ -58,6 +59,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
     config.defects = arguments.defects.iter().copied().collect();
     if arguments.server_history {
         config.history = HistoryMode::Server;
+    }
+    if let Ok(model) = std::env::var(MODEL_VARIABLE) {
+        config.model = model;
     }
     let runtime = runtime()?;
     let (stdin, stdout) = (tokio::io::stdin(), tokio::io::stdout());

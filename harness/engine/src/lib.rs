@@ -2,6 +2,7 @@
 //!
 //! Floor 2, and the only crate that touches processes and sockets.
 
+mod calls;
 pub mod cuts;
 pub mod driver;
 pub mod expect;

@@ -232,16 +232,6 @@ pub fn event_of(what: &What) -> Option<&AgentEvent> {
     }
 }
 
-/// Whether the entry says that this call's tool began, be it a sub-agent's.
-pub fn begins(what: &What, call: &str) -> bool {
-    matches!(event_of(what), Some(AgentEvent::CallBegin { call_id, .. }) if call_id == call)
-}
-
-/// Whether the entry says that this call's tool ended, be it a sub-agent's.
-pub fn ends(what: &What, call: &str) -> bool {
-    matches!(event_of(what), Some(AgentEvent::CallEnd { call_id, .. }) if call_id == call)
-}
-
 /// The call that has waited longest for the user's approval.
 pub fn waiting_approval(entries: &[Entry]) -> Option<String> {
     waiting(entries, |what| match what {

@@ -17,6 +17,9 @@ use tokio::process::Child;
 /// The environment variable that marks what a run has started.
 pub const RUN_VARIABLE: &str = "CUTPOINT_RUN";
 
+/// The environment variable that names the model that a program is to ask for.
+pub const MODEL_VARIABLE: &str = "CUTPOINT_MODEL";
+
 /// How long a process may take to be gone once it was sent SIGKILL.
 const KILLED_LIMIT: Duration = Duration::from_secs(5);
 

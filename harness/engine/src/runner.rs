@@ -212,6 +212,7 @@ impl Runner {
             quiet: self.quiet.clone(),
             screen: Arc::default(),
             limit: scenario.limit.unwrap_or(self.config.limit),
+            model: scenario.model.name.clone(),
         };
         let in_lab = env.lab.is_some();
         let driven = self.drive(scenario, env.clone(), &server_case);

@@ -34,6 +34,7 @@ impl<'a> Replies<'a> {
     fn model(self, session: &Session) -> Model {
         match self {
             Self::Found(name) => Model {
+                name: session.model.clone(),
                 recording: Some(Recording {
                     name: name.to_owned(),
                     span: Span::default(),
@@ -50,6 +51,7 @@ impl<'a> Replies<'a> {
                     span: Span::default(),
                 };
                 Model {
+                    name: session.model.clone(),
                     recording: None,
                     replies: replies(&session.main),
                     others: session.others.iter().map(other).collect(),

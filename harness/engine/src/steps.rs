@@ -11,6 +11,7 @@ use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::calls;
 use crate::cuts;
 use crate::driver::{AgentError, CaseEnv, Session};
 use crate::injections::input;
@@ -288,19 +289,15 @@ impl<'a> Steps<'a> {
         }
         match point {
             CutPoint::Running { call } => {
-                self.wait(0, &format!("`{call}` to run"), |what| {
-                    observe::begins(what, call).then_some(())
-                })
-                .await?;
+                self.wait(0, &format!("`{call}` to run"), calls::begins(call))
+                    .await?;
                 if !session.begins_after_spawn() {
                     self.wait_for_process(session).await;
                 }
             }
             CutPoint::Exited { call } => {
-                self.wait(0, &format!("`{call}` to end"), |what| {
-                    observe::ends(what, call).then_some(())
-                })
-                .await?;
+                self.wait(0, &format!("`{call}` to end"), calls::ends(call))
+                    .await?;
             }
             CutPoint::Approval { call } => {
                 let asked = |what: &What| observe::asks(what, call).then_some(());
@@ -588,12 +585,12 @@ impl<'a> Steps<'a> {
                 self.wait(0, &format!("request {number}"), arrived).await
             }
             Await::Running { call } => {
-                let begins = |what: &What| observe::begins(what, call).then_some(());
-                self.wait(0, &format!("`{call}` to run"), begins).await
+                self.wait(0, &format!("`{call}` to run"), calls::begins(call))
+                    .await
             }
             Await::Exited { call } => {
-                let ends = |what: &What| observe::ends(what, call).then_some(());
-                self.wait(0, &format!("`{call}` to end"), ends).await
+                self.wait(0, &format!("`{call}` to end"), calls::ends(call))
+                    .await
             }
             Await::Approval { call } => {
                 let asks = |what: &What| observe::asks(what, call).then_some(());

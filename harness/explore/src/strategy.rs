@@ -105,6 +105,7 @@ impl Drawn {
             needs: needs.into_iter().filter_map(needed).collect(),
             limit: Some(LIMIT),
             model: Model {
+                name: None,
                 recording: None,
                 replies,
                 others: conversations,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::field::{field, text};
-use crate::item::Item;
+use crate::item::{Item, ItemKind};
 use crate::memo::Memo;
 
 thread_local! {
@@ -99,6 +99,20 @@ impl ResponsesRequest {
         text(&self.body, "model").unwrap_or("unknown-model")
     }
 
+    /// Whether the model may call a tool of that name. With some models Codex tells of its tools in the
+    /// history, and of some by groups.
+    pub fn advertises(&self, name: &str) -> bool {
+        let named = self
+            .input
+            .iter()
+            .filter(|item| item.kind() == Some(ItemKind::AdditionalTools));
+        let told = named.filter_map(|item| item.get("tools"));
+        field(&self.body, "tools")
+            .into_iter()
+            .chain(told)
+            .any(|tools| has_tool(tools, name))
+    }
+
     /// The tool with which the model can run a command, in the order of preference of the field.
     pub fn shell_tool(&self) -> Option<ShellTool> {
         let tools = field(&self.body, "tools")?.as_array()?;
@@ -119,6 +133,16 @@ impl ResponsesRequest {
             any("type", "local_shell").then_some(ShellTool::LocalShell)
         }
     }
+}
+
+fn has_tool(tools: &Value, name: &str) -> bool {
+    let is_it = |tool: &Value| {
+        text(tool, "name") == Some(name)
+            || field(tool, "tools").is_some_and(|group| has_tool(group, name))
+    };
+    tools
+        .as_array()
+        .is_some_and(|tools| tools.iter().any(is_it))
 }
 
 fn read_items(values: &[Value]) -> Result<Vec<Item>, String> {
@@ -155,6 +179,17 @@ mod tests {
             Some(ShellTool::LocalShell)
         );
         assert_eq!(with(function("web")), None);
+    }
+
+    #[test]
+    fn tools_are_found_in_groups_and_in_the_history() {
+        let group =
+            json!([{"type": "namespace", "name": "functions", "tools": [{"name": "exec"}]}]);
+        let item = json!({"type": "additional_tools", "role": "developer", "tools": group});
+        let body = json!({"tools": [{"name": "shell"}], "input": [item]}).to_string();
+        let request = ResponsesRequest::parse(body.as_bytes()).unwrap();
+        assert!(request.advertises("shell") && request.advertises("exec"));
+        assert!(!request.advertises("apply_patch"));
     }
 
     #[test]

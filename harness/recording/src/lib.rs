@@ -23,6 +23,7 @@ mod problem;
 mod redact;
 mod save;
 pub mod session;
+mod stand_in;
 mod validate;
 mod validate_stream;
 
@@ -37,3 +38,4 @@ pub use model::{Exchange, RecordedRequest, Recording, Response};
 pub use normal::{NormalItem, normalise};
 pub use problem::{LoadErrors, Problem, Severity};
 pub use redact::{REDACTED, Redactor, Report, find_secrets, is_credential};
+pub use stand_in::StandIns;

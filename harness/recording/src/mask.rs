@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 
 /// What agents print in front of a value that no two runs share; the value is masked.
-const LABELS: [&str; 4] = [
+const LABELS: [&str; 7] = [
+    "Wall time ",
     "Wall time: ",
     "Chunk ID: ",
     "\"duration_seconds\":",
     "\"duration_seconds\": ",
+    "\"chunk_id\":\"",
+    "\"wall_time_seconds\":",
 ];
 
 /// Prefixes of ids that the API makes up.
@@ -154,6 +157,11 @@ mod tests {
             (
                 "{\"duration_seconds\":0.3}",
                 "{\"duration_seconds\":<value>}",
+            ),
+            ("Wall time 0.1 seconds", "Wall time <value> seconds"),
+            (
+                "{\"chunk_id\":\"34167a\",\"wall_time_seconds\":0.001,\"exit_code\":0}",
+                "{\"chunk_id\":\"<value>\",\"wall_time_seconds\":<value>,\"exit_code\":0}",
             ),
             ("é\u{1F600} Wall time: ", "é\u{1F600} Wall time: "),
         ];

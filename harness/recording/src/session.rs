@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::asked::{Answer, Asked};
 use crate::import::{Outcome, portable, prompt_text, renamed};
 use crate::model::{Exchange, Recording, Response};
+use crate::stand_in::StandIns;
 
 /// The setting of streams that were not recorded but made from a rollout.
 const SYNTHESIZED: &str = "synthesized";
@@ -34,6 +35,10 @@ pub struct Session {
     pub others: Vec<(String, Vec<usize>)>,
     /// Whether the model called tools.
     pub has_calls: bool,
+    /// The model that was asked, where that is known. An import replays on every model.
+    pub model: Option<String>,
+    /// What may have been called in place of tools that an agent lacks.
+    pub stand_ins: StandIns,
 }
 
 impl Session {
@@ -163,8 +168,16 @@ impl Recording {
             items,
             main: views.iter().map(|view| view.number).collect(),
             has_calls: views.iter().any(|view| view.calls().next().is_some()),
+            model: views.first().and_then(|view| self.model_of(view)),
+            stand_ins: self.stand_ins(),
             ..session
         })
+    }
+
+    fn model_of(&self, view: &View) -> Option<String> {
+        let request = self.exchange(view.number)?.request.as_ref()?;
+        let model = request.body.get("model")?.as_str()?;
+        (!view.synthesized && !model.trim().is_empty()).then(|| model.to_owned())
     }
 }
 

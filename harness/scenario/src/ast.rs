@@ -66,6 +66,9 @@ pub enum Capability {
     Shell,
     /// `custom-tools`: custom tool calls (free-form input).
     CustomTools,
+    /// `code-mode`: with some models the agent runs scripts of the model's, which call its tools (the
+    /// custom tool `exec`).
+    CodeMode,
     /// `local-shell`: `local_shell_call` items.
     LocalShell,
     /// `replace`: a new turn replaces the running one.
@@ -109,6 +112,9 @@ pub enum Capability {
 /// What the model answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Model {
+    /// `model name="gpt-6.1-sol" { … }`: the model that the agent is started with; its own default if
+    /// absent.
+    pub name: Option<String>,
     /// Replay this recording (a name under `recordings/`, or a path), matched by content.
     pub recording: Option<Recording>,
     /// Composed replies, served in order within the main conversation.

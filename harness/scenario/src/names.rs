@@ -6,9 +6,10 @@ use crate::ast::{Capability, Drop, LateEvent, Outcome, Reason};
 
 impl Capability {
     /// All capabilities.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Shell,
         Self::CustomTools,
+        Self::CodeMode,
         Self::LocalShell,
         Self::Replace,
         Self::Steer,
@@ -35,6 +36,7 @@ impl Capability {
         match self {
             Self::Shell => "shell",
             Self::CustomTools => "custom-tools",
+            Self::CodeMode => "code-mode",
             Self::LocalShell => "local-shell",
             Self::Replace => "replace",
             Self::Steer => "steer",

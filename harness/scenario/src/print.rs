@@ -324,7 +324,8 @@ fn scenario(scenario: &Scenario) -> Line {
         .map(|recording| Line::new("recording").text(&recording.name))
         .chain(scenario.model.replies.iter().map(reply))
         .collect();
-    lines.push(Line::new("model").block(model));
+    let name = scenario.model.name.as_deref();
+    lines.push(Line::new("model").prop("name", name).block(model));
     for other in &scenario.model.others {
         let replies = other.replies.iter().map(reply).collect();
         let line = Line::new("model").prop("for", Some(&other.opening));

@@ -84,6 +84,8 @@ pub struct CaseEnv {
     pub screen: Arc<Screen>,
     /// Upper bound of each single wait.
     pub limit: Duration,
+    /// The model that the agent is to ask for; its own default unless named.
+    pub model: Option<String>,
 }
 
 /// Whether a client reads the agent's events.

@@ -128,6 +128,9 @@ pub(super) fn config(env: &CaseEnv, defects: DefectSet) -> Result<Config, AgentE
     if env.needs.contains(&Capability::ServerHistory) {
         config.history = HistoryMode::Server;
     }
+    if let Some(model) = &env.model {
+        config.model.clone_from(model);
+    }
     Ok(config)
 }
 

@@ -21,7 +21,7 @@ use super::child::{AgentProcess, END_PATIENCE, EXIT_PATIENCE};
 use super::front::FrontDriver;
 use super::lines::{Budget, GarbageLog, JsonLines, Line};
 use super::{AgentError, CaseEnv, Driver, START_LIMIT, Session, queue_events, reference};
-use crate::process::{self, Belongs, RUN_VARIABLE};
+use crate::process::{self, Belongs, MODEL_VARIABLE, RUN_VARIABLE};
 
 /// How to start the agent.
 #[derive(Debug, Clone)]
@@ -187,6 +187,11 @@ impl How {
         if env.needs.contains(&Capability::ServerHistory) {
             command.arg("--server-history");
         }
+        // Not an option: a program that has no use for it need not know it.
+        match &env.model {
+            Some(model) => command.env(MODEL_VARIABLE, model),
+            None => command.env_remove(MODEL_VARIABLE),
+        };
         command.args(options);
         command.env(RUN_VARIABLE, &self.mark).current_dir(&cwd);
         AgentProcess::spawn(&mut command)

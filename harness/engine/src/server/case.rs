@@ -488,7 +488,7 @@ impl Case {
                     if is_synthesized(found) {
                         portable::adapted(plan, request)
                     } else {
-                        plan
+                        portable::stood_in(plan, request, || recording.stand_ins())
                     }
                 };
                 let plan = match &self.config.script {

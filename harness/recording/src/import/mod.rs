@@ -17,7 +17,7 @@ use crate::redact::Redactor;
 
 pub use outcome::portable;
 
-pub(crate) use outcome::{Outcome, renamed};
+pub(crate) use outcome::{Outcome, command, renamed, shell_call};
 pub(crate) use session::prompt_text;
 
 /// What an import came to.

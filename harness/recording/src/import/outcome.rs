@@ -57,6 +57,7 @@ impl Outcome {
     fn read(words: &str) -> Self {
         reference(words)
             .or_else(|| in_json(words))
+            .or_else(|| script(words))
             .or_else(|| headed(words))
             .or_else(|| aborted(words))
             .unwrap_or_else(|| Self::ended(0, words))
@@ -177,6 +178,21 @@ fn headed(words: &str) -> Option<Outcome> {
     }
 }
 
+/// What a script of the model's came to, as Codex tells it. A script that still runs has given its word
+/// back to the model, which may wait for it by another call.
+fn script(words: &str) -> Option<Outcome> {
+    let (how, behind) = words.strip_prefix("Script ")?.split_once('\n')?;
+    let code = match how {
+        "failed" => 1,
+        "completed" => 0,
+        _ if how.starts_with("running with cell ID ") => 0,
+        _ => return None,
+    };
+    let (_, behind) = behind.strip_prefix("Wall time ")?.split_once('\n')?;
+    let text = behind.strip_prefix("Output:")?.trim_start_matches('\n');
+    Some(Outcome::ended(code, text))
+}
+
 /// `aborted`, `aborted by user after 1.2s`: of a call that Codex cut off.
 fn aborted(words: &str) -> Option<Outcome> {
     let words = words.trim();
@@ -287,6 +303,18 @@ mod tests {
                 Outcome::ended(2, "hi\n"),
             ),
             ("Wall time: 0.2 seconds\naborted by user", Outcome::cut("")),
+            (
+                "Script completed\nWall time 0.1 seconds\nOutput:\n\nhi\n",
+                Outcome::ended(0, "hi\n"),
+            ),
+            (
+                "Script failed\nWall time 0.0 seconds\nOutput:\n\nScript error:\nError: no",
+                Outcome::ended(1, "Script error:\nError: no"),
+            ),
+            (
+                "Script running with cell ID 1\nWall time 0.1 seconds\nOutput:\n\na",
+                Outcome::ended(0, "a"),
+            ),
             ("aborted by user after 0.3s", Outcome::cut("")),
             ("aborted", Outcome::cut("")),
             ("Plan updated", Outcome::ended(0, "Plan updated")),

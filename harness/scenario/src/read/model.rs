@@ -70,8 +70,11 @@ pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> Conversation {
 
 /// Reads `model { … }`.
 pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Model {
-    let mut model = Model::default();
     let mut fields = Fields::new(sink, node, "model { reply { … } }");
+    let mut model = Model {
+        name: model_name(&mut fields),
+        ..Model::default()
+    };
     let block = fields.block();
     fields.finish();
     for child in block.map_or(&[][..], |block| &block.nodes) {
@@ -120,6 +123,23 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Model {
         );
     }
     model
+}
+
+/// Reads `name="…"`: the name goes to agents as it is.
+fn model_name(fields: &mut Fields<'_, '_, '_>) -> Option<String> {
+    let arg = fields.prop("name")?;
+    let name = fields.as_text(arg, "`name`")?;
+    if name.trim().is_empty() {
+        fields.problem(
+            "empty-text",
+            arg.span.clone(),
+            "a model's name is not empty".to_owned(),
+            "this is empty",
+            "write a name such as `gpt-6.1-sol`, or leave `name` out for the agent's own default"
+                .to_owned(),
+        );
+    }
+    Some(name)
 }
 
 fn reply(sink: &mut Sink<'_>, node: &Node) -> Reply {

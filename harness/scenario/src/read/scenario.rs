@@ -128,6 +128,7 @@ fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
             let model = model::read(sink, node);
             scenario.model.replies.extend(model.replies);
             scenario.model.recording = scenario.model.recording.take().or(model.recording);
+            scenario.model.name = scenario.model.name.take().or(model.name);
         }
         "expect" => {
             let mut fields = Fields::new(sink, node, "expect { … }");

@@ -392,14 +392,20 @@ fn expectation(calls: Vec<String>) -> impl Strategy<Value = Expectation> {
     ]
 }
 
+fn model_name() -> impl Strategy<Value = String> {
+    "[a-z][ -~é]{0,12}"
+}
+
 fn model() -> impl Strategy<Value = Model> {
     prop_oneof![
-        5 => (vec(reply(), 1..4), vec(conversation(), 0..3)).prop_map(|(replies, others)| Model {
+        5 => (option::of(model_name()), vec(reply(), 1..4), vec(conversation(), 0..3)).prop_map(|(name, replies, others)| Model {
+            name,
             recording: None,
             replies,
             others,
         }),
-        1 => text().prop_map(|name| Model {
+        1 => (option::of(model_name()), text()).prop_map(|(model, name)| Model {
+            name: model,
             recording: Some(Recording { name, span: Span::default() }),
             replies: Vec::new(),
             others: Vec::new(),

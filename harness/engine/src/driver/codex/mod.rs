@@ -39,6 +39,8 @@ const EXEC_COMMAND: (u64, u64) = (0, 98);
 const THREAD_COMPACT: (u64, u64) = (0, 98);
 /// The first version with `review/start`.
 const REVIEW: (u64, u64) = (0, 75);
+/// The version that is known to offer models that it knows by name the tool `exec`.
+const CODE_MODE: (u64, u64) = (0, 169);
 /// The version from which on requests were seen to carry the server's `x-codex-turn-state`.
 const TURN_STATE: (u64, u64) = (0, 169);
 
@@ -212,6 +214,9 @@ impl Driver for CodexDriver {
         }
         if at_least(&self.version, REVIEW) {
             capabilities.insert(Capability::Review);
+        }
+        if at_least(&self.version, CODE_MODE) {
+            capabilities.insert(Capability::CodeMode);
         }
         capabilities
     }

@@ -59,6 +59,9 @@ impl CodexSession {
             "approvalPolicy": if asks { "on-request" } else { "never" },
             "sandbox": if asks { "read-only" } else { "danger-full-access" },
         });
+        if let Some(model) = &self.env.model {
+            params["model"] = json!(model);
+        }
         let method = match origin {
             Origin::New => "thread/start",
             Origin::Known(id) => {
