@@ -81,6 +81,8 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
     let mut ended: Vec<&str> = Vec::new();
     // The text that may begin a turn; other tasks have none.
     let mut asked: Option<&str> = None;
+    // Ops are taken in order: what is sent behind a shutdown begins no turn.
+    let mut shut = false;
     for Entry { what, .. } in entries {
         if let Some(turn) = announced(what) {
             asked = None;
@@ -94,12 +96,17 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
                 op: ClientOp::Input { mode, text, .. },
                 ..
             } => {
-                asked = (*mode != InputMode::Steer).then_some(text);
+                asked = (*mode != InputMode::Steer && !shut).then_some(text);
             }
             What::Op {
                 op: ClientOp::Task { .. },
                 ..
-            } => asked = Some(""),
+            } => asked = (!shut).then_some(""),
+            What::Op {
+                op: ClientOp::Shutdown,
+                ..
+            } => shut = true,
+            What::AgentStarted { .. } => shut = false,
             What::OpReply { error: Some(_), .. } => asked = None,
             What::Event {
                 event:
@@ -346,5 +353,28 @@ mod tests {
             turn_id: "next".into(),
         }));
         assert_eq!(last_turn(&trace(whats)).as_deref(), Some("next"));
+    }
+
+    #[test]
+    fn input_behind_a_shutdown_begins_no_turn() {
+        let op = |op: ClientOp| What::Op {
+            id: "op".into(),
+            op,
+        };
+        let input = || {
+            op(ClientOp::Input {
+                text: "more".into(),
+                mode: InputMode::Replace,
+                turn_id: None,
+            })
+        };
+        let shutdown = || op(ClientOp::Shutdown);
+        let started = What::AgentStarted {
+            pid: None,
+            resumed: true,
+        };
+        assert!(!turn_is_active(&trace(vec![shutdown(), input()])));
+        assert!(turn_is_active(&trace(vec![input(), shutdown()])));
+        assert!(turn_is_active(&trace(vec![shutdown(), started, input()])));
     }
 }
