@@ -9,16 +9,18 @@ use cutpoint_agent::Defect;
 use cutpoint_check::outcome::{Case, Status};
 use cutpoint_check::trace::{Entry, Stored, What};
 use cutpoint_check::verdict::{Outcome, Verdict};
+use cutpoint_engine::driver::Driver as _;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::lab::quiet::{CLIENT, Moment, Waiting};
+use cutpoint_engine::needs;
 use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{
     Broken, Choosing, Decision, Digester, Executor, Observed, Write, behaviour, digest,
 };
-use cutpoint_scenario::ast::Scenario;
+use cutpoint_scenario::ast::{Capability, Scenario};
 
 /// The reference agent in the lab.
 pub struct LabExecutor {
@@ -51,6 +53,11 @@ pub enum Purpose {
 }
 
 impl LabExecutor {
+    /// The first thing that a scenario needs and the reference agent cannot do.
+    pub fn lacks(&self, scenario: &Scenario) -> Option<Capability> {
+        ReferenceDriver::new(self.defects.clone()).lacks(&needs::of(scenario))
+    }
+
     /// Runs a schedule, with all that is known of it.
     ///
     /// # Errors

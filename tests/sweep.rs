@@ -65,6 +65,9 @@ fn failures(planned: &Planned, found: &Sweep) -> Vec<String> {
 fn the_correct_agent_keeps_every_rule_whenever_the_user_acts() {
     let (mut wrong, mut traces, mut ran) = (Vec::new(), 0, 0);
     for planned in common::scenarios() {
+        if executor(&planned.file).lacks(&planned.scenario).is_some() {
+            continue;
+        }
         let found = swept(&planned);
         assert_eq!(found.ran, found.planned, "{}", planned.file);
         assert_eq!(found.ran, found.bound, "{}", planned.file);

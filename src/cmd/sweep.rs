@@ -113,6 +113,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let planned = read_scenarios(&arguments.paths)?;
     let stop = stop_on_signal()?;
+    let planned = able(arguments, planned)?;
     if arguments.exhaustive {
         return super::exhaustive::run(arguments, &planned, &stop);
     }
@@ -133,6 +134,22 @@ pub fn run(arguments: &Arguments) -> Outcome {
         coverage::store(&stored, file)?;
     }
     Ok(coverage::code(&stored))
+}
+
+/// The scenarios without those that need what the reference agent cannot do; they are told.
+fn able(arguments: &Arguments, planned: Vec<Planned>) -> Result<Vec<Planned>, Failure> {
+    let mut able = Vec::new();
+    for one in planned {
+        let executor = executor(arguments, &one, Purpose::Traces);
+        match executor.lacks(&one.scenario) {
+            Some(missing) => {
+                let (file, name) = (&one.file, missing.name());
+                say!("{file}: skipped: the reference agent cannot do `{name}`")?;
+            }
+            None => able.push(one),
+        }
+    }
+    Ok(able)
 }
 
 /// Set by the first Ctrl-C: what runs is finished, and what was found is told. The second one ends
