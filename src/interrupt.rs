@@ -1,7 +1,9 @@
 //! Ctrl-C and its kin: the first one ends the run in good order, the second one at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit_code::ExitCode;
@@ -38,6 +40,45 @@ impl Interrupts {
     }
 }
 
+/// The signals, for a thread that waits for nothing else.
+struct Watch {
+    runtime: Runtime,
+    signals: Interrupts,
+}
+
+impl Watch {
+    /// Waits for the next one.
+    fn wait(&mut self) {
+        self.runtime.block_on(self.signals.next());
+    }
+}
+
+/// Takes the signals over, and hands them to a thread that ends with the process.
+fn watched(watch: impl FnOnce(&mut Watch) + Send + 'static) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let signals = {
+        let _entered = runtime.enter();
+        Interrupts::new()?
+    };
+    std::thread::spawn(move || watch(&mut Watch { runtime, signals }));
+    Ok(())
+}
+
+/// Set by the first Ctrl-C: what runs is finished, and what was found is told. The second one ends
+/// the program at once.
+pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    watched(move |signals| {
+        signals.wait();
+        seen.store(true, Ordering::Relaxed);
+        complain!("stopping; what was found is kept. Once more to end at once");
+        signals.wait();
+        std::process::exit(ExitCode::Trouble as i32);
+    })?;
+    Ok(stop)
+}
+
 /// Ends the program at the first signal, but never in the middle of what has to be whole.
 pub struct Standing {
     /// What there is to say of where things stand. Held by whoever must not be interrupted.
@@ -50,18 +91,12 @@ impl Standing {
     pub fn new(sentence: &'static str) -> Result<Self, Failure> {
         let sentence = Arc::new(Mutex::new(sentence));
         let told = sentence.clone();
-        let runtime = runtime()?;
-        let mut signals = {
-            let _entered = runtime.enter();
-            Interrupts::new()?
-        };
-        // The thread ends with the process, as it waits for nothing else.
-        std::thread::spawn(move || {
-            runtime.block_on(signals.next());
+        watched(move |signals| {
+            signals.wait();
             let sentence = told.lock().unwrap_or_else(PoisonError::into_inner);
             complain!("interrupted: {sentence}");
             std::process::exit(ExitCode::Trouble as i32);
-        });
+        })?;
         Ok(Self { sentence })
     }
 

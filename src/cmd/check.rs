@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::exit_code::ExitCode;
 use crate::inputs::{self, Input, Kind};
 use crate::inspect::{Finding, Manner, Report, Unread, inspect};
+use crate::interrupt::stop_on_signal;
 use crate::out::{complain, say};
 use crate::{Failure, Outcome};
 
@@ -66,7 +67,7 @@ pub struct Arguments {
 
 /// Checks files.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let stop = super::sweep::stop_on_signal()?;
+    let stop = stop_on_signal()?;
     let inputs: Arc<[Input]> = inputs::find(&arguments.paths, &stop)?.into();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.map_or(processors, |jobs| jobs as usize);

@@ -17,8 +17,8 @@ use cutpoint_explore::{
 use found::{Found, store};
 
 use super::run::read_scenarios;
-use super::sweep::stop_on_signal;
 use crate::exit_code::ExitCode;
+use crate::interrupt::stop_on_signal;
 use crate::out::say;
 use crate::progress::{Progress, Until};
 use crate::shard::shard;

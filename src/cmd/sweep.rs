@@ -3,7 +3,6 @@
 pub mod external;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutpoint_agent::Defect;
@@ -13,12 +12,11 @@ use cutpoint_explore::stored::{Asked, FORMAT, Stored, StoredSweep, Swept, VERSIO
 use cutpoint_explore::{Act, Bound, Class, Shard, Sweep, WINDOW, fingerprint, sweep};
 
 use super::run::read_scenarios;
-use crate::exit_code::ExitCode;
-use crate::interrupt::Interrupts;
-use crate::out::{complain, say};
+use crate::interrupt::stop_on_signal;
+use crate::out::say;
 use crate::progress::Progress;
 use crate::shard::shard;
-use crate::{Failure, Outcome, coverage, files, runtime};
+use crate::{Failure, Outcome, coverage, files};
 use cutpoint::explorer::{LabExecutor, Purpose};
 
 /// Arguments of `cutpoint sweep`.
@@ -150,27 +148,6 @@ fn able(arguments: &Arguments, planned: Vec<Planned>) -> Result<Vec<Planned>, Fa
         }
     }
     Ok(able)
-}
-
-/// Set by the first Ctrl-C: what runs is finished, and what was found is told. The second one ends
-/// the program at once.
-pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    let runtime = runtime()?;
-    let mut signals = {
-        let _entered = runtime.enter();
-        Interrupts::new()?
-    };
-    // The thread ends with the process, as it waits for nothing else.
-    std::thread::spawn(move || {
-        runtime.block_on(signals.next());
-        seen.store(true, Ordering::Relaxed);
-        complain!("stopping; what was found is kept. Once more to end at once");
-        runtime.block_on(signals.next());
-        std::process::exit(ExitCode::Trouble as i32);
-    });
-    Ok(stop)
 }
 
 pub(super) fn executor(arguments: &Arguments, planned: &Planned, purpose: Purpose) -> LabExecutor {
