@@ -257,4 +257,21 @@ mod tests {
         keeps("MARK-3", &reviewed(false), 1);
         breaks("MARK-3", &between(&[marker(), assistant("Late.")]));
     }
+
+    #[test]
+    fn input_that_came_too_late_may_begin_a_turn_that_a_kill_kept_from_being_told() {
+        let killed = |markers: &[Value]| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
+            t.task(TaskKind::Review, "it").started("t2").interrupt();
+            t.input("late", InputMode::Steer).aborted("t2");
+            t.kill().resume().start("t3", "three");
+            let reviewed = [&[user("one"), marker(), user("the review")], markers].concat();
+            t.request(2, &[&reviewed[..], &[user("late"), user("three")]].concat());
+            t
+        };
+        keeps("MARK-3", &killed(&[marker()]), 2);
+        breaks("MARK-3", &killed(&[]));
+        breaks("MARK-3", &killed(&[marker(), marker()]));
+    }
 }

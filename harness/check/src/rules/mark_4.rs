@@ -35,7 +35,8 @@ impl Invariant for NoMarkerWithoutInterrupt {
             "The marker of a turn whose abort is received just behind the request may already be in \
              it: requests and events come by different ways.",
             "A turn that was cut by a kill of the agent may have a marker or none.",
-            "In a fork, a turn that was active when the fork was asked for or done is interrupted.",
+            "In a fork, a turn that was active when the fork was asked for or done, or in between, is \
+             interrupted.",
         ]
     }
 
@@ -124,20 +125,26 @@ mod tests {
 
     #[test]
     fn a_turn_that_begins_in_front_of_a_fork_is_interrupted_in_it() {
-        let forked = |late: bool| {
+        let forked = |place: usize| {
             let mut t = Tracer::new();
             t.input("one", InputMode::Steer).op(ClientOp::Fork);
-            if late {
-                t.forked("f.jsonl").started("t1");
-            } else {
-                t.started("t1").forked("f.jsonl");
-            }
-            t.request(1, &[user("one")]).finish(1).completed("t1").kill().resume();
+            let forks = |t: &mut Tracer, here: usize| {
+                if here == place {
+                    t.forked("f.jsonl");
+                }
+            };
+            forks(&mut t, 0);
+            t.started("t1");
+            forks(&mut t, 1);
+            t.request(1, &[user("one")]).finish(1).completed("t1");
+            forks(&mut t, 2);
+            t.kill().resume();
             t.start("t2", "two").request(2, &[user("one"), marker(), user("two")]);
             t
         };
-        keeps("MARK-4", &forked(false), 1);
-        breaks("MARK-4", &forked(true));
+        breaks("MARK-4", &forked(0));
+        keeps("MARK-4", &forked(1), 1);
+        keeps("MARK-4", &forked(2), 1);
     }
 
     #[test]

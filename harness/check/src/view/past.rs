@@ -14,8 +14,8 @@ pub struct Fork {
     pub at: At,
     /// The newest turn that was active when the client asked for it.
     pub turn: Option<usize>,
-    /// The newest turn that was active when it was done: one that had been on its way may be in the
-    /// fork as interrupted.
+    /// The newest turn that was active when it was done, or had started behind the request for it: one
+    /// that had been on its way may be in the fork as interrupted.
     pub met: Option<usize>,
     /// The start of the agent with which the conversation went on in the fork; nothing if it did
     /// not: a client whose agent ends meanwhile may stay with what the fork was taken from.
@@ -54,11 +54,13 @@ impl Turns<'_> {
 
     pub(super) fn forked(&mut self, at: At) {
         let (asked, turn) = self.fork_asked.take().unwrap_or((at, self.active()));
+        let meanwhile = self.turns.last().is_some_and(|turn| turn.begun > asked);
+        let newest = meanwhile.then(|| self.turns.len() - 1);
         self.forks.push(Fork {
             asked,
             at,
             turn,
-            met: self.active(),
+            met: self.active().or(newest),
             entered: None,
         });
     }
