@@ -122,7 +122,7 @@ mod tests {
         Tracer, assistant, breaks, call, interrupted_tool, is_idle, keeps, long_session, marker,
         output, user,
     };
-    use crate::trace::{InputMode, ReadTrigger, StreamEnd, TaskKind};
+    use crate::trace::{ClientOp, Decision, InputMode, ReadTrigger, StreamEnd, TaskKind};
 
     /// An interrupted turn, and the request of the next one with this in between.
     fn between(items: &[Value]) -> Tracer {
@@ -263,7 +263,11 @@ mod tests {
         let killed = |markers: &[Value]| {
             let mut t = Tracer::new();
             t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
-            t.task(TaskKind::Review, "it").started("t2").interrupt();
+            t.task(TaskKind::Review, "it").started("t2").begin("t2", "c1");
+            t.op(ClientOp::Approval {
+                call_id: "c1".into(),
+                decision: Decision::Abort,
+            });
             t.input("late", InputMode::Steer).aborted("t2");
             t.kill().resume().start("t3", "three");
             let reviewed = [&[user("one"), marker(), user("the review")], markers].concat();

@@ -65,9 +65,7 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
     for (place, role) in exchange.roles.iter().enumerate() {
         match role {
             Role::User(Some(input)) => {
-                let behind_marker = place > 0 && exchange.roles[place - 1] == Role::Marker;
-                let untold = behind_marker && began_untold(view, *input, exchange);
-                let turn = view.inputs[*input].owner().filter(|_| !untold);
+                let turn = view.inputs[*input].owner();
                 // Input that joined an earlier turn and was recorded late begins nothing.
                 if turn.is_none_or(|turn| seen.insert(turn)) {
                     if turn.is_some_and(|turn| view.turns[turn].input != Some(*input)) {
@@ -92,20 +90,6 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
     }
     regions.push(region);
     regions
-}
-
-/// Whether input that came too late for a turn may have begun one that nobody was told of, as the agent
-/// was killed first. Where it stands behind that turn's marker, it has.
-fn began_untold(view: &View<'_>, input: usize, exchange: &Exchange<'_>) -> bool {
-    let input = &view.inputs[input];
-    let ended = input
-        .active
-        .and_then(|turn| view.turns[turn].ending_before(exchange.at));
-    let died = |ended: Ending<'_>| {
-        let mut stops = view.stops.iter();
-        stops.any(|stop| (ended.at..exchange.at).contains(stop))
-    };
-    input.turn.is_none() && ended.is_some_and(died)
 }
 
 /// The first input that is seen of the next turn only joined it: what that turn, a review say, had

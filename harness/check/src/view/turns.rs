@@ -4,7 +4,7 @@ use super::At;
 use super::past::{Fork, Rollback};
 use crate::ids::canonical;
 use crate::map::{HashMap, HashSet};
-use crate::trace::{AbortReason, AgentEvent, ClientOp, InputMode, TaskKind, TurnEnd};
+use crate::trace::{AbortReason, AgentEvent, ClientOp, Decision, InputMode, TaskKind, TurnEnd};
 
 /// A user input.
 #[derive(Debug)]
@@ -240,6 +240,8 @@ pub(super) struct Turns<'a> {
     pub(super) strays: Vec<Stray<'a>>,
     pub(super) late: Vec<Late>,
     pub(super) aborts: Vec<At>,
+    /// Where the user answered an approval with "abort", which cuts the turn.
+    abort_answers: Vec<At>,
     pub(super) starts: Vec<SessionStart>,
     pub(super) kills: Vec<At>,
     pub(super) stops: Vec<At>,
@@ -350,6 +352,10 @@ impl<'a> Turns<'a> {
                 });
             }
             ClientOp::Rollback { .. } => self.rollback_asked = Some(at),
+            ClientOp::Approval {
+                decision: Decision::Abort,
+                ..
+            } => self.abort_answers.push(at),
             ClientOp::Approval { .. } | ClientOp::Answer { .. } => {}
         }
     }
@@ -638,8 +644,8 @@ impl<'a> Turns<'a> {
         self.down = true;
     }
 
-    /// Ops are taken in order: what was sent behind the interrupt of a turn has not joined that turn, if the
-    /// turn was aborted. Nobody is told any more of the one that it began.
+    /// Ops are taken in order: what was sent behind the interrupt of a turn, or behind the answer "abort", has
+    /// not joined that turn, if the turn was aborted. Nobody is told any more of the one that it began.
     fn leave_untold(&mut self) {
         for input in &mut self.inputs {
             let sent_into = input.active.filter(|_| input.turn.is_none());
@@ -647,7 +653,10 @@ impl<'a> Turns<'a> {
                 continue;
             };
             let first = turn.interrupts.first();
-            let behind = first.is_some_and(|first| self.interrupts[*first].at < input.at);
+            let answers = self.abort_answers.iter();
+            let mut cuts = answers.filter(|answer| **answer > turn.begun);
+            let behind = first.is_some_and(|first| self.interrupts[*first].at < input.at)
+                || cuts.any(|cut| *cut < input.at);
             if behind && turn.ending().is_some_and(|ending| ending.aborted()) {
                 input.active = None;
             }
