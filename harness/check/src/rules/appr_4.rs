@@ -103,7 +103,8 @@ impl Invariant for AbortAnswerInterrupts {
 fn had_nothing_left(view: &View<'_>, call: &Call<'_>, turn: usize, approval: &Approval<'_>) -> bool {
     view.is_a_sub_agents(call)
         && view.response_was_over(turn, approval.at, approval.held)
-        && !view.tool_was_running(turn, approval.at, approval.held)
+        // A tool that ends right behind the answer is no excuse here: as if something were held.
+        && !view.tool_was_running(turn, approval.at, true)
 }
 
 /// Whether the same request had been answered already.
