@@ -7,6 +7,7 @@ use cutpoint_explore::Tally;
 use cutpoint_explore::stored::{Failure as Found, Stored, StoredSweep, add, not_shown};
 
 use crate::exit_code::ExitCode;
+use crate::kinds::{Kinds, in_words};
 use crate::out::say;
 use crate::{Failure, files};
 
@@ -21,12 +22,12 @@ pub fn sweep(stored: &Stored, sweep: &StoredSweep) -> Result<(), Failure> {
         String::new()
     };
     say!(
-        "{}: {} of {} schedules ran{part}, {} distinct traces, {} kinds of failure",
+        "{}: {} of {} schedules ran{part}, {} distinct traces, {}",
         sweep.file,
         sweep.ran,
         sweep.planned,
         sweep.traces,
-        sweep.failures.len()
+        in_words(sweep.failures.len())
     )?;
     for (level, Tally { ran, broken }) in &sweep.levels {
         let level = level.in_words();
@@ -57,25 +58,40 @@ pub fn failure(
     for broken in &found.broken {
         say!("    {:7} {}", broken.rule, broken.message)?;
     }
+    say!("    replay: {}", replay(stored, sweep, found))
+}
+
+fn replay(stored: &Stored, sweep: &StoredSweep, found: &Found) -> String {
     let defects = stored.asked.defects.iter();
     let defects: String = defects.map(|name| format!(" --defect {name}")).collect();
-    say!(
-        "    replay: cutpoint replay {} {}{defects}",
-        found.token,
-        sweep.file
-    )
+    format!("cutpoint replay {} {}{defects}", found.token, sweep.file)
+}
+
+/// Tells what failures of several scenarios have in common. Returns how many kinds there are over all.
+fn kinds(stored: &Stored) -> Result<usize, Failure> {
+    let mut kinds = Kinds::default();
+    for sweep in &stored.sweeps {
+        for found in &sweep.failures {
+            let replay = replay(stored, sweep, found);
+            kinds.take(&found.broken, found.schedules, (0, 0), replay);
+        }
+    }
+    let count = kinds.count();
+    kinds.tell()?;
+    Ok(count)
 }
 
 /// States what all of it covers, and what it does not.
 pub fn statement(stored: &Stored) -> Result<(), Failure> {
     let asked = &stored.asked;
+    let kinds = kinds(stored)?;
     let sum = |count: fn(&StoredSweep) -> usize| stored.sweeps.iter().map(count).sum::<usize>();
     let (ran, planned) = (sum(|it| it.ran), sum(|it| it.planned));
     say!(
-        "\n{ran} of {planned} schedules ran: {}; {} distinct traces, {} kinds of failure (seed {})",
+        "\n{ran} of {planned} schedules ran: {}; {} distinct traces, {} (seed {})",
         asked.bound,
         sum(|it| it.traces),
-        sum(|it| it.failures.len()),
+        in_words(kinds),
         asked.seed
     )?;
     let fact = |name: &str, text: &str| say!("  {name:11} {text}");

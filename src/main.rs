@@ -11,6 +11,7 @@ mod history;
 mod inputs;
 mod inspect;
 mod interrupt;
+mod kinds;
 mod lines;
 mod out;
 mod progress;

@@ -1,6 +1,7 @@
 //! The fuzzer: schedules beyond any bound, drawn at random and led by what is new.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use cutpoint_scenario::ast::Scenario;
@@ -167,8 +168,8 @@ fn rules(broken: &[Broken]) -> BTreeSet<&str> {
 struct Kept {
     scenario: Scenario,
     schedule: Schedule,
-    /// The points that it passed.
-    anchors: Vec<(String, usize)>,
+    /// The points that it passed, and how often.
+    points: Arc<[(String, usize)]>,
 }
 
 struct Worker<'a> {
@@ -252,7 +253,7 @@ impl<'a> Worker<'a> {
         let at = self.draws.rng().random_range(0..self.corpus.len());
         let kept = &self.corpus[at];
         let (scenario, mut schedule) = (kept.scenario.clone(), kept.schedule.clone());
-        let injection = strategy::injection(kept.anchors.clone());
+        let injection = strategy::injection(kept.points.clone());
         let injection = self.draw(&injection)?;
         if schedule.injections.len() == ACTS {
             let at = self.draws.rng().random_range(0..ACTS);
@@ -272,20 +273,19 @@ impl<'a> Worker<'a> {
 
     /// Keeps a run to build upon; one that was kept before makes room for it.
     fn keep(&mut self, scenario: Scenario, schedule: Schedule, passed: &[&'static str]) {
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        let anchor = |label: &&'static str| {
-            let count = counts.entry(*label).or_default();
-            *count += 1;
-            ((*label).to_owned(), *count)
-        };
-        let anchors: Vec<_> = passed.iter().map(anchor).collect();
-        if anchors.is_empty() {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for label in passed {
+            *counts.entry(label).or_default() += 1;
+        }
+        if counts.is_empty() {
             return;
         }
+        let points = counts.into_iter();
+        let points = points.map(|(label, times)| (label.to_owned(), times));
         let kept = Kept {
             scenario,
             schedule,
-            anchors,
+            points: points.collect(),
         };
         if self.corpus.len() < CORPUS {
             self.corpus.push(kept);

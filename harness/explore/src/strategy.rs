@@ -7,7 +7,7 @@
 mod model;
 mod user;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cutpoint_scenario::ast::{
@@ -257,10 +257,10 @@ impl Calls {
     }
 }
 
-/// An act at one of these points of an agent, each with the time that it is passed. There must be
-/// one at least. An act that needs a point is drawn only if that one is among them.
-pub fn injection(anchors: Vec<(String, usize)>) -> impl Strategy<Value = Injection> {
-    let passed = |point: &str| anchors.iter().any(|(label, _)| label == point);
+/// An act at one of these points of an agent, each with how often it is passed. There must be one at
+/// least. An act that needs a point is drawn only if that one is among them.
+pub fn injection(points: Arc<[(String, usize)]>) -> impl Strategy<Value = Injection> {
+    let passed = |point: &str| points.iter().any(|(label, _)| label == point);
     let mut possible = Act::ALL.to_vec();
     possible.retain(|act| act.needs().is_none_or(passed));
     let acts = prop_oneof![
@@ -269,18 +269,15 @@ pub fn injection(anchors: Vec<(String, usize)>) -> impl Strategy<Value = Injecti
         2 => Just(Act::Replace),
         2 => select(possible),
     ];
-    // A label is drawn first: what is passed but once is as likely as what each event passes.
-    let mut by_label: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (label, nth) in anchors {
-        by_label.entry(label).or_default().push(nth);
-    }
-    let point = select(by_label.into_iter().collect::<Vec<_>>());
-    (acts, point, any::<Index>(), 0..YIELDS).prop_map(|(act, (label, times), at, yields)| {
+    // A point is drawn first: what is passed but once is as likely as what each event passes.
+    let point = 0..points.len();
+    (acts, point, any::<Index>(), 0..YIELDS).prop_map(move |(act, point, at, yields)| {
+        let (label, times) = &points[point];
         Injection {
             yields,
             act,
-            label,
-            nth: *at.get(&times),
+            label: label.clone(),
+            nth: at.index(*times) + 1,
             lost_bytes: 0,
         }
     })

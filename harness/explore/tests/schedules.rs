@@ -11,8 +11,8 @@ fn injections() -> impl Strategy<Value = Vec<Injection>> {
         "question.asked",
         "request.send",
     ];
-    let anchors = labels.map(|label| (label.to_owned(), 2));
-    let one = (strategy::injection(anchors.to_vec()), 0_usize..99);
+    let points = labels.map(|label| (label.to_owned(), 2));
+    let one = (strategy::injection(points.into()), 0_usize..99);
     let one = one.prop_map(|(injection, lost_bytes)| Injection {
         lost_bytes,
         ..injection

@@ -6,21 +6,28 @@ use foldhash::fast::RandomState;
 
 /// The longest text that is kept, in bytes. Longer ones are rare, and seldom come twice.
 const TEXT_LIMIT_BYTES: usize = 32 << 10;
-/// How many bytes of text one memo holds before it forgets them all.
-const HELD_LIMIT_BYTES: usize = 4 << 20;
+/// How many bytes of text one generation of a memo holds.
+const HELD_LIMIT_BYTES: usize = 2 << 20;
 
 /// What texts were read as. Thousands of schedules of one scenario exchange nearly the same bytes, and
 /// reading them as JSON is most of the work; what is kept must be cheap to copy.
+///
+/// There are two generations: when the new one is full, it becomes the old one, and what nobody has asked
+/// for since the last time is forgotten.
 #[derive(Debug)]
 pub struct Memo<T> {
-    known: HashMap<Box<[u8]>, T, RandomState>,
+    new: Generation<T>,
+    old: Generation<T>,
     held_bytes: usize,
 }
+
+type Generation<T> = HashMap<Box<[u8]>, T, RandomState>;
 
 impl<T> Default for Memo<T> {
     fn default() -> Self {
         Self {
-            known: HashMap::default(),
+            new: HashMap::default(),
+            old: HashMap::default(),
             held_bytes: 0,
         }
     }
@@ -35,17 +42,20 @@ impl<T: Clone> Memo<T> {
         if text.len() > TEXT_LIMIT_BYTES {
             return read();
         }
-        if let Some(known) = self.known.get(text) {
+        if let Some(known) = self.new.get(text) {
             return Ok(known.clone());
         }
-        let new = read()?;
+        let (text, known) = match self.old.remove_entry(text) {
+            Some(known) => known,
+            None => (text.into(), read()?),
+        };
         if self.held_bytes + text.len() > HELD_LIMIT_BYTES {
-            self.known.clear();
+            self.old = std::mem::take(&mut self.new);
             self.held_bytes = 0;
         }
         self.held_bytes += text.len();
-        self.known.insert(text.into(), new.clone());
-        Ok(new)
+        self.new.insert(text, known.clone());
+        Ok(known)
     }
 }
 
@@ -85,6 +95,6 @@ mod tests {
             memo.read(&text, || Ok::<_, Infallible>(0)).unwrap();
             assert!(memo.held_bytes <= HELD_LIMIT_BYTES);
         }
-        assert_eq!(memo.known.len(), 1);
+        assert_eq!((memo.new.len(), memo.old.len()), (1, pieces));
     }
 }

@@ -341,7 +341,7 @@ impl<'a> External<'a> {
         );
     }
 
-    fn finish(&self) -> Outcome {
+    fn finish(&mut self) -> Outcome {
         let quiet = self.stage.runner.quiet();
         let elapsed = self.start.elapsed();
         let info = self.stage.driver.info(&BTreeSet::new());

@@ -17,8 +17,8 @@ impl Invariant for LateApprovalIsHarmless {
     }
 
     fn sentence(&self) -> &'static str {
-        "An answer to an approval request of a turn that has ended changes nothing: the call does not \
-         run, no turn begins or ends of it, and the session goes on."
+        "An answer to an approval request of a turn that has ended, or of a sub-agent that has, changes \
+         nothing: the call does not run, no turn begins or ends of it, and the session goes on."
     }
 
     fn source(&self) -> &'static str {
@@ -37,7 +37,7 @@ impl Invariant for LateApprovalIsHarmless {
     }
 
     fn exercised_when(&self) -> &'static str {
-        "an approval request is answered behind the end of its turn"
+        "an approval request is answered behind the end of its turn, or of the sub-agent that had asked"
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -46,17 +46,20 @@ impl Invariant for LateApprovalIsHarmless {
             let Some(call) = view.call(approval.call_id) else {
                 continue;
             };
-            let ending = call
+            let of_turn = call
                 .turn
-                .and_then(|turn| view.turns[turn].ending_before(approval.at));
-            let Some(ending) = ending else { continue };
+                .and_then(|turn| view.turns[turn].ending_before(approval.at))
+                .map(|ending| ending.at);
+            let Some(ended) = of_turn.or_else(|| view.asker_ended(call, approval.at)) else {
+                continue;
+            };
             findings.exercised += 1;
             if let Some((fault, at)) = fault(view, approval, call) {
                 let message = format!(
                     "the answer to the approval of call {} came too late, and {fault}",
                     call.id
                 );
-                findings.breach(view, message, &[ending.at, approval.at, at]);
+                findings.breach(view, message, &[ended, approval.at, at]);
             }
         }
         findings
@@ -179,6 +182,18 @@ mod tests {
             "APPR-2",
             late().start("t2", "next").end("t1", "c1", Some(0)),
         );
+    }
+
+    #[test]
+    fn an_answer_behind_the_end_of_the_sub_agent_that_asked_is_late() {
+        let mut t = Tracer::new();
+        t.start("t1", "run").request(1, &[user("run")]);
+        t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+        t.emit(2, call("c1")).finish(2).ask("t1", "c1");
+        t.sub_ended("t1", "a", "closed").decide("c1", Decision::Abort);
+        keeps("APPR-2", t.clone().finish(1).completed("t1"), 1);
+        let breach = breaks("APPR-2", t.begin("t1", "c1"));
+        assert!(breach.message.contains("the call ran"));
     }
 
     #[test]

@@ -32,7 +32,10 @@ impl Invariant for AbortAnswerInterrupts {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "A turn that is replaced or cut by the agent's end behind the answer ends so.",
-            "An answer behind the turn's end is APPR-2's matter.",
+            "An answer behind the turn's end, or behind the end of the sub-agent that had asked, is APPR-2's \
+             matter.",
+            "An answer for a sub-agent that its own model's turn is just closing (a `close_agent` call is at \
+             work) finds nobody, if the sub-agent has ended within 600 ms.",
             "The turn may fail if its last response did within 100 ms before or behind the answer: \
              both were on their way to the agent, and neither knew of the other.",
             "The turn may complete if a sub-agent had asked, no tool was running that keeps the turn, and the turn's own last \
@@ -64,6 +67,8 @@ impl Invariant for AbortAnswerInterrupts {
             if call.asked.is_none_or(|asked| asked > approval.at)
                 || turn.ending_before(approval.at).is_some()
                 || answered_before(view, approval)
+                || view.asker_ended(call, approval.at).is_some()
+                || view.asker_was_closing(call, approval.at)
                 || cut
             {
                 continue;
@@ -120,7 +125,7 @@ fn answered_before(view: &View<'_>, approval: &Approval<'_>) -> bool {
 mod tests {
     use serde_json::json;
 
-    use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
     use crate::trace::{Decision, TurnEnd};
 
     fn aborting() -> Tracer {
@@ -220,6 +225,36 @@ mod tests {
         t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
         t.emit(2, call("c1")).ask("t1", "c1").decide("c1", Decision::Abort);
         breaks("APPR-4", t.wait_ms(500).finish(1).completed("t1"));
+    }
+
+    #[test]
+    fn an_answer_for_a_sub_agent_that_is_gone_is_not_its_matter() {
+        let answered = |close: &str, ended: bool, took_ms: u64, ends: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.emit(2, call("c1")).finish(2).ask("t1", "c1");
+            let mut closing = call("own");
+            closing["name"] = json!(close);
+            t.emit(1, closing).finish(1);
+            if ended {
+                t.sub_ended("t1", "a", "closed");
+            }
+            t.wait_ms(150).decide("c1", Decision::Abort).wait_ms(took_ms);
+            if ends && !ended {
+                t.sub_ended("t1", "a", "closed");
+            }
+            t.request(3, &[user("run"), call("own"), output("own", "ok")]);
+            t.wait_ms(150).finish(3).completed("t1");
+            t
+        };
+        is_idle("APPR-4", &answered("close_agent", true, 0, true));
+        is_idle("APPR-4", &answered("shell", true, 0, true));
+        is_idle("APPR-4", &answered("close_agent", false, 500, true));
+        breaks("APPR-4", &answered("close_agent", false, 700, true));
+        breaks("APPR-4", &answered("close_agent", false, 0, false));
+        // An agent that ends nothing but the sub-agent has not interrupted the turn.
+        breaks("APPR-4", &answered("wait_agent", false, 0, true));
     }
 
     #[test]

@@ -278,4 +278,39 @@ mod tests {
         breaks("MARK-3", &killed(&[]));
         breaks("MARK-3", &killed(&[marker(), marker()]));
     }
+
+    #[test]
+    fn a_second_answer_to_an_approval_cuts_nothing() {
+        let answered = |first: Decision, items: &[Value]| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]);
+            t.emit(1, call("c")).finish(1).ask("t1", "c");
+            t.decide("c", first).decide("c", Decision::Abort);
+            t.input("more", InputMode::Steer).interrupt().aborted("t1").start("t2", "two");
+            let history = [&[user("one"), call("c"), output("c", "x")], items, &[user("two")]].concat();
+            t.request(2, &history);
+            t
+        };
+        let joined = [user("more"), marker()];
+        keeps("MARK-3", answered(Decision::Approve, &joined).kill(), 1);
+        breaks("MARK-3", answered(Decision::Approve, &joined[..1]).kill());
+        breaks("MARK-3", answered(Decision::Abort, &joined).kill());
+    }
+
+    #[test]
+    fn the_agents_word_goes_before_the_order_of_ops() {
+        let told = |tells: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).interrupt();
+            t.input("more", InputMode::Steer);
+            if tells {
+                t.user_message("t1", "more");
+            }
+            t.aborted("t1").start("t2", "two");
+            t.request(2, &[user("one"), user("more"), marker(), user("two")]).kill();
+            t
+        };
+        keeps("MARK-3", &told(true), 1);
+        breaks("MARK-3", &told(false));
+    }
 }

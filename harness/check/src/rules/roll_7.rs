@@ -258,4 +258,20 @@ mod tests {
         breaks("REQ-5", t.request(4, &[user("three"), user("four")]));
         is_idle("ROLL-7", &Tracer::new());
     }
+
+    #[test]
+    fn input_that_joined_the_cut_turn_untold_stands_in_front_of_its_marker() {
+        let forked = |mode: InputMode, items: &[Value]| {
+            let mut t = Tracer::new();
+            t.input("one", InputMode::Start).input("more", mode).started("t1");
+            t.op(ClientOp::Fork).forked("f.jsonl").kill().resume().start("t2", "two");
+            t.request(1, &[&[user("one")], items, &[user("two")]].concat());
+            t
+        };
+        let joined = [user("more"), marker()];
+        keeps("ROLL-7", &forked(InputMode::Steer, &joined), 1);
+        keeps("ROLL-7", &forked(InputMode::Start, &joined), 1);
+        breaks("ROLL-7", &forked(InputMode::Steer, &joined[..1]));
+        breaks("ROLL-7", &forked(InputMode::Replace, &joined));
+    }
 }

@@ -44,6 +44,8 @@ impl Invariant for SubAgentsEndWithTheTurn {
              start may be taken in the turn.",
             "A turn may be replaced by one that nobody was told of, as the agent was killed first.",
             "Time in which the client does not read does not count: the end can't be told then.",
+            "A turn that got no reply, because the scenario has none for its request, may be aborted with \
+             the run.",
         ]
     }
 
@@ -172,8 +174,11 @@ fn takes_along(
             reason: Some(AbortReason::Replaced)
         }
     );
-    let before = view.trace.entries[..ending.at].iter().enumerate();
-    let mut ops = before.filter_map(|(at, entry)| match &entry.what {
+    let before = &view.trace.entries[..ending.at];
+    if (before.iter()).any(|entry| matches!(entry.what, What::Unscripted { .. })) {
+        return None;
+    }
+    let mut ops = before.iter().enumerate().filter_map(|(at, entry)| match &entry.what {
         What::Op { op, .. } => Some((at, op)),
         _ => None,
     });
@@ -201,7 +206,7 @@ fn takes_along(
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, is_idle, keeps, user};
-    use crate::trace::{AgentEvent, Feature, InputMode};
+    use crate::trace::{AgentEvent, Feature, InputMode, What};
 
     fn started() -> Tracer {
         let mut t = Tracer::new();
@@ -298,6 +303,11 @@ mod tests {
         t.finish(2).sub_ended("t1", "a1", "closed").aborted("t1");
         let breach = breaks("SUB-1", &t);
         assert!(breach.message.contains("nobody had asked"), "{}", breach.message);
+        let mut t = started();
+        t.finish(2).sub_ended("t1", "a1", "closed").request(3, &[user("go")]);
+        let (exchange, message) = (3, "no reply".to_owned());
+        t.push(What::Unscripted { exchange, message });
+        keeps("SUB-1", t.aborted("t1"), 1);
     }
 
     #[test]

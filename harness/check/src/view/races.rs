@@ -1,6 +1,13 @@
 //! Whether a turn had nothing left to do when the user cut it: then it may end by itself.
 
+use cutpoint_protocol::field::text;
+use serde_json::Value;
+
 use super::{At, Call, Exchange, RACE_NS, SubAgent, View};
+
+/// How long a sub-agent that is being closed may take to end: the 500 ms for which Codex's delegate
+/// drains it, and the grace period of its turn.
+const CLOSE_NS: u64 = 600_000_000;
 
 impl View<'_> {
     /// Whether the last response that a turn got was over when an op of the user's was sent, or so soon
@@ -74,6 +81,48 @@ impl View<'_> {
             .iter()
             .filter(|agent| agent.ended.is_some_and(|(end, _)| end < at));
         ended.any(|agent| self.is_its_call(agent, call))
+    }
+
+    /// Where the sub-agent whose call it is had ended before an entry.
+    pub fn asker_ended(&self, call: &Call<'_>, at: At) -> Option<At> {
+        let mut askers = self
+            .agents
+            .iter()
+            .filter(|agent| self.is_its_call(agent, call));
+        askers.find_map(|agent| {
+            agent
+                .ended
+                .map(|(ended, _)| ended)
+                .filter(|ended| *ended < at)
+        })
+    }
+
+    /// Whether the sub-agent whose call it is was being closed at an entry, by a call of the turn's own
+    /// (`close_agent`) that was at work then, and ended in time.
+    pub fn asker_was_closing(&self, call: &Call<'_>, at: At) -> bool {
+        let mut askers = self
+            .agents
+            .iter()
+            .filter(|agent| self.is_its_call(agent, call));
+        askers.any(|agent| {
+            let ended = agent
+                .ended
+                .map(|(ended, _)| ended)
+                .filter(|ended| *ended > at);
+            ended.is_some_and(|ended| self.between_ns(at, ended) <= CLOSE_NS)
+                && self.was_closing(agent, at)
+        })
+    }
+
+    /// Whether a call that closes sub-agents was at work in the sub-agent's turn at an entry.
+    fn was_closing(&self, agent: &SubAgent<'_>, at: At) -> bool {
+        let closes = |item: &Value| text(item, "name").is_some_and(|name| name.contains("close"));
+        self.calls.iter().any(|call| {
+            let emitted = call.emitted.iter();
+            let mut emitted = emitted.filter(|emitted| emitted.at < at && closes(emitted.item));
+            let answered = call.answered.is_some_and(|by| self.exchanges[by].at < at);
+            call.turn == agent.turn && emitted.next().is_some() && !answered
+        })
     }
 
     /// Whether a call is a sub-agent's.

@@ -242,6 +242,8 @@ pub(super) struct Turns<'a> {
     pub(super) aborts: Vec<At>,
     /// Where the user answered an approval with "abort", which cuts the turn.
     abort_answers: Vec<At>,
+    /// Calls whose approval was answered: a further answer finds nobody.
+    decided: HashSet<&'a str>,
     pub(super) starts: Vec<SessionStart>,
     pub(super) kills: Vec<At>,
     pub(super) stops: Vec<At>,
@@ -352,11 +354,12 @@ impl<'a> Turns<'a> {
                 });
             }
             ClientOp::Rollback { .. } => self.rollback_asked = Some(at),
-            ClientOp::Approval {
-                decision: Decision::Abort,
-                ..
-            } => self.abort_answers.push(at),
-            ClientOp::Approval { .. } | ClientOp::Answer { .. } => {}
+            ClientOp::Approval { call_id, decision } => {
+                if self.decided.insert(call_id) && *decision == Decision::Abort {
+                    self.abort_answers.push(at);
+                }
+            }
+            ClientOp::Answer { .. } => {}
         }
     }
 
@@ -634,6 +637,7 @@ impl<'a> Turns<'a> {
     }
 
     fn stop(&mut self, at: At, note: impl Fn(&mut Turn<'a>)) {
+        self.join_untold();
         for turn in std::mem::take(&mut self.active) {
             note(&mut self.turns[turn]);
         }
@@ -644,11 +648,32 @@ impl<'a> Turns<'a> {
         self.down = true;
     }
 
+    /// Ops are taken in order: input that can join a turn, sent behind the one that began a turn which has run
+    /// until now, can only have joined that turn, though nobody is told any more.
+    fn join_untold(&mut self) {
+        let newest = self.active();
+        let Some((turn, from)) = newest.and_then(|turn| Some((turn, self.turns[turn].input?)))
+        else {
+            return;
+        };
+        for number in self.pending.iter().filter(|number| **number > from) {
+            let input = &mut self.inputs[*number];
+            if input.mode == InputMode::Replace {
+                break;
+            }
+            if input.owner().is_none() {
+                input.active = Some(turn);
+            }
+        }
+    }
+
     /// Ops are taken in order: what was sent behind the interrupt of a turn, or behind the answer "abort", has
     /// not joined that turn, if the turn was aborted. Nobody is told any more of the one that it began.
     fn leave_untold(&mut self) {
-        for input in &mut self.inputs {
-            let sent_into = input.active.filter(|_| input.turn.is_none());
+        for (number, input) in self.inputs.iter_mut().enumerate() {
+            // Where the agent has said what it took the input into, there is nothing to guess.
+            let known = input.turn.is_some() || self.told.contains(&number);
+            let sent_into = input.active.filter(|_| !known);
             let Some(turn) = sent_into.map(|turn| &self.turns[turn]) else {
                 continue;
             };

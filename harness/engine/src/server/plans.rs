@@ -10,17 +10,43 @@ use cutpoint_scenario::ast::{End, Model, Part};
 use super::plan::{self, StreamPlan};
 use crate::script::Loaded;
 
-/// How many streams are kept. Beyond that all are forgotten, so that a server which runs for days does
-/// not grow.
+/// How many streams one generation holds. When it is full, what was not wanted since the last time is
+/// forgotten, so that a server which runs for days does not grow.
 const PLANS_KEPT: usize = 1024;
 
 /// Composed streams. Thousands of schedules run the same scenario, and its replies are the same each
 /// time: servers that share one of these compose them once.
 #[derive(Debug, Clone, Default)]
 pub struct Plans {
-    known: Arc<Mutex<HashMap<Key, Known>>>,
+    known: Arc<Mutex<Generations>>,
     /// The model that was loaded last.
     loaded: Arc<Mutex<Option<Loaded>>>,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    new: HashMap<Key, Known>,
+    old: HashMap<Key, Known>,
+}
+
+impl Generations {
+    fn get(&mut self, key: &Key, parts: &[Part], end: &End) -> Option<StreamPlan> {
+        let is_it = |known: &&Known| known.parts == parts && known.end == *end;
+        if let Some(known) = self.new.get(key).filter(is_it) {
+            return Some(known.plan.clone());
+        }
+        let (key, known) = self.old.remove_entry(key)?;
+        let plan = is_it(&&known).then(|| known.plan.clone())?;
+        self.put(key, known);
+        Some(plan)
+    }
+
+    fn put(&mut self, key: Key, known: Known) {
+        if self.new.len() == PLANS_KEPT {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(key, known);
+    }
 }
 
 /// What a stream depends on besides its parts.
@@ -102,23 +128,18 @@ impl Plans {
             text: text.to_owned(),
         };
         // Whole streams are put in and taken out, so a panic elsewhere leaves nothing half done.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(&key)
-            && known.parts == parts
-            && known.end == *end
-        {
-            return Ok(known.plan.clone());
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = known().get(&key, parts, end) {
+            return Ok(plan);
         }
+        // Nobody waits while this one is composed; if two do the same, one of them is kept.
         let plan = plan::compose(parts, end, response_id, request, asks_approval)?;
-        if known.len() == PLANS_KEPT {
-            known.clear();
-        }
         let composed = Known {
             parts: parts.to_vec(),
             end: end.clone(),
             plan: plan.clone(),
         };
-        known.insert(key, composed);
+        known().put(key, composed);
         Ok(plan)
     }
 }
@@ -161,6 +182,7 @@ mod tests {
         for number in 0..=PLANS_KEPT {
             frames(&plans, &format!("r{number}"), "one");
         }
-        assert_eq!(plans.known.lock().unwrap().len(), 1);
+        let known = plans.known.lock().unwrap();
+        assert_eq!((known.new.len(), known.old.len()), (1, PLANS_KEPT));
     }
 }

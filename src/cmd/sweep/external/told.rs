@@ -16,6 +16,7 @@ use super::super::Arguments;
 use super::Swept;
 use crate::agent_spec::AgentSpec;
 use crate::external::Ran;
+use crate::kinds::{Kinds, in_words};
 use crate::out::say;
 use crate::{Failure, files};
 
@@ -46,6 +47,7 @@ pub struct Totals {
     missed: usize,
     exercised: BTreeMap<String, usize>,
     sweeps: Vec<Value>,
+    kinds: Kinds,
 }
 
 impl Totals {
@@ -92,7 +94,7 @@ impl Totals {
             found.ran,
             swept.planned(),
             found.traces(),
-            kinds(swept.classes.len())
+            in_words(swept.classes.len())
         )?;
         if found.missed > 0 {
             say!(
@@ -105,7 +107,9 @@ impl Totals {
             say!("  {count} of them say nothing of the agent: {why}")?;
         }
         for (at, class) in swept.classes.iter().enumerate() {
-            show(arguments, agent, swept, class, at + 1)?;
+            let replay = replay(arguments, agent, swept, class);
+            show(arguments, swept, class, at + 1, &replay)?;
+            (self.kinds).take(&class.broken, class.schedules, class.again, replay);
         }
         self.sweeps.push(self.json(arguments, swept));
         Ok(())
@@ -139,7 +143,7 @@ impl Totals {
 
     /// Tells what all of it was worth.
     pub fn finish(
-        &self,
+        &mut self,
         arguments: &Arguments,
         bound: &ExternalBound,
         info: &AgentInfo,
@@ -149,6 +153,8 @@ impl Totals {
     ) -> Result<(), Failure> {
         let words = self.bound_in_words(arguments, bound);
         let rate = self.interrupted_per_s(elapsed);
+        let kinds = self.kinds.count();
+        std::mem::take(&mut self.kinds).tell()?;
         say!(
             "\n{} of {} schedules ran on {} {} ({}): {words}",
             self.ran,
@@ -160,7 +166,7 @@ impl Totals {
         say!(
             "gated and observed, not exhaustive: {} distinct traces, {}; the cut point did not come again in {}",
             self.traces,
-            kinds(self.failures),
+            in_words(kinds),
             self.missed
         )?;
         let [still, silent, busy] =
@@ -251,13 +257,6 @@ impl Totals {
     }
 }
 
-fn kinds(count: usize) -> String {
-    match count {
-        1 => "1 kind of failure".to_owned(),
-        count => format!("{count} kinds of failure"),
-    }
-}
-
 fn token(arguments: &Arguments, swept: &Swept, class: &ExternalClass) -> ExternalToken {
     ExternalToken {
         scenario: fingerprint(&swept.planned.scenario),
@@ -266,12 +265,31 @@ fn token(arguments: &Arguments, swept: &Swept, class: &ExternalClass) -> Externa
     }
 }
 
-fn show(
+/// The command that replays a class's first schedule.
+fn replay(
     arguments: &Arguments,
     agent: &AgentSpec,
     swept: &Swept,
     class: &ExternalClass,
+) -> String {
+    let token = token(arguments, swept, class);
+    let mut command = format!(
+        "cutpoint replay {token} {} --agent {}",
+        quoted(&swept.planned.file),
+        quoted(&agent.to_string())
+    );
+    for defect in &arguments.defects {
+        command.push_str(&format!(" --defect {defect}"));
+    }
+    command
+}
+
+fn show(
+    arguments: &Arguments,
+    swept: &Swept,
+    class: &ExternalClass,
     number: usize,
+    replay: &str,
 ) -> Result<(), Failure> {
     say!(
         "  failure {number}: {} schedules, {} distinct traces; the first one again: {} of {} runs",
@@ -283,16 +301,7 @@ fn show(
     for broken in &class.broken {
         say!("    {:7} {}", broken.rule, broken.message)?;
     }
-    let token = token(arguments, swept, class);
-    let mut command = format!(
-        "cutpoint replay {token} {} --agent {}",
-        quoted(&swept.planned.file),
-        quoted(&agent.to_string())
-    );
-    for defect in &arguments.defects {
-        command.push_str(&format!(" --defect {defect}"));
-    }
-    say!("    replay: {command}")?;
+    say!("    replay: {replay}")?;
     match &arguments.out {
         Some(directory) => store(directory, swept, class, number),
         None => Ok(()),
