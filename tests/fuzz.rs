@@ -83,6 +83,26 @@ fn an_output_that_is_forgotten() {
     finds("forget-output", "300", "CALL-1");
 }
 
+/// The alarms that long searches raised on the correct agent, as they were stored. Each was a race that a rule
+/// had not stated.
+#[test]
+fn what_once_was_an_alarm_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let stored = held(&common::root().join("tests/found"));
+    for (file, source) in &stored {
+        std::fs::write(dir.path().join(file.file_name().unwrap()), source).unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_cutpoint"))
+        .args(["fuzz", "--runs", "1", "--jobs", "1", "--out"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert_eq!(told.matches(": holds now\n").count(), stored.len(), "{told}");
+    assert!(!stored.is_empty());
+}
+
 /// The scenarios of docs/fuzz.md, each with the defect that the line for its replay names.
 fn documented() -> Vec<(String, String)> {
     let docs = std::fs::read_to_string(common::root().join("docs/fuzz.md")).unwrap();

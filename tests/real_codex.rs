@@ -46,6 +46,12 @@ const KNOWN: &[Known] = &[
         broken: &["TURN-2", "TURN-8", "unmet"],
         always: false,
     },
+    // docs/findings/codex-0.169.0.md#what-was-said-to-a-running-turn-is-lost-with-the-interrupt
+    Known {
+        file: "scenarios/approvals/answered-twice.kdl",
+        broken: &["REQ-5"],
+        always: true,
+    },
     // docs/findings/codex-0.169.0.md#a-turn-cut-by-a-crash-never-ends-in-the-rollout
     Known {
         file: "scenarios/resume/killed-in-mid-sentence.kdl",
@@ -134,6 +140,12 @@ const KNOWN: &[Known] = &[
     Known {
         file: "scenarios/turns/twice-in-a-row.kdl",
         broken: &["VIEW-3"],
+        always: true,
+    },
+    // docs/findings/codex-0.169.0.md#the-end-of-a-cut-command-is-told-of-a-turn-that-is-over
+    Known {
+        file: "scenarios/tools/cut-command-ends-later.kdl",
+        broken: &["TURN-4"],
         always: true,
     },
     // docs/findings/codex-0.169.0.md#a-command-that-has-ended-is-told-as-aborted

@@ -36,6 +36,8 @@ impl Invariant for MarkerBeforeAbort {
              passes: the read cannot tell.",
             "A turn that was cut by a kill and closed after a resume is not judged: nobody \
              interrupted it.",
+            "A fork's rollout need not have the markers of turns that began behind the request for it, or \
+             that had been taken back before.",
         ]
     }
 
@@ -58,6 +60,7 @@ impl Invariant for MarkerBeforeAbort {
             at: ending.at,
             begun: turn.begun,
             lineage: turn.lineage,
+            rolled_back: turn.rolled_back,
         });
         let ends: Vec<End> = ends.collect();
         for (ending, turn) in interrupted {
@@ -79,6 +82,7 @@ struct End {
     at: At,
     begun: At,
     lineage: usize,
+    rolled_back: Option<At>,
 }
 
 /// Where the rollout was read because a turn had ended.
@@ -168,9 +172,12 @@ fn judge_file(
     let before = count_at(file.reads.partition_point(|read| read.at < turn.begun));
     // What the harness tore is owed no longer.
     let since = known_since(view, file, at).max(view.last_tear(at).unwrap_or(0));
+    let first = file.reads.first().map_or(0, |read| read.at);
     let wanted = ends
         .iter()
         .take_while(|end| end.at <= ended)
+        // A fork has no part of what had been taken back.
+        .filter(|end| end.rolled_back.is_none_or(|gone| gone > first))
         .filter(|end| end.at >= since && end.lineage == turn.lineage)
         // A fork has no part of what was begun behind the request for it.
         .filter(|end| !view.forked_away(end.begun, ended))
@@ -214,7 +221,7 @@ mod tests {
     use crate::testing::{
         ROLLOUT, Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, marker,
     };
-    use crate::trace::{ClientOp, ReadTrigger, What};
+    use crate::trace::{AgentEvent, ClientOp, ReadTrigger, What};
 
     fn interrupting() -> Tracer {
         let mut t = Tracer::new();
@@ -244,7 +251,7 @@ mod tests {
         let mut t = interrupting();
         t.wrote(&marker());
         let torn = t.file().trim_end().to_owned();
-        t.set_file(&torn).event(crate::trace::AgentEvent::TurnEnded {
+        t.set_file(&torn).event(AgentEvent::TurnEnded {
             turn_id: Some("t1".into()),
             end: crate::trace::TurnEnd::Aborted { reason: None },
         });
@@ -283,6 +290,31 @@ mod tests {
         };
         keeps("MARK-1", &forked(true), 2);
         assert!(breaks("MARK-1", &forked(false)).message.contains("1 of 2"));
+    }
+
+    #[test]
+    fn a_fork_lacks_the_marker_of_what_had_been_taken_back() {
+        let forked = |taken_back: bool, interrupts: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").interrupted("t1");
+            if taken_back {
+                let undo = ClientOp::Rollback { turns: 1 };
+                t.op(undo).event(AgentEvent::RolledBack { turns: 1 });
+            }
+            t.op(ClientOp::Fork).forked("f.jsonl");
+            t.kill().resume().set_file("").goes_on_in("f.jsonl");
+            t.start("t2", "two").completed("t2").read_at_end("t2");
+            t.kill().read(ReadTrigger::Exit).resume().start("t3", "three");
+            if interrupts {
+                t.interrupted("t3");
+            } else {
+                t.interrupt().aborted("t3").read_at_end("t3");
+            }
+            t
+        };
+        keeps("MARK-1", &forked(true, true), 2);
+        breaks("MARK-1", &forked(true, false));
+        breaks("MARK-1", &forked(false, true));
     }
 
     #[test]
