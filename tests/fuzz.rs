@@ -99,7 +99,11 @@ fn what_once_was_an_alarm_holds() {
         .unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{told}");
-    assert_eq!(told.matches(": holds now\n").count(), stored.len(), "{told}");
+    assert_eq!(
+        told.matches(": holds now\n").count(),
+        stored.len(),
+        "{told}"
+    );
     assert!(!stored.is_empty());
 }
 

@@ -41,8 +41,9 @@ impl Invariant for InterruptEndsTurn {
             "A tool that ran does not keep the turn from completing if it ended by itself, and the last \
              response, which answers its output, was over within 100 ms behind the interrupt without \
              being held at a cut point: no more time had passed than an agent may need to take an op.",
-            "A command of the user's may complete if it had ended when the interrupt was sent: its \
-             turn had nothing left to do.",
+            "A command of the user's may complete if it had ended when the interrupt was sent, or ended by \
+             itself within 100 ms behind it without anything being held at a cut point: its turn had \
+             nothing left to do.",
             "A sub-agent's tool that runs does not keep the turn from completing if the turn's own last \
              response ended less than 100 ms before the interrupt, or behind it: the turn does not wait \
              for its sub-agents.",
@@ -91,9 +92,9 @@ fn legal(view: &View<'_>, index: usize, interrupt: &Interrupt<'_>, ending: Endin
     if failed.is_some_and(|over| over < interrupt.at || !interrupt.held) {
         return true;
     }
-    let over = view.response_was_over(index, interrupt.at, interrupt.held)
-        || command_was_over(view, turn, interrupt.at);
-    over && !view.tool_was_running(index, interrupt.at, interrupt.held)
+    command_was_over(view, turn, interrupt)
+        || view.response_was_over(index, interrupt.at, interrupt.held)
+            && !view.tool_was_running(index, interrupt.at, interrupt.held)
 }
 
 /// Whether input that replaces the turn had been sent before an entry, be it before the client was
@@ -115,11 +116,12 @@ fn replaced_before(view: &View<'_>, index: usize, at: At) -> bool {
         .any(|input| input.mode == InputMode::Replace && met(input))
 }
 
-/// Whether the turn is a command of the user's, and that had ended when the turn was interrupted.
-fn command_was_over(view: &View<'_>, turn: &Turn<'_>, at: At) -> bool {
+/// Whether the turn is a command of the user's, and that was over when the turn was interrupted.
+fn command_was_over(view: &View<'_>, turn: &Turn<'_>, interrupt: &Interrupt<'_>) -> bool {
     let task = turn.input.and_then(|input| view.inputs[input].task);
     let mut calls = turn.calls.iter().map(|call| &view.calls[*call]);
-    task == Some(TaskKind::Shell) && calls.any(|call| call.ended_before(at))
+    task == Some(TaskKind::Shell)
+        && calls.any(|call| view.tool_was_over(call, interrupt.at, interrupt.held))
 }
 
 #[cfg(test)]
@@ -219,6 +221,20 @@ mod tests {
         };
         keeps("TURN-2", &command(true), 1);
         breaks("TURN-2", &command(false));
+        let ends_behind = |ms: u64, exit_code: Option<i32>, held: bool| {
+            let mut t = Tracer::new();
+            t.task(TaskKind::Shell, "make").started("t1");
+            if held {
+                t.reached("user-shell-1 running");
+            }
+            t.interrupt().begin("t1", "user-shell-1").wait_ms(ms);
+            t.end("t1", "user-shell-1", exit_code).completed("t1");
+            t
+        };
+        keeps("TURN-2", &ends_behind(50, Some(0), false), 1);
+        breaks("TURN-2", &ends_behind(200, Some(0), false));
+        breaks("TURN-2", &ends_behind(50, None, false));
+        breaks("TURN-2", &ends_behind(50, Some(0), true));
     }
 
     #[test]

@@ -73,6 +73,16 @@ impl View<'_> {
         })
     }
 
+    /// Whether a call's tool had ended before an entry, or ended by itself so soon behind it that the agent
+    /// could no longer know; not the latter if something was held at a cut point.
+    pub fn tool_was_over(&self, call: &Call<'_>, at: At, held: bool) -> bool {
+        call.endings.first().is_some_and(|ending| {
+            let by_itself = ending.exit_code.is_some();
+            let soon = || !held && self.between_ns(at, ending.at) <= RACE_NS;
+            ending.at < at || (by_itself && soon())
+        })
+    }
+
     /// Whether the call is a sub-agent's that had ended before an entry: its tools end with it, and
     /// nobody is told of them.
     fn went_with_its_agent(&self, call: &Call<'_>, at: At) -> bool {
