@@ -101,7 +101,7 @@ mod tests {
     use crate::testing::{
         Tracer, assistant, breaks, interrupted_tool, is_idle, keeps, long_session, marker, user,
     };
-    use crate::trace::{ClientOp, InputMode};
+    use crate::trace::{AgentEvent, ClientOp, InputMode, TaskKind};
 
     fn completed(idle: bool, history: &[Value]) -> Tracer {
         let mut t = Tracer::new();
@@ -187,5 +187,27 @@ mod tests {
         t.request(1, &[user("one"), marker(), user("two")]);
         t.aborted("t1").started("t2");
         is_idle("MARK-4", &t);
+    }
+
+    #[test]
+    fn a_turn_that_began_before_the_one_that_was_taken_back_keeps_its_marker() {
+        let taken_back = |interrupted: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]);
+            // The input for the third turn is sent before the second one starts.
+            t.task(TaskKind::Shell, "true").input("three", InputMode::Start);
+            t.replaced("t1").started("t2");
+            if interrupted {
+                t.interrupt().aborted("t2");
+            } else {
+                t.replaced("t2");
+            }
+            t.started("t3").user_message("t3", "three").completed("t3");
+            t.op(ClientOp::Rollback { turns: 1 }).event(AgentEvent::RolledBack { turns: 1 });
+            t.start("t4", "four").request(2, &[user("one"), marker(), user("four")]);
+            t
+        };
+        keeps("MARK-4", &taken_back(true), 1);
+        breaks("MARK-4", &taken_back(false));
     }
 }

@@ -91,16 +91,19 @@ impl Turns<'_> {
                 |input: &usize| matches!(self.inputs[*input].task, None | Some(TaskKind::Review));
             let input = turn.input.filter(is_turn)?;
             let stands = turn.lineage == lineage && turn.rolled_back.is_none();
-            stands.then_some(self.inputs[input].at.min(turn.begun))
+            stands.then_some((self.inputs[input].at.min(turn.begun), turn.begun))
         };
         let last = self.turns.iter().rev().filter_map(begun_by).take(count);
-        let from = last.min().unwrap_or(at);
-        let places = |all: Vec<At>| -> Vec<usize> {
+        let (from, begun) = last
+            .reduce(|one, other| (one.0.min(other.0), one.1.min(other.1)))
+            .unwrap_or((at, at));
+        let places = |all: Vec<At>, from: At| -> Vec<usize> {
             let found = all.iter().enumerate().filter(|(_, begun)| **begun >= from);
             found.map(|(place, _)| place).collect()
         };
-        let turns = places(self.turns.iter().map(|turn| turn.begun).collect());
-        let mut inputs = places(self.inputs.iter().map(|input| input.at).collect());
+        // A turn may have begun between the input for the next one and the start of that.
+        let turns = places(self.turns.iter().map(|turn| turn.begun).collect(), begun);
+        let mut inputs = places(self.inputs.iter().map(|input| input.at).collect(), from);
         // Ops are taken in order: what was said behind the request is not what it takes back.
         let asked = self.rollback_asked.take().unwrap_or(at);
         inputs.retain(|input| self.inputs[*input].at < asked);
