@@ -11,7 +11,8 @@ use crate::rig::{Rig, composed, config, reply, says};
 use crate::support::{ask, before, only, stream, wire};
 
 fn any_part() -> impl Strategy<Value = Part> {
-    let text = || "\\PC{0,30}";
+    // The proxy takes secrets out, and short of those any text may look like an address of e-mail.
+    let text = || "[\\PC&&[^@]]{0,30}";
     prop_oneof![
         (text(), 1..6usize).prop_map(|(text, chunks)| Part::Text { text, chunks }),
         (text(), 1..4usize).prop_map(|(text, chunks)| Part::Reasoning { text, chunks }),
