@@ -35,7 +35,7 @@ impl Invariant for AbortAnswerInterrupts {
             "An answer behind the turn's end, or behind the end of the sub-agent that had asked, is APPR-2's \
              matter.",
             "An answer for a sub-agent that its own model's turn is just closing (a `close_agent` call is at \
-             work) finds nobody, if the sub-agent has ended within 600 ms.",
+             work) need not end the turn, if the sub-agent has ended within 600 ms.",
             "The turn may fail if its last response did within 100 ms before or behind the answer: \
              both were on their way to the agent, and neither knew of the other.",
             "The turn may complete if a sub-agent had asked, no tool was running that keeps the turn, and the turn's own last \
@@ -68,13 +68,14 @@ impl Invariant for AbortAnswerInterrupts {
                 || turn.ending_before(approval.at).is_some()
                 || answered_before(view, approval)
                 || view.asker_ended(call, approval.at).is_some()
-                || view.asker_was_closing(call, approval.at)
                 || cut
             {
                 continue;
             }
             findings.exercised += 1;
             let ending = turn.ending();
+            // Whatever becomes of the turn then, the call must not run.
+            let nobody = view.asker_was_closing(call, approval.at);
             let ran = call
                 .endings
                 .iter()
@@ -83,9 +84,10 @@ impl Invariant for AbortAnswerInterrupts {
             let (fault, at): (String, Option<At>) = match (began.or(ran.map(|ran| ran.at)), ending)
             {
                 (Some(at), _) => (format!("call {} ran", call.id), Some(at)),
-                (None, None) => (format!("turn {} never ended", turn.id), None),
+                (None, None) if !nobody => (format!("turn {} never ended", turn.id), None),
                 (None, Some(ending))
                     if !ending.aborted()
+                        && !nobody
                         && view.failed_around(index, approval.at).is_none()
                         && !(*ending.end == TurnEnd::Complete
                             && had_nothing_left(view, call, index, approval)) =>
@@ -250,7 +252,10 @@ mod tests {
         };
         is_idle("APPR-4", &answered("close_agent", true, 0, true));
         is_idle("APPR-4", &answered("shell", true, 0, true));
-        is_idle("APPR-4", &answered("close_agent", false, 500, true));
+        let closing = answered("close_agent", false, 500, true);
+        keeps("APPR-4", &closing, 1);
+        let breach = breaks("APPR-4", closing.clone().begin("t1", "c1"));
+        assert!(breach.message.contains("c1 ran"), "{}", breach.message);
         breaks("APPR-4", &answered("close_agent", false, 700, true));
         breaks("APPR-4", &answered("close_agent", false, 0, false));
         // An agent that ends nothing but the sub-agent has not interrupted the turn.
