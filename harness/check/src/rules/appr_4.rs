@@ -84,10 +84,10 @@ impl Invariant for AbortAnswerInterrupts {
             let (fault, at): (String, Option<At>) = match (began.or(ran.map(|ran| ran.at)), ending)
             {
                 (Some(at), _) => (format!("call {} ran", call.id), Some(at)),
-                (None, None) if !nobody => (format!("turn {} never ended", turn.id), None),
+                (None, _) if nobody => continue,
+                (None, None) => (format!("turn {} never ended", turn.id), None),
                 (None, Some(ending))
                     if !ending.aborted()
-                        && !nobody
                         && view.failed_around(index, approval.at).is_none()
                         && !(*ending.end == TurnEnd::Complete
                             && had_nothing_left(view, call, index, approval)) =>
