@@ -39,6 +39,7 @@ impl HeldTimes {
     }
 }
 
-fn is_the_agents(point: &str) -> bool {
+/// Whether a cut point holds the agent itself, and no response.
+pub(crate) fn is_the_agents(point: &str) -> bool {
     point == "aborting" || point.starts_with("point ")
 }

@@ -7,6 +7,7 @@ mod agents;
 mod build;
 mod calls;
 mod exchanges;
+mod holds;
 mod past;
 mod races;
 mod regions;

@@ -371,6 +371,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_client_hung_up_on_is_held_no_longer() {
+        let completed = |held: bool, ms: u64| {
+            let mut t = running();
+            t.reached("reply 1 event 1").interrupt().disconnected(1);
+            t.interrupted("t1").start("t2", "on");
+            t.request(2, &[user("hi"), user("on")]);
+            if held {
+                t.reached("request 2");
+            }
+            t.interrupt().wait_ms(ms).finish(2).completed("t2");
+            t.released("reply 1 event 1");
+            t
+        };
+        keeps("TURN-2", &completed(false, 50), 2);
+        breaks("TURN-2", &completed(false, 200));
+        breaks("TURN-2", &completed(true, 50));
+    }
+
+    #[test]
     fn a_running_tool_is_no_race() {
         let mut t = running();
         t.emit(1, call("c1")).finish(1).begin("t1", "c1");

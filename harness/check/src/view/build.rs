@@ -74,9 +74,8 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
 }
 
 fn follow_turns<'a>(turns: &mut Turns<'a>, at: usize, what: &'a What) {
+    turns.held.entry(what);
     match what {
-        What::Reached { point } => turns.reached(point),
-        What::Released { point } => turns.released(point),
         What::Op { id, op } => turns.op(at, id, op),
         What::OpReply {
             id,

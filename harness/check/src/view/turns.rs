@@ -1,6 +1,7 @@
 //! Turns, the ops that begin and interrupt them, and the events that end them.
 
 use super::At;
+use super::holds::Holds;
 use super::past::{Fork, Rollback};
 use crate::ids::canonical;
 use crate::map::{HashMap, HashSet};
@@ -263,7 +264,7 @@ pub(super) struct Turns<'a> {
     pub(super) pending: Vec<usize>,
     /// Inputs of which the agent has told that it took them.
     pub(super) told: HashSet<usize>,
-    held: HashMap<&'a str, usize>,
+    pub(super) held: Holds<'a>,
     /// Whether ids in events can be trusted to name turns.
     ids: bool,
     down: bool,
@@ -305,22 +306,9 @@ impl<'a> Turns<'a> {
             .any(|input| begins_for_sure(&self.inputs[*input]))
     }
 
-    pub(super) fn reached(&mut self, point: &'a str) {
-        *self.held.entry(point).or_default() += 1;
-    }
-
-    pub(super) fn released(&mut self, point: &'a str) {
-        if let Some(count) = self.held.get_mut(point) {
-            *count -= 1;
-            if *count == 0 {
-                self.held.remove(point);
-            }
-        }
-    }
-
     /// Whether something is held at a cut point.
     pub(super) fn holds(&self) -> bool {
-        !self.held.is_empty()
+        self.held.any()
     }
 
     pub(super) fn op(&mut self, at: At, id: &'a str, op: &'a ClientOp) {
@@ -643,7 +631,6 @@ impl<'a> Turns<'a> {
         }
         self.leave_untold();
         self.pending.clear();
-        self.held.clear();
         self.stops.push(at);
         self.down = true;
     }

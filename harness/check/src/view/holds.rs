@@ -1,0 +1,45 @@
+//! What the harness holds at cut points as a trace goes on.
+
+use crate::held::is_the_agents;
+use crate::trace::What;
+
+/// The cut points that were reached and not let go.
+#[derive(Debug, Default)]
+pub(super) struct Holds<'a> {
+    /// Each with the exchange whose response is held there.
+    points: Vec<(&'a str, Option<usize>)>,
+    /// The exchange of which the server told last: what is reached next is reached by its response.
+    answered: Option<usize>,
+}
+
+impl<'a> Holds<'a> {
+    pub(super) fn entry(&mut self, what: &'a What) {
+        match what {
+            What::Request { exchange, .. }
+            | What::ResponseHead { exchange, .. }
+            | What::Sent { exchange, .. }
+            | What::SentPart { exchange, .. } => self.answered = Some(*exchange),
+            What::Reached { point } => {
+                let response = self.answered.filter(|_| !is_the_agents(point));
+                self.points.push((point, response));
+            }
+            What::Released { point } => {
+                if let Some(held) = self.points.iter().position(|(held, _)| held == point) {
+                    self.points.remove(held);
+                }
+            }
+            // Nobody waits for what the client hung up on.
+            What::Disconnected { exchange } => {
+                self.points
+                    .retain(|(_, response)| *response != Some(*exchange));
+            }
+            What::AgentKilled | What::AgentExited { .. } => self.points.clear(),
+            _ => {}
+        }
+    }
+
+    /// Whether something is held.
+    pub(super) fn any(&self) -> bool {
+        !self.points.is_empty()
+    }
+}
