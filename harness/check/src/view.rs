@@ -160,12 +160,20 @@ impl<'a> View<'a> {
         let mut interrupts = self.turns[turn].interrupts.iter();
         let interrupt = interrupts.next().map(|first| self.interrupts[*first].at);
         let replaced = self.replaced_at(turn, before);
-        let refused = self.approvals.iter().find(|approval| {
-            let call = self.call(approval.call_id);
-            approval.decision == Decision::Abort && call.is_some_and(|call| call.turn == Some(turn))
-        });
+        let mut approvals = self.approvals.iter();
+        let refused = approvals.find(|approval| self.stopped_by(approval) == Some(turn));
         let asked = [interrupt, replaced, refused.map(|approval| approval.at)];
         asked.into_iter().flatten().min()
+    }
+
+    /// The turn that an answer to an approval stops: "abort" does, unless it finds nobody, as a sub-agent
+    /// had asked that has ended or is just being closed.
+    fn stopped_by(&self, approval: &Approval<'_>) -> Option<usize> {
+        let call = self.call(approval.call_id)?;
+        let nobody = self.asker_ended(call, approval.at).is_some()
+            || self.asker_was_closing(call, approval.at);
+        call.turn
+            .filter(|_| approval.decision == Decision::Abort && !nobody)
     }
 
     /// Where input that replaces a turn was sent, be it that the agent ended before the new turn could

@@ -46,6 +46,8 @@ impl Invariant for PendingApprovalIsAborted {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "An approval that the user had answered before the interrupt is not pending.",
+            "\"abort\" for a sub-agent that has ended, or is just being closed, finds nobody and is no \
+             interrupt.",
             "The agent may tell of the call's end, as one that was cut off, before the abort or \
              behind it.",
         ]
@@ -139,6 +141,8 @@ fn rejected(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
     use crate::trace::Decision;
 
@@ -191,6 +195,24 @@ mod tests {
             asked().interrupt().begin("t1", "c1").aborted("t1"),
         );
         breaks("APPR-1", asked().interrupted("t1").end("t1", "c1", Some(0)));
+    }
+
+    #[test]
+    fn abort_for_a_sub_agent_that_is_being_closed_is_no_interrupt() {
+        let approved = |own: &str, ms: u64| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.emit(2, call("c2")).finish(2).ask("t1", "c2");
+            t.emit(1, call("c1")).sent(1, json!({"type": own})).ask("t1", "c1");
+            t.decide("c2", Decision::Abort).decide("c1", Decision::Approve);
+            t.begin("t1", "c1").interrupt().end("t1", "c1", None);
+            t.wait_ms(ms).sub_ended("t1", "a", "closed").aborted("t1");
+            t
+        };
+        is_idle("APPR-1", &approved("response.incomplete", 100));
+        breaks("APPR-1", &approved("response.incomplete", 700));
+        breaks("APPR-1", &approved("response.completed", 100));
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl Invariant for AbortAnswerInterrupts {
             "An answer behind the turn's end, or behind the end of the sub-agent that had asked, is APPR-2's \
              matter.",
             "An answer for a sub-agent that its own model's turn is just closing (a `close_agent` call is at \
-             work) need not end the turn, if the sub-agent has ended within 600 ms.",
+             work, or the turn's own response has failed) need not end the turn, if the sub-agent has ended \
+             within 600 ms.",
             "The turn may fail if its last response did within 100 ms before or behind the answer: \
              both were on their way to the agent, and neither knew of the other.",
             "The turn may complete if a sub-agent had asked, no tool was running that keeps the turn, and the turn's own last \

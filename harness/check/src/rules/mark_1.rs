@@ -36,8 +36,8 @@ impl Invariant for MarkerBeforeAbort {
              passes: the read cannot tell.",
             "A turn that was cut by a kill and closed after a resume is not judged: nobody \
              interrupted it.",
-            "A fork's rollout need not have the markers of turns that began behind the request for it, or \
-             that had been taken back before.",
+            "A fork's rollout need not have the markers of turns that began behind the request for it, \
+             that had been taken back before, or that a compaction had put a summary in the place of.",
         ]
     }
 
@@ -173,11 +173,16 @@ fn judge_file(
     // What the harness tore is owed no longer.
     let since = known_since(view, file, at).max(view.last_tear(at).unwrap_or(0));
     let first = file.reads.first().map_or(0, |read| read.at);
+    let compacted = |ended: At| {
+        let next = view.compactions.partition_point(|at| *at < ended);
+        view.compactions.get(next).is_some_and(|at| *at < first)
+    };
     let wanted = ends
         .iter()
         .take_while(|end| end.at <= ended)
-        // A fork has no part of what had been taken back.
+        // A fork has no part of what had been taken back, or compacted.
         .filter(|end| end.rolled_back.is_none_or(|gone| gone > first))
+        .filter(|end| !compacted(end.at))
         .filter(|end| end.at >= since && end.lineage == turn.lineage)
         // A fork has no part of what was begun behind the request for it.
         .filter(|end| !view.forked_away(end.begun, ended))
@@ -221,7 +226,7 @@ mod tests {
     use crate::testing::{
         ROLLOUT, Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, marker,
     };
-    use crate::trace::{AgentEvent, ClientOp, ReadTrigger, What};
+    use crate::trace::{AgentEvent, ClientOp, ReadTrigger, TaskKind, What};
 
     fn interrupting() -> Tracer {
         let mut t = Tracer::new();
@@ -315,6 +320,36 @@ mod tests {
         keeps("MARK-1", &forked(true, true), 2);
         breaks("MARK-1", &forked(true, false));
         breaks("MARK-1", &forked(false, true));
+    }
+
+    #[test]
+    fn a_fork_lacks_the_marker_of_what_had_been_compacted() {
+        let forked = |compacted: bool, forks: bool, interrupts: bool| {
+            let mut t = Tracer::new();
+            t.start("t0", "zero").completed("t0").read_at_end("t0");
+            t.start("t1", "one").interrupt().aborted("t1");
+            if compacted {
+                let turn_id = Some("c".to_owned());
+                t.task(TaskKind::Compact, "").started("c");
+                t.event(AgentEvent::Compacted { turn_id }).completed("c");
+            }
+            if forks {
+                t.op(ClientOp::Fork).forked("f.jsonl");
+                t.kill().resume().set_file("").goes_on_in("f.jsonl");
+            }
+            t.start("t2", "two").completed("t2").read_at_end("t2");
+            t.kill().read(ReadTrigger::Exit).resume().start("t3", "three");
+            if interrupts {
+                t.interrupted("t3");
+            } else {
+                t.interrupt().aborted("t3").read_at_end("t3");
+            }
+            t
+        };
+        keeps("MARK-1", &forked(true, true, true), 1);
+        breaks("MARK-1", &forked(false, true, true));
+        breaks("MARK-1", &forked(true, false, true));
+        breaks("MARK-1", &forked(true, true, false));
     }
 
     #[test]

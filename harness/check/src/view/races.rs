@@ -108,7 +108,8 @@ impl View<'_> {
     }
 
     /// Whether the sub-agent whose call it is was being closed at an entry, by a call of the turn's own
-    /// (`close_agent`) that was at work then, and ended in time.
+    /// (`close_agent`) that was at work then or because the turn's own response had failed, and ended in
+    /// time.
     pub fn asker_was_closing(&self, call: &Call<'_>, at: At) -> bool {
         let mut askers = self
             .agents
@@ -120,7 +121,7 @@ impl View<'_> {
                 .map(|(ended, _)| ended)
                 .filter(|ended| *ended > at);
             ended.is_some_and(|ended| self.between_ns(at, ended) <= CLOSE_NS)
-                && self.was_closing(agent, at)
+                && (self.was_closing(agent, at) || self.was_failing(agent, at))
         })
     }
 
@@ -132,6 +133,22 @@ impl View<'_> {
             let mut emitted = emitted.filter(|emitted| emitted.at < at && closes(emitted.item));
             let answered = call.answered.is_some_and(|by| self.exchanges[by].at < at);
             call.turn == agent.turn && emitted.next().is_some() && !answered
+        })
+    }
+
+    /// Whether the last response to the sub-agent's turn, of the turn's own, had failed at an entry.
+    fn was_failing(&self, agent: &SubAgent<'_>, at: At) -> bool {
+        let until = agent.ended.map_or(at, |(ended, _)| ended);
+        let requests = self
+            .exchanges
+            .partition_point(|exchange| exchange.at < until);
+        let mut newest = self.exchanges[..requests].iter().rev();
+        let own = |exchange: &&Exchange<'_>| exchange.generates && exchange.is_the_users();
+        let last = newest
+            .find(own)
+            .filter(|last| self.turn_of(last) == agent.turn);
+        last.is_some_and(|last| {
+            last.completed().is_none() && last.over().is_some_and(|over| over < at)
         })
     }
 
