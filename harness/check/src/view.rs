@@ -160,20 +160,26 @@ impl<'a> View<'a> {
         let mut interrupts = self.turns[turn].interrupts.iter();
         let interrupt = interrupts.next().map(|first| self.interrupts[*first].at);
         let replaced = self.replaced_at(turn, before);
-        let mut approvals = self.approvals.iter();
-        let refused = approvals.find(|approval| self.stopped_by(approval) == Some(turn));
-        let asked = [interrupt, replaced, refused.map(|approval| approval.at)];
-        asked.into_iter().flatten().min()
+        let aborts = |taken: bool| {
+            let mut approvals = self.approvals.iter();
+            let found = approvals.find(|approval| self.aborts(approval, taken) == Some(turn));
+            found.map(|approval| approval.at)
+        };
+        let asked = [interrupt, replaced, aborts(true)];
+        // What may have found nobody did find somebody, if nothing else can have stopped the turn.
+        asked.into_iter().flatten().min().or_else(|| aborts(false))
     }
 
-    /// The turn that an answer to an approval stops: "abort" does, unless it finds nobody, as a sub-agent
-    /// had asked that has ended or is just being closed.
-    fn stopped_by(&self, approval: &Approval<'_>) -> Option<usize> {
+    /// The turn that the answer "abort" stops. It may find nobody, and not be taken, if a sub-agent had
+    /// asked that is just being closed.
+    fn aborts(&self, approval: &Approval<'_>, taken: bool) -> Option<usize> {
+        if approval.decision != Decision::Abort {
+            return None;
+        }
         let call = self.call(approval.call_id)?;
-        let nobody = self.asker_ended(call, approval.at).is_some()
-            || self.asker_was_closing(call, approval.at);
-        call.turn
-            .filter(|_| approval.decision == Decision::Abort && !nobody)
+        let late = self.asker_ended(call, approval.at).is_some();
+        let found = !late && self.asker_was_closing(call, approval.at) != taken;
+        call.turn.filter(|_| found)
     }
 
     /// Where input that replaces a turn was sent, be it that the agent ended before the new turn could

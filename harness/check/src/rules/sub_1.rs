@@ -205,8 +205,10 @@ fn takes_along(
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, is_idle, keeps, user};
-    use crate::trace::{AgentEvent, Feature, InputMode, What};
+    use serde_json::json;
+
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
+    use crate::trace::{AgentEvent, Decision, Feature, InputMode, What};
 
     fn started() -> Tracer {
         let mut t = Tracer::new();
@@ -250,6 +252,24 @@ mod tests {
         let mut t = started();
         t.interrupt().sub_ended("t1", "a1", "closed").aborted("t1");
         breaks("SUB-1", t.wait_ms(600).disconnected(2));
+    }
+
+    #[test]
+    fn abort_for_its_call_ends_it_also_while_the_turns_response_has_failed() {
+        let ended = |asked: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "go").request(1, &[user("go")]);
+            t.sub_agent("t1", "a1", "look", false);
+            t.request_of(1, 2, &[user("look")]).emit(2, call("c2")).finish(2);
+            t.sent(1, json!({"type": "response.failed"})).ask("t1", "c2");
+            if asked {
+                t.decide("c2", Decision::Abort);
+            }
+            t.sub_ended("t1", "a1", "closed").aborted("t1");
+            t
+        };
+        keeps("SUB-1", &ended(true), 1);
+        breaks("SUB-1", &ended(false));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use cutpoint_protocol::field::text;
 use serde_json::Value;
 
 use super::{At, Call, Exchange, RACE_NS, SubAgent, View};
+use crate::trace::AgentEvent;
 
 /// How long a sub-agent that is being closed may take to end: the 500 ms for which Codex's delegate
 /// drains it, and the grace period of its turn.
@@ -136,7 +137,8 @@ impl View<'_> {
         })
     }
 
-    /// Whether the last response to the sub-agent's turn, of the turn's own, had failed at an entry.
+    /// Whether the last response to the sub-agent's turn, of the turn's own, had failed at an entry, and
+    /// nobody was told since that it is tried again.
     fn was_failing(&self, agent: &SubAgent<'_>, at: At) -> bool {
         let until = agent.ended.map_or(at, |(ended, _)| ended);
         let requests = self
@@ -148,7 +150,14 @@ impl View<'_> {
             .find(own)
             .filter(|last| self.turn_of(last) == agent.turn);
         last.is_some_and(|last| {
-            last.completed().is_none() && last.over().is_some_and(|over| over < at)
+            let over = last.over().filter(|over| *over < at);
+            let told = |at: At| {
+                matches!(
+                    self.event(at),
+                    Some(AgentEvent::Error { .. } | AgentEvent::Background { .. })
+                )
+            };
+            last.completed().is_none() && over.is_some_and(|over| !(over..at).any(told))
         })
     }
 
