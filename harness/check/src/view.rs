@@ -242,11 +242,10 @@ impl<'a> View<'a> {
         // What a sub-agent reads fails no turn, unless its answer is all that the turn is for.
         let newest = own.clone().next();
         let last = own.find(|request| request.is_the_users()).or(newest);
-        let last = last.filter(|last| last.completed().is_none())?;
+        let over = last?.failed()?;
         // One of the two is no time: an entry is never behind itself.
-        let apart_ns = |over: At| self.between_ns(over, op) + self.between_ns(op, over);
-        let raced = |over: &At| *over < end && apart_ns(*over) <= RACE_NS;
-        last.over().filter(raced).filter(|_| failed)
+        let apart_ns = self.between_ns(over, op) + self.between_ns(op, over);
+        (failed && over < end && apart_ns <= RACE_NS).then_some(over)
     }
 
     /// When the last entry was observed.

@@ -231,6 +231,32 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_may_fail_of_a_refused_request_as_its_sub_agents_call_is_answered() {
+        let answered = |refused: bool, ms: u64, closes: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "run").request(1, &[user("run")]);
+            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.emit(2, call("c1")).finish(2).ask("t1", "c1");
+            if refused {
+                t.answer(1, 404, "no");
+            } else {
+                t.finish(1);
+            }
+            t.wait_ms(ms).decide("c1", Decision::Abort);
+            if closes {
+                t.sub_ended("t1", "a", "closed");
+            }
+            let message = "not found".to_owned();
+            t.ended(Some("t1"), TurnEnd::Failed { message });
+            t
+        };
+        keeps("APPR-4", &answered(true, 50, false), 1);
+        keeps("APPR-4", &answered(true, 200, true), 1);
+        breaks("APPR-4", &answered(true, 200, false));
+        breaks("APPR-4", &answered(false, 50, true));
+    }
+
+    #[test]
     fn an_answer_for_a_sub_agent_that_is_gone_is_not_its_matter() {
         let answered = |close: &str, ended: bool, took_ms: u64, ends: bool| {
             let mut t = Tracer::new();

@@ -137,6 +137,11 @@ impl Exchange<'_> {
             && (refused || self.completed().is_none_or(|completed| completed > at))
     }
 
+    /// Where the response was over, if it had failed then.
+    pub fn failed(&self) -> Option<At> {
+        self.over().filter(|over| self.failed_before(over + 1))
+    }
+
     /// The text of an item of the history.
     pub fn text(&self, place: usize) -> Option<Cow<'_, str>> {
         text_of(self.history.get(place)?)

@@ -149,16 +149,14 @@ impl View<'_> {
         let last = newest
             .find(own)
             .filter(|last| self.turn_of(last) == agent.turn);
-        last.is_some_and(|last| {
-            let over = last.over().filter(|over| *over < at);
-            let told = |at: At| {
-                matches!(
-                    self.event(at),
-                    Some(AgentEvent::Error { .. } | AgentEvent::Background { .. })
-                )
-            };
-            last.completed().is_none() && over.is_some_and(|over| !(over..at).any(told))
-        })
+        let over = last.and_then(Exchange::failed).filter(|over| *over < at);
+        let told = |at: At| {
+            matches!(
+                self.event(at),
+                Some(AgentEvent::Error { .. } | AgentEvent::Background { .. })
+            )
+        };
+        over.is_some_and(|over| !(over..at).any(told))
     }
 
     /// Whether a call is a sub-agent's.
