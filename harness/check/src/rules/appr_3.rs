@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
+use crate::trace::{ClientOp, Feature, What};
 use crate::verdict::Level;
 use crate::view::{At, Call, Exchange, Held, Role, View};
 
@@ -47,6 +47,7 @@ impl Invariant for PendingQuestionHasNoAnswer {
              that the turn failed of, also where the agent was killed before it could tell.",
             "An answer that was given behind the cut is late, and reaches nobody, also where the agent was \
              killed before it could tell of the cut.",
+            "So is an answer that was given behind a request to shut down: ops are taken in order.",
             "An answer whose output was not in the rollout when the agent had died is lost with it.",
             "A fork that was asked for less than 100 ms behind the answer, or before it, in the middle of the \
              turn, may have the question as cut off: its turn goes on in the session that the fork was taken \
@@ -77,7 +78,9 @@ impl Invariant for PendingQuestionHasNoAnswer {
                     let failed = |turn| view.failed_around(turn, given).is_some();
                     let young = young || call.turn.is_some_and(failed);
                     let forked = forked_before_it_was_taken(view, call, given, exchange);
-                    let lost = !young && !died && !forked && !text.contains(&squeeze(answer));
+                    let late = shut_down_before(view, call, given);
+                    let excused = young || died || forked || late;
+                    let lost = !excused && !text.contains(&squeeze(answer));
                     (lost.then(|| format!("does not tell the answer {answer:?}")), given)
                 }
                 None => (pending_fault(&text), cut.unwrap_or(asked)),
@@ -135,6 +138,16 @@ fn forked_before_it_was_taken(
         let of_turn = call.turn.is_some() && [fork.turn, fork.met].contains(&call.turn);
         let soon = given > fork.at || view.between_ns(given, fork.asked) < TAKEN_NS;
         entered && of_turn && soon
+    })
+}
+
+/// Whether the session had been asked to shut down in the question's turn, before the answer.
+fn shut_down_before(view: &View<'_>, call: &Call<'_>, given: At) -> bool {
+    let begun = call.turn.map_or(given, |turn| view.turns[turn].begun);
+    let between = view.trace.entries.get(begun..given).unwrap_or_default();
+    between.iter().any(|entry| {
+        let what = &entry.what;
+        matches!(what, What::Op { op: ClientOp::Shutdown, .. })
     })
 }
 
@@ -301,6 +314,24 @@ mod tests {
         keeps("APPR-3", &failed("response.incomplete", 10), 1);
         breaks("APPR-3", &failed("response.incomplete", 200));
         breaks("APPR-3", &failed("response.completed", 10));
+    }
+
+    #[test]
+    fn an_answer_behind_a_shutdown_is_late() {
+        let answered = |late: bool, told: &str| {
+            let mut t = asked();
+            if late {
+                t.op(ClientOp::Shutdown).reply_to("c1", "blue");
+            } else {
+                t.reply_to("c1", "blue").wait_ms(200).op(ClientOp::Shutdown);
+            }
+            t.wrote(&output("c1", told)).kill().read(ReadTrigger::Exit).resume();
+            t.request(2, &[user("run"), call("c1"), output("c1", told)]);
+            t
+        };
+        keeps("APPR-3", &answered(true, r#"{"answers": []}"#), 1);
+        keeps("APPR-3", &answered(true, r#"{"answers": ["blue"]}"#), 1);
+        breaks("APPR-3", &answered(false, r#"{"answers": []}"#));
     }
 
     #[test]
