@@ -297,9 +297,21 @@ mod tests {
         assert!(breaks("MARK-1", &forked(false)).message.contains("1 of 2"));
     }
 
+    /// A turn, and in a session behind it one that is interrupted, with its marker or without.
+    fn interrupted_later(mut t: Tracer, marked: bool) -> Tracer {
+        t.start("t2", "two").completed("t2").read_at_end("t2");
+        t.kill().read(ReadTrigger::Exit).resume().start("t3", "three");
+        if marked {
+            t.interrupted("t3");
+        } else {
+            t.interrupt().aborted("t3").read_at_end("t3");
+        }
+        t
+    }
+
     #[test]
     fn a_fork_lacks_the_marker_of_what_had_been_taken_back() {
-        let forked = |taken_back: bool, interrupts: bool| {
+        let forked = |taken_back: bool, marked: bool| {
             let mut t = Tracer::new();
             t.start("t1", "one").interrupted("t1");
             if taken_back {
@@ -308,14 +320,7 @@ mod tests {
             }
             t.op(ClientOp::Fork).forked("f.jsonl");
             t.kill().resume().set_file("").goes_on_in("f.jsonl");
-            t.start("t2", "two").completed("t2").read_at_end("t2");
-            t.kill().read(ReadTrigger::Exit).resume().start("t3", "three");
-            if interrupts {
-                t.interrupted("t3");
-            } else {
-                t.interrupt().aborted("t3").read_at_end("t3");
-            }
-            t
+            interrupted_later(t, marked)
         };
         keeps("MARK-1", &forked(true, true), 2);
         breaks("MARK-1", &forked(true, false));
@@ -324,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_fork_lacks_the_marker_of_what_had_been_compacted() {
-        let forked = |compacted: bool, forks: bool, interrupts: bool| {
+        let forked = |compacted: bool, forks: bool, marked: bool| {
             let mut t = Tracer::new();
             t.start("t0", "zero").completed("t0").read_at_end("t0");
             t.start("t1", "one").interrupt().aborted("t1");
@@ -337,14 +342,7 @@ mod tests {
                 t.op(ClientOp::Fork).forked("f.jsonl");
                 t.kill().resume().set_file("").goes_on_in("f.jsonl");
             }
-            t.start("t2", "two").completed("t2").read_at_end("t2");
-            t.kill().read(ReadTrigger::Exit).resume().start("t3", "three");
-            if interrupts {
-                t.interrupted("t3");
-            } else {
-                t.interrupt().aborted("t3").read_at_end("t3");
-            }
-            t
+            interrupted_later(t, marked)
         };
         keeps("MARK-1", &forked(true, true, true), 1);
         breaks("MARK-1", &forked(false, true, true));
