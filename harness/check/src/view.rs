@@ -228,6 +228,13 @@ impl<'a> View<'a> {
         exchange.turn.or_else(next)
     }
 
+    /// The requests of a turn before an entry that ask for a response, the newest first.
+    fn requests_of(&self, turn: usize, end: At) -> impl Iterator<Item = &Exchange<'a>> + Clone {
+        let before = (self.exchanges).partition_point(|exchange| exchange.at < end);
+        let requests = self.exchanges[..before].iter().rev();
+        requests.filter(move |it| it.generates && self.turn_of(it) == Some(turn))
+    }
+
     /// Where the last response to a turn failed, and the turn of it, within 100 ms before or behind an
     /// op of the user's: both were on their way to the agent, and neither knew of the other. An agent that
     /// was killed may have been about to tell that its turn failed.
@@ -236,9 +243,7 @@ impl<'a> View<'a> {
         let ending = known.ending();
         let failed = ending.is_none_or(|ending| matches!(ending.end, TurnEnd::Failed { .. }));
         let end = ending.map(|ending| ending.at).or(known.killed)?;
-        let before = (self.exchanges).partition_point(|exchange| exchange.at < end);
-        let requests = self.exchanges[..before].iter().rev();
-        let mut own = requests.filter(|it| it.generates && self.turn_of(it) == Some(turn));
+        let mut own = self.requests_of(turn, end);
         // What a sub-agent reads fails no turn, unless its answer is all that the turn is for.
         let newest = own.clone().next();
         let last = own.find(|request| request.is_the_users()).or(newest);

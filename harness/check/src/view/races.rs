@@ -141,14 +141,8 @@ impl View<'_> {
     /// nobody was told since that it is tried again.
     fn was_failing(&self, agent: &SubAgent<'_>, at: At) -> bool {
         let until = agent.ended.map_or(at, |(ended, _)| ended);
-        let requests = self
-            .exchanges
-            .partition_point(|exchange| exchange.at < until);
-        let mut newest = self.exchanges[..requests].iter().rev();
-        let own = |exchange: &&Exchange<'_>| exchange.generates && exchange.is_the_users();
-        let last = newest
-            .find(own)
-            .filter(|last| self.turn_of(last) == agent.turn);
+        let own = |turn| self.requests_of(turn, until).find(|it| it.is_the_users());
+        let last = agent.turn.and_then(own);
         let over = last.and_then(Exchange::failed).filter(|over| *over < at);
         let told = |at: At| {
             matches!(
