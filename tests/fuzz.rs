@@ -208,6 +208,29 @@ fn what_was_stored_on_the_way_is_gone_in_the_end() {
     assert_eq!(held(&found).into_keys().collect::<BTreeSet<_>>(), told);
 }
 
+/// With `--every`, each run that failed is there as it was run, and is judged again with the others.
+#[test]
+fn every_run_that_fails_is_kept_if_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = dir.path().join("found");
+    let output = fuzz_more(&found, "60", "forget-output", &["--every"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    let failed = |line: &str| {
+        let runs = line.trim().strip_prefix("found by ")?;
+        runs.split_once(" runs")?.0.parse::<usize>().ok()
+    };
+    let failed: Vec<usize> = told.lines().filter_map(failed).collect();
+    let all = failed.iter().sum::<usize>();
+    assert!(all > failed.len(), "each kind failed but once: {told}");
+    let every = held(&found.join("every"));
+    assert_eq!(every.len(), all, "{told}");
+    let again = String::from_utf8(fuzz(&found, "1", "forget-output").stdout).unwrap();
+    for file in every.keys() {
+        let line = format!("{}: still breaks ", file.display());
+        assert!(again.contains(&line), "{line}: {again}");
+    }
+}
+
 #[test]
 fn a_search_that_is_killed_loses_nothing_it_has_found() {
     let dir = tempfile::tempdir().unwrap();

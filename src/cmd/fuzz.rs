@@ -52,6 +52,10 @@ pub struct Arguments {
     /// Where failures are kept as scenario files. Those that are there run first.
     #[arg(long, value_name = "DIR", default_value = "found")]
     out: PathBuf,
+    /// Keep each run that fails as it was run, too, below `every` in the directory for failures: all of
+    /// a search can be judged again when the agent or a rule has changed.
+    #[arg(long)]
+    every: bool,
     /// Switch on a planted defect (see `cutpoint defects`); may be given several times.
     #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
@@ -240,7 +244,7 @@ impl Told {
             Budget::Endless => limit.map(Until::Time),
         };
         let (progress, end) = (Progress::new(file, until), AtomicBool::new(false));
-        let kept = Found::new(&arguments.out);
+        let kept = Found::new(&arguments.out, arguments.every);
         let told = |news: News<'_>| {
             let over = limit.is_some_and(|limit| progress.elapsed() >= limit);
             if over || stop.load(Ordering::Relaxed) {
@@ -248,7 +252,7 @@ impl Told {
             }
             match news {
                 News::Ran(runs, findings) => progress.tell(runs, None, findings),
-                News::Fails(..) | News::Shrunk(..) => kept.take(news),
+                News::Failed(..) | News::Fails(..) | News::Shrunk(..) => kept.take(news),
             }
         };
         let found = fuzz(&executor(arguments, file), &asked, &end, &told);
@@ -256,8 +260,7 @@ impl Told {
         drop(progress);
         self.interrupted = stop.load(Ordering::Relaxed);
         let files = self.take(arguments, &found, known)?;
-        kept.keep(&files);
-        Ok(())
+        kept.keep(&files)
     }
 
     fn take(

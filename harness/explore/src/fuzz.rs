@@ -82,6 +82,8 @@ pub struct Fuzzed {
 pub enum News<'a> {
     /// So many runs are done, with so many findings.
     Ran(u64, usize),
+    /// This failed, be it in a known way or in a new one.
+    Failed(&'a Scenario, &'a [Broken]),
     /// The worker of that number begins to make this failure smaller, which takes hundreds of runs.
     Fails(usize, &'a Scenario, &'a [Broken]),
     /// What that failure has become; nothing if it is known.
@@ -299,6 +301,7 @@ impl<'a> Worker<'a> {
     /// what it breaks beyond all that is known must stay broken, and what is left at the end tells
     /// whether it is known after all.
     fn failed(&mut self, applied: &Scenario, observed: &Observed) {
+        (self.told)(News::Failed(applied, &observed.broken));
         let class = class_of(observed.broken.clone());
         if let Some(at) = self.classes.get(&class) {
             self.fuzzed.findings[*at].runs += 1;

@@ -14,6 +14,8 @@ use crate::{Failure, files};
 /// What a search stores while it goes on.
 pub(super) struct Found<'a> {
     directory: &'a Path,
+    /// Where each run that fails is stored as it was run, if asked for.
+    every: Option<PathBuf>,
     written: Mutex<Written>,
 }
 
@@ -26,12 +28,15 @@ struct Written {
     small: Vec<PathBuf>,
     /// In what ways rules were broken: what several workers find is stored once.
     classes: Vec<Vec<Broken>>,
+    /// Why the first run could not be stored of those that were to be stored as they were run.
+    unstored: Option<Failure>,
 }
 
 impl<'a> Found<'a> {
-    pub(super) fn new(directory: &'a Path) -> Self {
+    pub(super) fn new(directory: &'a Path, every: bool) -> Self {
         Self {
             directory,
+            every: every.then(|| directory.join("every")),
             written: Mutex::default(),
         }
     }
@@ -42,6 +47,13 @@ impl<'a> Found<'a> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         match news {
             News::Ran(..) => {}
+            News::Failed(scenario, broken) => {
+                if let Some(every) = &self.every
+                    && let Err(failure) = store(every, scenario, broken)
+                {
+                    written.unstored.get_or_insert(failure);
+                }
+            }
             News::Fails(worker, scenario, broken) => {
                 if let Ok((_, file, true)) = store(self.directory, scenario, broken) {
                     written.rough.insert(worker, file);
@@ -57,12 +69,14 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Takes away what was written while the search went on and is not part of its result.
-    pub(super) fn keep(self, result: &[PathBuf]) {
+    /// Takes away what was written while the search went on and is not part of its result. Tells if a
+    /// run could not be stored that was to be.
+    pub(super) fn keep(self, result: &[PathBuf]) -> Result<(), Failure> {
         let written = self.written.into_inner();
-        let small = written.unwrap_or_else(PoisonError::into_inner).small;
-        let further = small.iter().filter(|file| !result.contains(file));
+        let written = written.unwrap_or_else(PoisonError::into_inner);
+        let further = written.small.iter().filter(|file| !result.contains(file));
         further.for_each(|file| remove(file));
+        written.unstored.map_or(Ok(()), Err)
     }
 }
 
