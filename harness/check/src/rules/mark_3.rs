@@ -37,6 +37,8 @@ impl Invariant for OneMarkerInItsPlace {
              interrupted it.",
             "A marker may be gone once the history was compacted, its turn was taken back, or the \
              rollout was torn.",
+            "Where the agent ended before it told what it had done with an input, a marker in front of \
+             that input may belong to the turn behind it, and the other way round.",
             "What a turn without an input of its own did stands behind the marker of the turn before it, \
              also where an input that joined it comes later.",
         ]
@@ -277,6 +279,25 @@ mod tests {
         keeps("MARK-3", &killed(&[marker()]), 2);
         breaks("MARK-3", &killed(&[]));
         breaks("MARK-3", &killed(&[marker(), marker()]));
+    }
+
+    #[test]
+    fn what_replaced_an_interrupted_turn_untold_stands_behind_its_marker() {
+        let killed = |markers: &[Value]| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]);
+            t.task(TaskKind::Compact, "").interrupt().replaced("t1").started("t2");
+            t.input("two", InputMode::Replace).aborted("t2");
+            t.kill().resume().start("t3", "three");
+            t.request(2, &[&[user("one")], markers, &[user("two"), user("three")]].concat());
+            t
+        };
+        keeps("MARK-3", &killed(&[marker()]), 1);
+        keeps("MARK-4", &killed(&[marker()]), 1);
+        keeps("MARK-5", &killed(&[marker()]), 1);
+        breaks("MARK-3", &killed(&[]));
+        breaks("MARK-5", &killed(&[]));
+        breaks("MARK-4", &killed(&[marker(), marker()]));
     }
 
     #[test]

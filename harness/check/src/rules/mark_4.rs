@@ -35,6 +35,8 @@ impl Invariant for NoMarkerWithoutInterrupt {
             "The marker of a turn whose abort is received just behind the request may already be in \
              it: requests and events come by different ways.",
             "A turn that was cut by a kill of the agent may have a marker or none.",
+            "Where the agent ended before it told what it had done with an input, a marker in front of \
+             that input may belong to the turn behind it, and the other way round.",
             "In a fork, a turn that was active when the fork was asked for or done, or in between, is \
              interrupted.",
         ]
@@ -145,6 +147,25 @@ mod tests {
         breaks("MARK-4", &forked(0));
         keeps("MARK-4", &forked(1), 1);
         keeps("MARK-4", &forked(2), 1);
+    }
+
+    #[test]
+    fn what_was_sent_into_a_turn_may_stand_in_a_later_one_that_was_killed() {
+        let killed = |completes: bool| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+            t.task(TaskKind::Shell, "true").started("t2");
+            t.input("two", InputMode::Steer).input("three", InputMode::Steer).completed("t2");
+            t.started("t3").user_message("t3", "two").interrupt();
+            if completes {
+                t.completed("t3");
+            }
+            t.kill().resume().start("t4", "four");
+            t.request(2, &[user("one"), user("two"), user("three"), marker(), user("four")]);
+            t
+        };
+        keeps("MARK-4", &killed(false), 1);
+        breaks("MARK-4", &killed(true));
     }
 
     #[test]

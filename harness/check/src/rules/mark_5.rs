@@ -31,8 +31,12 @@ impl Invariant for MarkerSurvivesCrash {
     }
 
     fn legal_races(&self) -> &'static [&'static str] {
-        &["A marker may be gone once the history was compacted, its turn was taken back, or the \
-             rollout was torn."]
+        &[
+            "A marker may be gone once the history was compacted, its turn was taken back, or the \
+             rollout was torn.",
+            "Where the agent ended before it told what it had done with an input, a marker in front of \
+             that input may belong to the turn behind it, and the other way round.",
+        ]
     }
 
     fn exercised_when(&self) -> &'static str {

@@ -33,6 +33,8 @@ pub struct Region {
     pub idle: Vec<At>,
     /// Whether the region lies before the first input.
     pub is_first: bool,
+    /// Whether its turn is a guess: nobody was told what became of the input that begins it.
+    untold: bool,
 }
 
 pub(super) fn regions(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
@@ -49,6 +51,7 @@ pub(super) fn regions(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
             count(view, exchange, region, turn, lost);
         }
     }
+    settle(&mut regions);
     regions
 }
 
@@ -73,6 +76,8 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
                     }
                     regions.push(std::mem::take(&mut region));
                     region.turn = turn;
+                    let untold = view.inputs[*input].untold;
+                    region.untold = untold.is_some_and(|at| at < exchange.at);
                 }
             }
             Role::Marker => region.markers.push(place),
@@ -163,6 +168,33 @@ fn count(view: &View<'_>, exchange: &Exchange<'_>, region: &mut Region, index: u
     if let Some(ending) = ending {
         region.idle.extend(idle_interrupts(view, exchange, ending));
     }
+}
+
+/// Where an agent ended before it told what it did with an input, the turn that the input went into is a guess,
+/// and a marker on one side of it may as well be the one that is missing on the other.
+fn settle(regions: &mut [Region]) {
+    for at in 1..regions.len() {
+        let (before, behind) = regions.split_at_mut(at);
+        let (before, behind) = (&mut before[at - 1], &mut behind[0]);
+        if !behind.untold {
+            continue;
+        }
+        while spare(before, behind) {
+            behind.markers.splice(0..0, before.markers.pop());
+            // Whose items those are is a guess as well.
+            behind.last_item = None;
+        }
+        while spare(behind, before) {
+            before.markers.push(behind.markers.remove(0));
+        }
+    }
+}
+
+/// Whether one region has a marker too many that another may have, or one more than it needs that the other
+/// lacks.
+fn spare(one: &Region, other: &Region) -> bool {
+    let (has, lacks) = (one.markers.len(), other.markers.len());
+    (has > one.max && lacks < other.max) || (has > one.min && lacks < other.min)
 }
 
 /// Whether a compaction may have taken a turn's marker out of the history.

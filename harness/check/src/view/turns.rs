@@ -28,6 +28,9 @@ pub struct Input<'a> {
     pub active: Option<usize>,
     /// Whether a turn began with it.
     pub begins: bool,
+    /// Where its agent ended before it told what it had done with it, if the order of ops does not tell
+    /// either: its turn is a guess.
+    pub untold: Option<At>,
 }
 
 impl Input<'_> {
@@ -363,6 +366,7 @@ impl<'a> Turns<'a> {
             turn: None,
             active: self.active(),
             begins: false,
+            untold: None,
         });
         self.ops.insert(id, OpRef::Input(input));
         self.pending.push(input);
@@ -629,7 +633,7 @@ impl<'a> Turns<'a> {
         for turn in std::mem::take(&mut self.active) {
             note(&mut self.turns[turn]);
         }
-        self.leave_untold();
+        self.leave_untold(at);
         self.pending.clear();
         self.stops.push(at);
         self.down = true;
@@ -656,7 +660,7 @@ impl<'a> Turns<'a> {
 
     /// Ops are taken in order: what was sent behind the interrupt of a turn, or behind the answer "abort", has
     /// not joined that turn, if the turn was aborted. Nobody is told any more of the one that it began.
-    fn leave_untold(&mut self) {
+    fn leave_untold(&mut self, at: At) {
         for (number, input) in self.inputs.iter_mut().enumerate() {
             // Where the agent has said what it took the input into, there is nothing to guess.
             let known = input.turn.is_some() || self.told.contains(&number);
@@ -671,6 +675,8 @@ impl<'a> Turns<'a> {
                 || cuts.any(|cut| *cut < input.at);
             if behind && turn.ending().is_some_and(|ending| ending.aborted()) {
                 input.active = None;
+            } else {
+                input.untold.get_or_insert(at);
             }
         }
     }
