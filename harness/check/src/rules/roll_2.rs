@@ -71,8 +71,9 @@ impl Invariant for AppendOnly {
 mod tests {
     use serde_json::json;
 
-    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session};
+    use crate::testing::{ROLLOUT, Tracer, breaks, interrupted_tool, keeps, long_session};
     use crate::trace::ReadTrigger::{End, Exit};
+    use crate::trace::What;
 
     fn torn() -> Tracer {
         let mut t = Tracer::new();
@@ -115,6 +116,36 @@ mod tests {
         breaks("ROLL-2", t.read_anew(End));
         let mut t = torn();
         breaks("ROLL-2", t.kill().resume().set_file("{").read_anew(End));
+    }
+
+    #[test]
+    fn what_a_tear_left_of_a_character_counts_with_its_bytes() {
+        let sealed = |left: usize| {
+            let mut t = Tracer::new();
+            t.wrote_line("x", &json!({})).wrote_raw("{\"é\u{1f600}\"}\n").read(End).kill();
+            let (path, whole) = (ROLLOUT.to_owned(), t.file().len());
+            let bytes = (whole - left) as u64;
+            t.push(What::Torn { path, bytes }).resume();
+            (t, whole)
+        };
+        for from_the_end in [6, 5, 4] {
+            let (_, whole) = sealed(0);
+            let left = whole - from_the_end;
+            // The agent ends the line and goes on.
+            let grown = |gap: usize| {
+                let (mut t, _) = sealed(left);
+                t.read_as(End, (left + gap) as u64, "\n{}\n");
+                t
+            };
+            let mut t = grown(0);
+            keeps("ROLL-2", &t, 2);
+            breaks("ROLL-2", &grown(1));
+            // What is read anew is the same file.
+            let first = t.file()[..whole - "\u{1f600}\"}\n".len()].to_owned();
+            let again = format!("{first}\u{fffd}\n{{}}\n");
+            keeps("ROLL-2", t.read_as(End, 0, &again), 3);
+            breaks("ROLL-2", t.read_as(End, 0, &again.replace('\u{fffd}', "")));
+        }
     }
 
     #[test]

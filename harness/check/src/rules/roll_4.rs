@@ -37,7 +37,8 @@ impl Invariant for TurnsAreBracketed {
             "The terminal line of the last turn may be missing from a read that was made when its \
              terminal event came, or before: the line may follow.",
             "A fork's rollout may end a turn that the rollout it was forked from starts.",
-            "A line that the harness tore off the file is not missed.",
+            "A line that the harness tore off the file is not missed, a turn's terminal line until the \
+             session is resumed.",
         ]
     }
 
@@ -201,9 +202,20 @@ impl<'c> Brackets<'c, '_> {
             return !view.resumed_between(killed, read.at);
         }
         match turn.ending() {
-            Some(ending) => ending.at > read.at || !is_final,
+            Some(ending) => ending.at > read.at || !is_final || self.lost_its_end(id),
             None => !is_final,
         }
+    }
+
+    /// Whether the harness tore a turn's terminal line off, and no agent had the file since.
+    fn lost_its_end(&self, id: Option<&str>) -> bool {
+        let ends = |line: &FileLine| match &line.kind {
+            LineKind::Turn(bracket) => bracket.end.is_some() && bracket.turn_id.as_deref() == id,
+            _ => false,
+        };
+        let tear = self.view.last_tear(self.last.at);
+        let untouched = tear.is_some_and(|tear| !self.view.resumed_between(tear, self.last.at));
+        untouched && self.file.torn.iter().any(ends)
     }
 
     fn breach(&mut self, message: &str, shown_by: &[At]) {
@@ -356,6 +368,27 @@ mod tests {
         let last_two: usize = t.file().lines().rev().take(2).map(|line| line.len() + 1).sum();
         t.tear(last_two).resume().start("t2", "next").completed("t2");
         keeps("ROLL-4", t.read(End), 2);
+    }
+
+    #[test]
+    fn a_terminal_line_that_was_torn_off_is_missed_when_the_session_was_resumed() {
+        let torn = |written: bool| {
+            let mut t = Tracer::new();
+            if written {
+                t.start("t1", "hi").completed("t1");
+            } else {
+                t.start("t1", "hi").event(AgentEvent::TurnEnded {
+                    turn_id: Some("t1".into()),
+                    end: TurnEnd::Complete,
+                });
+                t.wrote_line("x", &json!({}));
+            }
+            t.kill().read(Exit).tear(3);
+            t
+        };
+        keeps("ROLL-4", torn(true).read(End), 1);
+        breaks("ROLL-4", torn(true).resume().read(End));
+        breaks("ROLL-4", torn(false).read(End));
     }
 
     #[test]

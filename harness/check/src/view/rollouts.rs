@@ -14,6 +14,10 @@ use super::past::Resumption;
 use crate::map::HashMap;
 use crate::trace::{AgentEvent, ReadTrigger, What};
 
+/// Stands for each byte that a tear has left of a character, so that places in the content are those in the
+/// file. No line that a rollout writer wrote has it: JSON escapes it.
+const CUT: char = '\u{1a}';
+
 /// What a whole line of a rollout is to the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LineKind {
@@ -293,11 +297,11 @@ impl<'a> RolloutFile<'a> {
         text: &str,
         agent: AgentState,
     ) -> bool {
-        let change = self.change(from, text, agent);
-        let parsed = if from == 0 {
-            self.replace(text.to_owned())
-        } else {
-            self.splice(from, text)
+        let whole = (from == 0).then(|| self.in_step(text));
+        let change = self.change(from, whole.as_deref().unwrap_or(text), agent);
+        let parsed = match whole {
+            Some(whole) => self.replace(whole),
+            None => self.splice(from, text),
         };
         self.parse_new(at, agent.starts > self.starts);
         self.note_unended(at);
@@ -317,11 +321,11 @@ impl<'a> RolloutFile<'a> {
     /// Takes what the harness cut off the file's end. That is as good as a read: the rest is known.
     fn tear(&mut self, at: At, bytes: u64) {
         let left = self.content.len() as u64;
-        let mut left = usize::try_from(left.saturating_sub(bytes)).unwrap_or(0);
-        while !self.content.is_char_boundary(left) {
-            left -= 1;
-        }
-        self.content.truncate(left);
+        let left = usize::try_from(left.saturating_sub(bytes)).unwrap_or(0);
+        let boundary = self.content.floor_char_boundary(left);
+        self.content.truncate(boundary);
+        self.content
+            .extend(std::iter::repeat_n(CUT, left - boundary));
         let whole = self.lines.partition_point(|line| line.end <= left);
         self.torn.extend(self.lines.drain(whole..));
         self.whole = self.lines.last().map_or(0, |line| line.end);
@@ -337,6 +341,24 @@ impl<'a> RolloutFile<'a> {
             lines: self.lines.len(),
             markers: self.markers,
         });
+    }
+
+    /// A read of the whole file shows as one character what a tear has left of another. In its place come as
+    /// many as there are bytes of it.
+    fn in_step(&self, text: &str) -> String {
+        let (mut text, mut at) = (text.to_owned(), 0);
+        while let Some(cut) = self.content[at..].find(CUT) {
+            let from = at + cut;
+            let left = self.content[from..].trim_start_matches(CUT).len();
+            at = self.content.len() - left;
+            let same = text.get(..from) == self.content.get(..from);
+            if !same || !text[from..].starts_with(char::REPLACEMENT_CHARACTER) {
+                break;
+            }
+            let to = from + char::REPLACEMENT_CHARACTER.len_utf8();
+            text.replace_range(from..to, &self.content[from..at]);
+        }
+        text
     }
 
     fn note_unended(&mut self, at: At) {
