@@ -252,7 +252,7 @@ impl Told {
             }
             match news {
                 News::Ran(runs, findings) => progress.tell(runs, None, findings),
-                News::Failed(..) | News::Fails(..) | News::Shrunk(..) => kept.take(news),
+                News::Failed(..) | News::Shrinks(..) | News::Shrunk(..) => kept.take(news),
             }
         };
         let found = fuzz(&executor(arguments, file), &asked, &end, &told);

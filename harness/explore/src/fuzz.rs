@@ -85,7 +85,7 @@ pub enum News<'a> {
     /// This failed, be it in a known way or in a new one.
     Failed(&'a Scenario, &'a [Broken]),
     /// The worker of that number begins to make this failure smaller, which takes hundreds of runs.
-    Fails(usize, &'a Scenario, &'a [Broken]),
+    Shrinks(usize, &'a Scenario, &'a [Broken]),
     /// What that failure has become; nothing if it is known.
     Shrunk(usize, Option<&'a Finding>),
 }
@@ -326,7 +326,7 @@ impl<'a> Worker<'a> {
 
     /// Makes a failure smaller. Gives the number of the finding that it is then.
     fn shrunk(&mut self, applied: &Scenario, observed: &Observed, class: &[Broken]) -> usize {
-        (self.told)(News::Fails(self.number, applied, &observed.broken));
+        (self.told)(News::Shrinks(self.number, applied, &observed.broken));
         let known: BTreeSet<Broken> = self.classes.keys().flatten().cloned().collect();
         let known_rules: BTreeSet<&str> = known.iter().map(|it| it.rule.as_str()).collect();
         let by_rule = |it: &&Broken| !known_rules.contains(it.rule.as_str());

@@ -54,7 +54,7 @@ impl<'a> Found<'a> {
                     written.unstored.get_or_insert(failure);
                 }
             }
-            News::Fails(worker, scenario, broken) => {
+            News::Shrinks(worker, scenario, broken) => {
                 if let Ok((_, file, true)) = store(self.directory, scenario, broken) {
                     written.rough.insert(worker, file);
                 }
