@@ -213,7 +213,7 @@ fn what_was_stored_on_the_way_is_gone_in_the_end() {
 fn every_run_that_fails_is_kept_if_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
-    let output = fuzz_more(&found, "60", "forget-output", &["--every"]);
+    let output = fuzz_more(&found, "200", "forget-output", &["--every"]);
     let told = String::from_utf8(output.stdout).unwrap();
     let failed = |line: &str| {
         let runs = line.trim().strip_prefix("found by ")?;
