@@ -37,7 +37,7 @@ const YIELDS: usize = 2;
 /// What the lab aims at; it is told and no limit, as it hangs on the machine.
 const AIM_PER_SECOND: f64 = 10_000.0;
 /// A schedule by the same exchanges over bare hyper: a little more than was reached, so that the lab
-/// does not get slower unnoticed.
+/// does not get slower unnoticed; a machine that is slow on wide code misses it (docs/benchmarks.md).
 const RATIO_LIMIT: f64 = 9.0;
 /// How much the process may grow between the first half of the schedules and the second.
 const GROWTH_GOAL_KIB: i64 = 512;
