@@ -10,6 +10,7 @@ pub mod api_error;
 pub mod compose;
 pub mod event;
 pub mod field;
+pub mod ids;
 pub mod item;
 pub mod marker;
 pub mod memo;
@@ -21,4 +22,5 @@ pub mod spec;
 pub mod sse;
 
 pub use event::{EventKind, StreamEvent};
+pub use ids::{CallId, ConversationId, ItemId, ResponseId, SubmissionId, TurnId};
 pub use item::{Item, ItemKind};
