@@ -45,7 +45,7 @@ pub fn load(path: &Path) -> Result<Recording, Failure> {
 pub fn scenario(name: &str, about: &str, recording: &str, session: &Session) -> Scenario {
     let replies = Replies::Found(recording);
     Scenario {
-        expect: skeleton::expected(session),
+        expectations: skeleton::expected(session),
         ..skeleton::scenario(name, about, replies, session)
     }
 }

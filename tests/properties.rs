@@ -19,7 +19,8 @@ use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plan;
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_scenario::ast::{
-    Action, Await, CutPoint, End, Model, Part, Reply, ReplyBody, Scenario, Span, Step,
+    Action, Await, CutPoint, ModelScript, Reply, ReplyBody, ReplyEnd, ReplyPart, Scenario, Span,
+    Step,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
@@ -34,7 +35,7 @@ const DURABLE: &[&str] = &["MARK-1", "MARK-3", "MARK-4", "ROLL-1", "ROLL-2", "RO
 /// A stream, where it is cut, and how the user behaves there.
 #[derive(Debug, Clone)]
 struct Schedule {
-    parts: Vec<Part>,
+    parts: Vec<ReplyPart>,
     /// The place of the cut in the stream, as shares of its events and of the event's bytes.
     event: f64,
     byte: Option<f64>,
@@ -42,7 +43,7 @@ struct Schedule {
     twice: bool,
 }
 
-fn part(number: usize) -> impl Strategy<Value = Part> {
+fn part(number: usize) -> impl Strategy<Value = ReplyPart> {
     let call = format!("call_{number}");
     let (shell, custom) = (call.clone(), call);
     let command = prop_oneof![
@@ -53,18 +54,18 @@ fn part(number: usize) -> impl Strategy<Value = Part> {
     prop_oneof![
         ("[ -~é😀]{1,40}", 1usize..6).prop_map(|(text, chunks)| {
             let chunks = chunks.min(text.chars().count());
-            Part::Text { text, chunks }
+            ReplyPart::Text { text, chunks }
         }),
         ("[a-z ]{1,20}", 1usize..3).prop_map(|(text, chunks)| {
             let chunks = chunks.min(text.chars().count());
-            Part::Reasoning { text, chunks }
+            ReplyPart::Reasoning { text, chunks }
         }),
-        (command.clone(), 1usize..5).prop_map(move |(command, chunks)| Part::Shell {
+        (command.clone(), 1usize..5).prop_map(move |(command, chunks)| ReplyPart::Shell {
             call: shell.clone(),
             command: command.to_owned(),
             chunks,
         }),
-        (command, 1usize..5).prop_map(move |(command, chunks)| Part::Custom {
+        (command, 1usize..5).prop_map(move |(command, chunks)| ReplyPart::Custom {
             call: custom.clone(),
             name: "run_script".to_owned(),
             input: command.to_owned(),
@@ -98,12 +99,13 @@ impl Schedule {
     fn cut(&self) -> CutPoint {
         let request = br#"{"tools":[{"type":"function","name":"shell"}]}"#;
         let request = ResponsesRequest::parse(request).unwrap();
-        let plan = plan::compose(&self.parts, &End::Completed, "resp_1", &request, false).unwrap();
+        let plan =
+            plan::compose(&self.parts, &ReplyEnd::Completed, "resp_1", &request, false).unwrap();
         // The terminal event is left out: behind it the turn may legally be over.
         let pick = |share: f64, count: usize| (share * count as f64) as usize;
         let event = 1 + pick(self.event, plan.frames.len() - 1);
         match self.byte {
-            None => CutPoint::Event { reply: 1, event },
+            None => CutPoint::StreamEvent { reply: 1, event },
             Some(share) => {
                 let size = plan.frames[event - 1].bytes.len();
                 CutPoint::Byte {
@@ -116,16 +118,16 @@ impl Schedule {
     }
 
     fn plan(&self) -> Planned {
-        let reply = |parts: Vec<Part>| Reply {
+        let reply = |parts: Vec<ReplyPart>| Reply {
             body: ReplyBody::Stream {
                 parts,
-                end: End::Completed,
+                end: ReplyEnd::Completed,
             },
             lenient: false,
             span: Span::default(),
         };
         let text = || {
-            reply(vec![Part::Text {
+            reply(vec![ReplyPart::Text {
                 text: "Stopped.".to_owned(),
                 chunks: 1,
             }])
@@ -161,8 +163,8 @@ impl Schedule {
         let scenario = Scenario {
             name: "generated".to_owned(),
             limit: Some(Duration::from_secs(5)),
-            model: Model {
-                others: Vec::new(),
+            model: ModelScript {
+                side_conversations: Vec::new(),
                 name: None,
                 recording: None,
                 replies: vec![reply(self.parts.clone()), text()],

@@ -4,29 +4,29 @@
 use std::collections::HashMap;
 
 use cutpoint_check::trace::{AgentEvent, Entry, What};
-use cutpoint_scenario::ast::{Action, CutPoint, Scenario, Told};
+use cutpoint_scenario::ast::{Action, AgentEventKind, CutPoint, Scenario};
 
 /// The kind of an event, if a cut point can name it.
-pub fn told(event: &AgentEvent) -> Option<Told> {
+pub fn told(event: &AgentEvent) -> Option<AgentEventKind> {
     Some(match event {
-        AgentEvent::TurnStarted { .. } => Told::TurnStarted,
-        AgentEvent::TurnEnded { .. } => Told::TurnEnded,
-        AgentEvent::UserMessage { .. } => Told::UserMessage,
-        AgentEvent::TextDelta { .. } => Told::TextDelta,
-        AgentEvent::ReasoningDelta { .. } => Told::ReasoningDelta,
-        AgentEvent::Message { .. } => Told::Message,
-        AgentEvent::CallBegin { .. } => Told::CallBegin,
-        AgentEvent::CallEnd { .. } => Told::CallEnd,
-        AgentEvent::ApprovalRequest { .. } => Told::ApprovalRequest,
-        AgentEvent::Question { .. } => Told::Question,
-        AgentEvent::Compacted { .. } => Told::Compacted,
-        AgentEvent::Error { .. } => Told::Error,
+        AgentEvent::TurnStarted { .. } => AgentEventKind::TurnStarted,
+        AgentEvent::TurnEnded { .. } => AgentEventKind::TurnEnded,
+        AgentEvent::UserMessage { .. } => AgentEventKind::UserMessage,
+        AgentEvent::TextDelta { .. } => AgentEventKind::TextDelta,
+        AgentEvent::ReasoningDelta { .. } => AgentEventKind::ReasoningDelta,
+        AgentEvent::Message { .. } => AgentEventKind::Message,
+        AgentEvent::CallBegin { .. } => AgentEventKind::CallBegin,
+        AgentEvent::CallEnd { .. } => AgentEventKind::CallEnd,
+        AgentEvent::ApprovalRequest { .. } => AgentEventKind::ApprovalRequest,
+        AgentEvent::Question { .. } => AgentEventKind::Question,
+        AgentEvent::Compacted { .. } => AgentEventKind::Compacted,
+        AgentEvent::Error { .. } => AgentEventKind::Error,
         _ => return None,
     })
 }
 
 /// What finds the entry in which the agent tells something for the n-th time.
-pub fn tells(wanted: Told, nth: usize) -> impl FnMut(&What) -> Option<()> {
+pub fn tells(wanted: AgentEventKind, nth: usize) -> impl FnMut(&What) -> Option<()> {
     let mut left = nth;
     move |what| {
         left -= usize::from(told_by(what) == Some(wanted));
@@ -34,7 +34,7 @@ pub fn tells(wanted: Told, nth: usize) -> impl FnMut(&What) -> Option<()> {
     }
 }
 
-fn told_by(what: &What) -> Option<Told> {
+fn told_by(what: &What) -> Option<AgentEventKind> {
     match what {
         What::Event { event, .. } => told(event),
         _ => None,
@@ -66,7 +66,7 @@ struct Run {
     done: bool,
     /// By exchange, the reply that it got.
     replies: HashMap<usize, usize>,
-    told: HashMap<Told, usize>,
+    told: HashMap<AgentEventKind, usize>,
     /// The exchange whose bytes are cut.
     first_stream: Option<usize>,
 }
@@ -109,14 +109,14 @@ impl Run {
                         self.add(CutPoint::Byte { reply, event, byte });
                     }
                 }
-                self.add(CutPoint::Event { reply, event });
+                self.add(CutPoint::StreamEvent { reply, event });
             }
             what => {
                 if let Some(event) = told_by(what) {
                     let nth = self.told.entry(event).or_default();
                     *nth += 1;
                     let nth = *nth;
-                    self.add(CutPoint::Told { event, nth });
+                    self.add(CutPoint::AgentEvent { event, nth });
                 }
             }
         }
@@ -247,7 +247,7 @@ mod tests {
     fn the_nth_telling_is_found_once() {
         let trace = trace();
         let found = |nth| {
-            let mut tells = tells(Told::TurnEnded, nth);
+            let mut tells = tells(AgentEventKind::TurnEnded, nth);
             trace.iter().position(|entry| tells(&entry.what).is_some())
         };
         assert_eq!((found(1), found(2)), (Some(8), None));

@@ -3,7 +3,7 @@
 use cutpoint_check::outcome::Unmet;
 use cutpoint_check::trace::{Entry, Process, What, items};
 use cutpoint_protocol::{Item, marker};
-use cutpoint_scenario::ast::{Expectation, Outcome, Scenario};
+use cutpoint_scenario::ast::{ExpectationKind, ExpectedTurnEnd, Scenario};
 use serde_json::Value;
 
 use crate::observe;
@@ -13,10 +13,10 @@ use crate::process::holds_command;
 pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<Unmet> {
     let seen = Seen::of(entries);
     let mut unmet: Vec<Unmet> = scenario
-        .expect
+        .expectations
         .iter()
         .filter_map(|expect| {
-            let (found, evidence) = seen.contradiction(&expect.what)?;
+            let (found, evidence) = seen.contradiction(&expect.kind)?;
             let (text, line) = (expect.to_string(), expect.span.line);
             Some(Unmet {
                 text,
@@ -33,11 +33,11 @@ pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<Unmet> {
         evidence: vec![seq],
     }));
     let counts_refusals = scenario
-        .expect
+        .expectations
         .iter()
-        .any(|expect| matches!(expect.what, Expectation::Refused { .. }));
+        .any(|expect| matches!(expect.kind, ExpectationKind::Refused { .. }));
     if !counts_refusals
-        && let Some((found, evidence)) = seen.contradiction(&Expectation::Refused { count: 0 })
+        && let Some((found, evidence)) = seen.contradiction(&ExpectationKind::Refused { count: 0 })
     {
         let text = "no request is refused".to_owned();
         unmet.push(Unmet {
@@ -92,36 +92,38 @@ impl<'a> Seen<'a> {
     }
 
     /// What speaks against the expectation.
-    fn contradiction(&self, expectation: &Expectation) -> Option<Contradiction> {
+    fn contradiction(&self, expectation: &ExpectationKind) -> Option<Contradiction> {
         match expectation {
-            Expectation::Answered {
+            ExpectationKind::Answered {
                 call,
                 in_request,
                 containing,
             } => self.answered(call, *in_request, containing.as_deref()),
-            Expectation::NoCall { call } => self.requests.iter().find_map(|request| {
+            ExpectationKind::NoCall { call } => self.requests.iter().find_map(|request| {
                 let carries =
                     |item: &Item| item.call_kind().is_some() && item.call_id() == Some(call);
                 let found = || (format!("a request carries `{call}`"), vec![request.seq]);
                 request.history.iter().any(carries).then(found)
             }),
-            Expectation::NoProcess { command } => self.no_process(command),
-            Expectation::Requests { count } => {
+            ExpectationKind::NoProcess { command } => self.no_process(command),
+            ExpectationKind::Requests { count } => {
                 let found = || {
                     let seqs = self.requests.iter().map(|request| request.seq).collect();
                     (format!("{} requests", self.requests.len()), seqs)
                 };
                 (self.requests.len() != *count).then(found)
             }
-            Expectation::Markers { count, in_request } => self.in_request(*in_request, |request| {
-                let markers = request
-                    .history
-                    .iter()
-                    .filter(|item| marker::is_marker(item))
-                    .count();
-                (markers != *count).then(|| format!("{markers} markers"))
-            }),
-            Expectation::Request {
+            ExpectationKind::Markers { count, in_request } => {
+                self.in_request(*in_request, |request| {
+                    let markers = request
+                        .history
+                        .iter()
+                        .filter(|item| marker::is_marker(item))
+                        .count();
+                    (markers != *count).then(|| format!("{markers} markers"))
+                })
+            }
+            ExpectationKind::Request {
                 number,
                 containing,
                 not_containing,
@@ -137,8 +139,8 @@ impl<'a> Seen<'a> {
                 let missing = missing.map(|text| format!("no text in it contains {text:?}"));
                 missing.or_else(|| unwanted.map(|text| format!("a text in it contains {text:?}")))
             }),
-            Expectation::Turns { outcomes } => self.turns(outcomes),
-            Expectation::Shown { containing } => {
+            ExpectationKind::Turns { outcomes } => self.turns(outcomes),
+            ExpectationKind::Shown { containing } => {
                 let found = || {
                     (
                         format!("no line that was shown contains {containing:?}"),
@@ -147,10 +149,10 @@ impl<'a> Seen<'a> {
                 };
                 self.shown(containing).is_none().then(found)
             }
-            Expectation::NotShown { containing } => self
+            ExpectationKind::NotShown { containing } => self
                 .shown(containing)
                 .map(|(seq, text)| (format!("this was shown: {text:?}"), vec![seq])),
-            Expectation::Refused { count } => self.refused(*count),
+            ExpectationKind::Refused { count } => self.refused(*count),
         }
     }
 
@@ -231,7 +233,7 @@ impl<'a> Seen<'a> {
         ))
     }
 
-    fn turns(&self, wanted: &[Outcome]) -> Option<Contradiction> {
+    fn turns(&self, wanted: &[ExpectedTurnEnd]) -> Option<Contradiction> {
         let ends: Vec<_> = self
             .entries
             .iter()
@@ -239,7 +241,7 @@ impl<'a> Seen<'a> {
             .collect();
         let matches = ends.len() == wanted.len()
             && ends.iter().zip(wanted).all(|((_, end), wanted)| {
-                *wanted == Outcome::Any || observe::outcome(end) == *wanted
+                *wanted == ExpectedTurnEnd::Any || observe::outcome(end) == *wanted
             });
         if matches {
             return None;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use cutpoint_scenario::ast::{
-    Action, Await, Capability, CutPoint, Expect, Expectation, Part, ReplyBody, Scenario,
+    Action, Await, Capability, CutPoint, Expectation, ExpectationKind, ReplyBody, ReplyPart,
+    Scenario,
 };
 
 /// Everything that the scenario needs.
@@ -14,7 +15,7 @@ pub fn of(scenario: &Scenario) -> BTreeSet<Capability> {
             needs.extend(parts.iter().filter_map(of_part));
         }
     }
-    needs.extend(scenario.expect.iter().filter_map(of_expectation));
+    needs.extend(scenario.expectations.iter().filter_map(of_expectation));
     for step in &scenario.steps {
         needs.extend(of_action(&step.action));
         needs.extend(step.at.as_ref().and_then(of_point));
@@ -28,12 +29,12 @@ pub fn own_process(scenario: &Scenario) -> bool {
     scenario.steps.iter().any(|step| ends(&step.action))
 }
 
-fn of_part(part: &Part) -> Option<Capability> {
+fn of_part(part: &ReplyPart) -> Option<Capability> {
     match part {
-        Part::Shell { .. } => Some(Capability::Shell),
-        Part::Custom { name, .. } if name == "apply_patch" => Some(Capability::Patches),
-        Part::Custom { .. } => Some(Capability::CustomTools),
-        Part::LocalShell { .. } => Some(Capability::LocalShell),
+        ReplyPart::Shell { .. } => Some(Capability::Shell),
+        ReplyPart::Custom { name, .. } if name == "apply_patch" => Some(Capability::Patches),
+        ReplyPart::Custom { .. } => Some(Capability::CustomTools),
+        ReplyPart::LocalShell { .. } => Some(Capability::LocalShell),
         _ => None,
     }
 }
@@ -65,10 +66,10 @@ fn of_action(action: &Action) -> Option<Capability> {
     }
 }
 
-fn of_expectation(expect: &Expect) -> Option<Capability> {
+fn of_expectation(expect: &Expectation) -> Option<Capability> {
     let shown = matches!(
-        expect.what,
-        Expectation::Shown { .. } | Expectation::NotShown { .. }
+        expect.kind,
+        ExpectationKind::Shown { .. } | ExpectationKind::NotShown { .. }
     );
     shown.then_some(Capability::Transcript)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cutpoint_check::trace::ClientOp;
 use cutpoint_check::trace::{AbortReason, AgentEvent, Entry, InputMode, TurnEnd, What};
-use cutpoint_scenario::ast::{Outcome, Reason};
+use cutpoint_scenario::ast::{AwaitedReason, ExpectedTurnEnd};
 
 /// The turn that a client interrupts: the one that the answer to the last start returned, while it has
 /// not ended, or else the one that was announced last. An agent may announce another turn within the
@@ -180,25 +180,25 @@ pub fn agent_waits(entries: &[Entry]) -> bool {
 }
 
 /// How a turn ended, as scenarios name it.
-pub fn outcome(end: &TurnEnd) -> Outcome {
+pub fn outcome(end: &TurnEnd) -> ExpectedTurnEnd {
     match end {
-        TurnEnd::Complete => Outcome::Complete,
+        TurnEnd::Complete => ExpectedTurnEnd::Complete,
         TurnEnd::Aborted {
             reason: Some(AbortReason::Replaced),
-        } => Outcome::Replaced,
-        TurnEnd::Aborted { .. } => Outcome::Aborted,
-        TurnEnd::Failed { .. } => Outcome::Failed,
+        } => ExpectedTurnEnd::Replaced,
+        TurnEnd::Aborted { .. } => ExpectedTurnEnd::Aborted,
+        TurnEnd::Failed { .. } => ExpectedTurnEnd::Failed,
     }
 }
 
 /// Whether an end is an abort for that reason. A protocol that gives no reason means the user's.
-pub fn is_abort(end: &TurnEnd, wanted: Option<Reason>) -> bool {
+pub fn is_abort(end: &TurnEnd, wanted: Option<AwaitedReason>) -> bool {
     match (end, wanted) {
         (TurnEnd::Aborted { .. }, None) => true,
-        (TurnEnd::Aborted { reason }, Some(Reason::Interrupted)) => {
+        (TurnEnd::Aborted { reason }, Some(AwaitedReason::Interrupted)) => {
             *reason != Some(AbortReason::Replaced)
         }
-        (TurnEnd::Aborted { reason }, Some(Reason::Replaced)) => {
+        (TurnEnd::Aborted { reason }, Some(AwaitedReason::Replaced)) => {
             *reason == Some(AbortReason::Replaced)
         }
         _ => false,

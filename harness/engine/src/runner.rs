@@ -12,7 +12,7 @@ use cutpoint_check::trace::{
     ABORT_BOUND_MS, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, Process, ReadTrigger,
     Trace, VERSION, Waiver, What,
 };
-use cutpoint_scenario::ast::{Capability, CutPoint, Expectation, Scenario};
+use cutpoint_scenario::ast::{Capability, CutPoint, ExpectationKind, Scenario};
 
 use tokio::time::Instant;
 
@@ -372,9 +372,9 @@ impl Done {
 
 fn expects_no_process(scenario: &Scenario) -> bool {
     scenario
-        .expect
+        .expectations
         .iter()
-        .any(|expect| matches!(expect.what, Expectation::NoProcess { .. }))
+        .any(|expect| matches!(expect.kind, ExpectationKind::NoProcess { .. }))
 }
 
 fn on_request(rollout: &Arc<RolloutReader>) -> Arc<dyn Fn(usize) + Send + Sync> {
@@ -450,7 +450,7 @@ fn unexpected_exit(tracer: &Tracer, ending: Option<String>) -> Option<String> {
 }
 
 fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> Case {
-    let waiver = |waive: &cutpoint_scenario::ast::Waive| Waiver {
+    let waiver = |waive: &cutpoint_scenario::ast::RuleWaiver| Waiver {
         rule: waive.rule.clone(),
         because: waive.because.clone(),
     };
@@ -464,7 +464,7 @@ fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> C
         abort_bound_ms: scenario.abort_within.map_or(ABORT_BOUND_MS, |bound| {
             u64::try_from(bound.as_millis()).unwrap_or(u64::MAX)
         }),
-        waived: scenario.waive.iter().map(waiver).collect(),
+        waived: scenario.waivers.iter().map(waiver).collect(),
     };
     Case {
         number: 0,

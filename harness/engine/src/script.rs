@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use cutpoint_protocol::api_error;
 use cutpoint_recording::Recording;
-use cutpoint_scenario::ast::{Conversation, End, Model, Part, Reply, ReplyBody};
+use cutpoint_scenario::ast::{
+    ModelScript, Reply, ReplyBody, ReplyEnd, ReplyPart, SideConversationScript,
+};
 
 use crate::server::case::{Aside, Script, ScriptedBody, ScriptedReply};
 
 /// What a scenario's `model` came to: thousands of schedules of it run one after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
-    model: Model,
+    model: ModelScript,
     file: PathBuf,
     recordings: PathBuf,
     /// What the main conversation is answered with.
@@ -27,7 +29,7 @@ impl Loaded {
     ///
     /// # Errors
     /// If a recording can't be found or read.
-    pub(crate) fn new(model: &Model, file: &Path, recordings: &Path) -> Result<Self, String> {
+    pub(crate) fn new(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Self, String> {
         Ok(Self {
             script: load(model, file, recordings)?,
             asides: asides(model, file, recordings)?,
@@ -38,12 +40,12 @@ impl Loaded {
     }
 
     /// Whether it was loaded from there.
-    pub(crate) fn is_of(&self, model: &Model, file: &Path, recordings: &Path) -> bool {
+    pub(crate) fn is_of(&self, model: &ModelScript, file: &Path, recordings: &Path) -> bool {
         self.file == file && self.recordings == recordings && self.model == *model
     }
 }
 
-fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, String> {
+fn load(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Script, String> {
     if let Some(recording) = &model.recording {
         return find(&recording.name, file, recordings).map(Script::Recording);
     }
@@ -54,8 +56,8 @@ fn load(model: &Model, file: &Path, recordings: &Path) -> Result<Script, String>
     replies.collect::<Result<_, _>>().map(Script::Replies)
 }
 
-fn asides(model: &Model, file: &Path, recordings: &Path) -> Result<Arc<[Aside]>, String> {
-    let aside = |other: &Conversation| {
+fn asides(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Arc<[Aside]>, String> {
+    let aside = |other: &SideConversationScript| {
         let replies = other.replies.iter();
         let replies = replies.map(|reply| scripted(reply, file, recordings));
         Ok(Aside {
@@ -63,7 +65,7 @@ fn asides(model: &Model, file: &Path, recordings: &Path) -> Result<Arc<[Aside]>,
             replies: replies.collect::<Result<_, String>>()?,
         })
     };
-    model.others.iter().map(aside).collect()
+    model.side_conversations.iter().map(aside).collect()
 }
 
 /// What is answered where a scenario has no reply left.
@@ -71,8 +73,8 @@ pub fn plain_reply() -> ScriptedReply {
     let text = "Done.".to_owned();
     ScriptedReply {
         body: ScriptedBody::Stream {
-            parts: vec![Part::Text { text, chunks: 2 }],
-            end: End::Completed,
+            parts: vec![ReplyPart::Text { text, chunks: 2 }],
+            end: ReplyEnd::Completed,
         },
         lenient: false,
         text: "the plain reply".to_owned(),

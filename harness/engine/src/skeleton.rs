@@ -2,8 +2,8 @@
 
 use cutpoint_recording::session::{Cut, Did, How, Place, Session, When};
 use cutpoint_scenario::ast::{
-    Action, Await, Conversation, CutPoint, Expect, Expectation, Model, Outcome, Reason, Recording,
-    Reply, ReplyBody, Scenario, Span, Step,
+    Action, Await, AwaitedReason, CutPoint, Expectation, ExpectationKind, ExpectedTurnEnd,
+    ModelScript, RecordingRef, Reply, ReplyBody, Scenario, SideConversationScript, Span, Step,
 };
 
 /// Where the model's replies come from.
@@ -31,30 +31,30 @@ impl<'a> Replies<'a> {
         }
     }
 
-    fn model(self, session: &Session) -> Model {
+    fn model(self, session: &Session) -> ModelScript {
         match self {
-            Self::Found(name) => Model {
+            Self::Found(name) => ModelScript {
                 name: session.model.clone(),
-                recording: Some(Recording {
+                recording: Some(RecordingRef {
                     name: name.to_owned(),
                     span: Span::default(),
                 }),
-                ..Model::default()
+                ..ModelScript::default()
             },
             Self::InOrder(name) => {
                 let replies = |numbers: &[usize]| -> Vec<Reply> {
                     numbers.iter().map(|number| reply(name, *number)).collect()
                 };
-                let other = |(opening, numbers): &(String, Vec<usize>)| Conversation {
+                let other = |(opening, numbers): &(String, Vec<usize>)| SideConversationScript {
                     opening: opening.clone(),
                     replies: replies(numbers),
                     span: Span::default(),
                 };
-                Model {
+                ModelScript {
                     name: session.model.clone(),
                     recording: None,
                     replies: replies(&session.main),
-                    others: session.others.iter().map(other).collect(),
+                    side_conversations: session.others.iter().map(other).collect(),
                 }
             }
         }
@@ -126,12 +126,12 @@ pub fn scenario(name: &str, about: &str, replies: Replies<'_>, session: &Session
 }
 
 /// How the turns have to end for the session to be the recorded one.
-pub fn expected(session: &Session) -> Vec<Expect> {
+pub fn expected(session: &Session) -> Vec<Expectation> {
     let outcome = |did: &Did| match did {
-        Did::Ended(How::Complete) => Some(Outcome::Complete),
-        Did::Ended(How::Interrupted | How::Killed) => Some(Outcome::Aborted),
-        Did::Ended(How::Replaced) => Some(Outcome::Replaced),
-        Did::Ended(How::Failed) => Some(Outcome::Failed),
+        Did::Ended(How::Complete) => Some(ExpectedTurnEnd::Complete),
+        Did::Ended(How::Interrupted | How::Killed) => Some(ExpectedTurnEnd::Aborted),
+        Did::Ended(How::Replaced) => Some(ExpectedTurnEnd::Replaced),
+        Did::Ended(How::Failed) => Some(ExpectedTurnEnd::Failed),
         _ => None,
     };
     if session.did.iter().any(|did| matches!(did, Did::Kill(_))) {
@@ -139,8 +139,8 @@ pub fn expected(session: &Session) -> Vec<Expect> {
         return Vec::new();
     }
     let outcomes = session.did.iter().filter_map(outcome).collect();
-    vec![Expect {
-        what: Expectation::Turns { outcomes },
+    vec![Expectation {
+        kind: ExpectationKind::Turns { outcomes },
         span: Span::default(),
     }]
 }
@@ -151,8 +151,8 @@ fn awaited(how: How) -> Await {
     };
     match how {
         How::Complete => Await::TurnComplete,
-        How::Interrupted | How::Killed => aborted(Reason::Interrupted),
-        How::Replaced => aborted(Reason::Replaced),
+        How::Interrupted | How::Killed => aborted(AwaitedReason::Interrupted),
+        How::Replaced => aborted(AwaitedReason::Replaced),
         // Agents differ in what they make of a broken answer.
         How::Failed => Await::TurnEnded,
     }
@@ -180,7 +180,7 @@ fn cut_by(steps: &mut Vec<Step>, cut: &Cut, number: &dyn Fn(usize) -> usize, act
         } => Some(CutPoint::Headers {
             reply: number(*exchange),
         }),
-        Place::Stream { exchange, events } => Some(CutPoint::Event {
+        Place::Stream { exchange, events } => Some(CutPoint::StreamEvent {
             reply: number(*exchange),
             event: *events,
         }),

@@ -309,7 +309,7 @@ impl<'a> Steps<'a> {
                 self.wait(0, &format!("the question of `{call}`"), asked)
                     .await?;
             }
-            CutPoint::Told { event, nth } => {
+            CutPoint::AgentEvent { event, nth } => {
                 let told = cuts::tells(*event, *nth);
                 self.wait(0, &format!("the cut point \"{point}\""), told)
                     .await?;
@@ -333,7 +333,7 @@ impl<'a> Steps<'a> {
                 | CutPoint::Exited { .. }
                 | CutPoint::Approval { .. }
                 | CutPoint::Question { .. }
-                | CutPoint::Told { .. }
+                | CutPoint::AgentEvent { .. }
                 | CutPoint::Started
                 | CutPoint::Idle
         );

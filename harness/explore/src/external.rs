@@ -159,7 +159,7 @@ pub fn interventions(cuts: &[(CutPoint, usize)], bound: &ExternalBound) -> Vec<I
 /// Whether acts can be done at a cut point: only a stream that is held there can be dropped, and what
 /// was let go or has ended holds nothing any more.
 fn fits(acts: &[Act], at: &CutPoint) -> bool {
-    let holds = !matches!(at, CutPoint::Told { .. });
+    let holds = !matches!(at, CutPoint::AgentEvent { .. });
     match acts {
         [first, second] => {
             let ends = |act: &Act| matches!(act, Act::Shutdown | Act::Crash | Act::Drop);
@@ -265,7 +265,7 @@ impl ExternalFound {
 
 #[cfg(test)]
 mod tests {
-    use cutpoint_scenario::ast::Told;
+    use cutpoint_scenario::ast::AgentEventKind;
 
     use super::*;
 
@@ -277,12 +277,12 @@ mod tests {
     }
 
     fn event(event: usize) -> CutPoint {
-        CutPoint::Event { reply: 1, event }
+        CutPoint::StreamEvent { reply: 1, event }
     }
 
     fn told() -> CutPoint {
-        CutPoint::Told {
-            event: Told::TurnEnded,
+        CutPoint::AgentEvent {
+            event: AgentEventKind::TurnEnded,
             nth: 1,
         }
     }

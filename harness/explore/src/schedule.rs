@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use cutpoint_scenario::ast::{Action, Await, CutPoint, Drop as DropKind, Scenario, Span, Step};
+use cutpoint_scenario::ast::{Action, Await, CutPoint, DisconnectKind, Scenario, Span, Step};
 
 use crate::digest::digest_of_text;
 
@@ -110,7 +110,7 @@ impl Act {
                 call: None,
                 text: format!("whichever you like ({number})"),
             },
-            Self::Drop => Action::Drop(DropKind::default()),
+            Self::Drop => Action::Drop(DisconnectKind::default()),
             Self::Shutdown => Action::Shutdown,
             Self::Crash => Action::Kill,
             Self::Delay => Action::Hold { quiet: false },

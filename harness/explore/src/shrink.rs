@@ -2,7 +2,7 @@
 
 mod plain;
 
-use cutpoint_scenario::ast::{Action, CutPoint, End, Part, Reply, ReplyBody, Scenario};
+use cutpoint_scenario::ast::{Action, CutPoint, Reply, ReplyBody, ReplyEnd, ReplyPart, Scenario};
 
 use crate::executor::{Broken, Executor};
 
@@ -61,8 +61,8 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
             found.push(changed(&|it| drop(it.steps.drain(from..from + size))));
         }
     }
-    for at in 0..scenario.model.others.len() {
-        found.push(changed(&|it| drop(it.model.others.remove(at))));
+    for at in 0..scenario.model.side_conversations.len() {
+        found.push(changed(&|it| drop(it.model.side_conversations.remove(at))));
     }
     for place in places(scenario) {
         found.push(changed(&|it| drop(place.list(it).remove(place.reply))));
@@ -83,7 +83,7 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
         }
         let plain = |it: &mut Scenario| {
             if let ReplyBody::Stream { parts, end } = &mut place.list(it)[place.reply].body {
-                *end = End::Completed;
+                *end = ReplyEnd::Completed;
                 if parts.is_empty() {
                     parts.push(said());
                 }
@@ -110,7 +110,7 @@ struct Place {
 impl Place {
     fn list(self, scenario: &mut Scenario) -> &mut Vec<Reply> {
         match self.other {
-            Some(other) => &mut scenario.model.others[other].replies,
+            Some(other) => &mut scenario.model.side_conversations[other].replies,
             None => &mut scenario.model.replies,
         }
     }
@@ -118,7 +118,7 @@ impl Place {
     /// How many parts the reply has, if it is a composed stream.
     fn parts(self, scenario: &Scenario) -> Option<usize> {
         let replies = match self.other {
-            Some(other) => &scenario.model.others[other].replies,
+            Some(other) => &scenario.model.side_conversations[other].replies,
             None => &scenario.model.replies,
         };
         match &replies[self.reply].body {
@@ -134,15 +134,15 @@ fn places(scenario: &Scenario) -> Vec<Place> {
         places.collect::<Vec<_>>()
     };
     let mut all = of(None, &scenario.model.replies);
-    for (at, other) in scenario.model.others.iter().enumerate() {
+    for (at, other) in scenario.model.side_conversations.iter().enumerate() {
         all.extend(of(Some(at), &other.replies));
     }
     all
 }
 
 /// The least that a model says.
-fn said() -> Part {
-    Part::Text {
+fn said() -> ReplyPart {
+    ReplyPart::Text {
         text: "Hi".to_owned(),
         chunks: 1,
     }
@@ -151,40 +151,40 @@ fn said() -> Part {
 /// Without the part (a stream that ends well says something, though); with it in one piece, or in
 /// half as many; with a shorter text or command.
 fn smaller_parts(scenario: &Scenario, place: Place, part: usize) -> Vec<Scenario> {
-    let changed = |change: &dyn Fn(&mut Vec<Part>)| {
+    let changed = |change: &dyn Fn(&mut Vec<ReplyPart>)| {
         let mut smaller = scenario.clone();
         if let ReplyBody::Stream { parts, end } = &mut place.list(&mut smaller)[place.reply].body {
             change(parts);
-            if parts.is_empty() && *end == End::Completed {
+            if parts.is_empty() && *end == ReplyEnd::Completed {
                 parts.push(said());
             }
         }
         smaller
     };
-    let in_chunks = |parts: &mut Vec<Part>, fewer: fn(usize) -> usize| {
-        if let Part::Text { chunks, .. }
-        | Part::Reasoning { chunks, .. }
-        | Part::Shell { chunks, .. }
-        | Part::Function { chunks, .. }
-        | Part::Custom { chunks, .. } = &mut parts[part]
+    let in_chunks = |parts: &mut Vec<ReplyPart>, fewer: fn(usize) -> usize| {
+        if let ReplyPart::Text { chunks, .. }
+        | ReplyPart::Reasoning { chunks, .. }
+        | ReplyPart::Shell { chunks, .. }
+        | ReplyPart::Function { chunks, .. }
+        | ReplyPart::Custom { chunks, .. } = &mut parts[part]
         {
             *chunks = fewer(*chunks);
         }
     };
-    let short = |parts: &mut Vec<Part>| match &mut parts[part] {
-        text @ (Part::Text { chunks: 1, .. } | Part::Reasoning { .. }) => *text = said(),
-        Part::Shell { command, .. } => simpler(command),
+    let short = |parts: &mut Vec<ReplyPart>| match &mut parts[part] {
+        text @ (ReplyPart::Text { chunks: 1, .. } | ReplyPart::Reasoning { .. }) => *text = said(),
+        ReplyPart::Shell { command, .. } => simpler(command),
         _ => {}
     };
     // Of all calls a command is the one that needs no explaining.
-    let command = |parts: &mut Vec<Part>| {
-        let (Part::Custom { call, .. }
-        | Part::Function { call, .. }
-        | Part::LocalShell { call, .. }) = &parts[part]
+    let command = |parts: &mut Vec<ReplyPart>| {
+        let (ReplyPart::Custom { call, .. }
+        | ReplyPart::Function { call, .. }
+        | ReplyPart::LocalShell { call, .. }) = &parts[part]
         else {
             return;
         };
-        parts[part] = Part::Shell {
+        parts[part] = ReplyPart::Shell {
             call: call.clone(),
             command: "sleep 60".to_owned(),
             chunks: 1,

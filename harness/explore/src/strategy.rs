@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutpoint_scenario::ast::{
-    Action, Capability, Conversation, CutPoint, Drop as DropKind, Model, Part, Reply, ReplyBody,
-    Scenario, Span, Step,
+    Action, Capability, CutPoint, DisconnectKind, ModelScript, Reply, ReplyBody, ReplyPart,
+    Scenario, SideConversationScript, Span, Step,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -30,13 +30,13 @@ const YIELDS: usize = 6;
 const LIMIT: Duration = Duration::from_secs(1000);
 
 /// How the connection of the first reply breaks: how, behind which event, inside it or behind it.
-type Cut = (DropKind, usize, Option<usize>);
+type Cut = (DisconnectKind, usize, Option<usize>);
 
 /// A scenario: a model, a user who speaks up to three times, sub-agents if the model starts any,
 /// and, if something waits for the user, what the user says to that.
 pub fn scenario() -> impl Strategy<Value = Scenario> {
     let decision = select(vec![Act::Approve, Act::Approve, Act::Deny, Act::Abort]);
-    let drops = select(DropKind::ALL.to_vec());
+    let drops = select(DisconnectKind::ALL.to_vec());
     let cut = (drops, 1_usize..4, option::of(1_usize..20));
     (
         vec(reply(), 1..5),
@@ -83,7 +83,7 @@ impl Drawn {
         for (kind, opening) in openings(&replies, &steps) {
             let mut replies = others[kind].clone();
             calls.name_without_agents(&mut replies);
-            conversations.push(Conversation {
+            conversations.push(SideConversationScript {
                 opening,
                 replies,
                 span: Span::default(),
@@ -104,11 +104,11 @@ impl Drawn {
             name: "generated".to_owned(),
             needs: needs.into_iter().filter_map(needed).collect(),
             limit: Some(LIMIT),
-            model: Model {
+            model: ModelScript {
                 name: None,
                 recording: None,
                 replies,
-                others: conversations,
+                side_conversations: conversations,
             },
             steps,
             ..Scenario::default()
@@ -134,7 +134,9 @@ impl Drawn {
             let answer = Act::Answer.action(number + 1);
             steps.push(at("question.asked", number + 1, answer));
         }
-        let sends = |part: &Part| !matches!(part, Part::Pause { .. } | Part::Malformed { .. });
+        let sends = |part: &ReplyPart| {
+            !matches!(part, ReplyPart::Pause { .. } | ReplyPart::Malformed { .. })
+        };
         let streams = match &replies[0].body {
             ReplyBody::Stream { parts, .. } => parts.iter().any(sends),
             ReplyBody::Status { .. } | ReplyBody::Recorded { .. } => false,
@@ -146,7 +148,7 @@ impl Drawn {
                     event,
                     byte,
                 },
-                None => CutPoint::Event { reply: 1, event },
+                None => CutPoint::StreamEvent { reply: 1, event },
             };
             steps.push(Step {
                 at: Some(point),
@@ -164,7 +166,7 @@ fn openings(replies: &[Reply], steps: &[Step]) -> Vec<(usize, String)> {
         ReplyBody::Status { .. } | ReplyBody::Recorded { .. } => None,
     });
     let tasks = streamed.flatten().filter_map(|part| {
-        let Part::Function {
+        let ReplyPart::Function {
             call, arguments, ..
         } = part
         else {
@@ -222,21 +224,21 @@ impl Calls {
         self.name(replies);
     }
 
-    fn name_part(&mut self, part: &mut Part) {
+    fn name_part(&mut self, part: &mut ReplyPart) {
         let delegates = model::is_delegation(part);
         match part {
-            Part::Shell { call, .. }
-            | Part::Function { call, .. }
-            | Part::Custom { call, .. }
-            | Part::LocalShell { call, .. } => {
+            ReplyPart::Shell { call, .. }
+            | ReplyPart::Function { call, .. }
+            | ReplyPart::Custom { call, .. }
+            | ReplyPart::LocalShell { call, .. } => {
                 self.count += 1;
                 *call = format!("call_{}", self.count);
             }
             _ => return,
         }
         match part {
-            Part::Custom { name, .. } if name == "apply_patch" => self.patches += 1,
-            Part::Function {
+            ReplyPart::Custom { name, .. } if name == "apply_patch" => self.patches += 1,
+            ReplyPart::Function {
                 call,
                 name,
                 arguments,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-pub use crate::told::Told;
+pub use crate::agent_event_kind::AgentEventKind;
 
 /// Where a node stands in its source text: byte offsets, end exclusive.
 ///
@@ -28,7 +28,7 @@ impl PartialEq for Span {
 
 /// A scenario file: one or more scenarios.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct File {
+pub struct ScenarioFile {
     /// The scenarios, in the order of the file.
     pub scenarios: Vec<Scenario>,
 }
@@ -48,13 +48,13 @@ pub struct Scenario {
     /// (`abort-within "500ms"`); the rule book has a default.
     pub abort_within: Option<Duration>,
     /// What the model answers, in order, for the main conversation.
-    pub model: Model,
+    pub model: ModelScript,
     /// The client's steps, in order.
     pub steps: Vec<Step>,
     /// What must hold at the end, besides the rules.
-    pub expect: Vec<Expect>,
+    pub expectations: Vec<Expectation>,
     /// Rules that this scenario sets aside, each with its reason.
-    pub waive: Vec<Waive>,
+    pub waivers: Vec<RuleWaiver>,
     /// Where it stands.
     pub span: Span,
 }
@@ -111,21 +111,21 @@ pub enum Capability {
 
 /// What the model answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Model {
+pub struct ModelScript {
     /// `model name="gpt-6.1-sol" { … }`: the model that the agent is started with; its own default if
     /// absent.
     pub name: Option<String>,
     /// Replay this recording (a name under `recordings/`, or a path), matched by content.
-    pub recording: Option<Recording>,
+    pub recording: Option<RecordingRef>,
     /// Composed replies, served in order within the main conversation.
     pub replies: Vec<Reply>,
     /// What is answered in other conversations, such as those of sub-agents.
-    pub others: Vec<Conversation>,
+    pub side_conversations: Vec<SideConversationScript>,
 }
 
 /// `model for="Look into it" { … }`: what the model answers in a conversation beside the main one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conversation {
+pub struct SideConversationScript {
     /// What the first user message of the conversation contains.
     pub opening: String,
     /// Composed replies, served in order within the conversation.
@@ -136,7 +136,7 @@ pub struct Conversation {
 
 /// A reference to a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recording {
+pub struct RecordingRef {
     /// Name or path.
     pub name: String,
     /// Where it stands.
@@ -160,9 +160,9 @@ pub enum ReplyBody {
     /// `reply { … }`: a complete stream, made from parts.
     Stream {
         /// Items and raw events, in order.
-        parts: Vec<Part>,
+        parts: Vec<ReplyPart>,
         /// How the stream ends.
-        end: End,
+        end: ReplyEnd,
     },
     /// `reply status=429 retry-after=1 { body #"…"# }`: an HTTP answer that is not a stream.
     Status {
@@ -186,7 +186,7 @@ pub enum ReplyBody {
 
 /// One part of a composed stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum ReplyPart {
     /// `text "Hello" chunks=3`: an assistant message.
     Text {
         /// The whole text.
@@ -263,14 +263,14 @@ pub enum Part {
 
 /// How a composed stream ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum End {
+pub enum ReplyEnd {
     /// `response.completed` (implied).
     #[default]
     Completed,
     /// `stall`: nothing more is sent, the connection stays open.
     Stall,
     /// `drop` or `drop reset`, `drop close`, `drop end`: the connection ends without a terminal event.
-    Drop(Drop),
+    Drop(DisconnectKind),
     /// `incomplete "max_output_tokens"`: `response.incomplete` with that reason.
     Incomplete {
         /// `incomplete_details.reason`.
@@ -296,7 +296,7 @@ pub enum End {
 
 /// How a connection ends before its stream does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Drop {
+pub enum DisconnectKind {
     /// `reset` (the default): TCP RST.
     #[default]
     Reset,
@@ -415,7 +415,7 @@ pub enum Action {
     /// `resume`: start the agent again and continue the session from its rollout.
     Resume,
     /// `drop` / `drop reset|close|end`: end the model connection held at the cut point.
-    Drop(Drop),
+    Drop(DisconnectKind),
     /// `shutdown`: ask the agent to end, and wait until it has.
     Shutdown,
     /// `hold at="point rollout.write 3" yields=2`: the task of the agent that passes the point is held
@@ -482,7 +482,7 @@ pub enum Await {
     /// `await turn-aborted reason=interrupted`.
     TurnAborted {
         /// The reason it must have, if given.
-        reason: Option<Reason>,
+        reason: Option<AwaitedReason>,
     },
     /// `await turn-failed`.
     TurnFailed,
@@ -531,7 +531,7 @@ pub enum Await {
 
 /// Why a turn was aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum AwaitedReason {
     /// `interrupted`: the user stopped it.
     Interrupted,
     /// `replaced`: a new turn took its place.
@@ -554,7 +554,7 @@ pub enum CutPoint {
         reply: usize,
     },
     /// `reply 1 event 4`: right after the event; `last delta of reply 1` and the like are `Nth`.
-    Event {
+    StreamEvent {
         /// Which reply.
         reply: usize,
         /// Which event of its stream.
@@ -572,9 +572,9 @@ pub enum CutPoint {
     /// `delta 2 of call_1`, `last delta of reply 1`, `first delta of reply 2`: after the n-th delta.
     Delta {
         /// Which delta.
-        nth: Nth,
+        nth: DeltaIndex,
         /// Of which call, or of all items of which reply.
-        of: Target,
+        of: DeltaSource,
     },
     /// `added of call_1`: after the item's `output_item.added`.
     Added {
@@ -618,9 +618,9 @@ pub enum CutPoint {
     /// `idle`: no turn is active.
     Idle,
     /// `told call-begin 2`: the agent has told the client so, for the n-th time (1 if absent).
-    Told {
+    AgentEvent {
         /// What it told.
-        event: Told,
+        event: AgentEventKind,
         /// Which time, counted from the start of the case.
         nth: usize,
     },
@@ -635,7 +635,7 @@ pub enum CutPoint {
 
 /// Which one of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Nth {
+pub enum DeltaIndex {
     /// `first`, `delta 2`: counted from 1 (`first` prints as a number: `delta 1 of …`).
     At(usize),
     /// `middle`: at half of the series, rounded up.
@@ -646,7 +646,7 @@ pub enum Nth {
 
 /// What a delta belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum DeltaSource {
     /// A call's arguments or input.
     Call(String),
     /// Any item of the reply.
@@ -655,16 +655,16 @@ pub enum Target {
 
 /// An expectation beyond the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expect {
+pub struct Expectation {
     /// What must hold.
-    pub what: Expectation,
+    pub kind: ExpectationKind,
     /// Where it stands.
     pub span: Span,
 }
 
 /// What can be expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expectation {
+pub enum ExpectationKind {
     /// `answered call_1 in-request=2 containing="aborted"`.
     Answered {
         /// The call.
@@ -708,7 +708,7 @@ pub enum Expectation {
     /// `turns aborted complete`: how the turns ended, in order; `any` stands for either outcome.
     Turns {
         /// The outcomes.
-        outcomes: Vec<Outcome>,
+        outcomes: Vec<ExpectedTurnEnd>,
     },
     /// `shown "task interrupted"`: a line that the user sees contains this.
     Shown {
@@ -729,7 +729,7 @@ pub enum Expectation {
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum ExpectedTurnEnd {
     /// `complete`.
     Complete,
     /// `aborted`: interrupted by the user.
@@ -744,7 +744,7 @@ pub enum Outcome {
 
 /// A rule set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waive {
+pub struct RuleWaiver {
     /// The rule's id, as in `cutpoint rules`.
     pub rule: String,
     /// Why.

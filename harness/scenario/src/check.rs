@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::ast::{Action, CutPoint, Nth, Part, Reply, ReplyBody, Scenario, Target};
+use crate::ast::{
+    Action, CutPoint, DeltaIndex, DeltaSource, Reply, ReplyBody, ReplyPart, Scenario,
+};
 use crate::diagnostic::Diagnostic;
 use crate::lex::PROBLEM_LIMIT;
 use crate::read::{Facts, PointMention};
@@ -177,7 +179,7 @@ fn point_call(point: &CutPoint) -> Option<&str> {
         | CutPoint::Approval { call }
         | CutPoint::Question { call }
         | CutPoint::Delta {
-            of: Target::Call(call),
+            of: DeltaSource::Call(call),
             ..
         } => Some(call),
         _ => None,
@@ -189,11 +191,11 @@ fn point_reply(point: &CutPoint) -> Option<usize> {
     match point {
         CutPoint::Request { reply }
         | CutPoint::Headers { reply }
-        | CutPoint::Event { reply, .. }
+        | CutPoint::StreamEvent { reply, .. }
         | CutPoint::Byte { reply, .. }
         | CutPoint::End { reply }
         | CutPoint::Delta {
-            of: Target::Reply(reply),
+            of: DeltaSource::Reply(reply),
             ..
         } => Some(*reply),
         _ => None,
@@ -203,7 +205,7 @@ fn point_reply(point: &CutPoint) -> Option<usize> {
 fn deltas_of_call(mention: &PointMention, facts: &Facts, problems: &mut Vec<Diagnostic>) {
     let CutPoint::Delta {
         nth,
-        of: Target::Call(call),
+        of: DeltaSource::Call(call),
     } = &mention.point
     else {
         return;
@@ -220,7 +222,7 @@ fn deltas_of_call(mention: &PointMention, facts: &Facts, problems: &mut Vec<Diag
 fn deltas_of_reply(mention: &PointMention, reply: &Reply, problems: &mut Vec<Diagnostic>) {
     let CutPoint::Delta {
         nth,
-        of: Target::Reply(number),
+        of: DeltaSource::Reply(number),
     } = &mention.point
     else {
         return;
@@ -231,16 +233,16 @@ fn deltas_of_reply(mention: &PointMention, reply: &Reply, problems: &mut Vec<Dia
     let mut deltas = 0_usize;
     for part in parts {
         deltas += match part {
-            Part::Text { chunks, .. }
-            | Part::Reasoning { chunks, .. }
-            | Part::Shell { chunks, .. }
-            | Part::Function { chunks, .. }
-            | Part::Custom { chunks, .. } => *chunks,
-            Part::Event { .. } => return,
-            Part::LocalShell { .. }
-            | Part::Item { .. }
-            | Part::Malformed { .. }
-            | Part::Pause { .. } => 0,
+            ReplyPart::Text { chunks, .. }
+            | ReplyPart::Reasoning { chunks, .. }
+            | ReplyPart::Shell { chunks, .. }
+            | ReplyPart::Function { chunks, .. }
+            | ReplyPart::Custom { chunks, .. } => *chunks,
+            ReplyPart::Event { .. } => return,
+            ReplyPart::LocalShell { .. }
+            | ReplyPart::Item { .. }
+            | ReplyPart::Malformed { .. }
+            | ReplyPart::Pause { .. } => 0,
         };
     }
     enough_deltas(mention, *nth, deltas, &format!("reply {number}"), problems);
@@ -248,7 +250,7 @@ fn deltas_of_reply(mention: &PointMention, reply: &Reply, problems: &mut Vec<Dia
 
 fn enough_deltas(
     mention: &PointMention,
-    nth: Nth,
+    nth: DeltaIndex,
     deltas: usize,
     whose: &str,
     problems: &mut Vec<Diagnostic>,
@@ -258,7 +260,7 @@ fn enough_deltas(
             format!("{whose} is sent without any delta"),
             "cut it at another point, such as `reply 1 event 4`".to_owned(),
         ),
-        (Nth::At(number), _) if number > deltas => (
+        (DeltaIndex::At(number), _) if number > deltas => (
             format!("{whose} has no delta {number}"),
             format!("write a number from 1 to {deltas}, or raise `chunks`"),
         ),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use crate::ast::{CutPoint, Nth, Target, Told};
+use crate::ast::{AgentEventKind, CutPoint, DeltaIndex, DeltaSource};
 use crate::suggest::nearest;
 
 /// Words that begin a phrase, or name an event in it. They cannot be call ids: `point running`
@@ -181,9 +181,9 @@ impl<'a> Words<'a> {
             }),
             "reply" => self.reply_event("reply 1 event 4"),
             "byte" => self.byte(),
-            "first" => self.delta(Nth::At(1)),
-            "middle" => self.delta(Nth::Middle),
-            "last" => self.delta(Nth::Last),
+            "first" => self.delta(DeltaIndex::At(1)),
+            "middle" => self.delta(DeltaIndex::Middle),
+            "last" => self.delta(DeltaIndex::Last),
             "delta" => self.numbered_delta(),
             "added" => Ok(CutPoint::Added {
                 call: self.of_call("added of call_1")?,
@@ -327,7 +327,7 @@ impl<'a> Words<'a> {
         let reply = self.reply_number(form)?;
         self.word("event", form)?;
         let event = self.number("the number of the event", form)?;
-        Ok(CutPoint::Event { reply, event })
+        Ok(CutPoint::StreamEvent { reply, event })
     }
 
     fn byte(&mut self) -> Outcome<CutPoint> {
@@ -336,7 +336,7 @@ impl<'a> Words<'a> {
         self.word("of", form)?;
         self.word("reply", form)?;
         match self.reply_event(form)? {
-            CutPoint::Event { reply, event } => Ok(CutPoint::Byte { reply, event, byte }),
+            CutPoint::StreamEvent { reply, event } => Ok(CutPoint::Byte { reply, event, byte }),
             other => Ok(other),
         }
     }
@@ -344,26 +344,26 @@ impl<'a> Words<'a> {
     fn numbered_delta(&mut self) -> Outcome<CutPoint> {
         let form = "delta 2 of call_1";
         self.nth_span = Some(self.span());
-        let nth = Nth::At(self.number("the number of the delta", form)?);
+        let nth = DeltaIndex::At(self.number("the number of the delta", form)?);
         let of = self.target(form)?;
         Ok(CutPoint::Delta { nth, of })
     }
 
-    fn delta(&mut self, nth: Nth) -> Outcome<CutPoint> {
+    fn delta(&mut self, nth: DeltaIndex) -> Outcome<CutPoint> {
         let form = "last delta of call_1";
         self.word("delta", form)?;
         let of = self.target(form)?;
         Ok(CutPoint::Delta { nth, of })
     }
 
-    fn target(&mut self, form: &str) -> Outcome<Target> {
+    fn target(&mut self, form: &str) -> Outcome<DeltaSource> {
         self.word("of", form)?;
         if self.peek() == Some("reply") {
             self.at += 1;
             let reply = self.reply_number("last delta of reply 1")?;
-            Ok(Target::Reply(reply))
+            Ok(DeltaSource::Reply(reply))
         } else {
-            Ok(Target::Call(self.call(form)?))
+            Ok(DeltaSource::Call(self.call(form)?))
         }
     }
 
@@ -394,8 +394,11 @@ impl<'a> Words<'a> {
     fn told(&mut self) -> Outcome<CutPoint> {
         let form = "told call-begin 2";
         let word = self.peek().unwrap_or_default();
-        let Some(event) = Told::ALL.into_iter().find(|event| event.name() == word) else {
-            let known = Told::ALL.map(Told::name);
+        let Some(event) = AgentEventKind::ALL
+            .into_iter()
+            .find(|event| event.name() == word)
+        else {
+            let known = AgentEventKind::ALL.map(AgentEventKind::name);
             let help = match nearest(word, &known) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("write one of {}", known.join(", ")),
@@ -405,7 +408,7 @@ impl<'a> Words<'a> {
         };
         self.at += 1;
         let nth = self.nth("which time the agent tells it", form)?;
-        Ok(CutPoint::Told { event, nth })
+        Ok(CutPoint::AgentEvent { event, nth })
     }
 
     /// Which time something happens: the first one where nothing is said.
@@ -521,19 +524,19 @@ impl fmt::Display for CutPoint {
         match self {
             Self::Request { reply } => write!(f, "request {reply}"),
             Self::Headers { reply } => write!(f, "headers of reply {reply}"),
-            Self::Event { reply, event } => write!(f, "reply {reply} event {event}"),
+            Self::StreamEvent { reply, event } => write!(f, "reply {reply} event {event}"),
             Self::Byte { reply, event, byte } => {
                 write!(f, "byte {byte} of reply {reply} event {event}")
             }
             Self::Delta { nth, of } => {
                 match nth {
-                    Nth::At(number) => write!(f, "delta {number} of ")?,
-                    Nth::Middle => f.write_str("middle delta of ")?,
-                    Nth::Last => f.write_str("last delta of ")?,
+                    DeltaIndex::At(number) => write!(f, "delta {number} of ")?,
+                    DeltaIndex::Middle => f.write_str("middle delta of ")?,
+                    DeltaIndex::Last => f.write_str("last delta of ")?,
                 }
                 match of {
-                    Target::Call(call) => f.write_str(call),
-                    Target::Reply(reply) => write!(f, "reply {reply}"),
+                    DeltaSource::Call(call) => f.write_str(call),
+                    DeltaSource::Reply(reply) => write!(f, "reply {reply}"),
                 }
             }
             Self::Added { call } => write!(f, "added of {call}"),
@@ -546,8 +549,8 @@ impl fmt::Display for CutPoint {
             Self::Started => f.write_str("started"),
             Self::Aborting => f.write_str("aborting"),
             Self::Idle => f.write_str("idle"),
-            Self::Told { event, nth: 1 } => write!(f, "told {event}"),
-            Self::Told { event, nth } => write!(f, "told {event} {nth}"),
+            Self::AgentEvent { event, nth: 1 } => write!(f, "told {event}"),
+            Self::AgentEvent { event, nth } => write!(f, "told {event} {nth}"),
             Self::Point { label, nth: 1 } => write!(f, "point {label}"),
             Self::Point { label, nth } => write!(f, "point {label} {nth}"),
         }
@@ -581,7 +584,10 @@ mod tests {
         check(&[
             ("request 2", CutPoint::Request { reply: 2 }),
             ("headers of reply 2", CutPoint::Headers { reply: 2 }),
-            ("reply 1 event 4", CutPoint::Event { reply: 1, event: 4 }),
+            (
+                "reply 1 event 4",
+                CutPoint::StreamEvent { reply: 1, event: 4 },
+            ),
             (
                 "byte 17 of reply 1 event 3",
                 CutPoint::Byte {
@@ -593,22 +599,22 @@ mod tests {
             (
                 "delta 2 of call_1",
                 CutPoint::Delta {
-                    nth: Nth::At(2),
-                    of: Target::Call(call("call_1")),
+                    nth: DeltaIndex::At(2),
+                    of: DeltaSource::Call(call("call_1")),
                 },
             ),
             (
                 "middle delta of a-b",
                 CutPoint::Delta {
-                    nth: Nth::Middle,
-                    of: Target::Call(call("a-b")),
+                    nth: DeltaIndex::Middle,
+                    of: DeltaSource::Call(call("a-b")),
                 },
             ),
             (
                 "last delta of reply 1",
                 CutPoint::Delta {
-                    nth: Nth::Last,
-                    of: Target::Reply(1),
+                    nth: DeltaIndex::Last,
+                    of: DeltaSource::Reply(1),
                 },
             ),
             (
@@ -654,8 +660,8 @@ mod tests {
             ("idle", CutPoint::Idle),
             (
                 "told call-begin 2",
-                CutPoint::Told {
-                    event: Told::CallBegin,
+                CutPoint::AgentEvent {
+                    event: AgentEventKind::CallBegin,
                     nth: 2,
                 },
             ),

@@ -7,6 +7,7 @@
 pub mod ast;
 pub mod suggest;
 
+mod agent_event_kind;
 mod check;
 mod cut_point;
 mod diagnostic;
@@ -17,7 +18,6 @@ mod parse;
 mod print;
 mod read;
 mod syntax;
-mod told;
 mod tree;
 mod word;
 

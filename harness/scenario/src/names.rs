@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ast::{Capability, Drop, LateEvent, Outcome, Reason};
+use crate::ast::{AwaitedReason, Capability, DisconnectKind, ExpectedTurnEnd, LateEvent};
 
 impl Capability {
     /// All capabilities.
@@ -60,7 +60,7 @@ impl Capability {
     }
 }
 
-impl Drop {
+impl DisconnectKind {
     /// All ways to end a connection.
     pub const ALL: [Self; 3] = [Self::Reset, Self::Close, Self::End];
 
@@ -74,7 +74,7 @@ impl Drop {
     }
 }
 
-impl Reason {
+impl AwaitedReason {
     /// All reasons.
     pub const ALL: [Self; 2] = [Self::Interrupted, Self::Replaced];
 
@@ -109,7 +109,7 @@ impl LateEvent {
     }
 }
 
-impl Outcome {
+impl ExpectedTurnEnd {
     /// All outcomes.
     pub const ALL: [Self; 5] = [
         Self::Complete,
@@ -137,13 +137,13 @@ impl fmt::Display for Capability {
     }
 }
 
-impl fmt::Display for Drop {
+impl fmt::Display for DisconnectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for AwaitedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -155,7 +155,7 @@ impl fmt::Display for LateEvent {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ExpectedTurnEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

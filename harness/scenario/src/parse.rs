@@ -1,6 +1,6 @@
 //! From a source text to scenarios.
 
-use crate::ast::File;
+use crate::ast::ScenarioFile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::{read, tree};
 
@@ -13,7 +13,7 @@ pub const SOURCE_LIMIT_BYTES: usize = 1024 * 1024;
 /// # Errors
 ///
 /// All mistakes of the file, or, when its syntax is broken, all mistakes of the syntax.
-pub fn parse(file_name: &str, source: &str) -> Result<File, Diagnostics> {
+pub fn parse(file_name: &str, source: &str) -> Result<ScenarioFile, Diagnostics> {
     let nodes = nodes(file_name, source)?;
     let (file, problems) = read::file(source, &nodes);
     if !problems.is_empty() {
@@ -30,7 +30,7 @@ pub fn parse(file_name: &str, source: &str) -> Result<File, Diagnostics> {
 /// # Errors
 ///
 /// As `parse`, and when the bytes are no text.
-pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<File, Diagnostics> {
+pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<ScenarioFile, Diagnostics> {
     if bytes.len() > SOURCE_LIMIT_BYTES {
         return Err(too_large(file_name, bytes.len()));
     }

@@ -7,7 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::ast::{
-    Action, Await, End, Expect, Expectation, File, Part, Reply, ReplyBody, Scenario, Step, Waive,
+    Action, Await, Expectation, ExpectationKind, Reply, ReplyBody, ReplyEnd, ReplyPart, RuleWaiver,
+    Scenario, ScenarioFile, Step,
 };
 use crate::{lex, word};
 
@@ -20,7 +21,7 @@ const INLINE_LIMIT_NODES: usize = 3;
 const INDENT_COLUMNS: usize = 4;
 
 /// Prints a file in the canonical layout; it ends with a line break unless it is empty.
-pub fn print(file: &File) -> String {
+pub fn print(file: &ScenarioFile) -> String {
     let scenarios: Vec<String> = file.scenarios.iter().map(ToString::to_string).collect();
     let mut out = scenarios.join("\n\n");
     if !out.is_empty() {
@@ -29,7 +30,7 @@ pub fn print(file: &File) -> String {
     out
 }
 
-impl fmt::Display for File {
+impl fmt::Display for ScenarioFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&print(self))
     }
@@ -52,7 +53,7 @@ display_as_node! {
     Scenario: scenario,
     Step: step,
     Reply: reply,
-    Expect: expectation,
+    Expectation: expectation,
 }
 
 /// A part of a node's line.
@@ -326,21 +327,21 @@ fn scenario(scenario: &Scenario) -> Line {
         .collect();
     let name = scenario.model.name.as_deref();
     lines.push(Line::new("model").prop("name", name).block(model));
-    for other in &scenario.model.others {
+    for other in &scenario.model.side_conversations {
         let replies = other.replies.iter().map(reply).collect();
         let line = Line::new("model").prop("for", Some(&other.opening));
         lines.push(line.block(replies));
     }
     lines.extend(scenario.steps.iter().map(step));
-    if !scenario.expect.is_empty() {
-        let expect = scenario.expect.iter().map(expectation).collect();
+    if !scenario.expectations.is_empty() {
+        let expect = scenario.expectations.iter().map(expectation).collect();
         lines.push(Line::new("expect").inline(expect));
     }
-    lines.extend(scenario.waive.iter().map(waive));
+    lines.extend(scenario.waivers.iter().map(waive));
     Line::new("scenario").text(&scenario.name).block(lines)
 }
 
-fn waive(waive: &Waive) -> Line {
+fn waive(waive: &RuleWaiver) -> Line {
     Line::new("waive")
         .id(&waive.rule)
         .prop("because", Some(&waive.because))
@@ -381,16 +382,16 @@ fn reply(reply: &Reply) -> Line {
     }
 }
 
-fn part(part: &Part) -> Line {
+fn part(part: &ReplyPart) -> Line {
     match part {
-        Part::Text { text, chunks } => Line::new("text").text(text).chunks(*chunks),
-        Part::Reasoning { text, chunks } => Line::new("reasoning").text(text).chunks(*chunks),
-        Part::Shell {
+        ReplyPart::Text { text, chunks } => Line::new("text").text(text).chunks(*chunks),
+        ReplyPart::Reasoning { text, chunks } => Line::new("reasoning").text(text).chunks(*chunks),
+        ReplyPart::Shell {
             call,
             command,
             chunks,
         } => Line::new("shell").id(call).text(command).chunks(*chunks),
-        Part::Function {
+        ReplyPart::Function {
             call,
             name,
             arguments,
@@ -400,7 +401,7 @@ fn part(part: &Part) -> Line {
             .id(name)
             .text(arguments)
             .chunks(*chunks),
-        Part::Custom {
+        ReplyPart::Custom {
             call,
             name,
             input,
@@ -410,28 +411,28 @@ fn part(part: &Part) -> Line {
             .id(name)
             .text(input)
             .chunks(*chunks),
-        Part::LocalShell { call, command } => command
+        ReplyPart::LocalShell { call, command } => command
             .iter()
             .fold(Line::new("local-shell").id(call), |line, word| {
                 line.text(word)
             }),
-        Part::Item { json } => Line::new("item").text(json),
-        Part::Event { json } => Line::new("event").text(json),
-        Part::Malformed { text } => Line::new("malformed").text(text),
-        Part::Pause { duration } => Line::new("pause").duration(*duration),
+        ReplyPart::Item { json } => Line::new("item").text(json),
+        ReplyPart::Event { json } => Line::new("event").text(json),
+        ReplyPart::Malformed { text } => Line::new("malformed").text(text),
+        ReplyPart::Pause { duration } => Line::new("pause").duration(*duration),
     }
 }
 
-fn end_line(end: &End) -> Option<Line> {
+fn end_line(end: &ReplyEnd) -> Option<Line> {
     Some(match end {
-        End::Completed => return None,
-        End::Stall => Line::new("stall"),
-        End::Drop(way) => Line::new("drop").plain(way),
-        End::Incomplete { reason } => Line::new("incomplete").text(reason),
-        End::Failed { code, message } => Line::new("failed")
+        ReplyEnd::Completed => return None,
+        ReplyEnd::Stall => Line::new("stall"),
+        ReplyEnd::Drop(way) => Line::new("drop").plain(way),
+        ReplyEnd::Incomplete { reason } => Line::new("incomplete").text(reason),
+        ReplyEnd::Failed { code, message } => Line::new("failed")
             .prop("code", Some(code))
             .prop("message", message.as_deref()),
-        End::Error {
+        ReplyEnd::Error {
             code,
             message,
             nested,
@@ -500,9 +501,9 @@ fn await_line(event: &Await) -> Line {
     }
 }
 
-fn expectation(expect: &Expect) -> Line {
-    match &expect.what {
-        Expectation::Answered {
+fn expectation(expect: &Expectation) -> Line {
+    match &expect.kind {
+        ExpectationKind::Answered {
             call,
             in_request,
             containing,
@@ -510,13 +511,13 @@ fn expectation(expect: &Expect) -> Line {
             .id(call)
             .plain_prop("in-request", *in_request)
             .prop("containing", containing.as_deref()),
-        Expectation::NoCall { call } => Line::new("no-call").id(call),
-        Expectation::NoProcess { command } => Line::new("no-process").text(command),
-        Expectation::Requests { count } => Line::new("requests").plain(count),
-        Expectation::Markers { count, in_request } => Line::new("markers")
+        ExpectationKind::NoCall { call } => Line::new("no-call").id(call),
+        ExpectationKind::NoProcess { command } => Line::new("no-process").text(command),
+        ExpectationKind::Requests { count } => Line::new("requests").plain(count),
+        ExpectationKind::Markers { count, in_request } => Line::new("markers")
             .plain(count)
             .plain_prop("in-request", Some(in_request)),
-        Expectation::Request {
+        ExpectationKind::Request {
             number,
             containing,
             not_containing,
@@ -524,11 +525,11 @@ fn expectation(expect: &Expect) -> Line {
             .plain(number)
             .prop("containing", containing.as_deref())
             .prop("not-containing", not_containing.as_deref()),
-        Expectation::Turns { outcomes } => outcomes
+        ExpectationKind::Turns { outcomes } => outcomes
             .iter()
             .fold(Line::new("turns"), |line, outcome| line.plain(outcome)),
-        Expectation::Shown { containing } => Line::new("shown").text(containing),
-        Expectation::NotShown { containing } => Line::new("not-shown").text(containing),
-        Expectation::Refused { count } => Line::new("refused").plain(count),
+        ExpectationKind::Shown { containing } => Line::new("shown").text(containing),
+        ExpectationKind::NotShown { containing } => Line::new("not-shown").text(containing),
+        ExpectationKind::Refused { count } => Line::new("refused").plain(count),
     }
 }

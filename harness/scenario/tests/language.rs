@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cutpoint_scenario::ast::{
-    Action, Await, Capability, CutPoint, Drop, End, Expectation, Part, Reason, ReplyBody, Scenario,
+    Action, Await, AwaitedReason, Capability, CutPoint, DisconnectKind, ExpectationKind, ReplyBody,
+    ReplyEnd, ReplyPart, Scenario,
 };
 use cutpoint_scenario::{format, parse, print};
 
@@ -43,12 +44,12 @@ fn the_example_is_read_whole() {
     assert_eq!(
         scenario.model.replies[0].body,
         ReplyBody::Stream {
-            parts: vec![Part::Shell {
+            parts: vec![ReplyPart::Shell {
                 call: "call_1".to_owned(),
                 command: "sleep 60".to_owned(),
                 chunks: 1,
             }],
-            end: End::Completed,
+            end: ReplyEnd::Completed,
         }
     );
     assert!(scenario.model.replies[1].lenient);
@@ -71,16 +72,16 @@ fn the_example_is_read_whole() {
     assert_eq!(
         scenario.steps[2].action,
         Action::Await(Await::TurnAborted {
-            reason: Some(Reason::Interrupted)
+            reason: Some(AwaitedReason::Interrupted)
         })
     );
     assert_eq!(
-        scenario.expect[1].what,
-        Expectation::NoProcess {
+        scenario.expectations[1].kind,
+        ExpectationKind::NoProcess {
             command: "sleep 60".to_owned()
         }
     );
-    assert_eq!(scenario.waive[0].rule, "CALL-6");
+    assert_eq!(scenario.waivers[0].rule, "CALL-6");
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn spans_say_where_a_node_stood() {
     );
     assert_eq!(scenario.span.start, 0);
     assert_eq!(scenario.span.end, EXAMPLE.trim_end().len());
-    assert_eq!(scenario.expect[0].span.line, 16);
+    assert_eq!(scenario.expectations[0].span.line, 16);
 }
 
 #[test]
@@ -149,8 +150,8 @@ fn long_and_many_lined_parts_get_lines_of_their_own() {
     let ReplyBody::Stream { parts, end } = &scenario.model.replies[0].body else {
         panic!("a stream");
     };
-    assert_eq!(*end, End::Drop(Drop::Close));
-    assert!(matches!(&parts[1], Part::Custom { input, .. }
+    assert_eq!(*end, ReplyEnd::Drop(DisconnectKind::Close));
+    assert!(matches!(&parts[1], ReplyPart::Custom { input, .. }
             if input == "*** Begin Patch\n+say \"hi\"\n\n*** End Patch"));
     assert_eq!(format!("{scenario}\n"), source);
     assert_eq!(format("long.kdl", source).as_deref(), Ok(source));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use cutpoint_check::trace::{ClientOp, Decision, What};
-use cutpoint_scenario::ast::{CutPoint, Drop as DropKind};
+use cutpoint_scenario::ast::{CutPoint, DisconnectKind};
 use tokio::sync::watch;
 
 use crate::lab::quiet;
@@ -48,7 +48,7 @@ pub enum Deed {
     /// Whichever question waits is answered; nothing is done where none does.
     Answer(String),
     /// The connections of the streams that are being sent end; nothing is done where none is.
-    Drop(DropKind),
+    Drop(DisconnectKind),
     /// The agent is asked to end, and the client goes on behind the step.
     Shutdown,
     /// The agent is killed, and the client goes on behind the step.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cutpoint_check::trace::{StreamEnd, What};
-use cutpoint_scenario::ast::Drop as DropKind;
+use cutpoint_scenario::ast::DisconnectKind;
 use hyper::body::{Body, Frame as HttpFrame};
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -135,7 +135,7 @@ impl GatedBody {
         Poll::Ready(())
     }
 
-    fn poll_holds(&mut self, context: &mut Context<'_>) -> Poll<Option<DropKind>> {
+    fn poll_holds(&mut self, context: &mut Context<'_>) -> Poll<Option<DisconnectKind>> {
         while let Some(hold) = self.holds.get(self.next_hold) {
             if hold.at > self.cursor {
                 break;
@@ -209,19 +209,19 @@ impl GatedBody {
         self.record(|exchange| What::StreamEnd { exchange, how });
     }
 
-    fn end_with(&mut self, kind: DropKind) -> Option<Result<HttpFrame<Bytes>, io::Error>> {
+    fn end_with(&mut self, kind: DisconnectKind) -> Option<Result<HttpFrame<Bytes>, io::Error>> {
         match kind {
-            DropKind::End => {
+            DisconnectKind::End => {
                 self.end(StreamEnd::Cut);
                 None
             }
-            DropKind::Close => {
+            DisconnectKind::Close => {
                 self.end(StreamEnd::Close);
                 Some(Err(io::Error::other(
                     "the scenario closes the connection here",
                 )))
             }
-            DropKind::Reset => {
+            DisconnectKind::Reset => {
                 self.end(StreamEnd::Reset);
                 self.control.reset_on_drop();
                 Some(Err(io::Error::other(

@@ -11,7 +11,7 @@ use cutpoint_protocol::pairing;
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_recording::session::is_synthesized;
 use cutpoint_recording::{Match, Matcher, Recording, Response};
-use cutpoint_scenario::ast::{CutPoint, End, Part};
+use cutpoint_scenario::ast::{CutPoint, ReplyEnd, ReplyPart};
 use serde_json::Value;
 
 use super::body::Pace;
@@ -52,9 +52,9 @@ pub enum ScriptedBody {
     /// A composed stream.
     Stream {
         /// Its parts.
-        parts: Vec<Part>,
+        parts: Vec<ReplyPart>,
         /// How it ends.
-        end: End,
+        end: ReplyEnd,
     },
     /// An HTTP answer that is not a stream.
     Status {

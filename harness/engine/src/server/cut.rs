@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
-use cutpoint_scenario::ast::Drop as DropKind;
+use cutpoint_scenario::ast::DisconnectKind;
 
 /// The streams of a case that are being sent.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Streams {
 struct State {
     opened: u64,
     /// By number; each with how it is to end, once that is decided, and who waits for that.
-    live: BTreeMap<u64, (Option<DropKind>, Option<Waker>)>,
+    live: BTreeMap<u64, (Option<DisconnectKind>, Option<Waker>)>,
 }
 
 impl Streams {
@@ -38,9 +38,9 @@ impl Streams {
     }
 
     /// Ends the connections of all streams that are being sent.
-    pub fn cut(&self, kind: DropKind) {
+    pub fn cut(&self, kind: DisconnectKind) {
         let mut state = self.lock();
-        let decide = |(decided, waker): &mut (Option<DropKind>, Option<Waker>)| {
+        let decide = |(decided, waker): &mut (Option<DisconnectKind>, Option<Waker>)| {
             decided.get_or_insert(kind);
             waker.take()
         };
@@ -65,7 +65,7 @@ pub struct Live {
 impl Live {
     /// How the stream's connection is to end at once, if it is; otherwise the task is woken when
     /// that is decided.
-    pub fn poll(&self, context: &Context<'_>) -> Option<DropKind> {
+    pub fn poll(&self, context: &Context<'_>) -> Option<DisconnectKind> {
         let mut state = self.streams.lock();
         let (decided, waker) = state.live.get_mut(&self.number)?;
         if decided.is_none()

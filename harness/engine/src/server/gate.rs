@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use cutpoint_check::trace::What;
-use cutpoint_scenario::ast::{CutPoint, Drop as DropKind};
+use cutpoint_scenario::ast::{CutPoint, DisconnectKind};
 
 use super::{CONNECTION_LIMIT, Ends};
 use crate::tracer::Tracer;
@@ -15,7 +15,7 @@ pub enum Verdict {
     /// It goes on.
     Release,
     /// Its connection ends here.
-    Drop(DropKind),
+    Drop(DisconnectKind),
 }
 
 #[derive(Debug, Default)]

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use cutpoint_check::trace::What;
 use cutpoint_protocol::api_error;
 use cutpoint_protocol::request::ResponsesRequest;
-use cutpoint_scenario::ast::Drop as DropKind;
+use cutpoint_scenario::ast::DisconnectKind;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -456,7 +456,7 @@ async fn pass(
     control: &Control,
     case: &Case,
     exchange: usize,
-) -> Option<DropKind> {
+) -> Option<DisconnectKind> {
     let gate = gate?;
     let mut waiting = Waiting {
         case,
@@ -503,12 +503,12 @@ fn retry_after_ms(headers: &[(String, String)]) -> Option<u64> {
 /// A connection that ends before the response began: the body fails at once, and hyper has sent
 /// nothing yet. One that is to end in good order is a head without a body.
 fn dropped(
-    kind: DropKind,
+    kind: DisconnectKind,
     control: Arc<Control>,
     case: &Case,
     exchange: usize,
 ) -> Response<ResponseBody> {
-    if kind == DropKind::End {
+    if kind == DisconnectKind::End {
         case.record(|| What::ResponseHead {
             exchange,
             status: 200,

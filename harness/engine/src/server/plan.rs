@@ -8,7 +8,9 @@ use cutpoint_protocol::compose::{Composed, Composer, Content};
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_protocol::sse::{Directive, Document};
 use cutpoint_protocol::{EventKind, Item, StreamEvent};
-use cutpoint_scenario::ast::{CutPoint, Drop as DropKind, End, Nth, Part, Target};
+use cutpoint_scenario::ast::{
+    CutPoint, DeltaIndex, DeltaSource, DisconnectKind, ReplyEnd, ReplyPart,
+};
 
 use super::gate::Gate;
 
@@ -31,7 +33,7 @@ pub enum Ending {
     /// Nothing more is sent; the connection stays open.
     Stall,
     /// The connection ends.
-    Drop(DropKind),
+    Drop(DisconnectKind),
 }
 
 /// A whole stream.
@@ -69,8 +71,8 @@ pub struct Hold {
 /// # Errors
 /// One sentence, if the request advertises no tool that could run a `shell` part.
 pub fn compose(
-    parts: &[Part],
-    end: &End,
+    parts: &[ReplyPart],
+    end: &ReplyEnd,
     response_id: &str,
     request: &ResponsesRequest,
     asks_approval: bool,
@@ -79,12 +81,12 @@ pub fn compose(
     let mut extras = Vec::new();
     for part in parts {
         match part {
-            Part::Malformed { text } => {
+            ReplyPart::Malformed { text } => {
                 let bytes = Bytes::from(format!("{text}\n\n"));
                 extras.push((composer.len(), Extra::Raw(bytes)));
             }
-            Part::Pause { duration } => extras.push((composer.len(), Extra::Pause(*duration))),
-            Part::Event { json } => {
+            ReplyPart::Pause { duration } => extras.push((composer.len(), Extra::Pause(*duration))),
+            ReplyPart::Event { json } => {
                 let event = StreamEvent::parse(json).map_err(|error| error.to_string())?;
                 composer.event(event);
             }
@@ -110,22 +112,22 @@ enum Extra {
 
 fn add_item(
     composer: &mut Composer,
-    part: &Part,
+    part: &ReplyPart,
     request: &ResponsesRequest,
     asks_approval: bool,
 ) -> Result<(), String> {
     match part {
-        Part::Text { text, chunks } => composer.item(&Content::Text {
+        ReplyPart::Text { text, chunks } => composer.item(&Content::Text {
             text,
             chunks: *chunks,
         }),
-        Part::Reasoning { text, chunks } => {
+        ReplyPart::Reasoning { text, chunks } => {
             composer.item(&Content::Reasoning {
                 text,
                 chunks: *chunks,
             });
         }
-        Part::Shell {
+        ReplyPart::Shell {
             call,
             command,
             chunks,
@@ -141,7 +143,7 @@ fn add_item(
                 *chunks,
             );
         }
-        Part::Function {
+        ReplyPart::Function {
             call,
             name,
             arguments,
@@ -154,7 +156,7 @@ fn add_item(
                 chunks: *chunks,
             });
         }
-        Part::Custom {
+        ReplyPart::Custom {
             call,
             name,
             input,
@@ -167,18 +169,18 @@ fn add_item(
                 chunks: *chunks,
             });
         }
-        Part::LocalShell { call, command } => {
+        ReplyPart::LocalShell { call, command } => {
             composer.item(&Content::LocalShell {
                 call_id: call,
                 command,
             });
         }
-        Part::Item { json } => {
+        ReplyPart::Item { json } => {
             let value = serde_json::from_str(json).map_err(|error| error.to_string())?;
             let item = Item::from_value(value).map_err(|error| error.to_string())?;
             composer.item(&Content::Raw(item));
         }
-        Part::Event { .. } | Part::Malformed { .. } | Part::Pause { .. } => {}
+        ReplyPart::Event { .. } | ReplyPart::Malformed { .. } | ReplyPart::Pause { .. } => {}
     }
     Ok(())
 }
@@ -209,18 +211,18 @@ fn shell(
     }
 }
 
-fn finish(composer: Composer, end: &End) -> (Vec<Composed>, Ending) {
+fn finish(composer: Composer, end: &ReplyEnd) -> (Vec<Composed>, Ending) {
     const MESSAGE: &str = "The server had an error while processing your request.";
     match end {
-        End::Completed => (composer.completed(), Ending::Complete),
-        End::Stall => (composer.unfinished(), Ending::Stall),
-        End::Drop(kind) => (composer.unfinished(), Ending::Drop(*kind)),
-        End::Incomplete { reason } => (composer.incomplete(reason), Ending::Complete),
-        End::Failed { code, message } => (
+        ReplyEnd::Completed => (composer.completed(), Ending::Complete),
+        ReplyEnd::Stall => (composer.unfinished(), Ending::Stall),
+        ReplyEnd::Drop(kind) => (composer.unfinished(), Ending::Drop(*kind)),
+        ReplyEnd::Incomplete { reason } => (composer.incomplete(reason), Ending::Complete),
+        ReplyEnd::Failed { code, message } => (
             composer.failed(code, message.as_deref().unwrap_or(MESSAGE)),
             Ending::Complete,
         ),
-        End::Error {
+        ReplyEnd::Error {
             code,
             message,
             nested,
@@ -287,8 +289,8 @@ pub fn recorded(document: &Document, timed: bool) -> StreamPlan {
         .and_then(|status| status.parse().ok())
         .unwrap_or(200);
     let ending = match document.setting("end") {
-        Some("reset") => Ending::Drop(DropKind::Reset),
-        Some("close") => Ending::Drop(DropKind::Close),
+        Some("reset") => Ending::Drop(DisconnectKind::Reset),
+        Some("close") => Ending::Drop(DisconnectKind::Close),
         Some("stall") => Ending::Stall,
         _ => Ending::Complete,
     };
@@ -334,7 +336,7 @@ impl StreamPlan {
         let after = |frame: usize| Ok(Some(Position { frame, byte: 0 }));
         match point {
             CutPoint::Headers { reply: n } if *n == reply => after(0),
-            CutPoint::Event { reply: n, event } if *n == reply => {
+            CutPoint::StreamEvent { reply: n, event } if *n == reply => {
                 after(self.event_frame(*event)? + 1)
             }
             CutPoint::Byte {
@@ -359,11 +361,11 @@ impl StreamPlan {
             }
             CutPoint::Delta {
                 nth,
-                of: Target::Reply(n),
+                of: DeltaSource::Reply(n),
             } if *n == reply => self.delta(*nth, None),
             CutPoint::Delta {
                 nth,
-                of: Target::Call(call),
+                of: DeltaSource::Call(call),
             } => match self.item_of(call) {
                 Some(item_id) => self.delta(*nth, Some(&item_id)),
                 None => Ok(None),
@@ -391,7 +393,7 @@ impl StreamPlan {
             })
     }
 
-    fn delta(&self, nth: Nth, item_id: Option<&str>) -> Result<Option<Position>, String> {
+    fn delta(&self, nth: DeltaIndex, item_id: Option<&str>) -> Result<Option<Position>, String> {
         let is_one = |event: &StreamEvent| {
             event.is_delta() && item_id.is_none_or(|id| event.item_id() == Some(id))
         };
@@ -401,9 +403,9 @@ impl StreamPlan {
             .map(|(at, _)| at + 1)
             .collect();
         let at = match nth {
-            Nth::At(n) => n,
-            Nth::Middle => deltas.len().div_ceil(2),
-            Nth::Last => deltas.len(),
+            DeltaIndex::At(n) => n,
+            DeltaIndex::Middle => deltas.len().div_ceil(2),
+            DeltaIndex::Last => deltas.len(),
         };
         match deltas.get(at.wrapping_sub(1)) {
             Some(frame) => Ok(Some(Position {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cutpoint_protocol::request::{ResponsesRequest, ShellTool};
-use cutpoint_scenario::ast::{End, Model, Part};
+use cutpoint_scenario::ast::{ModelScript, ReplyEnd, ReplyPart};
 
 use super::plan::{self, StreamPlan};
 use crate::script::Loaded;
@@ -30,7 +30,7 @@ struct Generations {
 }
 
 impl Generations {
-    fn get(&mut self, key: &Key, parts: &[Part], end: &End) -> Option<StreamPlan> {
+    fn get(&mut self, key: &Key, parts: &[ReplyPart], end: &ReplyEnd) -> Option<StreamPlan> {
         let is_it = |known: &&Known| known.parts == parts && known.end == *end;
         if let Some(known) = self.new.get(key).filter(is_it) {
             return Some(known.plan.clone());
@@ -62,8 +62,8 @@ struct Key {
 
 #[derive(Debug)]
 struct Known {
-    parts: Vec<Part>,
-    end: End,
+    parts: Vec<ReplyPart>,
+    end: ReplyEnd,
     plan: StreamPlan,
 }
 
@@ -71,9 +71,9 @@ struct Known {
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// Its parts.
-    pub parts: &'a [Part],
+    pub parts: &'a [ReplyPart],
     /// How it ends.
-    pub end: &'a End,
+    pub end: &'a ReplyEnd,
     /// The reply as it is written.
     pub text: &'a str,
     /// The response's id.
@@ -89,7 +89,7 @@ impl Plans {
     /// If a recording can't be found or read.
     pub(crate) fn load(
         &self,
-        model: &Model,
+        model: &ModelScript,
         file: &Path,
         recordings: &Path,
     ) -> Result<Loaded, String> {
@@ -146,7 +146,7 @@ impl Plans {
 
 #[cfg(test)]
 mod tests {
-    use cutpoint_scenario::ast::Part;
+    use cutpoint_scenario::ast::ReplyPart;
     use serde_json::json;
 
     use super::*;
@@ -156,8 +156,8 @@ mod tests {
         let request = ResponsesRequest::parse(body.as_bytes()).unwrap();
         let text = said.to_owned();
         let wanted = Wanted {
-            parts: &[Part::Text { text, chunks: 1 }],
-            end: &End::Completed,
+            parts: &[ReplyPart::Text { text, chunks: 1 }],
+            end: &ReplyEnd::Completed,
             text: "a reply",
             response_id: id,
             asks_approval: false,

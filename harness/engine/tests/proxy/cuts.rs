@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutpoint_protocol::sse::Directive;
 use cutpoint_recording::session::{Cut, Did, How, Place};
-use cutpoint_scenario::ast::{End, Part};
+use cutpoint_scenario::ast::{ReplyEnd, ReplyPart};
 
 use crate::rig::{Rig, composed, reply, says, text_part};
 use crate::support::{ask, before, only, recording, server, stream, wire};
@@ -20,8 +20,12 @@ fn cut(events: usize) -> Did {
 #[tokio::test]
 async fn an_event_is_handed_on_before_the_next_one_comes() {
     let parts = || vec![text_part("one two three", 3)];
-    let frames = composed(&parts(), &End::Completed);
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &["reply 1 event 5"]).await;
+    let frames = composed(&parts(), &ReplyEnd::Completed);
+    let rig = Rig::replies(
+        vec![reply(parts(), ReplyEnd::Completed)],
+        &["reply 1 event 5"],
+    )
+    .await;
     let proxy = before(rig.address()).await;
     let mut client = ask(&proxy, &says("hi")).await;
     client.head().await;
@@ -39,8 +43,12 @@ async fn an_event_is_handed_on_before_the_next_one_comes() {
 #[tokio::test]
 async fn a_client_that_leaves_is_an_interrupt_at_that_point() {
     let parts = || vec![text_part("one two three", 3)];
-    let frames = composed(&parts(), &End::Completed);
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &["reply 1 event 6"]).await;
+    let frames = composed(&parts(), &ReplyEnd::Completed);
+    let rig = Rig::replies(
+        vec![reply(parts(), ReplyEnd::Completed)],
+        &["reply 1 event 6"],
+    )
+    .await;
     let proxy = before(rig.address()).await;
     let mut client = ask(&proxy, &says("hi")).await;
     client.head().await;
@@ -64,7 +72,7 @@ async fn a_client_that_leaves_is_an_interrupt_at_that_point() {
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_is_one_before_its_first_event() {
-    let replies = vec![reply(vec![text_part("one", 1)], End::Completed)];
+    let replies = vec![reply(vec![text_part("one", 1)], ReplyEnd::Completed)];
     let rig = Rig::replies(replies, &["request 1"]).await;
     let proxy = before(rig.address()).await;
     let client = ask(&proxy, &says("hi")).await;
@@ -82,7 +90,7 @@ async fn a_client_that_leaves_before_the_answer_is_one_before_its_first_event() 
 
 #[tokio::test]
 async fn a_client_that_hangs_up_behind_the_last_event_cuts_nothing() {
-    let frames = composed(&[text_part("one", 1)], &End::Completed).concat();
+    let frames = composed(&[text_part("one", 1)], &ReplyEnd::Completed).concat();
     let head =
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = [
@@ -140,10 +148,10 @@ async fn the_time_between_events_is_recorded() {
     let pause = Duration::from_millis(60);
     let parts = vec![
         text_part("one", 1),
-        Part::Pause { duration: pause },
+        ReplyPart::Pause { duration: pause },
         text_part("two", 1),
     ];
-    let rig = Rig::replies(vec![reply(parts, End::Completed)], &[]).await;
+    let rig = Rig::replies(vec![reply(parts, ReplyEnd::Completed)], &[]).await;
     let proxy = before(rig.address()).await;
     let mut client = ask(&proxy, &says("hi")).await;
     client.head().await;

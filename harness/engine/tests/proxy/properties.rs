@@ -3,40 +3,54 @@
 use cutpoint_engine::server::case::Script;
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
 use cutpoint_recording::{Exchange, Recording, Response};
-use cutpoint_scenario::ast::{Drop, End, Part};
+use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd, ReplyPart};
 use proptest::prelude::*;
 
 use crate::client;
 use crate::rig::{Rig, composed, config, reply, says};
 use crate::support::{ask, before, only, stream, wire};
 
-fn any_part() -> impl Strategy<Value = Part> {
+fn any_part() -> impl Strategy<Value = ReplyPart> {
     // The proxy takes secrets out, and short of those any text may look like an address of e-mail.
     let text = || "[\\PC&&[^@]]{0,30}";
     prop_oneof![
-        (text(), 1..6usize).prop_map(|(text, chunks)| Part::Text { text, chunks }),
-        (text(), 1..4usize).prop_map(|(text, chunks)| Part::Reasoning { text, chunks }),
-        ("[a-z]{1,5}", text(), 1..5usize).prop_map(|(call, arguments, chunks)| Part::Function {
-            call,
-            name: "look".to_owned(),
-            arguments,
-            chunks,
+        (text(), 1..6usize).prop_map(|(text, chunks)| ReplyPart::Text { text, chunks }),
+        (text(), 1..4usize).prop_map(|(text, chunks)| ReplyPart::Reasoning { text, chunks }),
+        ("[a-z]{1,5}", text(), 1..5usize).prop_map(|(call, arguments, chunks)| {
+            ReplyPart::Function {
+                call,
+                name: "look".to_owned(),
+                arguments,
+                chunks,
+            }
         }),
-        Just(Part::Malformed {
+        Just(ReplyPart::Malformed {
             text: "data: {oops".to_owned()
         }),
-        Just(Part::Malformed {
+        Just(ReplyPart::Malformed {
             text: ": a comment".to_owned()
         }),
     ]
 }
 
-fn any_end() -> impl Strategy<Value = (End, Option<&'static str>, client::End)> {
+fn any_end() -> impl Strategy<Value = (ReplyEnd, Option<&'static str>, client::End)> {
     prop_oneof![
-        Just((End::Completed, None, client::End::Whole)),
-        Just((End::Drop(Drop::End), None, client::End::Whole)),
-        Just((End::Drop(Drop::Close), Some("close"), client::End::Closed)),
-        Just((End::Drop(Drop::Reset), Some("reset"), client::End::Reset)),
+        Just((ReplyEnd::Completed, None, client::End::Whole)),
+        Just((
+            ReplyEnd::Drop(DisconnectKind::End),
+            None,
+            client::End::Whole
+        )),
+        Just((
+            ReplyEnd::Drop(DisconnectKind::Close),
+            Some("close"),
+            client::End::Closed
+        )),
+        Just((
+            ReplyEnd::Drop(DisconnectKind::Reset),
+            Some("reset"),
+            client::End::Reset
+        )),
     ]
 }
 

@@ -7,7 +7,7 @@ use cutpoint_check::trace::What;
 use cutpoint_engine::server::ServerConfig;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
-use cutpoint_scenario::ast::End;
+use cutpoint_scenario::ast::ReplyEnd;
 use tokio::net::TcpSocket;
 
 use crate::client::{self, Client, post};
@@ -45,7 +45,7 @@ async fn a_request_that_comes_byte_by_byte_is_answered() {
     assert_eq!(client.finish().await, client::End::Whole);
     assert_eq!(
         client.body,
-        composed(&[text_part("a", 1)], &End::Completed).concat()
+        composed(&[text_part("a", 1)], &ReplyEnd::Completed).concat()
     );
 }
 
@@ -56,7 +56,7 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
     const EVENTS: usize = 256;
     for pace in [Pace::Flushed, Pace::Burst] {
         let parts = vec![text_part(&"x".repeat(EVENT_BYTES * EVENTS), EVENTS)];
-        let script = Script::Replies(vec![reply(parts.clone(), End::Completed)].into());
+        let script = Script::Replies(vec![reply(parts.clone(), ReplyEnd::Completed)].into());
         let mut settings = config(script, &[]);
         settings.pace = pace;
         let rig = Rig::new(settings).await;
@@ -84,7 +84,7 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
 
         // Once it reads, it gets all of it.
         assert_eq!(slow.finish().await, client::End::Whole);
-        assert_eq!(slow.body, composed(&parts, &End::Completed).concat());
+        assert_eq!(slow.body, composed(&parts, &ReplyEnd::Completed).concat());
     }
 }
 

@@ -3,22 +3,22 @@
 use cutpoint_check::trace::What;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
-use cutpoint_scenario::ast::End;
+use cutpoint_scenario::ast::ReplyEnd;
 use tokio::io::AsyncWriteExt;
 
 use crate::client;
 use crate::rig::{Rig, composed, config, function_part, reply, says, text_part, text_reply};
 
-fn parts() -> Vec<cutpoint_scenario::ast::Part> {
+fn parts() -> Vec<cutpoint_scenario::ast::ReplyPart> {
     vec![text_part("some words", 3), function_part("call_1", 2)]
 }
 
 #[tokio::test]
 async fn at_each_event_the_trace_tells_it_once() {
-    for event in 1..=composed(&parts(), &End::Completed).len() {
+    for event in 1..=composed(&parts(), &ReplyEnd::Completed).len() {
         for reset in [false, true] {
             let gate = format!("reply 1 event {event}");
-            let rig = Rig::replies(vec![reply(parts(), End::Completed)], &[&gate]).await;
+            let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &[&gate]).await;
             let client = rig.ask(&says("hi")).await;
             rig.reached(&gate).await;
             if reset {
@@ -57,7 +57,7 @@ async fn while_a_request_is_held() {
 #[tokio::test]
 async fn a_client_that_shuts_down_its_sending_side_is_gone() {
     let gate = "reply 1 event 2";
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &[gate]).await;
+    let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &[gate]).await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached(gate).await;
     client.head().await;
@@ -66,7 +66,7 @@ async fn a_client_that_shuts_down_its_sending_side_is_gone() {
     assert_ne!(client.finish().await, client::End::Whole);
     assert_eq!(
         client.body,
-        composed(&parts(), &End::Completed)[..2].concat()
+        composed(&parts(), &ReplyEnd::Completed)[..2].concat()
     );
     assert_eq!((rig.disconnects(), rig.ends()), (vec![1], vec![]));
 }
@@ -74,7 +74,10 @@ async fn a_client_that_shuts_down_its_sending_side_is_gone() {
 #[tokio::test]
 async fn while_the_server_waits_for_it_to_read() {
     for pace in [Pace::Flushed, Pace::Burst] {
-        let big = reply(vec![text_part(&"x".repeat(32 << 20), 64)], End::Completed);
+        let big = reply(
+            vec![text_part(&"x".repeat(32 << 20), 64)],
+            ReplyEnd::Completed,
+        );
         let mut settings = config(Script::Replies(vec![big].into()), &[]);
         settings.pace = pace;
         let rig = Rig::new(settings).await;

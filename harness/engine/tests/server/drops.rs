@@ -2,24 +2,24 @@
 
 use cutpoint_check::trace::StreamEnd;
 use cutpoint_engine::server::gate::Verdict;
-use cutpoint_scenario::ast::{Drop as DropKind, End};
+use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
 
 use crate::client;
 use crate::rig::{Rig, composed, function_part, reply, says, text_part};
 
-const KINDS: [(DropKind, client::End, StreamEnd); 3] = [
-    (DropKind::Reset, client::End::Reset, StreamEnd::Reset),
-    (DropKind::Close, client::End::Closed, StreamEnd::Close),
-    (DropKind::End, client::End::Whole, StreamEnd::Cut),
+const KINDS: [(DisconnectKind, client::End, StreamEnd); 3] = [
+    (DisconnectKind::Reset, client::End::Reset, StreamEnd::Reset),
+    (DisconnectKind::Close, client::End::Closed, StreamEnd::Close),
+    (DisconnectKind::End, client::End::Whole, StreamEnd::Cut),
 ];
 
-fn parts() -> Vec<cutpoint_scenario::ast::Part> {
+fn parts() -> Vec<cutpoint_scenario::ast::ReplyPart> {
     vec![text_part("some words", 3), function_part("call_1", 2)]
 }
 
 #[tokio::test]
 async fn a_held_response_is_dropped_where_it_is_held() {
-    let frames = composed(&parts(), &End::Completed);
+    let frames = composed(&parts(), &ReplyEnd::Completed);
     let first: usize = frames[0].len();
     for (kind, seen, traced) in KINDS {
         for (phrase, bytes) in [
@@ -28,7 +28,7 @@ async fn a_held_response_is_dropped_where_it_is_held() {
             ("byte 7 of reply 1 event 2", first + 7),
             ("end of reply 1", frames[..frames.len() - 1].concat().len()),
         ] {
-            let rig = Rig::replies(vec![reply(parts(), End::Completed)], &[phrase]).await;
+            let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &[phrase]).await;
             let mut client = rig.ask(&says("hi")).await;
             rig.reached(phrase).await;
             client.head().await;
@@ -43,11 +43,11 @@ async fn a_held_response_is_dropped_where_it_is_held() {
 
 #[tokio::test]
 async fn a_drop_decided_before_the_gate_is_reached_loses_nothing_before_it() {
-    let frames = composed(&parts(), &End::Completed);
+    let frames = composed(&parts(), &ReplyEnd::Completed);
     let third = frames[..3].concat();
     for (kind, seen, traced) in KINDS {
         let points = ["reply 1 event 1", "reply 1 event 3"];
-        let rig = Rig::replies(vec![reply(parts(), End::Completed)], &points).await;
+        let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &points).await;
         let mut client = rig.ask(&says("hi")).await;
         rig.reached(points[0]).await;
         rig.gate(points[1]).decide(Verdict::Drop(kind));
@@ -62,11 +62,11 @@ async fn a_drop_decided_before_the_gate_is_reached_loses_nothing_before_it() {
 #[tokio::test]
 async fn a_request_can_be_dropped_without_any_answer() {
     for (kind, seen, traced) in KINDS {
-        let rig = Rig::replies(vec![reply(parts(), End::Completed)], &["request 1"]).await;
+        let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &["request 1"]).await;
         let mut client = rig.ask(&says("hi")).await;
         rig.reached("request 1").await;
         rig.gate("request 1").decide(Verdict::Drop(kind));
-        if kind == DropKind::End {
+        if kind == DisconnectKind::End {
             assert_eq!(client.head().await.status, 200);
             assert_eq!(client.finish().await, client::End::Whole);
             assert_eq!(client.body, b"");
@@ -80,7 +80,7 @@ async fn a_request_can_be_dropped_without_any_answer() {
 #[tokio::test]
 async fn a_reply_drops_where_the_scenario_says() {
     for (kind, seen, traced) in KINDS {
-        let end = End::Drop(kind);
+        let end = ReplyEnd::Drop(kind);
         let whole = composed(&parts(), &end).concat();
         let rig = Rig::replies(vec![reply(parts(), end)], &[]).await;
         let mut client = rig.ask(&says("hi")).await;
@@ -93,10 +93,10 @@ async fn a_reply_drops_where_the_scenario_says() {
 
 #[tokio::test]
 async fn a_stalled_stream_keeps_its_connection() {
-    let whole = composed(&parts(), &End::Stall).concat();
-    let last = composed(&parts(), &End::Stall).len();
+    let whole = composed(&parts(), &ReplyEnd::Stall).concat();
+    let last = composed(&parts(), &ReplyEnd::Stall).len();
     let gate = format!("reply 1 event {last}");
-    let rig = Rig::replies(vec![reply(parts(), End::Stall)], &[&gate]).await;
+    let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Stall)], &[&gate]).await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached(&gate).await;
     rig.release(&gate);

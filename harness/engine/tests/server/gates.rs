@@ -5,17 +5,17 @@ use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
 use cutpoint_engine::server::gate::Verdict;
 use cutpoint_protocol::StreamEvent;
-use cutpoint_scenario::ast::{Drop as DropKind, End, Part};
+use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd, ReplyPart};
 
 use crate::client;
 use crate::rig::{PATH, Rig, composed, config, function_part, reply, says, text_part};
 
-fn parts() -> Vec<Part> {
-    let reasoning = Part::Reasoning {
+fn parts() -> Vec<ReplyPart> {
+    let reasoning = ReplyPart::Reasoning {
         text: "let me see".to_owned(),
         chunks: 2,
     };
-    let custom = Part::Custom {
+    let custom = ReplyPart::Custom {
         call: "call_2".to_owned(),
         name: "apply_patch".to_owned(),
         input: "*** Begin Patch".to_owned(),
@@ -37,7 +37,7 @@ struct Stream {
 
 impl Stream {
     fn new() -> Self {
-        let frames = composed(&parts(), &End::Completed);
+        let frames = composed(&parts(), &ReplyEnd::Completed);
         let name = |frame: &Vec<u8>| {
             let text = std::str::from_utf8(frame).unwrap();
             let (name, data) = text
@@ -70,7 +70,7 @@ impl Stream {
 /// Runs a reply up to a gate, compares, lets go, and compares the rest.
 async fn check(phrase: &str, prefix: &[u8], whole: &[u8], pace: Pace) {
     let mut settings = config(
-        Script::Replies(vec![reply(parts(), End::Completed)].into()),
+        Script::Replies(vec![reply(parts(), ReplyEnd::Completed)].into()),
         &[phrase],
     );
     settings.pace = pace;
@@ -179,8 +179,8 @@ async fn every_byte_of_an_event() {
 
 #[tokio::test]
 async fn before_a_request_is_answered_not_even_the_head_is_sent() {
-    let whole = composed(&parts(), &End::Completed).concat();
-    let replies = vec![reply(parts(), End::Completed)];
+    let whole = composed(&parts(), &ReplyEnd::Completed).concat();
+    let replies = vec![reply(parts(), ReplyEnd::Completed)];
     let rig = Rig::replies(replies, &["request 1"]).await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached("request 1").await;
@@ -206,7 +206,7 @@ async fn several_gates_in_one_reply_hold_one_after_the_other() {
         ("end of reply 1", stream.bytes(stream.frames.len() - 1)),
     ];
     let phrases: Vec<&str> = points.iter().map(|(phrase, _)| *phrase).collect();
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &phrases).await;
+    let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &phrases).await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached(phrases[0]).await;
     client.head().await;
@@ -230,7 +230,7 @@ async fn a_gate_that_was_opened_before_does_not_hold() {
         "reply 1 event 3",
         "byte 5 of reply 1 event 5",
     ];
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &points).await;
+    let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &points).await;
     for phrase in points {
         rig.release(phrase);
     }
@@ -247,7 +247,7 @@ async fn a_later_gate_opened_while_an_earlier_one_holds_does_not_hold() {
         "byte 5 of reply 1 event 2",
         "reply 1 event 3",
     ];
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &points).await;
+    let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &points).await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached(points[0]).await;
     for phrase in points.iter().rev() {
@@ -260,19 +260,27 @@ async fn a_later_gate_opened_while_an_earlier_one_holds_does_not_hold() {
 
 #[tokio::test]
 async fn only_the_first_decision_counts() {
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &["reply 1 event 1"]).await;
+    let rig = Rig::replies(
+        vec![reply(parts(), ReplyEnd::Completed)],
+        &["reply 1 event 1"],
+    )
+    .await;
     let mut client = rig.ask(&says("hi")).await;
     rig.reached("reply 1 event 1").await;
     rig.release("reply 1 event 1");
     rig.gate("reply 1 event 1")
-        .decide(Verdict::Drop(DropKind::Reset));
+        .decide(Verdict::Drop(DisconnectKind::Reset));
     client.head().await;
     assert_eq!(client.finish().await, client::End::Whole);
 }
 
 #[tokio::test]
 async fn a_gate_knows_the_connection_that_it_holds() {
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &["reply 1 event 1"]).await;
+    let rig = Rig::replies(
+        vec![reply(parts(), ReplyEnd::Completed)],
+        &["reply 1 event 1"],
+    )
+    .await;
     let client = rig.ask(&says("hi")).await;
     rig.reached("reply 1 event 1").await;
     let ends = rig.gate("reply 1 event 1").ends().unwrap();
@@ -287,7 +295,7 @@ async fn a_point_that_the_stream_lacks_is_the_scenarios_mistake() {
         "byte 9999 of reply 1 event 1",
         "delta 9 of call_1",
     ];
-    let rig = Rig::replies(vec![reply(parts(), End::Completed)], &points).await;
+    let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &points).await;
     assert_eq!(rig.ask_stream(&says("hi")).await, Stream::new().whole());
     let errors = rig.case.scenario_errors();
     assert_eq!(errors.len(), 3, "{errors:?}");
@@ -301,7 +309,7 @@ async fn a_gate_holds_everything_that_reaches_it_and_lets_all_of_it_go() {
     let stream = Stream::new();
     let gate = "first delta of call_1";
     let prefix = stream.after("call_arguments.delta", 1);
-    let server = Rig::replies(vec![reply(parts(), End::Completed)], &[]).await;
+    let server = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &[]).await;
     let bytes = server.ask_stream(&says("hi")).await;
     let document = cutpoint_protocol::sse::Document::parse(&bytes, 1 << 20).unwrap();
     let response = cutpoint_recording::Response::Stream(document);
@@ -336,12 +344,12 @@ async fn a_gate_holds_everything_that_reaches_it_and_lets_all_of_it_go() {
 async fn a_gate_is_reached_only_when_all_before_it_is_within_the_clients_reach() {
     const EVENTS: usize = 400;
     let parts = vec![text_part(&"x".repeat(EVENTS * (48 << 10)), EVENTS)];
-    let frames = composed(&parts, &End::Completed);
+    let frames = composed(&parts, &ReplyEnd::Completed);
     let phrases: Vec<String> = (1..=frames.len())
         .map(|k| format!("reply 1 event {k}"))
         .collect();
     let gates: Vec<&str> = phrases.iter().map(String::as_str).collect();
-    let rig = Rig::replies(vec![reply(parts, End::Completed)], &gates).await;
+    let rig = Rig::replies(vec![reply(parts, ReplyEnd::Completed)], &gates).await;
     let mut client = rig.ask(&says("hi")).await;
     client.head().await;
     let mut other = client::Client::connect(rig.address()).await;
@@ -370,11 +378,11 @@ async fn a_gate_is_reached_only_when_all_before_it_is_within_the_clients_reach()
 
 #[tokio::test]
 async fn a_dropped_server_ends_all_connections() {
-    let stalled = reply(parts(), End::Stall);
+    let stalled = reply(parts(), ReplyEnd::Stall);
     let points = ["request 1", "reply 2 event 3"];
     let replies = vec![
-        reply(parts(), End::Completed),
-        reply(parts(), End::Completed),
+        reply(parts(), ReplyEnd::Completed),
+        reply(parts(), ReplyEnd::Completed),
         stalled,
     ];
     let rig = Rig::replies(replies, &points).await;

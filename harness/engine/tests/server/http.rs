@@ -3,7 +3,7 @@
 use cutpoint_check::trace::What;
 use cutpoint_engine::server::case::{Script, ScriptedBody};
 use cutpoint_engine::server::{ReplayServer, ServerConfig, ServerError};
-use cutpoint_scenario::ast::End;
+use cutpoint_scenario::ast::ReplyEnd;
 use serde_json::{Value, json};
 
 use crate::client::{self, Client, post};
@@ -99,7 +99,7 @@ async fn requests_sent_at_once_are_answered_in_order() {
     client.send(&twice).await;
     rig.reached("reply 1 event 2").await;
     client.head().await;
-    let held = composed(&[text_part("one", 1)], &End::Completed)[..2].concat();
+    let held = composed(&[text_part("one", 1)], &ReplyEnd::Completed)[..2].concat();
     client.read_body(held.len()).await;
     assert!(
         client.is_silent(),
@@ -129,7 +129,7 @@ async fn an_old_client_gets_the_stream_up_to_the_connections_end() {
     assert_eq!(client.finish().await, client::End::Whole);
     assert_eq!(
         client.body,
-        composed(&[text_part("a", 1)], &End::Completed).concat()
+        composed(&[text_part("a", 1)], &ReplyEnd::Completed).concat()
     );
 }
 

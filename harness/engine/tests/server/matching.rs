@@ -4,7 +4,7 @@ use cutpoint_check::trace::What;
 use cutpoint_engine::server::case::{Script, ScriptedBody, Tally};
 use cutpoint_protocol::sse::Document;
 use cutpoint_recording::{Exchange, RecordedRequest, Recording, Response};
-use cutpoint_scenario::ast::{Drop as DropKind, End};
+use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
 use serde_json::{Value, json};
 
 use crate::client;
@@ -13,7 +13,7 @@ use crate::rig::{
 };
 
 fn stream_of(text: &str) -> Vec<u8> {
-    composed(&[text_part(text, 2)], &End::Completed).concat()
+    composed(&[text_part(text, 2)], &ReplyEnd::Completed).concat()
 }
 
 fn recorded(number: usize, request: &Value, answer: &str) -> Exchange {
@@ -123,13 +123,22 @@ async fn a_retry_after_a_fault_gets_the_next_reply() {
         body: "{}".to_owned(),
     };
     let faults = [
-        reply(vec![text_part("torn", 1)], End::Drop(DropKind::Reset)),
-        reply(vec![text_part("torn", 1)], End::Drop(DropKind::Close)),
-        reply(vec![text_part("torn", 1)], End::Drop(DropKind::End)),
+        reply(
+            vec![text_part("torn", 1)],
+            ReplyEnd::Drop(DisconnectKind::Reset),
+        ),
+        reply(
+            vec![text_part("torn", 1)],
+            ReplyEnd::Drop(DisconnectKind::Close),
+        ),
+        reply(
+            vec![text_part("torn", 1)],
+            ReplyEnd::Drop(DisconnectKind::End),
+        ),
         scripted(unavailable),
         reply(
             vec![],
-            End::Failed {
+            ReplyEnd::Failed {
                 code: "server_error".to_owned(),
                 message: None,
             },

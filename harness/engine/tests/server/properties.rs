@@ -6,19 +6,19 @@ use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
 use cutpoint_protocol::sse::Document;
 use cutpoint_recording::{Exchange, Recording, Response};
-use cutpoint_scenario::ast::{End, Part};
+use cutpoint_scenario::ast::{ReplyEnd, ReplyPart};
 use proptest::prelude::*;
 
 use crate::client;
 use crate::rig::{Rig, composed, config, reply, says};
 
-fn any_part() -> impl Strategy<Value = Part> {
+fn any_part() -> impl Strategy<Value = ReplyPart> {
     let text = || "\\PC{0,30}";
     prop_oneof![
-        (text(), 1..6usize).prop_map(|(text, chunks)| Part::Text { text, chunks }),
-        (text(), 1..4usize).prop_map(|(text, chunks)| Part::Reasoning { text, chunks }),
+        (text(), 1..6usize).prop_map(|(text, chunks)| ReplyPart::Text { text, chunks }),
+        (text(), 1..4usize).prop_map(|(text, chunks)| ReplyPart::Reasoning { text, chunks }),
         ("[a-z]{1,5}", text(), 1..5usize).prop_map(|(call, arguments, chunks)| {
-            Part::Function {
+            ReplyPart::Function {
                 call,
                 name: "look".to_owned(),
                 arguments,
@@ -26,24 +26,24 @@ fn any_part() -> impl Strategy<Value = Part> {
             }
         }),
         ("[a-z]{1,5}", text(), 1..5usize).prop_map(|(call, input, chunks)| {
-            Part::Custom {
+            ReplyPart::Custom {
                 call,
                 name: "patch".to_owned(),
                 input,
                 chunks,
             }
         }),
-        ("[a-z]{1,5}", text()).prop_map(|(call, word)| Part::LocalShell {
+        ("[a-z]{1,5}", text()).prop_map(|(call, word)| ReplyPart::LocalShell {
             call,
             command: vec![word]
         }),
-        Just(Part::Malformed {
+        Just(ReplyPart::Malformed {
             text: "data: {oops".to_owned()
         }),
-        Just(Part::Malformed {
+        Just(ReplyPart::Malformed {
             text: ": a comment".to_owned()
         }),
-        Just(Part::Pause {
+        Just(ReplyPart::Pause {
             duration: Duration::from_micros(200)
         }),
     ]
@@ -89,10 +89,10 @@ fn cuts(
     cuts
 }
 
-async fn cut_stream(parts: Vec<Part>, cuts: &[(usize, String)], pace: Pace, whole: &[u8]) {
+async fn cut_stream(parts: Vec<ReplyPart>, cuts: &[(usize, String)], pace: Pace, whole: &[u8]) {
     let phrases: Vec<&str> = cuts.iter().map(|(_, phrase)| phrase.as_str()).collect();
     let mut settings = config(
-        Script::Replies(vec![reply(parts, End::Completed)].into()),
+        Script::Replies(vec![reply(parts, ReplyEnd::Completed)].into()),
         &phrases,
     );
     settings.pace = pace;
@@ -150,7 +150,7 @@ proptest! {
         wanted in prop::collection::vec(any_cut(), 0..5),
         burst in any::<bool>(),
     ) {
-        let frames = composed(&parts, &End::Completed);
+        let frames = composed(&parts, &ReplyEnd::Completed);
         let cuts = cuts(&frames, &wanted);
         let pace = if burst { Pace::Burst } else { Pace::Flushed };
         run(cut_stream(parts, &cuts, pace, &frames.concat()));

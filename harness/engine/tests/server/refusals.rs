@@ -2,7 +2,7 @@
 
 use cutpoint_check::trace::What;
 use cutpoint_engine::server::case::RESPONSES_KEPT;
-use cutpoint_scenario::ast::End;
+use cutpoint_scenario::ast::ReplyEnd;
 use serde_json::{Value, json};
 
 use crate::client::{self, Client, post};
@@ -169,7 +169,7 @@ fn history(rig: &Rig, number: usize) -> Vec<String> {
 #[tokio::test]
 async fn previous_responses_give_the_history_back() {
     let replies = vec![
-        reply(vec![function_part("call_1", 1)], End::Completed),
+        reply(vec![function_part("call_1", 1)], ReplyEnd::Completed),
         text_reply("two"),
         text_reply("three"),
         text_reply("four"),
@@ -236,11 +236,11 @@ async fn an_interrupted_response_is_not_remembered() {
 
 #[tokio::test]
 async fn a_response_that_failed_is_not_remembered() {
-    let failed = End::Failed {
+    let failed = ReplyEnd::Failed {
         code: "server_error".to_owned(),
         message: None,
     };
-    let incomplete = End::Incomplete {
+    let incomplete = ReplyEnd::Incomplete {
         reason: "max_output_tokens".to_owned(),
     };
     for end in [failed, incomplete] {

@@ -12,7 +12,7 @@ use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_engine::tracer::Tracer;
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_recording::Recording;
-use cutpoint_scenario::ast::{CutPoint, End, Part};
+use cutpoint_scenario::ast::{CutPoint, ReplyEnd, ReplyPart};
 use serde_json::{Value, json};
 
 use crate::client::{Client, PATIENCE};
@@ -174,13 +174,13 @@ impl Rig {
 }
 
 /// A composed reply.
-pub fn reply(parts: Vec<Part>, end: End) -> ScriptedReply {
+pub fn reply(parts: Vec<ReplyPart>, end: ReplyEnd) -> ScriptedReply {
     scripted(ScriptedBody::Stream { parts, end })
 }
 
 /// A reply of one short text.
 pub fn text_reply(text: &str) -> ScriptedReply {
-    reply(vec![text_part(text, 1)], End::Completed)
+    reply(vec![text_part(text, 1)], ReplyEnd::Completed)
 }
 
 /// A reply with that body.
@@ -193,16 +193,16 @@ pub fn scripted(body: ScriptedBody) -> ScriptedReply {
 }
 
 /// The text part of a reply.
-pub fn text_part(text: &str, chunks: usize) -> Part {
-    Part::Text {
+pub fn text_part(text: &str, chunks: usize) -> ReplyPart {
+    ReplyPart::Text {
         text: text.to_owned(),
         chunks,
     }
 }
 
 /// The function call part of a reply.
-pub fn function_part(call: &str, chunks: usize) -> Part {
-    Part::Function {
+pub fn function_part(call: &str, chunks: usize) -> ReplyPart {
+    ReplyPart::Function {
         call: call.to_owned(),
         name: "look".to_owned(),
         arguments: r#"{"where":"everywhere"}"#.to_owned(),
@@ -227,7 +227,7 @@ pub fn user(text: &str) -> Value {
 }
 
 /// The frames that reply number 1 is composed of.
-pub fn composed(parts: &[Part], end: &End) -> Vec<Vec<u8>> {
+pub fn composed(parts: &[ReplyPart], end: &ReplyEnd) -> Vec<Vec<u8>> {
     let request = ResponsesRequest::parse(says("hi").to_string().as_bytes()).unwrap();
     let plan = plan::compose(parts, end, "resp_1", &request, false).unwrap();
     plan.frames

@@ -1,7 +1,7 @@
 //! Requests that do not ask for a stream.
 
 use cutpoint_check::trace::{StreamEnd, What};
-use cutpoint_scenario::ast::{Drop as DropKind, End};
+use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
 use serde_json::json;
 
 use crate::rig::{Rig, function_part, reply, says, text_part, text_reply};
@@ -9,7 +9,7 @@ use crate::rig::{Rig, function_part, reply, says, text_part, text_reply};
 #[tokio::test]
 async fn they_get_the_whole_response() {
     let parts = vec![text_part("some words", 3), function_part("call_1", 2)];
-    let rig = Rig::replies(vec![reply(parts, End::Completed)], &[]).await;
+    let rig = Rig::replies(vec![reply(parts, ReplyEnd::Completed)], &[]).await;
     let mut request = says("hi");
     request["stream"] = json!(false);
     let (status, body) = rig.ask_json(&request).await;
@@ -33,7 +33,7 @@ async fn a_response_is_whole_unless_a_stream_is_asked_for() {
 #[tokio::test]
 async fn a_reply_without_an_end_can_only_be_streamed() {
     let replies = vec![
-        reply(vec![text_part("a", 1)], End::Drop(DropKind::End)),
+        reply(vec![text_part("a", 1)], ReplyEnd::Drop(DisconnectKind::End)),
         text_reply("b"),
     ];
     let rig = Rig::replies(replies, &[]).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cutpoint_scenario::ast::{Action, CutPoint, Part, ReplyBody, Scenario};
+use cutpoint_scenario::ast::{Action, CutPoint, ReplyBody, ReplyPart, Scenario};
 
 /// What a user says where no other words are asked for, in this order: to start turns, to turns that
 /// run, and in place of them. Each with how the words begin that are drawn.
@@ -97,17 +97,21 @@ fn with_calls_in_order(scenario: &Scenario) -> Option<Scenario> {
 
 /// The calls of the model, in the order of the file.
 fn calls(scenario: &Scenario) -> Vec<&str> {
-    let others = scenario.model.others.iter().flat_map(|it| &it.replies);
+    let others = scenario
+        .model
+        .side_conversations
+        .iter()
+        .flat_map(|it| &it.replies);
     let replies = scenario.model.replies.iter().chain(others);
     let parts = replies.flat_map(|reply| match &reply.body {
         ReplyBody::Stream { parts, .. } => parts.as_slice(),
         ReplyBody::Status { .. } | ReplyBody::Recorded { .. } => &[],
     });
     let calls = parts.filter_map(|part| match part {
-        Part::Shell { call, .. }
-        | Part::Function { call, .. }
-        | Part::Custom { call, .. }
-        | Part::LocalShell { call, .. } => Some(call.as_str()),
+        ReplyPart::Shell { call, .. }
+        | ReplyPart::Function { call, .. }
+        | ReplyPart::Custom { call, .. }
+        | ReplyPart::LocalShell { call, .. } => Some(call.as_str()),
         _ => None,
     });
     calls.collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutpoint_scenario::ast::{Drop as DropKind, End, Part, Reply, ReplyBody, Span};
+use cutpoint_scenario::ast::{DisconnectKind, Reply, ReplyBody, ReplyEnd, ReplyPart, Span};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -54,7 +54,7 @@ pub fn command() -> impl Strategy<Value = String> {
 }
 
 /// A question to the user; now and then one that is none.
-pub fn question() -> impl Strategy<Value = Part> {
+pub fn question() -> impl Strategy<Value = ReplyPart> {
     let arguments = select(vec![
         r#"{"questions":["Which file?"]}"#,
         r#"{"questions":["Which file?","And when?"]}"#,
@@ -65,7 +65,7 @@ pub fn question() -> impl Strategy<Value = Part> {
 }
 
 /// A patch: one that fits, one that may, one that does not, and what is none.
-pub fn patch() -> impl Strategy<Value = Part> {
+pub fn patch() -> impl Strategy<Value = ReplyPart> {
     let bodies = select(vec![
         "*** Begin Patch\n*** Add File: notes\n+first light\n*** End Patch",
         "*** Begin Patch\n*** Update File: notes\n-first light\n+second light\n*** End Patch",
@@ -73,7 +73,7 @@ pub fn patch() -> impl Strategy<Value = Part> {
         "*** Begin Patch\n*** Add File: ../out\n+1\n*** End Patch",
         "*** Begin Patch\n*** Add File: notes",
     ]);
-    (bodies, 1_usize..5).prop_map(|(input, chunks)| Part::Custom {
+    (bodies, 1_usize..5).prop_map(|(input, chunks)| ReplyPart::Custom {
         call: String::new(),
         name: "apply_patch".to_owned(),
         input: input.to_owned(),
@@ -82,7 +82,7 @@ pub fn patch() -> impl Strategy<Value = Part> {
 }
 
 /// A call that starts a sub-agent, or speaks to the one that was started last, if any was.
-pub fn delegation() -> impl Strategy<Value = Part> {
+pub fn delegation() -> impl Strategy<Value = ReplyPart> {
     let task = select(TASKS.to_vec()).prop_map(|task| format!(r#"{{"task":"{task} ({CALL})"}}"#));
     let agent = format!(r#"{{"agent_id":"{AGENT}"}}"#);
     let message = format!(r#"{{"agent_id":"{AGENT}","message":"And behind it?"}}"#);
@@ -95,7 +95,7 @@ pub fn delegation() -> impl Strategy<Value = Part> {
     ]
 }
 
-pub(super) fn is_delegation(part: &Part) -> bool {
+pub(super) fn is_delegation(part: &ReplyPart) -> bool {
     let names = [
         "delegate",
         "spawn_agent",
@@ -103,11 +103,11 @@ pub(super) fn is_delegation(part: &Part) -> bool {
         "send_input",
         "close_agent",
     ];
-    matches!(part, Part::Function { name, .. } if names.contains(&name.as_str()))
+    matches!(part, ReplyPart::Function { name, .. } if names.contains(&name.as_str()))
 }
 
-fn function(name: &str, arguments: &str, chunks: usize) -> Part {
-    Part::Function {
+fn function(name: &str, arguments: &str, chunks: usize) -> ReplyPart {
+    ReplyPart::Function {
         call: String::new(),
         name: name.to_owned(),
         arguments: arguments.to_owned(),
@@ -116,20 +116,20 @@ fn function(name: &str, arguments: &str, chunks: usize) -> Part {
 }
 
 /// A call of any kind. It gets its id when the whole model is put together.
-pub fn call() -> impl Strategy<Value = Part> {
-    let shell = (command(), 1_usize..5).prop_map(|(command, chunks)| Part::Shell {
+pub fn call() -> impl Strategy<Value = ReplyPart> {
+    let shell = (command(), 1_usize..5).prop_map(|(command, chunks)| ReplyPart::Shell {
         call: String::new(),
         command,
         chunks,
     });
-    let custom = (command(), 1_usize..5).prop_map(|(input, chunks)| Part::Custom {
+    let custom = (command(), 1_usize..5).prop_map(|(input, chunks)| ReplyPart::Custom {
         call: String::new(),
         name: "run_script".to_owned(),
         input,
         chunks,
     });
     let local = select(vec![vec!["sleep", "60"], vec!["echo", "hi"], vec!["false"]]);
-    let local = local.prop_map(|words| Part::LocalShell {
+    let local = local.prop_map(|words| ReplyPart::LocalShell {
         call: String::new(),
         command: words.into_iter().map(str::to_owned).collect(),
     });
@@ -147,7 +147,7 @@ pub fn call() -> impl Strategy<Value = Part> {
 }
 
 /// One part of a stream.
-pub fn part() -> impl Strategy<Value = Part> {
+pub fn part() -> impl Strategy<Value = ReplyPart> {
     let texts = select(vec!["Let me see.", "Done, all of it.", "Grüße, 世界 😀!"]);
     // Now and then a delta for each character, or nearly so; a text has no more chunks than those.
     let chunks = prop_oneof![5 => 1_usize..6, 1 => 12_usize..24];
@@ -157,13 +157,13 @@ pub fn part() -> impl Strategy<Value = Part> {
     });
     let text = said
         .clone()
-        .prop_map(|(text, chunks)| Part::Text { text, chunks });
-    let reasoning = said.prop_map(|(text, chunks)| Part::Reasoning { text, chunks });
-    let pause = select(vec![1_u64, 40, 300]).prop_map(|ms| Part::Pause {
+        .prop_map(|(text, chunks)| ReplyPart::Text { text, chunks });
+    let reasoning = said.prop_map(|(text, chunks)| ReplyPart::Reasoning { text, chunks });
+    let pause = select(vec![1_u64, 40, 300]).prop_map(|ms| ReplyPart::Pause {
         duration: Duration::from_millis(ms),
     });
     let malformed = select(vec!["data: {oops", "data: 7", "nonsense"]);
-    let malformed = malformed.prop_map(|text| Part::Malformed {
+    let malformed = malformed.prop_map(|text| ReplyPart::Malformed {
         text: text.to_owned(),
     });
     prop_oneof![
@@ -176,7 +176,7 @@ pub fn part() -> impl Strategy<Value = Part> {
 }
 
 /// How a stream ends: mostly well.
-pub fn end() -> impl Strategy<Value = End> {
+pub fn end() -> impl Strategy<Value = ReplyEnd> {
     let reasons = select(vec!["max_output_tokens", "content_filter"]);
     let codes = || {
         select(vec![
@@ -186,16 +186,16 @@ pub fn end() -> impl Strategy<Value = End> {
         ])
     };
     prop_oneof![
-        30 => Just(End::Completed),
-        4 => select(DropKind::ALL.to_vec()).prop_map(End::Drop),
-        2 => reasons.prop_map(|reason| End::Incomplete { reason: reason.to_owned() }),
-        2 => codes().prop_map(|code| End::Failed { code: code.to_owned(), message: None }),
-        2 => (codes(), any::<bool>()).prop_map(|(code, nested)| End::Error {
+        30 => Just(ReplyEnd::Completed),
+        4 => select(DisconnectKind::ALL.to_vec()).prop_map(ReplyEnd::Drop),
+        2 => reasons.prop_map(|reason| ReplyEnd::Incomplete { reason: reason.to_owned() }),
+        2 => codes().prop_map(|code| ReplyEnd::Failed { code: code.to_owned(), message: None }),
+        2 => (codes(), any::<bool>()).prop_map(|(code, nested)| ReplyEnd::Error {
             code: code.to_owned(),
             message: None,
             nested,
         }),
-        1 => Just(End::Stall),
+        1 => Just(ReplyEnd::Stall),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Expectations beyond the rules.
 
 use super::{EXPECT, Fields, Sink};
-use crate::ast::{Expect, Expectation, Outcome};
+use crate::ast::{Expectation, ExpectationKind, ExpectedTurnEnd};
 use crate::tree::Node;
 
 fn usage(name: &str) -> &'static str {
@@ -20,58 +20,58 @@ fn usage(name: &str) -> &'static str {
 }
 
 /// Reads an expectation; nothing if it is not known.
-pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Expect> {
+pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Expectation> {
     if !EXPECT.nodes.contains(&node.name.as_str()) {
         sink.unknown_node(node, &EXPECT);
         return None;
     }
     let span = sink.span(node);
     let mut fields = Fields::new(sink, node, usage(&node.name));
-    let what = match node.name.as_str() {
-        "answered" => Expectation::Answered {
+    let kind = match node.name.as_str() {
+        "answered" => ExpectationKind::Answered {
             call: fields.call(),
             in_request: fields.prop_position("in-request"),
             containing: fields.prop_needle("containing"),
         },
-        "no-call" => Expectation::NoCall {
+        "no-call" => ExpectationKind::NoCall {
             call: fields.call(),
         },
-        "no-process" => Expectation::NoProcess {
+        "no-process" => ExpectationKind::NoProcess {
             command: fields.needle("part of a command line"),
         },
-        "requests" => Expectation::Requests {
+        "requests" => ExpectationKind::Requests {
             count: fields.number("a count"),
         },
         "markers" => markers(&mut fields, node),
         "request" => request(&mut fields, node),
         "turns" => turns(&mut fields),
-        "shown" => Expectation::Shown {
+        "shown" => ExpectationKind::Shown {
             containing: fields.needle("a text"),
         },
-        "not-shown" => Expectation::NotShown {
+        "not-shown" => ExpectationKind::NotShown {
             containing: fields.needle("a text"),
         },
-        _ => Expectation::Refused {
+        _ => ExpectationKind::Refused {
             count: fields.number("a count"),
         },
     };
     fields.finish();
-    Some(Expect { what, span })
+    Some(Expectation { kind, span })
 }
 
-fn markers(fields: &mut Fields<'_, '_, '_>, node: &Node) -> Expectation {
+fn markers(fields: &mut Fields<'_, '_, '_>, node: &Node) -> ExpectationKind {
     let count = fields.number("a count");
     let in_request = fields.prop_position("in-request");
     if !node.props.iter().any(|prop| prop.name == "in-request") {
         fields.missing_prop("in-request");
     }
-    Expectation::Markers {
+    ExpectationKind::Markers {
         count,
         in_request: in_request.unwrap_or_default(),
     }
 }
 
-fn request(fields: &mut Fields<'_, '_, '_>, node: &Node) -> Expectation {
+fn request(fields: &mut Fields<'_, '_, '_>, node: &Node) -> ExpectationKind {
     let number = fields.position("the number of a request");
     let containing = fields.prop_needle("containing");
     let not_containing = fields.prop_needle("not-containing");
@@ -86,20 +86,20 @@ fn request(fields: &mut Fields<'_, '_, '_>, node: &Node) -> Expectation {
                 .to_owned(),
         );
     }
-    Expectation::Request {
+    ExpectationKind::Request {
         number,
         containing,
         not_containing,
     }
 }
 
-fn turns(fields: &mut Fields<'_, '_, '_>) -> Expectation {
-    let choices = Outcome::ALL.map(|outcome| (outcome.name(), outcome));
+fn turns(fields: &mut Fields<'_, '_, '_>) -> ExpectationKind {
+    let choices = ExpectedTurnEnd::ALL.map(|outcome| (outcome.name(), outcome));
     let mut outcomes = Vec::new();
     let mut next = fields.required("how a turn ended");
     while let Some(arg) = next {
         outcomes.extend(fields.as_choice(arg, "outcome of a turn", &choices));
         next = fields.optional();
     }
-    Expectation::Turns { outcomes }
+    ExpectationKind::Turns { outcomes }
 }

@@ -10,7 +10,7 @@ mod step;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::ast::{CutPoint, File, Span};
+use crate::ast::{CutPoint, ScenarioFile, Span};
 use crate::diagnostic::Diagnostic;
 use crate::lex::PROBLEM_LIMIT;
 use crate::suggest;
@@ -280,9 +280,9 @@ impl<'s> Sink<'s> {
 }
 
 /// Reads a file's nodes; the file is only meaningful when no problem was found.
-pub(crate) fn file(source: &str, nodes: &[Node]) -> (File, Vec<Diagnostic>) {
+pub(crate) fn file(source: &str, nodes: &[Node]) -> (ScenarioFile, Vec<Diagnostic>) {
     let mut sink = Sink::new(source);
-    let mut file = File::default();
+    let mut file = ScenarioFile::default();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {
         if sink.is_full() {

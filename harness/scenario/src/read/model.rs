@@ -2,7 +2,9 @@
 
 use super::step::drop_way;
 use super::{Defined, Fields, MODEL, OTHER, REPLY, STATUS, Sink};
-use crate::ast::{Conversation, End, Model, Part, Recording, Reply, ReplyBody};
+use crate::ast::{
+    ModelScript, RecordingRef, Reply, ReplyBody, ReplyEnd, ReplyPart, SideConversationScript,
+};
 use crate::diagnostic::Diagnostic;
 use crate::tree::{Arg, Block, Node};
 
@@ -32,7 +34,7 @@ fn usage(name: &str) -> &'static str {
 }
 
 /// Reads `model for="…" { … }`.
-pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> Conversation {
+pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> SideConversationScript {
     let span = sink.span(node);
     let mut fields = Fields::new(sink, node, "model for=\"Look into it\" { reply { … } }");
     let opening = fields.prop_needle("for").unwrap_or_default();
@@ -61,7 +63,7 @@ pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> Conversation {
             .help("write `model for=\"…\" { reply { text \"Hello\" } }`"),
         );
     }
-    Conversation {
+    SideConversationScript {
         opening,
         replies,
         span,
@@ -69,11 +71,11 @@ pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> Conversation {
 }
 
 /// Reads `model { … }`.
-pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Model {
+pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> ModelScript {
     let mut fields = Fields::new(sink, node, "model { reply { … } }");
-    let mut model = Model {
+    let mut model = ModelScript {
         name: model_name(&mut fields),
-        ..Model::default()
+        ..ModelScript::default()
     };
     let block = fields.block();
     fields.finish();
@@ -103,7 +105,7 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Model {
                         ),
                     );
                 }
-                model.recording = Some(Recording { name, span });
+                model.recording = Some(RecordingRef { name, span });
             }
             _ => {
                 sink.facts.open_world = true;
@@ -331,7 +333,7 @@ fn stream_body(mut fields: Fields<'_, '_, '_>, node: &Node) -> ReplyBody {
     block.map_or(
         ReplyBody::Stream {
             parts: Vec::new(),
-            end: End::Completed,
+            end: ReplyEnd::Completed,
         },
         |block| stream(sink, block),
     )
@@ -339,7 +341,7 @@ fn stream_body(mut fields: Fields<'_, '_, '_>, node: &Node) -> ReplyBody {
 
 fn stream(sink: &mut Sink<'_>, block: &Block) -> ReplyBody {
     let mut parts = Vec::new();
-    let mut end: Option<(End, &Node)> = None;
+    let mut end: Option<(ReplyEnd, &Node)> = None;
     for child in &block.nodes {
         let name = child.name.as_str();
         let known = REPLY.nodes.contains(&name);
@@ -376,12 +378,12 @@ fn stream(sink: &mut Sink<'_>, block: &Block) -> ReplyBody {
     }
 }
 
-fn read_end(sink: &mut Sink<'_>, node: &Node) -> End {
+fn read_end(sink: &mut Sink<'_>, node: &Node) -> ReplyEnd {
     let mut fields = Fields::new(sink, node, usage(&node.name));
     let end = match node.name.as_str() {
-        "stall" => End::Stall,
-        "drop" => End::Drop(drop_way(&mut fields)),
-        "incomplete" => End::Incomplete {
+        "stall" => ReplyEnd::Stall,
+        "drop" => ReplyEnd::Drop(drop_way(&mut fields)),
+        "incomplete" => ReplyEnd::Incomplete {
             reason: fields.text("a reason"),
         },
         name => {
@@ -392,7 +394,7 @@ fn read_end(sink: &mut Sink<'_>, node: &Node) -> End {
             let code = code.unwrap_or_default();
             let message = fields.prop_text("message");
             if name == "failed" {
-                End::Failed { code, message }
+                ReplyEnd::Failed { code, message }
             } else {
                 let nested = fields
                     .prop("shape")
@@ -404,7 +406,7 @@ fn read_end(sink: &mut Sink<'_>, node: &Node) -> End {
                         )
                     })
                     .unwrap_or(true);
-                End::Error {
+                ReplyEnd::Error {
                     code,
                     message,
                     nested,
@@ -416,18 +418,18 @@ fn read_end(sink: &mut Sink<'_>, node: &Node) -> End {
     end
 }
 
-fn part(sink: &mut Sink<'_>, node: &Node) -> Part {
+fn part(sink: &mut Sink<'_>, node: &Node) -> ReplyPart {
     let mut fields = Fields::new(sink, node, usage(&node.name));
     let part = match node.name.as_str() {
         "text" => {
             let text = fields.text("a text");
             let chunks = chunks(&mut fields, text.chars().count());
-            Part::Text { text, chunks }
+            ReplyPart::Text { text, chunks }
         }
         "reasoning" => {
             let text = fields.text("a text");
             let chunks = chunks(&mut fields, text.chars().count());
-            Part::Reasoning { text, chunks }
+            ReplyPart::Reasoning { text, chunks }
         }
         "shell" => {
             let (call, span) = fields.call_id();
@@ -435,7 +437,7 @@ fn part(sink: &mut Sink<'_>, node: &Node) -> Part {
             let limit = command.chars().count() + SHELL_ENVELOPE_CHARS;
             let chunks = chunks(&mut fields, limit);
             define(fields.sink, &call, span, chunks);
-            Part::Shell {
+            ReplyPart::Shell {
                 call,
                 command,
                 chunks,
@@ -449,18 +451,18 @@ fn part(sink: &mut Sink<'_>, node: &Node) -> Part {
             while let Some(arg) = fields.optional() {
                 command.extend(fields.as_text(arg, "a word of the command"));
             }
-            Part::LocalShell { call, command }
+            ReplyPart::LocalShell { call, command }
         }
-        "item" => Part::Item {
+        "item" => ReplyPart::Item {
             json: json(&mut fields, "the item"),
         },
-        "event" => Part::Event {
+        "event" => ReplyPart::Event {
             json: json(&mut fields, "the event"),
         },
-        "malformed" => Part::Malformed {
+        "malformed" => ReplyPart::Malformed {
             text: fields.text("a text"),
         },
-        _ => Part::Pause {
+        _ => ReplyPart::Pause {
             duration: fields.duration("a duration"),
         },
     };
@@ -468,21 +470,21 @@ fn part(sink: &mut Sink<'_>, node: &Node) -> Part {
     part
 }
 
-fn tool_call(fields: &mut Fields<'_, '_, '_>, kind: &str) -> Part {
+fn tool_call(fields: &mut Fields<'_, '_, '_>, kind: &str) -> ReplyPart {
     let (call, span) = fields.call_id();
     let name = fields.text("the tool's name");
     let input = fields.text("the tool's input");
     let chunks = chunks(fields, input.chars().count());
     define(fields.sink, &call, span, chunks);
     if kind == "function" {
-        Part::Function {
+        ReplyPart::Function {
             call,
             name,
             arguments: input,
             chunks,
         }
     } else {
-        Part::Custom {
+        ReplyPart::Custom {
             call,
             name,
             input,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{EXPECT, Fields, SCENARIO, Sink, expect, model, step};
-use crate::ast::{Capability, Scenario, Waive};
+use crate::ast::{Capability, RuleWaiver, Scenario};
 use crate::diagnostic::Diagnostic;
 use crate::tree::Node;
 
@@ -121,7 +121,7 @@ fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
         }
         "model" if is_other(node) => {
             let other = model::read_other(sink, node);
-            scenario.model.others.push(other);
+            scenario.model.side_conversations.push(other);
         }
         "model" => {
             sink.facts.model.get_or_insert(node.name_span.clone());
@@ -147,12 +147,12 @@ fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
             }
             fields.finish();
             for child in block.map_or(&[][..], |block| &block.nodes) {
-                scenario.expect.extend(expect::read(sink, child));
+                scenario.expectations.extend(expect::read(sink, child));
             }
         }
         "waive" => {
             let waive = waive(sink, node);
-            scenario.waive.push(waive);
+            scenario.waivers.push(waive);
         }
         name if SCENARIO.nodes.contains(&name) => {
             if let Some(step) = step::read(sink, node) {
@@ -186,7 +186,7 @@ fn needs(sink: &mut Sink<'_>, node: &Node, needs: &mut Vec<Capability>) {
     fields.finish();
 }
 
-fn waive(sink: &mut Sink<'_>, node: &Node) -> Waive {
+fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
     let span = sink.span(node);
     let mut fields = Fields::new(sink, node, "waive CALL-6 because=\"…\"");
     let mut rule = String::new();
@@ -238,7 +238,7 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> Waive {
         }
     };
     fields.finish();
-    Waive {
+    RuleWaiver {
         rule,
         because,
         span,

@@ -1,7 +1,7 @@
 //! The client's steps.
 
 use super::{Fields, Sink};
-use crate::ast::{Action, Await, CutPoint, Drop, LateEvent, Reason, Step};
+use crate::ast::{Action, Await, AwaitedReason, CutPoint, DisconnectKind, LateEvent, Step};
 use crate::tree::Node;
 
 /// How each step is written.
@@ -179,14 +179,14 @@ fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
 }
 
 /// The optional argument of `drop`.
-pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> Drop {
+pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> DisconnectKind {
     fields
         .optional()
         .and_then(|arg| {
             fields.as_choice(
                 arg,
                 "way to drop a connection",
-                &Drop::ALL.map(|way| (way.name(), way)),
+                &DisconnectKind::ALL.map(|way| (way.name(), way)),
             )
         })
         .unwrap_or_default()
@@ -267,11 +267,11 @@ fn event(fields: &mut Fields<'_, '_, '_>) -> Option<Await> {
     })
 }
 
-fn reason(fields: &mut Fields<'_, '_, '_>) -> Option<Reason> {
+fn reason(fields: &mut Fields<'_, '_, '_>) -> Option<AwaitedReason> {
     let arg = fields.prop("reason")?;
     fields.as_choice(
         arg,
         "reason",
-        &Reason::ALL.map(|reason| (reason.name(), reason)),
+        &AwaitedReason::ALL.map(|reason| (reason.name(), reason)),
     )
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use cutpoint_scenario::ast::{
-    Action, Await, Capability, Conversation, CutPoint, Drop, End, Expect, Expectation, File,
-    LateEvent, Model, Nth, Outcome, Part, Reason, Recording, Reply, ReplyBody, Scenario, Span,
-    Step, Target, Told, Waive,
+    Action, AgentEventKind, Await, AwaitedReason, Capability, CutPoint, DeltaIndex, DeltaSource,
+    DisconnectKind, Expectation, ExpectationKind, ExpectedTurnEnd, LateEvent, ModelScript,
+    RecordingRef, Reply, ReplyBody, ReplyEnd, ReplyPart, RuleWaiver, Scenario, ScenarioFile,
+    SideConversationScript, Span, Step,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -49,24 +50,24 @@ fn chunked(text: &str, index: Index) -> usize {
     index.index(text.chars().count().max(1)) + 1
 }
 
-fn part() -> impl Strategy<Value = Part> {
+fn part() -> impl Strategy<Value = ReplyPart> {
     let call = || Just(String::new());
     prop_oneof![
-        (text(), any::<Index>()).prop_map(|(text, index)| Part::Text {
+        (text(), any::<Index>()).prop_map(|(text, index)| ReplyPart::Text {
             chunks: chunked(&text, index),
             text,
         }),
-        (text(), any::<Index>()).prop_map(|(text, index)| Part::Reasoning {
+        (text(), any::<Index>()).prop_map(|(text, index)| ReplyPart::Reasoning {
             chunks: chunked(&text, index),
             text,
         }),
-        (call(), text(), any::<Index>()).prop_map(|(call, command, index)| Part::Shell {
+        (call(), text(), any::<Index>()).prop_map(|(call, command, index)| ReplyPart::Shell {
             call,
             chunks: chunked(&command, index),
             command,
         }),
         (call(), word(), text(), any::<Index>()).prop_map(|(call, name, arguments, index)| {
-            Part::Function {
+            ReplyPart::Function {
                 call,
                 name,
                 chunks: chunked(&arguments, index),
@@ -74,36 +75,37 @@ fn part() -> impl Strategy<Value = Part> {
             }
         }),
         (call(), word(), text(), any::<Index>()).prop_map(|(call, name, input, index)| {
-            Part::Custom {
+            ReplyPart::Custom {
                 call,
                 name,
                 chunks: chunked(&input, index),
                 input,
             }
         }),
-        (call(), vec(text(), 1..4)).prop_map(|(call, command)| Part::LocalShell { call, command }),
-        text().prop_map(|text| Part::Item {
+        (call(), vec(text(), 1..4))
+            .prop_map(|(call, command)| ReplyPart::LocalShell { call, command }),
+        text().prop_map(|text| ReplyPart::Item {
             json: serde_json::json!({"type": "message", "text": text}).to_string(),
         }),
-        text().prop_map(|text| Part::Event {
+        text().prop_map(|text| ReplyPart::Event {
             json: serde_json::to_string_pretty(&serde_json::json!({"a": [text], "type": "x"}))
                 .expect("plain data"),
         }),
-        text().prop_map(|text| Part::Malformed { text }),
-        duration().prop_map(|duration| Part::Pause { duration }),
+        text().prop_map(|text| ReplyPart::Malformed { text }),
+        duration().prop_map(|duration| ReplyPart::Pause { duration }),
     ]
 }
 
-fn end() -> impl Strategy<Value = End> {
+fn end() -> impl Strategy<Value = ReplyEnd> {
     prop_oneof![
-        4 => Just(End::Completed),
-        1 => Just(End::Stall),
-        1 => select(Drop::ALL.to_vec()).prop_map(End::Drop),
-        1 => text().prop_map(|reason| End::Incomplete { reason }),
+        4 => Just(ReplyEnd::Completed),
+        1 => Just(ReplyEnd::Stall),
+        1 => select(DisconnectKind::ALL.to_vec()).prop_map(ReplyEnd::Drop),
+        1 => text().prop_map(|reason| ReplyEnd::Incomplete { reason }),
         1 => (text(), option::of(text()))
-            .prop_map(|(code, message)| End::Failed { code, message }),
+            .prop_map(|(code, message)| ReplyEnd::Failed { code, message }),
         1 => (text(), option::of(text()), any::<bool>())
-            .prop_map(|(code, message, nested)| End::Error { code, message, nested }),
+            .prop_map(|(code, message, nested)| ReplyEnd::Error { code, message, nested }),
     ]
 }
 
@@ -133,17 +135,17 @@ fn reply() -> impl Strategy<Value = Reply> {
 }
 
 /// Gives the calls of a model ids of their own, and returns them.
-fn name_calls(model: &mut Model) -> Vec<String> {
+fn name_calls(model: &mut ModelScript) -> Vec<String> {
     let mut calls = Vec::new();
     for reply in &mut model.replies {
         let ReplyBody::Stream { parts, .. } = &mut reply.body else {
             continue;
         };
         for part in parts {
-            if let Part::Shell { call, .. }
-            | Part::Function { call, .. }
-            | Part::Custom { call, .. }
-            | Part::LocalShell { call, .. } = part
+            if let ReplyPart::Shell { call, .. }
+            | ReplyPart::Function { call, .. }
+            | ReplyPart::Custom { call, .. }
+            | ReplyPart::LocalShell { call, .. } = part
             {
                 let number = calls.len();
                 *call = CALLS
@@ -157,10 +159,10 @@ fn name_calls(model: &mut Model) -> Vec<String> {
         // A raw item can make any call, so that steps have one to name.
         model.replies.push(Reply {
             body: ReplyBody::Stream {
-                parts: vec![Part::Item {
+                parts: vec![ReplyPart::Item {
                     json: r#"{"type":"function_call"}"#.to_owned(),
                 }],
-                end: End::Completed,
+                end: ReplyEnd::Completed,
             },
             lenient: false,
             span: Span::default(),
@@ -172,11 +174,16 @@ fn name_calls(model: &mut Model) -> Vec<String> {
 
 fn cut_point(calls: Vec<String>, replies: usize) -> impl Strategy<Value = CutPoint> {
     let call = || select(calls.clone());
-    let nth = prop_oneof![Just(Nth::At(1)), Just(Nth::Middle), Just(Nth::Last)];
+    let nth = prop_oneof![
+        Just(DeltaIndex::At(1)),
+        Just(DeltaIndex::Middle),
+        Just(DeltaIndex::Last)
+    ];
     prop_oneof![
         (1..=replies).prop_map(|reply| CutPoint::Request { reply }),
         (1..=replies).prop_map(|reply| CutPoint::Headers { reply }),
-        (1..=replies, 1_usize..99).prop_map(|(reply, event)| CutPoint::Event { reply, event }),
+        (1..=replies, 1_usize..99)
+            .prop_map(|(reply, event)| CutPoint::StreamEvent { reply, event }),
         (1..=replies, 1_usize..99, 1_usize..99).prop_map(|(reply, event, byte)| CutPoint::Byte {
             reply,
             event,
@@ -184,11 +191,11 @@ fn cut_point(calls: Vec<String>, replies: usize) -> impl Strategy<Value = CutPoi
         }),
         (nth.clone(), call()).prop_map(|(nth, call)| CutPoint::Delta {
             nth,
-            of: Target::Call(call)
+            of: DeltaSource::Call(call)
         }),
         (nth, 1..=replies).prop_map(|(nth, reply)| CutPoint::Delta {
             nth,
-            of: Target::Reply(reply)
+            of: DeltaSource::Reply(reply)
         }),
         call().prop_map(|call| CutPoint::Added { call }),
         call().prop_map(|call| CutPoint::Done { call }),
@@ -200,7 +207,8 @@ fn cut_point(calls: Vec<String>, replies: usize) -> impl Strategy<Value = CutPoi
         Just(CutPoint::Started),
         Just(CutPoint::Aborting),
         Just(CutPoint::Idle),
-        (select(&Told::ALL[..]), 1_usize..4).prop_map(|(event, nth)| CutPoint::Told { event, nth }),
+        (select(&AgentEventKind::ALL[..]), 1_usize..4)
+            .prop_map(|(event, nth)| CutPoint::AgentEvent { event, nth }),
         ("[a-z][a-z._-]{0,9}", 1_usize..4).prop_map(|(label, nth)| CutPoint::Point { label, nth }),
     ]
 }
@@ -210,7 +218,8 @@ fn awaited(calls: Vec<String>) -> impl Strategy<Value = Await> {
     prop_oneof![
         Just(Await::TurnStarted),
         Just(Await::TurnComplete),
-        option::of(select(Reason::ALL.to_vec())).prop_map(|reason| Await::TurnAborted { reason }),
+        option::of(select(AwaitedReason::ALL.to_vec()))
+            .prop_map(|reason| Await::TurnAborted { reason }),
         Just(Await::TurnFailed),
         Just(Await::TurnEnded),
         (1_usize..9).prop_map(|number| Await::Request { number }),
@@ -253,7 +262,7 @@ fn action(calls: Vec<String>) -> impl Strategy<Value = Action> {
         Just(Action::Kill),
         Just(Action::Shutdown),
         any::<bool>().prop_map(|quiet| Action::Hold { quiet }),
-        select(Drop::ALL.to_vec()).prop_map(Action::Drop),
+        select(DisconnectKind::ALL.to_vec()).prop_map(Action::Drop),
         duration().prop_map(|duration| Action::Wait { duration }),
         awaited(calls.clone()).prop_map(Action::Await),
     ]
@@ -261,7 +270,7 @@ fn action(calls: Vec<String>) -> impl Strategy<Value = Action> {
 
 /// Makes a list of steps possible: a `resume` after each end, a cut point for each drop, and only
 /// those cut points that the parser cannot refuse for the model at hand.
-fn possible(steps: Vec<(Option<CutPoint>, Action)>, model: &Model) -> Vec<Step> {
+fn possible(steps: Vec<(Option<CutPoint>, Action)>, model: &ModelScript) -> Vec<Step> {
     let step = |at: Option<CutPoint>, action: Action| Step {
         yields: match action {
             Action::Hold { quiet: true } => Some(0),
@@ -317,19 +326,19 @@ fn names_no_call(action: &Action) -> bool {
     )
 }
 
-fn is_possible(point: &CutPoint, model: &Model) -> bool {
-    let (CutPoint::Event { reply, .. }
+fn is_possible(point: &CutPoint, model: &ModelScript) -> bool {
+    let (CutPoint::StreamEvent { reply, .. }
     | CutPoint::Byte { reply, .. }
     | CutPoint::End { reply }
     | CutPoint::Delta {
-        of: Target::Reply(reply),
+        of: DeltaSource::Reply(reply),
         ..
     }) = point
     else {
         return !matches!(
             point,
             CutPoint::Delta {
-                of: Target::Call(call),
+                of: DeltaSource::Call(call),
                 ..
             } if is_local_shell(call, model)
         );
@@ -340,7 +349,7 @@ fn is_possible(point: &CutPoint, model: &Model) -> bool {
             parts.iter().any(|part| {
                 matches!(
                     part,
-                    Part::Text { .. } | Part::Reasoning { .. } | Part::Shell { .. }
+                    ReplyPart::Text { .. } | ReplyPart::Reasoning { .. } | ReplyPart::Shell { .. }
                 )
             })
         }
@@ -348,28 +357,28 @@ fn is_possible(point: &CutPoint, model: &Model) -> bool {
     }
 }
 
-fn is_local_shell(id: &str, model: &Model) -> bool {
+fn is_local_shell(id: &str, model: &ModelScript) -> bool {
     model.replies.iter().any(|reply| {
         matches!(&reply.body, ReplyBody::Stream { parts, .. }
-            if parts.iter().any(|part| matches!(part, Part::LocalShell { call, .. } if call == id)))
+            if parts.iter().any(|part| matches!(part, ReplyPart::LocalShell { call, .. } if call == id)))
     })
 }
 
-fn expectation(calls: Vec<String>) -> impl Strategy<Value = Expectation> {
+fn expectation(calls: Vec<String>) -> impl Strategy<Value = ExpectationKind> {
     let call = || select(calls.clone());
     prop_oneof![
         (call(), option::of(1_usize..9), option::of(text())).prop_map(
-            |(call, in_request, containing)| Expectation::Answered {
+            |(call, in_request, containing)| ExpectationKind::Answered {
                 call,
                 in_request,
                 containing
             }
         ),
-        call().prop_map(|call| Expectation::NoCall { call }),
-        text().prop_map(|command| Expectation::NoProcess { command }),
-        (0_usize..9).prop_map(|count| Expectation::Requests { count }),
+        call().prop_map(|call| ExpectationKind::NoCall { call }),
+        text().prop_map(|command| ExpectationKind::NoProcess { command }),
+        (0_usize..9).prop_map(|count| ExpectationKind::Requests { count }),
         (0_usize..9, 1_usize..9)
-            .prop_map(|(count, in_request)| Expectation::Markers { count, in_request }),
+            .prop_map(|(count, in_request)| ExpectationKind::Markers { count, in_request }),
         (1_usize..9, text(), option::of(text()), any::<bool>()).prop_map(
             |(number, one, other, swap)| {
                 let (containing, not_containing) = if swap {
@@ -377,18 +386,18 @@ fn expectation(calls: Vec<String>) -> impl Strategy<Value = Expectation> {
                 } else {
                     (Some(one), other)
                 };
-                Expectation::Request {
+                ExpectationKind::Request {
                     number,
                     containing,
                     not_containing,
                 }
             }
         ),
-        vec(select(Outcome::ALL.to_vec()), 1..4)
-            .prop_map(|outcomes| Expectation::Turns { outcomes }),
-        text().prop_map(|containing| Expectation::Shown { containing }),
-        text().prop_map(|containing| Expectation::NotShown { containing }),
-        (0_usize..9).prop_map(|count| Expectation::Refused { count }),
+        vec(select(ExpectedTurnEnd::ALL.to_vec()), 1..4)
+            .prop_map(|outcomes| ExpectationKind::Turns { outcomes }),
+        text().prop_map(|containing| ExpectationKind::Shown { containing }),
+        text().prop_map(|containing| ExpectationKind::NotShown { containing }),
+        (0_usize..9).prop_map(|count| ExpectationKind::Refused { count }),
     ]
 }
 
@@ -396,34 +405,34 @@ fn model_name() -> impl Strategy<Value = String> {
     "[a-z][ -~é]{0,12}"
 }
 
-fn model() -> impl Strategy<Value = Model> {
+fn model() -> impl Strategy<Value = ModelScript> {
     prop_oneof![
-        5 => (option::of(model_name()), vec(reply(), 1..4), vec(conversation(), 0..3)).prop_map(|(name, replies, others)| Model {
+        5 => (option::of(model_name()), vec(reply(), 1..4), vec(conversation(), 0..3)).prop_map(|(name, replies, others)| ModelScript {
             name,
             recording: None,
             replies,
-            others,
+            side_conversations: others,
         }),
-        1 => (option::of(model_name()), text()).prop_map(|(model, name)| Model {
+        1 => (option::of(model_name()), text()).prop_map(|(model, name)| ModelScript {
             name: model,
-            recording: Some(Recording { name, span: Span::default() }),
+            recording: Some(RecordingRef { name, span: Span::default() }),
             replies: Vec::new(),
-            others: Vec::new(),
+            side_conversations: Vec::new(),
         }),
     ]
 }
 
 /// A conversation beside the main one; its replies make no calls, as these would need ids.
-fn conversation() -> impl Strategy<Value = Conversation> {
+fn conversation() -> impl Strategy<Value = SideConversationScript> {
     let reply = text().prop_map(|text| Reply {
         body: ReplyBody::Stream {
-            parts: vec![Part::Text { text, chunks: 1 }],
-            end: End::Completed,
+            parts: vec![ReplyPart::Text { text, chunks: 1 }],
+            end: ReplyEnd::Completed,
         },
         lenient: false,
         span: Span::default(),
     });
-    (text(), vec(reply, 1..3)).prop_map(|(opening, replies)| Conversation {
+    (text(), vec(reply, 1..3)).prop_map(|(opening, replies)| SideConversationScript {
         opening,
         replies,
         span: Span::default(),
@@ -457,17 +466,17 @@ pub fn scenario() -> impl Strategy<Value = Scenario> {
                 abort_within,
                 model: model.clone(),
                 steps: possible(steps, &model),
-                expect: expect
+                expectations: expect
                     .into_iter()
-                    .map(|what| Expect {
-                        what,
+                    .map(|kind| Expectation {
+                        kind,
                         span: Span::default(),
                     })
                     .collect(),
-                waive: waive
+                waivers: waive
                     .iter()
                     .enumerate()
-                    .map(|(number, because)| Waive {
+                    .map(|(number, because)| RuleWaiver {
                         rule: format!("CALL-{number}"),
                         because: format!("because {because}"),
                         span: Span::default(),
@@ -480,13 +489,13 @@ pub fn scenario() -> impl Strategy<Value = Scenario> {
 }
 
 /// A valid file.
-pub fn file() -> impl Strategy<Value = File> {
+pub fn file() -> impl Strategy<Value = ScenarioFile> {
     vec(scenario(), 1..3).prop_map(|mut scenarios| {
         if let [first, second] = scenarios.as_mut_slice()
             && first.name == second.name
         {
             second.name.push_str(" again");
         }
-        File { scenarios }
+        ScenarioFile { scenarios }
     })
 }

@@ -12,7 +12,7 @@ use cutpoint_engine::runner::{Planned, RunConfig, Runner};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::strategy;
 use cutpoint_scenario::ast::{
-    Action, Await, CutPoint, Model, Part, Reply, ReplyBody, Scenario, Span, Step,
+    Action, Await, CutPoint, ModelScript, Reply, ReplyBody, ReplyPart, Scenario, Span, Step,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,10 +21,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 use driver::OwnDriver;
 
 /// What the model sends: cutpoint's parts as far as this agent knows them, and its own tool.
-fn part() -> impl Strategy<Value = Part> {
-    let known = |part: &Part| matches!(part, Part::Text { .. } | Part::Reasoning { .. });
+fn part() -> impl Strategy<Value = ReplyPart> {
+    let known =
+        |part: &ReplyPart| matches!(part, ReplyPart::Text { .. } | ReplyPart::Reasoning { .. });
     let nap = (prop::sample::select(vec![1_u64, 60_000]), 1_usize..4);
-    let nap = nap.prop_map(|(ms, chunks)| Part::Function {
+    let nap = nap.prop_map(|(ms, chunks)| ReplyPart::Function {
         call: String::new(),
         name: "nap".to_owned(),
         arguments: format!("{{\"ms\":{ms}}}"),
@@ -38,12 +39,12 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let places = prop_oneof![
         Just(CutPoint::Request { reply: 1 }),
         Just(CutPoint::Headers { reply: 1 }),
-        (1_usize..4).prop_map(|event| CutPoint::Event { reply: 1, event }),
+        (1_usize..4).prop_map(|event| CutPoint::StreamEvent { reply: 1, event }),
         Just(CutPoint::End { reply: 1 }),
     ];
     (vec(part(), 1..4), strategy::end(), places).prop_map(|(mut parts, end, place)| {
         for (number, part) in parts.iter_mut().enumerate() {
-            if let Part::Function { call, .. } = part {
+            if let ReplyPart::Function { call, .. } = part {
                 *call = format!("call_{}", number + 1);
             }
         }
@@ -68,9 +69,9 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         };
         Scenario {
             name: "drawn".to_owned(),
-            model: Model {
+            model: ModelScript {
                 replies: vec![reply],
-                ..Model::default()
+                ..ModelScript::default()
             },
             steps: steps.into(),
             ..Scenario::default()

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A kind of event of the agent, whatever its protocol calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Told {
+pub enum AgentEventKind {
     /// A turn started.
     TurnStarted,
     /// A turn ended, however it did.
@@ -31,7 +31,7 @@ pub enum Told {
     Error,
 }
 
-impl Told {
+impl AgentEventKind {
     /// Every kind.
     pub const ALL: [Self; 12] = [
         Self::TurnStarted,
@@ -67,7 +67,7 @@ impl Told {
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for AgentEventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
