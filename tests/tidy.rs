@@ -10,6 +10,9 @@ use std::process::Command;
 /// Files stay readable in one sitting.
 const FILE_LIMIT_LINES: usize = 800;
 
+/// The README is a way in; what is longer belongs in docs/.
+const README_LIMIT_WORDS: usize = 900;
+
 /// The crates below `harness/` with their floors: a crate imports from lower floors only.
 const FLOORS: &[(&str, u8)] = &[
     ("protocol", 0),
@@ -233,6 +236,43 @@ fn floors_below_the_engine_do_no_io_of_their_own() {
         let text = text.split("#[cfg(test)]").next().unwrap();
         for word in ["std::net", "std::process", "std::fs", "tokio"] {
             assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+/// The files of prose, as paths from the root.
+fn pages() -> Vec<PathBuf> {
+    let pages: Vec<_> = files()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "md"))
+        .collect();
+    assert!(pages.len() > 10, "found {} pages", pages.len());
+    pages
+}
+
+#[test]
+fn the_readme_is_short() {
+    let words = read(Path::new("README.md")).split_whitespace().count();
+    assert!(
+        words <= README_LIMIT_WORDS,
+        "README.md has {words} words; move the details to docs/"
+    );
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for page in pages() {
+        let text = read(&page);
+        let links = text.split("](").skip(1);
+        for link in links.filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
+            let target = link.split('#').next().unwrap();
+            let elsewhere = target.is_empty() || target.contains("://");
+            let file = root().join(&page).with_file_name(target);
+            assert!(
+                elsewhere || file.exists(),
+                "{}: {link} leads nowhere",
+                page.display()
+            );
         }
     }
 }
