@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutpoint_protocol::ids::SubmissionId;
 use cutpoint_protocol::session::{AbortReason, EventMsg};
 
 use crate::defect::Defect;
@@ -41,7 +42,7 @@ impl Dispatcher {
         }
         if core.has(Defect::MarkerOnIdle) {
             let left = self.leave_marker().await;
-            core.report("", left).await;
+            core.report(&SubmissionId::default(), left).await;
         }
         let again = core.has(Defect::IdleInterruptAborts)
             || (core.has(Defect::AbortTwice) && was_interrupted);
@@ -176,7 +177,7 @@ impl Dispatcher {
         let turn_id = if core.has(Defect::WrongTurnId) {
             core.chance.id()
         } else if core.has(Defect::RespelledAtTheEnd) {
-            turn.id.replace('-', "")
+            turn.id.replace('-', "").into()
         } else {
             turn.id.clone()
         };

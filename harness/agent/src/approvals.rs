@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::session::{Decision, EventMsg};
 use tokio::sync::oneshot;
 
@@ -16,7 +17,7 @@ use crate::turn;
 /// A call that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    pub(crate) call_id: String,
+    pub(crate) call_id: CallId,
     pub(crate) turn: Arc<Turn>,
     pub(crate) command: ToolCommand,
     answer: oneshot::Sender<Decision>,
@@ -26,18 +27,18 @@ pub(crate) struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Approvals {
     /// By call id. An entry may outlive its call for a moment; whoever answers it then is too late.
-    waiting: HashMap<String, Waiting>,
+    waiting: HashMap<CallId, Waiting>,
     /// The words of commands that need not be asked for again in this session.
     allowed: HashSet<Vec<String>>,
     /// Questions to the user, by call id.
-    questions: HashMap<String, oneshot::Sender<Vec<String>>>,
+    questions: HashMap<CallId, oneshot::Sender<Vec<String>>>,
 }
 
 impl Approvals {
     /// Lets a call wait for an answer; nothing if the user has given it for the whole session.
     pub(crate) fn ask(
         &mut self,
-        call_id: &str,
+        call_id: &CallId,
         turn: &Arc<Turn>,
         command: &ToolCommand,
     ) -> Option<oneshot::Receiver<Decision>> {
@@ -55,14 +56,14 @@ impl Approvals {
         Some(answered)
     }
 
-    fn is_waiting(&self, call_id: &str) -> bool {
+    fn is_waiting(&self, call_id: &CallId) -> bool {
         let waiting = self.waiting.get(call_id);
         waiting.is_some_and(|waiting| !waiting.answer.is_closed())
     }
 
     /// Gives a call its answer. What waited no more is returned: the answer came too late, and
     /// nothing is remembered of it.
-    fn answer(&mut self, call_id: &str, decision: Decision) -> Option<Waiting> {
+    fn answer(&mut self, call_id: &CallId, decision: Decision) -> Option<Waiting> {
         let mut waiting = self.waiting.remove(call_id)?;
         if waiting.answer.is_closed() {
             return Some(waiting);
@@ -75,7 +76,7 @@ impl Approvals {
     }
 
     /// Lets a call wait for the user's answers to its questions.
-    fn question(&mut self, call_id: &str) -> oneshot::Receiver<Vec<String>> {
+    fn question(&mut self, call_id: &CallId) -> oneshot::Receiver<Vec<String>> {
         let (reply, replied) = oneshot::channel();
         self.questions.insert(call_id.to_owned(), reply);
         replied
@@ -94,7 +95,7 @@ impl Core {
     pub(crate) async fn decision(
         &self,
         turn: &Arc<Turn>,
-        call_id: &str,
+        call_id: &CallId,
         command: &ToolCommand,
         request: EventMsg,
     ) -> Decision {
@@ -115,7 +116,7 @@ impl Core {
     pub(crate) async fn answers(
         &self,
         turn: &Arc<Turn>,
-        call_id: &str,
+        call_id: &CallId,
         questions: Vec<String>,
     ) -> Option<Vec<String>> {
         let mut reply = lock(&self.state).approvals.question(call_id);
@@ -142,7 +143,7 @@ impl Core {
 impl Dispatcher {
     /// An answer goes to the call that waits for it; "abort" is an interrupt of the turn. An answer
     /// that comes too late finds nobody and changes nothing.
-    pub(crate) async fn approval(&mut self, call_id: &str, decision: Decision) {
+    pub(crate) async fn approval(&mut self, call_id: &CallId, decision: Decision) {
         let core = Arc::clone(&self.core);
         core.hooks.point("approval.answered").await;
         if decision == Decision::Abort && !core.has(Defect::AbortIsDenial) {
@@ -160,7 +161,7 @@ impl Dispatcher {
         }
     }
     /// Answers go to the call that asked. Those that come too late find nobody and change nothing.
-    pub(crate) async fn user_input_answer(&mut self, call_id: &str, answers: Vec<String>) {
+    pub(crate) async fn user_input_answer(&mut self, call_id: &CallId, answers: Vec<String>) {
         self.core.hooks.point("question.answered").await;
         let reply = lock(&self.core.state).approvals.questions.remove(call_id);
         if let Some(reply) = reply {

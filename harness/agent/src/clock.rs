@@ -53,7 +53,7 @@ impl Chance {
     }
 
     /// A new UUID of version 7.
-    pub(crate) fn id(&self) -> String {
+    pub(crate) fn id<I: From<String>>(&self) -> I {
         let mut bytes = [0; 10];
         lock(&self.random).fill(&mut bytes);
         let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH);
@@ -61,6 +61,7 @@ impl Chance {
         uuid::Builder::from_unix_timestamp_millis(millis, &bytes)
             .into_uuid()
             .to_string()
+            .into()
     }
 
     /// A seed for somebody else's ids.
@@ -89,10 +90,10 @@ mod tests {
             SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         ));
         let (one, two) = (Chance::new(7, clock), Chance::new(7, clock));
-        let id = one.id();
-        assert_eq!(id, two.id());
+        let id: String = one.id();
+        assert_eq!(id, two.id::<String>());
         assert_eq!(Uuid::parse_str(&id).unwrap().get_version_num(), 7);
-        assert_ne!(id, one.id());
+        assert_ne!(id, one.id::<String>());
         let base = Duration::from_millis(200);
         let delays: Vec<_> = (1..=4).map(|n| one.backoff(base, n).as_millis()).collect();
         assert!((180..=220).contains(&delays[0]) && (1440..=1760).contains(&delays[3]));

@@ -1,5 +1,6 @@
 //! What a session is told when it starts.
 
+use cutpoint_protocol::ids::ConversationId;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -107,7 +108,7 @@ pub struct Config {
     /// The rollout to go on with.
     pub resume: Option<PathBuf>,
     /// The id of a new session, a UUID in its canonical form; one from the seed unless given.
-    pub session_id: Option<String>,
+    pub session_id: Option<ConversationId>,
     /// How many events fit into the event queue; at least one.
     pub event_queue: usize,
     /// How many agents stand between the user and this one: 0 is the user's own, and only that one

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::{CallId, SubmissionId, TurnId};
 use cutpoint_protocol::session::{AbortReason, EventMsg, InputItem, Op};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -101,7 +102,7 @@ impl Dispatcher {
             Op::Fork => self.fork(&id).await,
             Op::Rollback { turns } => self.rollback(&id, turns).await,
             Op::Interrupt => {
-                if self.is_other(only.as_deref()) || !self.interrupt().await {
+                if self.is_other(only.as_ref()) || !self.interrupt().await {
                     self.core.events.answer(&id, Taken::Idle).await;
                 }
             }
@@ -132,15 +133,19 @@ impl Dispatcher {
     }
 
     /// Whether an interrupt names a turn other than the running one.
-    fn is_other(&self, only: Option<&str>) -> bool {
+    fn is_other(&self, only: Option<&TurnId>) -> bool {
         let state = lock(&self.core.state);
         let active = state.active.as_ref();
-        only.is_some_and(|only| active.is_some_and(|active| active.turn.id != only))
+        only.is_some_and(|only| active.is_some_and(|active| active.turn.id != *only))
     }
 
     /// Takes the id that the caller wants for a new turn, if it wants one. One that can't be had is
     /// refused.
-    async fn claim(&self, id: &str, wanted: Option<String>) -> Result<Option<String>, IdFault> {
+    async fn claim(
+        &self,
+        id: &SubmissionId,
+        wanted: Option<TurnId>,
+    ) -> Result<Option<TurnId>, IdFault> {
         let Some(wanted) = wanted else {
             return Ok(None);
         };
@@ -155,7 +160,7 @@ impl Dispatcher {
     }
 
     /// Input joins the running turn, or starts one.
-    async fn user_input(&mut self, id: &str, items: &[InputItem], wanted: Option<String>) {
+    async fn user_input(&mut self, id: &SubmissionId, items: &[InputItem], wanted: Option<TurnId>) {
         let core = Arc::clone(&self.core);
         core.hooks.point("input.join").await;
         let running = {
@@ -188,7 +193,12 @@ impl Dispatcher {
         }
     }
 
-    async fn start_turn(&mut self, id: &str, turn_id: Option<String>, items: &[InputItem]) {
+    async fn start_turn(
+        &mut self,
+        id: &SubmissionId,
+        turn_id: Option<TurnId>,
+        items: &[InputItem],
+    ) {
         let input = user_message(items);
         let task = Arc::new(Regular { input });
         match turn_id {
@@ -198,7 +208,7 @@ impl Dispatcher {
     }
 
     /// A command of the user's replaces what runs.
-    async fn user_shell(&mut self, id: &str, command: String) {
+    async fn user_shell(&mut self, id: &SubmissionId, command: String) {
         if command.trim().is_empty() || command.contains('\0') {
             let message = "the command is empty or has a NUL character in it".to_owned();
             let error = EventMsg::Error { message };
@@ -208,20 +218,20 @@ impl Dispatcher {
         let call_id = {
             let mut state = lock(&self.core.state);
             state.user_commands += 1;
-            format!("user-shell-{}", state.user_commands)
+            CallId::from(format!("user-shell-{}", state.user_commands))
         };
         self.start(id, Arc::new(UserShell { call_id, command }))
             .await;
     }
 
     /// Starts a turn for the submission `id`. What ran before must have been aborted.
-    pub(crate) async fn start(&mut self, id: &str, task: Arc<dyn Task>) {
+    pub(crate) async fn start(&mut self, id: &SubmissionId, task: Arc<dyn Task>) {
         let turn_id = self.core.chance.id();
         self.start_as(id, turn_id, task).await;
     }
 
     /// The same with this id for the turn.
-    async fn start_as(&mut self, id: &str, turn_id: String, task: Arc<dyn Task>) {
+    async fn start_as(&mut self, id: &SubmissionId, turn_id: TurnId, task: Arc<dyn Task>) {
         // A turn that is just finishing says so before the next one starts.
         self.task_ended().await;
         self.just_interrupted = false;
@@ -297,7 +307,7 @@ impl Dispatcher {
         }
     }
 
-    async fn shutdown(&mut self, id: &str) {
+    async fn shutdown(&mut self, id: &SubmissionId) {
         lock(&self.core.state).shutting_down = true;
         self.abort(AbortReason::Interrupted).await;
         self.task_ended().await;

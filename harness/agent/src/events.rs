@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use cutpoint_protocol::ids::{SubmissionId, TurnId};
 use cutpoint_protocol::session::{Event, EventMsg};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use crate::probe::Hooks;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// The input joined that turn.
-    Joined { turn_id: String },
+    Joined { turn_id: TurnId },
     /// The interrupt found nothing that it could abort.
     Idle,
     /// It was not carried out, and why.
@@ -24,7 +25,7 @@ pub(crate) enum Taken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// The submission.
-    pub(crate) submission: String,
+    pub(crate) submission: SubmissionId,
     /// What became of it.
     pub(crate) taken: Taken,
     /// How many events had entered the queue before: the answer belongs right behind them.
@@ -64,7 +65,7 @@ impl Events {
     }
 
     /// Answers a submission, if the client's protocol has answers.
-    pub(crate) async fn answer(&self, submission: &str, taken: Taken) {
+    pub(crate) async fn answer(&self, submission: &SubmissionId, taken: Taken) {
         let Some(answers) = &self.answers else {
             return;
         };
@@ -78,7 +79,7 @@ impl Events {
     }
 
     /// Tells that a submission is not carried out: by an answer, or else by an event.
-    pub(crate) async fn refuse(&self, submission: &str, message: String) {
+    pub(crate) async fn refuse(&self, submission: &SubmissionId, message: String) {
         if self.answers.is_some() {
             self.answer(submission, Taken::Refused(message)).await;
         } else {
@@ -88,7 +89,7 @@ impl Events {
 
     /// Queues an event, waiting for room. A client that is gone is no error: the session goes on
     /// until it is told to end.
-    pub(crate) async fn emit(&self, id: &str, msg: EventMsg) {
+    pub(crate) async fn emit(&self, id: &SubmissionId, msg: EventMsg) {
         self.hooks.point(label(&msg)).await;
         if let Ok(permit) = self.sender.reserve().await {
             self.enter(permit, id, msg);
@@ -96,13 +97,13 @@ impl Events {
     }
 
     /// Queues an event if there is room, and drops it otherwise.
-    pub(crate) fn emit_now(&self, id: &str, msg: EventMsg) {
+    pub(crate) fn emit_now(&self, id: &SubmissionId, msg: EventMsg) {
         if let Ok(permit) = self.sender.try_reserve() {
             self.enter(permit, id, msg);
         }
     }
 
-    fn enter(&self, permit: mpsc::Permit<'_, Event>, id: &str, msg: EventMsg) {
+    fn enter(&self, permit: mpsc::Permit<'_, Event>, id: &SubmissionId, msg: EventMsg) {
         if self.life.is_cancelled() {
             return;
         }

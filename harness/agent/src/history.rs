@@ -4,6 +4,7 @@ mod past;
 
 use std::collections::HashSet;
 
+use cutpoint_protocol::ids::{CallId, ResponseId};
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::{Item, marker};
 use serde_json::json;
@@ -21,14 +22,14 @@ const MARKER_TEXT: &str = "The user stopped this turn on purpose. Commands of th
 /// A call that waits for its output to reach the server.
 #[derive(Debug, Clone, PartialEq)]
 struct Pending {
-    call_id: String,
+    call_id: CallId,
     kind: CallKind,
 }
 
 /// What the server holds.
 #[derive(Debug, Clone, PartialEq)]
 struct Base {
-    response_id: String,
+    response_id: ResponseId,
     /// How many items of the history the response stands for.
     known: usize,
 }
@@ -47,7 +48,7 @@ pub(crate) struct History {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Input {
     pub(crate) items: Vec<Item>,
-    pub(crate) previous_response_id: Option<String>,
+    pub(crate) previous_response_id: Option<ResponseId>,
 }
 
 impl History {
@@ -68,21 +69,21 @@ impl History {
     }
 
     /// Whether a call of this id stands in the history.
-    pub(crate) fn has_call(&self, call_id: &str) -> bool {
+    pub(crate) fn has_call(&self, call_id: &CallId) -> bool {
         self.call_at(call_id).is_some()
     }
 
-    fn call_at(&self, call_id: &str) -> Option<usize> {
+    fn call_at(&self, call_id: &CallId) -> Option<usize> {
         let is_it = |item: &Item| item.call_kind().is_some() && item.call_id() == Some(call_id);
         self.items.iter().position(is_it)
     }
 
     /// Notes that a call is owed an output until a response shows that the server has it.
-    pub(crate) fn owe(&mut self, call_id: &str, kind: CallKind) {
+    pub(crate) fn owe(&mut self, call_id: &CallId, kind: CallKind) {
         if self
             .pending
             .iter()
-            .all(|pending| pending.call_id != call_id)
+            .all(|pending| pending.call_id != *call_id)
         {
             self.pending.push(Pending {
                 call_id: call_id.to_owned(),
@@ -92,7 +93,7 @@ impl History {
     }
 
     /// The same for a call of which only the id is known.
-    pub(crate) fn owe_by_id(&mut self, call_id: &str, kind: CallKind) {
+    pub(crate) fn owe_by_id(&mut self, call_id: &CallId, kind: CallKind) {
         let known = self
             .call_at(call_id)
             .and_then(|at| self.items[at].call_kind());
@@ -155,7 +156,7 @@ impl History {
     pub(crate) fn completed(&mut self, response_id: Option<&str>, mode: HistoryMode) {
         if let (Some(response_id), HistoryMode::Server) = (response_id, mode) {
             self.base = Some(Base {
-                response_id: response_id.to_owned(),
+                response_id: response_id.into(),
                 known: self.items.len(),
             });
         }
@@ -169,18 +170,18 @@ impl History {
 
     /// Whether an output is still owed.
     #[cfg(test)]
-    pub(crate) fn owes(&self, call_id: &str) -> bool {
+    pub(crate) fn owes(&self, call_id: &CallId) -> bool {
         self.pending
             .iter()
-            .any(|pending| pending.call_id == call_id)
+            .any(|pending| pending.call_id == *call_id)
     }
 
     /// For planted defects: drops a call from the history.
-    pub(crate) fn drop_call(&mut self, call_id: &str) {
+    pub(crate) fn drop_call(&mut self, call_id: &CallId) {
         if let Some(at) = self.call_at(call_id) {
             self.remove(at);
         }
-        self.pending.retain(|pending| pending.call_id != call_id);
+        self.pending.retain(|pending| pending.call_id != *call_id);
     }
 
     /// For planted defects: drops the outputs that no response has shown to be delivered.
@@ -289,7 +290,7 @@ pub(crate) fn paired(items: Vec<Item>) -> Vec<Item> {
 }
 
 /// The calls that have no output, with their kinds.
-pub(crate) fn open_calls(items: &[Item]) -> Vec<(String, CallKind)> {
+pub(crate) fn open_calls(items: &[Item]) -> Vec<(CallId, CallKind)> {
     let answered: HashSet<&str> = items
         .iter()
         .filter(|item| item.output_kind().is_some())
@@ -299,7 +300,7 @@ pub(crate) fn open_calls(items: &[Item]) -> Vec<(String, CallKind)> {
         .iter()
         .filter_map(|item| Some((item.call_id()?, item.call_kind()?)))
         .filter(|(id, _)| !answered.contains(id))
-        .map(|(id, kind)| (id.to_owned(), kind))
+        .map(|(id, kind)| (id.into(), kind))
         .collect()
 }
 
@@ -322,21 +323,21 @@ mod tests {
     #[test]
     fn a_debt_is_settled_behind_its_call_and_cleared_by_a_response_only() {
         let mut history = History::new(vec![call("a"), Item::user_text("next")], Vec::new());
-        history.owe("a", CallKind::Function);
+        history.owe(&"a".into(), CallKind::Function);
         assert_eq!(history.settle().len(), 1);
         assert_eq!(history.items()[1].call_id(), Some("a"));
-        assert!(history.settle().is_empty() && history.owes("a"));
+        assert!(history.settle().is_empty() && history.owes(&"a".into()));
         let input = history.input();
         history.created(&[]);
-        assert!(history.owes("a"));
+        assert!(history.owes(&"a".into()));
         history.created(&input.items);
-        assert!(!history.owes("a"));
+        assert!(!history.owes(&"a".into()));
     }
 
     #[test]
     fn with_a_server_side_history_the_debt_is_at_the_head() {
         let mut history = History::new(vec![Item::user_text("one"), call("a")], Vec::new());
-        history.owe("a", CallKind::Function);
+        history.owe(&"a".into(), CallKind::Function);
         history.completed(Some("resp_1"), HistoryMode::Server);
         history.push(Item::user_text("two"));
         history.settle();
@@ -351,7 +352,7 @@ mod tests {
     #[test]
     fn an_unknown_call_is_answered_only_where_the_server_may_know_it() {
         let mut history = History::new(vec![Item::user_text("one")], Vec::new());
-        history.owe_by_id("x", CallKind::Custom);
+        history.owe_by_id(&"x".into(), CallKind::Custom);
         assert!(history.settle().is_empty());
         history.completed(Some("resp_1"), HistoryMode::Server);
         assert_eq!(history.settle()[0].type_name(), "custom_tool_call_output");
@@ -372,7 +373,10 @@ mod tests {
             call("c"),
         ];
         let items = paired(items);
-        assert_eq!(open_calls(&items), [("c".to_owned(), CallKind::Function)]);
+        assert_eq!(
+            open_calls(&items),
+            [(CallId::from("c"), CallKind::Function)]
+        );
         let faults = pairing::faults(&items);
         assert!(
             matches!(faults[..], [pairing::Fault::Unanswered { at: 5, .. }]),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::{ConversationId, SubmissionId};
 use cutpoint_protocol::session::{AbortReason, EventMsg};
 
 use crate::defect::Defect;
@@ -18,7 +19,7 @@ use crate::turn;
 impl Dispatcher {
     /// Copies the conversation into a rollout of its own. A running turn goes on, and is closed as
     /// interrupted in the copy.
-    pub(crate) async fn fork(&mut self, id: &str) {
+    pub(crate) async fn fork(&mut self, id: &SubmissionId) {
         let core = Arc::clone(&self.core);
         // What a turn that is just finishing has in hand is in no place that a copy could be taken of.
         self.finished().await;
@@ -37,7 +38,7 @@ impl Dispatcher {
     }
 
     /// Takes the last turns out of the history.
-    pub(crate) async fn rollback(&mut self, id: &str, turns: usize) {
+    pub(crate) async fn rollback(&mut self, id: &SubmissionId, turns: usize) {
         let core = Arc::clone(&self.core);
         self.finished().await;
         let mut done = Err("the rollback could not be recorded".to_owned());
@@ -90,9 +91,9 @@ fn roll_back(core: &Core, state: &mut State, turns: usize) -> Result<(), String>
 }
 
 /// The conversation as the lines of a rollout of its own.
-fn copy(core: &Core, state: &State, session_id: &str) -> Vec<Draft> {
+fn copy(core: &Core, state: &State, session_id: &ConversationId) -> Vec<Draft> {
     let cwd = core.config.cwd.display().to_string();
-    let from = Some(core.session_id.as_str());
+    let from = Some(&core.session_id);
     let mut drafts = vec![Draft::session_meta(session_id, &cwd, from)];
     let mut items = state.history.items().to_vec();
     let active = state.active.as_ref();
@@ -103,7 +104,7 @@ fn copy(core: &Core, state: &State, session_id: &str) -> Vec<Draft> {
     if core.has(Defect::ForkLeavesCallOpen) {
         items.retain(|item| item.output_kind().is_none());
     }
-    let mut running = active.map(|active| active.turn.id.as_str());
+    let mut running = active.map(|active| &active.turn.id);
     let mut messages = 0;
     for item in &history::paired(items) {
         let is_user = item.role() == Some("user");
@@ -114,7 +115,7 @@ fn copy(core: &Core, state: &State, session_id: &str) -> Vec<Draft> {
             drafts.push(Draft::item(item));
             continue;
         };
-        if let Some(turn_id) = running.take_if(|turn_id| *turn_id == opening.turn_id) {
+        if let Some(turn_id) = running.take_if(|turn_id| **turn_id == opening.turn_id) {
             drafts.push(Draft::turn_started(turn_id));
         }
         drafts.extend(Draft::opening(&opening.turn_id, item));
@@ -136,7 +137,11 @@ fn closing(core: &Core, active: &Active) -> Vec<Draft> {
     drafts
 }
 
-async fn write(core: &Core, session_id: &str, drafts: Vec<Draft>) -> io::Result<PathBuf> {
+async fn write(
+    core: &Core,
+    session_id: &ConversationId,
+    drafts: Vec<Draft>,
+) -> io::Result<PathBuf> {
     let name = format!("rollout-{}-{session_id}.jsonl", core.clock.file_stamp());
     let file = core.store.create(&name).await?;
     let path = file.path().to_owned();

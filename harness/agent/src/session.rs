@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::{ConversationId, SubmissionId, TurnId};
 use cutpoint_protocol::session::{AbortReason, Event, EventMsg, Op, Submission};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -51,7 +52,7 @@ pub struct Closed;
 /// A running session. Dropping it kills it.
 #[derive(Debug)]
 pub struct Session {
-    id: String,
+    id: ConversationId,
     rollout_path: PathBuf,
     submissions: mpsc::Sender<Queued>,
     life: CancellationToken,
@@ -96,12 +97,12 @@ impl Killer {
 pub(crate) struct Queued {
     pub(crate) submission: Submission,
     /// The only turn that an interrupt may abort; any turn unless given.
-    pub(crate) only: Option<String>,
+    pub(crate) only: Option<TurnId>,
 }
 
 /// A rollout that is ready to be gone on with.
 struct Opened {
-    session_id: String,
+    session_id: ConversationId,
     rollout_path: PathBuf,
     restored: Restored,
     recorder: Recorder,
@@ -187,7 +188,7 @@ impl Session {
             session_id: session.id.clone(),
             rollout_path: session.rollout_path.display().to_string(),
         };
-        core.events.emit_now("", configured);
+        core.events.emit_now(&SubmissionId::default(), configured);
         let dispatcher = Dispatcher::new(core, queue);
         session.root = tokio::spawn(Core::until_killed(session.life.clone(), dispatcher.run()));
         Ok((session, events))
@@ -202,12 +203,16 @@ impl Session {
     }
 
     /// Queues an interrupt that aborts no other turn than that one.
-    pub(crate) async fn interrupt(&self, id: String, only: Option<String>) -> Result<(), Closed> {
+    pub(crate) async fn interrupt(
+        &self,
+        id: SubmissionId,
+        only: Option<TurnId>,
+    ) -> Result<(), Closed> {
         let op = Op::Interrupt;
         self.queue(Submission { id, op }, only).await
     }
 
-    async fn queue(&self, submission: Submission, only: Option<String>) -> Result<(), Closed> {
+    async fn queue(&self, submission: Submission, only: Option<TurnId>) -> Result<(), Closed> {
         let queued = Queued { submission, only };
         self.submissions.send(queued).await.map_err(|_| Closed)
     }
@@ -223,7 +228,7 @@ impl Session {
     }
 
     /// The session's id.
-    pub fn session_id(&self) -> &str {
+    pub fn session_id(&self) -> &ConversationId {
         &self.id
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::{CallId, ConversationId, ItemId, SubmissionId, TurnId};
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::EventMsg;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use crate::tools::{ToolRunner, parse};
 /// What all parts of a session share.
 pub(crate) struct Core {
     pub(crate) config: Config,
-    pub(crate) session_id: String,
+    pub(crate) session_id: ConversationId,
     pub(crate) hooks: Hooks,
     pub(crate) events: Events,
     pub(crate) recorder: Recorder,
@@ -52,7 +53,7 @@ pub(crate) struct State {
     /// How many commands the user has run.
     pub(crate) user_commands: usize,
     /// The ids that the session's turns have had.
-    pub(crate) turn_ids: CallerIds,
+    pub(crate) turn_ids: CallerIds<TurnId>,
     /// For a planted defect: a marker that waits for the next user message.
     pub(crate) late_marker: Option<Item>,
     /// For a planted defect: the client has asked for the end of the session.
@@ -74,8 +75,8 @@ pub(crate) struct Active {
 #[derive(Debug)]
 pub(crate) struct Turn {
     /// The submission that started it.
-    pub(crate) submission: String,
-    pub(crate) id: String,
+    pub(crate) submission: SubmissionId,
+    pub(crate) id: TurnId,
     pub(crate) token: CancellationToken,
     /// Whether a request was sent.
     pub(crate) requested: AtomicBool,
@@ -91,7 +92,7 @@ pub(crate) struct Turn {
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     /// Messages that have begun and not ended: their item ids and the texts so far.
-    pub(crate) texts: Vec<(String, String)>,
+    pub(crate) texts: Vec<(ItemId, String)>,
     /// Calls whose outputs are not in the history yet, in the order of the calls.
     pub(crate) calls: Vec<LiveCall>,
     /// For a planted defect: the call that is being written, and its text so far.
@@ -120,7 +121,7 @@ pub(crate) enum Caller {
 /// A call in hand.
 #[derive(Debug)]
 pub(crate) struct LiveCall {
-    pub(crate) call_id: String,
+    pub(crate) call_id: CallId,
     pub(crate) caller: Caller,
     pub(crate) started: bool,
     pub(crate) printed: Capture,
@@ -129,7 +130,7 @@ pub(crate) struct LiveCall {
 }
 
 impl LiveCall {
-    pub(crate) fn new(call_id: &str, caller: Caller) -> Self {
+    pub(crate) fn new(call_id: &CallId, caller: Caller) -> Self {
         Self {
             call_id: call_id.to_owned(),
             caller,
@@ -155,9 +156,9 @@ impl LiveCall {
 }
 
 impl Turn {
-    pub(crate) fn new(submission: &str, id: String, history_start: usize) -> Self {
+    pub(crate) fn new(submission: &SubmissionId, id: TurnId, history_start: usize) -> Self {
         Self {
-            submission: submission.to_owned(),
+            submission: submission.clone(),
             id,
             token: CancellationToken::new(),
             requested: AtomicBool::new(false),
@@ -179,9 +180,9 @@ impl Turn {
     }
 
     /// Changes a call in hand.
-    pub(crate) fn with_call(&self, call_id: &str, change: impl FnOnce(&mut LiveCall)) {
+    pub(crate) fn with_call(&self, call_id: &CallId, change: impl FnOnce(&mut LiveCall)) {
         let mut live = lock(&self.live);
-        if let Some(call) = live.calls.iter_mut().find(|call| call.call_id == call_id) {
+        if let Some(call) = live.calls.iter_mut().find(|call| call.call_id == *call_id) {
             change(call);
         }
     }
@@ -222,7 +223,7 @@ impl Core {
     }
 
     /// Tells the client when something that must not be lost could not be written.
-    pub(crate) async fn report(&self, id: &str, result: Result<(), WriteFault>) {
+    pub(crate) async fn report(&self, id: &SubmissionId, result: Result<(), WriteFault>) {
         if let Err(fault) = result {
             let message = fault.to_string();
             self.events.emit(id, EventMsg::Error { message }).await;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cutpoint_protocol::ids::SubmissionId;
 use cutpoint_protocol::session::{Event, EventMsg, Op, Submission};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -95,7 +96,7 @@ async fn read<R: AsyncRead + Unpin>(
         }
     }
     let shutdown = Submission {
-        id: String::new(),
+        id: SubmissionId::default(),
         op: Op::Shutdown,
     };
     // A session that is over already needs no telling.
@@ -113,7 +114,7 @@ fn parse(line: &[u8]) -> Result<Submission, Event> {
 
 fn error(id: &str, message: &str) -> Event {
     Event {
-        id: id.to_owned(),
+        id: id.into(),
         msg: EventMsg::Error {
             message: message.to_owned(),
         },

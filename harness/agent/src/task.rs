@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::CallId;
 
 use crate::defect::Defect;
 use crate::lock;
@@ -65,7 +66,7 @@ impl Task for Regular {
 #[derive(Debug)]
 pub(crate) struct UserShell {
     /// Tells the command apart in events. The model never sees it.
-    pub(crate) call_id: String,
+    pub(crate) call_id: CallId,
     /// The command line.
     pub(crate) command: String,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use cutpoint_protocol::ids::{CallId, SubmissionId, TurnId};
 use cutpoint_protocol::session::{AbortReason, Event, EventMsg};
 
 use crate::defect::{Defect, DefectSet};
@@ -15,7 +16,7 @@ pub struct Transcript {
     defects: DefectSet,
     active: Option<ActiveTurn>,
     /// The turns whose end was seen.
-    ended: HashSet<String>,
+    ended: HashSet<TurnId>,
     /// What the active turn has streamed of the message that it is writing.
     answer: String,
     /// What the active turn has streamed of its reasoning.
@@ -24,9 +25,9 @@ pub struct Transcript {
 
 #[derive(Debug, Clone)]
 struct ActiveTurn {
-    id: String,
+    id: TurnId,
     /// The submission that started it: an error carries that and no turn id.
-    submission: String,
+    submission: SubmissionId,
 }
 
 /// A line of the view.
@@ -40,28 +41,28 @@ pub enum TranscriptLine {
     /// A message of the model, whole or as far as it came.
     Message {
         /// The active turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The text.
         text: String,
     },
     /// A summary of the model's reasoning, whole or as far as it came.
     Reasoning {
         /// The active turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The text.
         text: String,
     },
     /// A command that has begun or ended.
     Command {
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The command line, or how it ended.
         text: String,
     },
     /// Something that waits for the user.
     Waiting {
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// What is asked.
         text: String,
     },
@@ -70,7 +71,7 @@ pub enum TranscriptLine {
         /// The text.
         text: String,
         /// The turn that counts as stopped because of it.
-        stopped: Option<String>,
+        stopped: Option<TurnId>,
     },
     /// How a turn ended, where it neither completed nor failed.
     Status {
@@ -121,17 +122,17 @@ impl Transcript {
     }
 
     /// Whether an event of this turn is none of the active turn's.
-    fn is_stale(&self, turn_id: &str) -> bool {
+    fn is_stale(&self, turn_id: &TurnId) -> bool {
         self.active
             .as_ref()
-            .is_none_or(|active| active.id != turn_id)
+            .is_none_or(|active| active.id != *turn_id)
     }
 
-    fn active_id(&self) -> Option<String> {
+    fn active_id(&self) -> Option<TurnId> {
         self.active.as_ref().map(|active| active.id.clone())
     }
 
-    fn begin(&mut self, turn_id: &str, submission: &str) {
+    fn begin(&mut self, turn_id: &TurnId, submission: &SubmissionId) {
         self.active = Some(ActiveTurn {
             id: turn_id.to_owned(),
             submission: submission.to_owned(),
@@ -150,7 +151,7 @@ impl Transcript {
         }
     }
 
-    fn user(&mut self, turn_id: &str, message: &str) -> Vec<TranscriptLine> {
+    fn user(&mut self, turn_id: &TurnId, message: &str) -> Vec<TranscriptLine> {
         let mut lines = Vec::new();
         if !self.is_stale(turn_id) {
             // What is on the screen stays above the user's words.
@@ -178,13 +179,13 @@ impl Transcript {
     }
 
     /// Whether a piece of that turn's text belongs on the screen.
-    fn takes_piece(&self, turn_id: &str, is_first: bool) -> bool {
+    fn takes_piece(&self, turn_id: &TurnId, is_first: bool) -> bool {
         let unchecked = self.defects.contains(Defect::ViewTakesStaleText)
             || (self.defects.contains(Defect::ViewTakesStalePiece) && is_first);
         unchecked || !self.is_stale(turn_id)
     }
 
-    fn answer_piece(&mut self, turn_id: &str, delta: &str) -> Vec<TranscriptLine> {
+    fn answer_piece(&mut self, turn_id: &TurnId, delta: &str) -> Vec<TranscriptLine> {
         if !self.takes_piece(turn_id, self.answer.is_empty()) {
             return Vec::new();
         }
@@ -201,7 +202,7 @@ impl Transcript {
         line.into_iter().collect()
     }
 
-    fn message(&mut self, turn_id: &str, message: &str) -> Vec<TranscriptLine> {
+    fn message(&mut self, turn_id: &TurnId, message: &str) -> Vec<TranscriptLine> {
         if self.is_stale(turn_id) {
             return Vec::new();
         }
@@ -220,7 +221,7 @@ impl Transcript {
 
     /// Ends the turn, if it is the active one. What it had streamed stays on the screen; the
     /// buffers are the next turn's to clear.
-    fn close(&mut self, turn_id: &str) -> Vec<TranscriptLine> {
+    fn close(&mut self, turn_id: &TurnId) -> Vec<TranscriptLine> {
         if self.is_stale(turn_id) {
             return Vec::new();
         }
@@ -229,7 +230,7 @@ impl Transcript {
         lines
     }
 
-    fn aborted(&mut self, turn_id: &str, reason: AbortReason) -> Vec<TranscriptLine> {
+    fn aborted(&mut self, turn_id: &TurnId, reason: AbortReason) -> Vec<TranscriptLine> {
         let known = !self.ended.insert(turn_id.to_owned());
         if known && !self.defects.contains(Defect::AbortShownTwice) {
             return Vec::new();
@@ -249,7 +250,7 @@ impl Transcript {
         lines
     }
 
-    fn failed(&mut self, turn_id: &str, message: &str) -> Vec<TranscriptLine> {
+    fn failed(&mut self, turn_id: &TurnId, message: &str) -> Vec<TranscriptLine> {
         let own = !self.is_stale(turn_id);
         let stops = own && !self.defects.contains(Defect::ViewMissesFailure);
         let error = self.error(own, stops, message);
@@ -260,7 +261,7 @@ impl Transcript {
     }
 
     /// The turn goes on and asks anew, so what came so far is followed by another message.
-    fn stream_error(&mut self, turn_id: &str, message: &str) -> Vec<TranscriptLine> {
+    fn stream_error(&mut self, turn_id: &TurnId, message: &str) -> Vec<TranscriptLine> {
         let own = !self.is_stale(turn_id);
         let mut lines = Vec::new();
         if own {
@@ -312,7 +313,7 @@ impl Transcript {
 
 /// The line of an event that tells of a call.
 fn call_line(msg: &EventMsg) -> Option<TranscriptLine> {
-    let waiting = |call_id: &str, text: String| {
+    let waiting = |call_id: &CallId, text: String| {
         let call_id = call_id.to_owned();
         Some(TranscriptLine::Waiting { call_id, text })
     };

@@ -75,7 +75,7 @@ fn last_of_an_ended_turn(kind: LateEvent, entries: &[Entry]) -> Option<Event> {
         };
         let event: Event = serde_json::from_str(raw.text()).ok()?;
         let over = match event.msg.turn_id() {
-            Some(turn_id) => ended.contains(turn_id),
+            Some(turn_id) => ended.contains(turn_id.as_str()),
             None => submissions.contains(event.id.as_str()),
         };
         (over && is_of(kind, &event.msg)).then_some(event)
@@ -99,11 +99,26 @@ fn is_of(kind: LateEvent, msg: &EventMsg) -> bool {
 fn shown(line: TranscriptLine) -> What {
     let line = match line {
         TranscriptLine::User { text } => ShownLine::User { text },
-        TranscriptLine::Message { turn_id, text } => ShownLine::Message { turn_id, text },
-        TranscriptLine::Reasoning { turn_id, text } => ShownLine::Reasoning { turn_id, text },
-        TranscriptLine::Command { call_id, text } => ShownLine::Command { call_id, text },
-        TranscriptLine::Waiting { call_id, text } => ShownLine::Waiting { call_id, text },
-        TranscriptLine::Error { text, stopped } => ShownLine::Error { text, stopped },
+        TranscriptLine::Message { turn_id, text } => ShownLine::Message {
+            turn_id: turn_id.map(String::from),
+            text,
+        },
+        TranscriptLine::Reasoning { turn_id, text } => ShownLine::Reasoning {
+            turn_id: turn_id.map(String::from),
+            text,
+        },
+        TranscriptLine::Command { call_id, text } => ShownLine::Command {
+            call_id: call_id.into(),
+            text,
+        },
+        TranscriptLine::Waiting { call_id, text } => ShownLine::Waiting {
+            call_id: call_id.into(),
+            text,
+        },
+        TranscriptLine::Error { text, stopped } => ShownLine::Error {
+            text,
+            stopped: stopped.map(String::from),
+        },
         TranscriptLine::Status { text } => ShownLine::Status { text },
     };
     What::Shown { line }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::event::StreamEvent;
+use crate::ids::ResponseId;
 use crate::item::Item;
 use crate::sse;
 
@@ -78,7 +79,7 @@ pub enum Content<'a> {
 #[derive(Debug)]
 pub struct Composer {
     response: Map<String, Value>,
-    response_id: String,
+    response_id: ResponseId,
     sequence_number: u64,
     output: Vec<Value>,
     usage: Option<Value>,
@@ -101,7 +102,7 @@ impl Composer {
         };
         let mut composer = Self {
             response,
-            response_id: response_id.to_owned(),
+            response_id: response_id.into(),
             sequence_number: 0,
             output: Vec::new(),
             usage: None,

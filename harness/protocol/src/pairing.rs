@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::ids::CallId;
 use crate::item::{CallKind, Item, OutputKind};
 
 /// What an item is to the pairing.
@@ -19,7 +20,7 @@ pub enum Fault {
     /// A call without an output behind it.
     Unanswered {
         /// The call's id.
-        call_id: String,
+        call_id: CallId,
         /// The call's kind.
         kind: CallKind,
         /// The call's position.
@@ -28,7 +29,7 @@ pub enum Fault {
     /// An output without a call before it.
     Orphan {
         /// The output's call id.
-        call_id: String,
+        call_id: CallId,
         /// The output's kind.
         kind: OutputKind,
         /// The output's position.
@@ -37,7 +38,7 @@ pub enum Fault {
     /// A second output for a call.
     Duplicate {
         /// The call's id.
-        call_id: String,
+        call_id: CallId,
         /// The second output's kind.
         kind: OutputKind,
         /// The second output's position.
@@ -46,7 +47,7 @@ pub enum Fault {
     /// An output of a kind that does not answer its call.
     WrongKind {
         /// The call's id.
-        call_id: String,
+        call_id: CallId,
         /// The call's kind.
         call: CallKind,
         /// The output's kind.
@@ -62,7 +63,7 @@ pub enum Fault {
     /// A second call with the same id.
     RepeatedCall {
         /// The call's id.
-        call_id: String,
+        call_id: CallId,
         /// The second call's position.
         at: usize,
     },
@@ -97,7 +98,7 @@ pub fn faults_between<'a>(
             Side::Call(kind) => {
                 if calls.insert(call_id, (kind, at, 0)).is_some() {
                     faults.push(Fault::RepeatedCall {
-                        call_id: call_id.to_owned(),
+                        call_id: call_id.into(),
                         at,
                     });
                 }
@@ -115,7 +116,7 @@ pub fn faults_between<'a>(
     faults.extend(
         open.into_iter()
             .map(|(call_id, (kind, at, _))| Fault::Unanswered {
-                call_id: call_id.to_owned(),
+                call_id: call_id.into(),
                 kind,
                 at,
             }),
@@ -129,7 +130,7 @@ fn count_output(
     output: OutputKind,
     at: usize,
 ) -> Option<Fault> {
-    let call_id = call_id.to_owned();
+    let call_id = CallId::from(call_id);
     let Some((kind, _, outputs)) = call else {
         return Some(Fault::Orphan {
             call_id,
@@ -193,7 +194,7 @@ mod tests {
             call(""),
             call("a"),
         ]);
-        let (function, id) = (OutputKind::Function, |id: &str| id.to_owned());
+        let (function, id) = (OutputKind::Function, |id: &str| CallId::from(id));
         assert_eq!(
             faults(&history),
             [

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ids::TurnId;
 use crate::item::Item;
 
 /// One line of a rollout, kept verbatim.
@@ -33,9 +34,9 @@ pub enum Content {
     /// `response_item`: an item of the history.
     Item(Item),
     /// `event_msg` that starts a turn, with the turn's id.
-    TurnStarted(Option<String>),
+    TurnStarted(Option<TurnId>),
     /// `event_msg` that ends a turn, with its id and how it ended.
-    TurnEnded(Option<String>, TurnEnd),
+    TurnEnded(Option<TurnId>, TurnEnd),
     /// Any other `event_msg`, with its type.
     Event(String),
     /// `compacted`: the history was replaced by these items. A form of the line that has a summary
@@ -150,7 +151,7 @@ impl RolloutLine {
             .payload
             .get("turn_id")
             .and_then(Value::as_str)
-            .map(str::to_owned);
+            .map(TurnId::from);
         match (turn_event(name), name) {
             (Some(None), _) => Content::TurnStarted(turn),
             (Some(Some(end)), _) => Content::TurnEnded(turn, end),
@@ -240,7 +241,7 @@ mod tests {
             );
             RolloutLine::parse(&text).unwrap().content()
         };
-        let turn = Some("7".to_owned());
+        let turn = Some(TurnId::from("7"));
         assert_eq!(line("task_started"), Content::TurnStarted(turn.clone()));
         assert_eq!(
             line("turn_complete"),

@@ -6,11 +6,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::ids::{CallId, ConversationId, SubmissionId, TurnId};
+
 /// What a client sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
     /// Chosen by the client, unique in the session.
-    pub id: String,
+    pub id: SubmissionId,
     /// What is asked for.
     pub op: Op,
 }
@@ -36,7 +38,7 @@ pub enum Op {
         items: Vec<InputItem>,
         /// The id that the caller wants the turn to have, if one is started: a UUID.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
     },
     /// Input that starts a turn and replaces a running one.
     UserTurn {
@@ -44,28 +46,28 @@ pub enum Op {
         items: Vec<InputItem>,
         /// The id that the caller wants the turn to have: a UUID.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
     },
     /// Abort whatever runs.
     Interrupt,
     /// The user's answer to an approval request for a command.
     ExecApproval {
         /// The call that waits.
-        call_id: String,
+        call_id: CallId,
         /// The answer.
         decision: Decision,
     },
     /// The user's answer to an approval request for a patch.
     PatchApproval {
         /// The call that waits.
-        call_id: String,
+        call_id: CallId,
         /// The answer.
         decision: Decision,
     },
     /// The user's answers to a question of the model.
     UserInputAnswer {
         /// The call that asked.
-        call_id: String,
+        call_id: CallId,
         /// One answer for each question, in their order; none if the user gave none.
         answers: Vec<String>,
     },
@@ -113,7 +115,7 @@ pub enum Decision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// The submission that the event belongs to.
-    pub id: String,
+    pub id: SubmissionId,
     /// What happened.
     pub msg: EventMsg,
 }
@@ -171,63 +173,63 @@ pub enum EventMsg {
     /// The session is ready.
     SessionConfigured {
         /// The session's id.
-        session_id: String,
+        session_id: ConversationId,
         /// Where its rollout is written.
         rollout_path: String,
     },
     /// A turn has started.
     TurnStarted {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
     },
     /// A turn ran to its end.
     TurnComplete {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The last message the model wrote in it.
         last_agent_message: Option<String>,
     },
     /// A turn was aborted.
     TurnAborted {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// Why.
         reason: AbortReason,
     },
     /// A turn ended with an error.
     TurnFailed {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// What went wrong.
         message: String,
     },
     /// A piece of the model's message.
     AgentMessageDelta {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The piece.
         delta: String,
     },
     /// A whole message of the model.
     AgentMessage {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The message.
         message: String,
     },
     /// A piece of the model's reasoning summary.
     AgentReasoningDelta {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The piece.
         delta: String,
     },
     /// A tool has been started.
     ExecCommandBegin {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The command's words.
         command: Vec<String>,
         /// The process id, which is also the id of its process group.
@@ -236,18 +238,18 @@ pub enum EventMsg {
     /// A piece of a tool's output.
     ExecCommandOutputDelta {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The piece.
         chunk: String,
     },
     /// A tool has ended.
     ExecCommandEnd {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// Its exit code; absent if it was killed.
         exit_code: Option<i32>,
         /// What it printed.
@@ -256,43 +258,43 @@ pub enum EventMsg {
     /// A command waits for the user's approval.
     ExecApprovalRequest {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The command's words.
         command: Vec<String>,
     },
     /// A patch waits for the user's approval.
     ApplyPatchApprovalRequest {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The files that it changes.
         paths: Vec<String>,
     },
     /// The model asks the user; the call waits for the answers.
     UserInputRequest {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The questions.
         questions: Vec<String>,
     },
     /// What the user said was taken into the history.
     UserMessage {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The text.
         message: String,
     },
     /// A sub-agent has been started.
     SubAgentStarted {
         /// The turn that started it.
-        turn_id: String,
+        turn_id: TurnId,
         /// The sub-agent's id, which is its session's.
-        agent_id: String,
+        agent_id: ConversationId,
         /// What it is to do: the text that its conversation opens with.
         task: String,
         /// Whether it shuts down by itself at the end of its first turn.
@@ -301,30 +303,30 @@ pub enum EventMsg {
     /// A sub-agent has ended; nothing of it follows.
     SubAgentEnded {
         /// The turn that started it.
-        turn_id: String,
+        turn_id: TurnId,
         /// The sub-agent's id.
-        agent_id: String,
+        agent_id: ConversationId,
         /// How it ended.
         end: SubAgentEnd,
     },
     /// An event of a sub-agent.
     SubAgentEvent {
         /// The turn that started it.
-        turn_id: String,
+        turn_id: TurnId,
         /// The sub-agent's id.
-        agent_id: String,
+        agent_id: ConversationId,
         /// The event, with the sub-agent's own turn id.
         msg: Box<EventMsg>,
     },
     /// The history was replaced by a summary.
     ContextCompacted {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
     },
     /// The conversation was forked.
     Forked {
         /// The fork's id.
-        session_id: String,
+        session_id: ConversationId,
         /// The fork's rollout, with which it can be resumed.
         rollout_path: String,
     },
@@ -341,14 +343,14 @@ pub enum EventMsg {
     /// The stream to the model broke and is tried again.
     StreamError {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// The text.
         message: String,
     },
     /// Tokens used by a turn so far.
     TokenCount {
         /// The turn's id.
-        turn_id: String,
+        turn_id: TurnId,
         /// Tokens read by the model.
         input_tokens: u64,
         /// Tokens written by the model.
@@ -368,7 +370,7 @@ pub enum EventMsg {
 
 impl EventMsg {
     /// The turn that the event belongs to.
-    pub fn turn_id(&self) -> Option<&str> {
+    pub fn turn_id(&self) -> Option<&TurnId> {
         match self {
             Self::TurnStarted { turn_id }
             | Self::TurnComplete { turn_id, .. }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use cutpoint_protocol::ids::{CallId, ConversationId};
 use cutpoint_protocol::session::{EventMsg, Op, SubAgentEnd};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ const OPS: usize = 16;
 pub(crate) struct Agents {
     known: Mutex<Vec<Arc<Agent>>>,
     /// Sub-agents whose ends the client has not been told of.
-    untold: Mutex<VecDeque<(String, SubAgentEnd)>>,
+    untold: Mutex<VecDeque<(ConversationId, SubAgentEnd)>>,
     /// Held while ends are told: whoever has the turn's own end to tell waits for that.
     telling: tokio::sync::Mutex<()>,
 }
@@ -29,7 +30,7 @@ pub(crate) struct Agents {
 #[derive(Debug)]
 pub(super) struct Agent {
     /// The call that started it.
-    call_id: String,
+    call_id: CallId,
     /// Ends the sub-agent, and nothing else.
     pub(super) token: CancellationToken,
     /// Where its ops come from; absent for a one-shot.
@@ -43,7 +44,7 @@ pub(super) struct Agent {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Status {
     /// Its session's id, once it has started.
-    pub(super) id: Option<String>,
+    pub(super) id: Option<ConversationId>,
     /// How many of its turns have ended.
     pub(super) turns: usize,
     /// Whether it has nothing to do.
@@ -73,7 +74,7 @@ impl Agents {
     pub(super) fn start(
         core: &Arc<Core>,
         turn: &Arc<Turn>,
-        call_id: &str,
+        call_id: &CallId,
         task: String,
         one_shot: bool,
     ) -> Arc<Agent> {
@@ -127,7 +128,7 @@ impl Agents {
     }
 
     /// Notes an end for the client.
-    pub(super) fn note_end(&self, id: String, end: SubAgentEnd) {
+    pub(super) fn note_end(&self, id: ConversationId, end: SubAgentEnd) {
         lock(&self.untold).push_back((id, end));
     }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::session::{Decision, EventMsg, Op};
 
 use super::run::{Child, Delegate, submit};
@@ -63,10 +64,10 @@ impl Delegate {
     fn deciding(
         &self,
         child: &Child,
-        call_id: String,
+        call_id: CallId,
         words: ToolCommand,
         request: EventMsg,
-        op: fn(String, Decision) -> Op,
+        op: fn(CallId, Decision) -> Op,
     ) -> Asking {
         let (core, turn) = (Arc::clone(&self.core), Arc::clone(&self.turn));
         let session = Arc::clone(&child.session);
@@ -80,7 +81,7 @@ impl Delegate {
         })
     }
 
-    fn answering(&self, child: &Child, call_id: String, questions: Vec<String>) -> Asking {
+    fn answering(&self, child: &Child, call_id: CallId, questions: Vec<String>) -> Asking {
         let (core, turn) = (Arc::clone(&self.core), Arc::clone(&self.turn));
         let session = Arc::clone(&child.session);
         Box::pin(async move {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::session::EventMsg;
 
 use super::agents::Agents;
@@ -35,7 +36,7 @@ impl Review {
 impl Task for Review {
     async fn work(&self, worker: &mut Worker) -> Result<(), Failure> {
         let (core, turn) = (&worker.core, &worker.turn);
-        let agent = Agents::start(core, turn, "", self.prompt.clone(), true);
+        let agent = Agents::start(core, turn, &CallId::default(), self.prompt.clone(), true);
         let status = agent.until(|status| status.idle).await;
         if let Some(failure) = status.failure {
             return Err(Failure(format!("the review failed: {failure}")));

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::session::{Event, EventMsg, InputItem, Op, SubAgentEnd, Submission};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ pub(super) struct Delegate {
     pub(super) one_shot: bool,
     pub(super) status: watch::Sender<Status>,
     /// For a planted defect: the call that asked the user first.
-    pub(super) asked_first: Mutex<Option<String>>,
+    pub(super) asked_first: Mutex<Option<CallId>>,
 }
 
 /// Why forwarding stopped.
@@ -295,6 +296,6 @@ pub(super) async fn submit(session: &Session, op: Op) {
         Op::UserInput { .. } => "input",
         _ => "",
     };
-    let id = id.to_owned();
+    let id = id.into();
     let _ = session.submit(Submission { id, op }).await;
 }

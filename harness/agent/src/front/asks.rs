@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use cutpoint_protocol::ids::{CallId, ConversationId};
 use cutpoint_protocol::session::{Decision, EventMsg, Op};
 use serde_json::{Value, json};
 
@@ -13,13 +14,13 @@ use crate::lock;
 const WAITING: usize = 1024;
 
 /// The op that carries an answer to the call that waits for it.
-type ToOp = fn(String, &Value) -> Op;
+type ToOp = fn(CallId, &Value) -> Op;
 
 /// A request that waits for the client's answer.
 #[derive(Debug)]
 pub(super) struct Ask {
-    pub(super) thread_id: String,
-    call_id: String,
+    pub(super) thread_id: ConversationId,
+    call_id: CallId,
     to_op: ToOp,
 }
 
@@ -42,7 +43,7 @@ struct Waiting {
 
 impl Asks {
     /// The request that an event of a conversation asks for, if it asks for one.
-    pub(super) fn request(&self, thread_id: &str, msg: &EventMsg) -> Option<Value> {
+    pub(super) fn request(&self, thread_id: &ConversationId, msg: &EventMsg) -> Option<Value> {
         let (method, call_id, to_op) = asks(msg)?;
         let ask = Ask {
             thread_id: thread_id.to_owned(),
@@ -75,7 +76,7 @@ impl Asks {
 }
 
 /// What an event asks the client: the method, the call that waits, what becomes of the answer.
-fn asks(msg: &EventMsg) -> Option<(&'static str, &str, ToOp)> {
+fn asks(msg: &EventMsg) -> Option<(&'static str, &CallId, ToOp)> {
     match msg {
         EventMsg::ExecApprovalRequest { call_id, .. } => {
             Some(("approval/request", call_id, |call_id, result| {
@@ -108,11 +109,13 @@ fn decision(result: &Value) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use cutpoint_protocol::ids::TurnId;
+
     use super::*;
 
-    fn command(call_id: &str) -> EventMsg {
+    fn command(call_id: &CallId) -> EventMsg {
         EventMsg::ExecApprovalRequest {
-            turn_id: "t".to_owned(),
+            turn_id: "t".into(),
             call_id: call_id.to_owned(),
             command: vec!["ls".to_owned()],
         }
@@ -121,16 +124,20 @@ mod tests {
     #[test]
     fn an_answer_finds_its_call_once() {
         let asks = Asks::default();
-        let first = asks.request("thread", &command("c1")).unwrap();
-        let second = asks.request("thread", &command("c2")).unwrap();
+        let first = asks
+            .request(&"thread".into(), &command(&"c1".into()))
+            .unwrap();
+        let second = asks
+            .request(&"thread".into(), &command(&"c2".into()))
+            .unwrap();
         assert_eq!(second["params"]["callId"], "c2");
         assert_eq!(second["params"]["msg"]["command"], json!(["ls"]));
         let ask = asks.take(&second["id"]).unwrap();
-        let (call_id, decision) = ("c2".to_owned(), Decision::Approved);
+        let (call_id, decision) = ("c2".into(), Decision::Approved);
         let expected = Op::ExecApproval { call_id, decision };
         assert_eq!(ask.op(&json!({"decision": "approved"})), expected);
         assert!(asks.take(&second["id"]).is_none());
-        let (call_id, decision) = ("c1".to_owned(), Decision::Denied);
+        let (call_id, decision) = ("c1".into(), Decision::Denied);
         let denied = Op::ExecApproval { call_id, decision };
         assert_eq!(asks.take(&first["id"]).unwrap().op(&Value::Null), denied);
         assert!(asks.take(&json!("x")).is_none());
@@ -139,13 +146,13 @@ mod tests {
     #[test]
     fn questions_and_patches_are_asked_too() {
         let asks = Asks::default();
-        let (turn_id, call_id) = ("t".to_owned(), "c".to_owned());
+        let (turn_id, call_id) = (TurnId::from("t"), CallId::from("c"));
         let question = EventMsg::UserInputRequest {
             turn_id: turn_id.clone(),
             call_id: call_id.clone(),
             questions: vec!["why?".to_owned()],
         };
-        let request = asks.request("thread", &question).unwrap();
+        let request = asks.request(&"thread".into(), &question).unwrap();
         assert_eq!(request["method"], "question/request");
         let op = asks.take(&request["id"]).unwrap();
         let answers = vec!["so".to_owned()];
@@ -159,7 +166,7 @@ mod tests {
             call_id,
             paths: vec![],
         };
-        let request = asks.request("thread", &patch).unwrap();
+        let request = asks.request(&"thread".into(), &patch).unwrap();
         let op = asks
             .take(&request["id"])
             .unwrap()
@@ -177,7 +184,11 @@ mod tests {
     fn requests_that_nobody_answers_are_forgotten() {
         let asks = Asks::default();
         let ids: Vec<Value> = (0..=WAITING)
-            .map(|_| asks.request("thread", &command("c")).unwrap()["id"].clone())
+            .map(|_| {
+                asks.request(&"thread".into(), &command(&"c".into()))
+                    .unwrap()["id"]
+                    .clone()
+            })
             .collect();
         assert!(asks.take(&ids[0]).is_none());
         assert!(asks.take(&ids[1]).is_some());

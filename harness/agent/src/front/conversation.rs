@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
+use cutpoint_protocol::ids::{ConversationId, SubmissionId, TurnId};
 use serde_json::Value;
 
 use super::interrupts::{Interrupts, Waiting};
@@ -19,7 +20,7 @@ const LISTENERS: usize = 16;
 /// A conversation. Dropping it kills its session.
 #[derive(Debug)]
 pub(super) struct Conversation {
-    pub(super) id: String,
+    pub(super) id: ConversationId,
     pub(super) session: Session,
     pub(super) defects: DefectSet,
     desk: Mutex<Desk>,
@@ -29,21 +30,21 @@ pub(super) struct Conversation {
 #[derive(Debug, Default)]
 struct Desk {
     /// The turn that runs, as far as the client was told.
-    active: Option<String>,
+    active: Option<TurnId>,
     /// Requests for input, by the submission that carries it to the session.
-    inputs: HashMap<String, Input>,
+    inputs: HashMap<SubmissionId, Input>,
     interrupts: Interrupts,
     listeners: BTreeSet<u64>,
     /// Nothing is answered by the session any more.
     over: bool,
     /// For a planted defect: the turn that was aborted last.
-    aborted: Option<String>,
+    aborted: Option<TurnId>,
 }
 
 #[derive(Debug)]
 struct Input {
     request: Value,
-    wanted: Option<String>,
+    wanted: Option<TurnId>,
 }
 
 /// What becomes of an interrupt request.
@@ -58,7 +59,7 @@ pub(super) enum Interrupt {
 }
 
 impl Conversation {
-    pub(super) fn new(id: String, session: Session, defects: DefectSet) -> Self {
+    pub(super) fn new(id: ConversationId, session: Session, defects: DefectSet) -> Self {
         Self {
             id,
             session,
@@ -68,7 +69,7 @@ impl Conversation {
     }
 
     /// The turn that runs, as far as the client was told.
-    pub(super) fn active(&self) -> Option<String> {
+    pub(super) fn active(&self) -> Option<TurnId> {
         lock(&self.desk).active.clone()
     }
 
@@ -76,9 +77,9 @@ impl Conversation {
     /// turn id that it asks for.
     pub(super) fn owe_input(
         &self,
-        submission: &str,
+        submission: &SubmissionId,
         request: Value,
-        wanted: Option<String>,
+        wanted: Option<TurnId>,
     ) -> Result<(), RpcError> {
         let mut desk = lock(&self.desk);
         desk.check_room()?;
@@ -88,13 +89,13 @@ impl Conversation {
     }
 
     /// The request for input that a submission belongs to; its answer is due now.
-    pub(super) fn input(&self, submission: &str) -> Option<Value> {
+    pub(super) fn input(&self, submission: &SubmissionId) -> Option<Value> {
         let input = lock(&self.desk).inputs.remove(submission)?;
         Some(input.request)
     }
 
     /// Whether an interrupt request meets a turn.
-    pub(super) fn meets(&self, named: Option<&str>) -> Result<Interrupt, RpcError> {
+    pub(super) fn meets(&self, named: Option<&TurnId>) -> Result<Interrupt, RpcError> {
         let desk = lock(&self.desk);
         desk.check_room()?;
         let started = desk.inputs.values();
@@ -103,7 +104,7 @@ impl Conversation {
                 .clone()
                 .any(|one| one.wanted.as_deref() == Some(named))
         };
-        match (named, desk.active.as_deref()) {
+        match (named, desk.active.as_ref()) {
             (None, active) if active.is_some() || !desk.inputs.is_empty() => Ok(Interrupt::Waits),
             (Some(named), active) if active == Some(named) || on_its_way(named) => {
                 Ok(Interrupt::Waits)
@@ -112,7 +113,7 @@ impl Conversation {
                 "turn {named} is not the active one, which is {active}"
             ))),
             (named, _) => {
-                let aborted = named.is_some() && named == desk.aborted.as_deref();
+                let aborted = named.is_some() && named == desk.aborted.as_ref();
                 let forgotten = aborted && self.defects.contains(Defect::AbortedTurnUnanswered)
                     || self.defects.contains(Defect::IdleInterruptUnanswered);
                 Ok(if forgotten {
@@ -135,17 +136,17 @@ impl Conversation {
     }
 
     /// Takes an interrupt request back that the session did not get. False if it was answered.
-    pub(super) fn take_back(&self, submission: &str) -> bool {
+    pub(super) fn take_back(&self, submission: &SubmissionId) -> bool {
         lock(&self.desk).interrupts.take_back(submission)
     }
 
     /// The client is being told that a turn has started.
-    pub(super) fn started(&self, turn_id: &str) {
+    pub(super) fn started(&self, turn_id: &TurnId) {
         lock(&self.desk).active = Some(turn_id.to_owned());
     }
 
     /// The client was told that a turn has ended. Gives the interrupt requests that this answers.
-    pub(super) fn ended(&self, turn_id: &str, aborted: bool) -> Vec<Waiting> {
+    pub(super) fn ended(&self, turn_id: &TurnId, aborted: bool) -> Vec<Waiting> {
         let mut desk = lock(&self.desk);
         desk.active.take_if(|active| active == turn_id);
         if aborted {
@@ -156,9 +157,9 @@ impl Conversation {
 
     /// The session says that an interrupt found nothing to abort. Gives the request if that is its
     /// answer.
-    pub(super) fn idle(&self, submission: &str) -> Option<Waiting> {
+    pub(super) fn idle(&self, submission: &SubmissionId) -> Option<Waiting> {
         let desk = &mut *lock(&self.desk);
-        desk.interrupts.idle(submission, desk.active.as_deref())
+        desk.interrupts.idle(submission, desk.active.as_ref())
     }
 
     /// The session is over. Gives all requests that wait: for input, and for an interrupt.

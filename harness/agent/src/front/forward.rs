@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cutpoint_protocol::ids::{SubmissionId, TurnId};
 use cutpoint_protocol::session::{AbortReason, Event, EventMsg};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -124,7 +125,7 @@ impl Forwarder {
     }
 
     /// Says which turn an input started or joined.
-    async fn answer_input(&self, submission: &str, turn_id: &str) {
+    async fn answer_input(&self, submission: &SubmissionId, turn_id: &TurnId) {
         if let Some(request) = self.conversation.input(submission) {
             let result = json!({"turn": {"id": turn_id}});
             self.out.answer(request, Ok(result)).await;

@@ -1,16 +1,17 @@
 //! Interrupt requests that wait for the abort that answers them.
 
+use cutpoint_protocol::ids::{SubmissionId, TurnId};
 use serde_json::Value;
 
 /// A request that waits.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Waiting {
     /// The submission that carries the interrupt to the session.
-    pub(super) submission: String,
+    pub(super) submission: SubmissionId,
     /// The request's id.
     pub(super) request: Value,
     /// The turn that it names; the one that runs unless given.
-    pub(super) named: Option<String>,
+    pub(super) named: Option<TurnId>,
 }
 
 /// The requests of one conversation that wait, in order.
@@ -29,7 +30,7 @@ impl Interrupts {
     }
 
     /// The requests that the end of a turn answers: those that name no other turn.
-    pub(super) fn ended(&mut self, turn_id: &str) -> Vec<Waiting> {
+    pub(super) fn ended(&mut self, turn_id: &TurnId) -> Vec<Waiting> {
         let answers = |waiting: &mut Waiting| {
             let named = waiting.named.as_deref();
             named.is_none_or(|named| named == turn_id)
@@ -39,18 +40,22 @@ impl Interrupts {
 
     /// The request whose interrupt found nothing to abort, unless the turn that it waits for still
     /// has to be told as ended: then that answers it.
-    pub(super) fn idle(&mut self, submission: &str, active: Option<&str>) -> Option<Waiting> {
+    pub(super) fn idle(
+        &mut self,
+        submission: &SubmissionId,
+        active: Option<&TurnId>,
+    ) -> Option<Waiting> {
         let mut waiting = self.0.iter();
-        let at = waiting.position(|waiting| waiting.submission == submission)?;
+        let at = waiting.position(|waiting| waiting.submission == *submission)?;
         let named = self.0[at].named.as_deref();
         let waits = active.is_some_and(|active| named.is_none_or(|named| named == active));
         (!waits).then(|| self.0.remove(at))
     }
 
     /// Takes a request back that never got on its way.
-    pub(super) fn take_back(&mut self, submission: &str) -> bool {
+    pub(super) fn take_back(&mut self, submission: &SubmissionId) -> bool {
         let before = self.0.len();
-        self.0.retain(|waiting| waiting.submission != submission);
+        self.0.retain(|waiting| waiting.submission != *submission);
         self.0.len() < before
     }
 
@@ -66,9 +71,9 @@ mod tests {
 
     fn waiting(submission: &str, named: Option<&str>) -> Waiting {
         Waiting {
-            submission: submission.to_owned(),
+            submission: submission.into(),
             request: Value::from(submission),
-            named: named.map(str::to_owned),
+            named: named.map(TurnId::from),
         }
     }
 
@@ -81,8 +86,8 @@ mod tests {
             waiting("3", Some("b")),
         ];
         all.iter().cloned().for_each(|one| interrupts.queue(one));
-        assert_eq!(interrupts.ended("a"), all[..2]);
-        assert!(interrupts.ended("a").is_empty());
+        assert_eq!(interrupts.ended(&"a".into()), all[..2]);
+        assert!(interrupts.ended(&"a".into()).is_empty());
         assert_eq!(interrupts.take_all(), all[2..]);
     }
 
@@ -91,10 +96,10 @@ mod tests {
         let mut interrupts = Interrupts::default();
         interrupts.queue(waiting("1", Some("a")));
         interrupts.queue(waiting("2", None));
-        assert_eq!(interrupts.idle("1", Some("a")), None);
-        assert_eq!(interrupts.idle("2", Some("a")), None);
-        assert!(interrupts.idle("1", Some("b")).is_some());
-        assert!(interrupts.idle("2", None).is_some());
-        assert_eq!(interrupts.idle("2", None), None);
+        assert_eq!(interrupts.idle(&"1".into(), Some(&"a".into())), None);
+        assert_eq!(interrupts.idle(&"2".into(), Some(&"a".into())), None);
+        assert!(interrupts.idle(&"1".into(), Some(&"b".into())).is_some());
+        assert!(interrupts.idle(&"2".into(), None).is_some());
+        assert_eq!(interrupts.idle(&"2".into(), None), None);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use cutpoint_protocol::ids::{ConversationId, SubmissionId, TurnId};
 use cutpoint_protocol::session::{AbortReason, Op, Submission};
 use serde_json::{Value, json};
 use tokio::io::AsyncRead;
@@ -37,9 +38,9 @@ pub(super) struct Server {
     out: Outbox,
     asks: Arc<Asks>,
     initialized: bool,
-    conversations: BTreeMap<String, Arc<Conversation>>,
+    conversations: BTreeMap<ConversationId, Arc<Conversation>>,
     /// The ids of all conversations there ever were.
-    thread_ids: CallerIds,
+    thread_ids: CallerIds<ConversationId>,
     /// Dropped with the server, and so ended with it.
     forwarders: JoinSet<()>,
     opened: u64,
@@ -139,8 +140,8 @@ impl Server {
     /// The conversation that a request is about.
     fn conversation(&self, params: Params<'_>) -> Result<Arc<Conversation>, RpcError> {
         let id = params.text("threadId")?;
-        let known = ids::canonical(&id).and_then(|id| self.conversations.get(&id));
-        let known = known.or_else(|| self.conversations.get(&id));
+        let known = ids::canonical(&id).and_then(|id| self.conversations.get(id.as_str()));
+        let known = known.or_else(|| self.conversations.get(id.as_str()));
         known
             .map(Arc::clone)
             .ok_or_else(|| RpcError::invalid(format!("there is no thread `{id}`")))
@@ -149,7 +150,7 @@ impl Server {
     async fn start(&mut self, id: &Value, params: Params<'_>) -> Answer {
         let mut config = self.config.clone();
         if let Some(wanted) = params.optional_text("threadId")? {
-            let claimed = self.thread_ids.claim(&wanted, self.config.defects);
+            let claimed = self.thread_ids.claim(&wanted.into(), self.config.defects);
             let wanted = claimed.map_err(|fault| RpcError::invalid(fault.to_string()))?;
             config.session_id = Some(wanted);
         }
@@ -221,8 +222,11 @@ impl Server {
     async fn input(&mut self, id: &Value, params: Params<'_>) -> Answer {
         let conversation = self.conversation(params)?;
         let items = params.input()?;
-        let turn_id = params.optional_text("turnId")?;
-        let wanted = turn_id.as_deref().and_then(ids::canonical);
+        let turn_id = params.optional_text("turnId")?.map(TurnId::from);
+        let wanted = turn_id
+            .as_deref()
+            .and_then(ids::canonical)
+            .map(TurnId::from);
         let op = if params.flag("replace")? {
             Op::UserTurn { items, turn_id }
         } else {
@@ -253,7 +257,7 @@ impl Server {
         id: &Value,
         conversation: &Conversation,
         op: Op,
-        wanted: Option<String>,
+        wanted: Option<TurnId>,
     ) -> Answer {
         let submission = self.submission();
         conversation.owe_input(&submission, id.clone(), wanted)?;
@@ -271,7 +275,7 @@ impl Server {
     async fn interrupt(&mut self, id: &Value, params: Params<'_>) -> Answer {
         let conversation = self.conversation(params)?;
         let named = named_turn(params)?;
-        match conversation.meets(named.as_deref())? {
+        match conversation.meets(named.as_ref())? {
             Interrupt::Waits => {}
             Interrupt::Idle => return Ok(Some(abort_reason(None))),
             Interrupt::Forgotten => return Ok(None),
@@ -309,7 +313,7 @@ impl Server {
         };
         if let Some(conversation) = self.conversations.get(&ask.thread_id) {
             let submission = Submission {
-                id: String::new(),
+                id: SubmissionId::default(),
                 op: ask.op(result),
             };
             // Nobody waits for the answer any more if the conversation is over.
@@ -321,7 +325,7 @@ impl Server {
     async fn close(&mut self) {
         for conversation in self.conversations.values() {
             let submission = Submission {
-                id: String::new(),
+                id: SubmissionId::default(),
                 op: Op::Shutdown,
             };
             // One that is over already needs no telling.
@@ -330,16 +334,16 @@ impl Server {
         while self.forwarders.join_next().await.is_some() {}
     }
 
-    fn submission(&mut self) -> String {
+    fn submission(&mut self) -> SubmissionId {
         self.submissions += 1;
-        self.submissions.to_string()
+        self.submissions.to_string().into()
     }
 }
 
 /// The turn that a request names, in its canonical form.
-fn named_turn(params: Params<'_>) -> Result<Option<String>, RpcError> {
+fn named_turn(params: Params<'_>) -> Result<Option<TurnId>, RpcError> {
     let named = params.optional_text("turnId")?;
-    Ok(named.map(|named| ids::canonical(&named).unwrap_or(named)))
+    Ok(named.map(|named| ids::canonical(&named).unwrap_or(named).into()))
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {

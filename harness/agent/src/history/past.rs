@@ -1,5 +1,6 @@
 //! What a session can do to its history: replace it by a summary, take turns out of it.
 
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_protocol::{Item, marker};
 
 use super::{History, open_calls, paired};
@@ -15,7 +16,7 @@ const USER_COMMAND: [&str; 2] = ["<user_shell_command>", "</user_shell_command>"
 /// The message that opened a turn.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Opening {
-    pub(crate) turn_id: String,
+    pub(crate) turn_id: TurnId,
     /// Which of the messages in the user's name it is, counted from 0. Unlike a place in the
     /// history this stays as it is when outputs are put in.
     pub(crate) message: usize,
@@ -23,7 +24,7 @@ pub(crate) struct Opening {
 
 impl History {
     /// Takes the message that opens a turn.
-    pub(crate) fn open_turn(&mut self, turn_id: &str, item: Item) {
+    pub(crate) fn open_turn(&mut self, turn_id: &TurnId, item: Item) {
         self.openings.push(Opening {
             turn_id: turn_id.to_owned(),
             message: user_messages(&self.items),
@@ -135,13 +136,13 @@ mod tests {
     /// Two turns: the first with a call and a steered message, the second interrupted.
     fn two_turns() -> History {
         let mut history = History::default();
-        history.open_turn("t1", Item::user_text("one"));
+        history.open_turn(&"t1".into(), Item::user_text("one"));
         history.push(call("a"));
         history.push(Item::output(CallKind::Function, "a", "ok"));
         history.push(Item::user_text("steered"));
-        history.open_turn("t2", Item::user_text("two"));
+        history.open_turn(&"t2".into(), Item::user_text("two"));
         history.push(call("b"));
-        history.owe("b", CallKind::Function);
+        history.owe(&"b".into(), CallKind::Function);
         history.push(marker());
         history
     }
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(history.len(), 7, "a refusal changes nothing");
         assert_eq!(history.roll_back(1).map(|gone| gone.len()), Some(3));
         assert_eq!(history.items()[3].all_text(), "steered");
-        assert!(!history.owes("b") && history.settle().is_empty());
+        assert!(!history.owes(&"b".into()) && history.settle().is_empty());
         assert_eq!(history.roll_back(1).map(|gone| gone.len()), Some(4));
         assert_eq!((history.len(), history.openings().len()), (0, 0));
     }
@@ -167,7 +168,7 @@ mod tests {
             Item::output(CallKind::Function, "a", "late"),
         ];
         let opening = |message: usize| Opening {
-            turn_id: message.to_string(),
+            turn_id: message.to_string().into(),
             message,
         };
         let mut openings = vec![opening(0), opening(1)];

@@ -1,5 +1,6 @@
 //! What the body of a refused request says.
 
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::item::CallKind;
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ pub(crate) fn message(body: &str) -> String {
 }
 
 /// The call without output that a 400 names, and its kind.
-pub(crate) fn named_call(body: &str) -> Option<(String, CallKind)> {
+pub(crate) fn named_call(body: &str) -> Option<(CallId, CallKind)> {
     let message = message(body);
     let rest = &message[message.find(COMPLAINT)? + COMPLAINT.len()..];
     let (kind, rest) = rest.split_once("call ")?;
@@ -28,7 +29,7 @@ pub(crate) fn named_call(body: &str) -> Option<(String, CallKind)> {
     };
     let of_id = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
     let end = rest.find(|c| !of_id(c)).unwrap_or(rest.len());
-    (end > 0).then(|| (rest[..end].to_owned(), kind))
+    (end > 0).then(|| (CallId::from(&rest[..end]), kind))
 }
 
 /// Whether a 400 says that the server does not know the response to be continued.
@@ -58,7 +59,7 @@ mod tests {
     fn the_named_call_is_found() {
         let json = |text: &str| serde_json::json!({"error": {"message": text}}).to_string();
         let call = |body: &str| named_call(body).map(|(id, _)| id);
-        let id = |id: &str| Some(id.to_owned());
+        let id = |id: &str| Some(CallId::from(id));
         assert_eq!(
             call(&json("No tool output found for function call call_a-B/9_.")),
             id("call_a-B/9_")
@@ -68,7 +69,7 @@ mod tests {
             id("ctc_1")
         );
         let local = named_call(&json("No tool output found for local shell call x."));
-        assert_eq!(local, Some(("x".to_owned(), CallKind::LocalShell)));
+        assert_eq!(local, Some((CallId::from("x"), CallKind::LocalShell)));
         for other in [
             "",
             "{",

@@ -1,6 +1,7 @@
 //! Rollout lines before the writer gives them their ordinal and time.
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::{ConversationId, TurnId};
 use cutpoint_protocol::session::AbortReason;
 use serde::Serialize;
 
@@ -19,16 +20,16 @@ pub(crate) enum Payload {
     Item(Item),
     /// What session this is.
     Meta {
-        id: String,
+        id: ConversationId,
         cwd: String,
         originator: &'static str,
         cli_version: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        forked_from: Option<String>,
+        forked_from: Option<ConversationId>,
     },
     /// What a turn works with.
     Context {
-        turn_id: String,
+        turn_id: TurnId,
         cwd: String,
         model: String,
     },
@@ -46,34 +47,34 @@ pub(crate) enum Payload {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Event {
     TurnStarted {
-        turn_id: String,
+        turn_id: TurnId,
     },
     UserMessage {
-        turn_id: String,
+        turn_id: TurnId,
         message: String,
         /// Whether a turn begins with it: a later rollback finds the turn by that.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         opens_turn: bool,
     },
     AgentMessage {
-        turn_id: String,
+        turn_id: TurnId,
         message: String,
     },
     TokenCount {
-        turn_id: String,
+        turn_id: TurnId,
         input_tokens: u64,
         output_tokens: u64,
     },
     TurnComplete {
-        turn_id: String,
+        turn_id: TurnId,
         last_agent_message: Option<String>,
     },
     TurnAborted {
-        turn_id: String,
+        turn_id: TurnId,
         reason: AbortReason,
     },
     TurnFailed {
-        turn_id: String,
+        turn_id: TurnId,
         message: String,
     },
     ThreadRolledBack {
@@ -91,13 +92,17 @@ impl From<Event> for Draft {
 }
 
 impl Draft {
-    pub(crate) fn session_meta(id: &str, cwd: &str, forked_from: Option<&str>) -> Self {
+    pub(crate) fn session_meta(
+        id: &ConversationId,
+        cwd: &str,
+        forked_from: Option<&ConversationId>,
+    ) -> Self {
         let payload = Payload::Meta {
-            id: id.to_owned(),
+            id: id.clone(),
             cwd: cwd.to_owned(),
             originator: "cutpoint-agent",
             cli_version: env!("CARGO_PKG_VERSION"),
-            forked_from: forked_from.map(str::to_owned),
+            forked_from: forked_from.cloned(),
         };
         Self {
             kind: "session_meta",
@@ -105,9 +110,9 @@ impl Draft {
         }
     }
 
-    pub(crate) fn turn_context(turn_id: &str, cwd: &str, model: &str) -> Self {
+    pub(crate) fn turn_context(turn_id: &TurnId, cwd: &str, model: &str) -> Self {
         let payload = Payload::Context {
-            turn_id: turn_id.to_owned(),
+            turn_id: turn_id.clone(),
             cwd: cwd.to_owned(),
             model: model.to_owned(),
         };
@@ -124,24 +129,24 @@ impl Draft {
         }
     }
 
-    pub(crate) fn turn_started(turn_id: &str) -> Self {
-        let turn_id = turn_id.to_owned();
+    pub(crate) fn turn_started(turn_id: &TurnId) -> Self {
+        let turn_id = turn_id.clone();
         Event::TurnStarted { turn_id }.into()
     }
 
     /// A user's message: as an item for the model, and as an event for people.
-    pub(crate) fn user_input(turn_id: &str, item: &Item) -> [Self; 2] {
+    pub(crate) fn user_input(turn_id: &TurnId, item: &Item) -> [Self; 2] {
         Self::from_user(turn_id, item, false)
     }
 
     /// The message that opens a turn.
-    pub(crate) fn opening(turn_id: &str, item: &Item) -> [Self; 2] {
+    pub(crate) fn opening(turn_id: &TurnId, item: &Item) -> [Self; 2] {
         Self::from_user(turn_id, item, true)
     }
 
-    fn from_user(turn_id: &str, item: &Item, opens_turn: bool) -> [Self; 2] {
+    fn from_user(turn_id: &TurnId, item: &Item, opens_turn: bool) -> [Self; 2] {
         let message = Event::UserMessage {
-            turn_id: turn_id.to_owned(),
+            turn_id: turn_id.clone(),
             message: item.all_text().to_owned(),
             opens_turn,
         };
@@ -163,35 +168,35 @@ impl Draft {
         Event::ThreadRolledBack { num_turns }.into()
     }
 
-    pub(crate) fn agent_message(turn_id: &str, message: &str) -> Self {
-        let (turn_id, message) = (turn_id.to_owned(), message.to_owned());
+    pub(crate) fn agent_message(turn_id: &TurnId, message: &str) -> Self {
+        let (turn_id, message) = (turn_id.clone(), message.to_owned());
         Event::AgentMessage { turn_id, message }.into()
     }
 
-    pub(crate) fn token_count(turn_id: &str, input_tokens: u64, output_tokens: u64) -> Self {
+    pub(crate) fn token_count(turn_id: &TurnId, input_tokens: u64, output_tokens: u64) -> Self {
         let event = Event::TokenCount {
-            turn_id: turn_id.to_owned(),
+            turn_id: turn_id.clone(),
             input_tokens,
             output_tokens,
         };
         event.into()
     }
 
-    pub(crate) fn turn_complete(turn_id: &str, last_agent_message: Option<&str>) -> Self {
+    pub(crate) fn turn_complete(turn_id: &TurnId, last_agent_message: Option<&str>) -> Self {
         let event = Event::TurnComplete {
-            turn_id: turn_id.to_owned(),
+            turn_id: turn_id.clone(),
             last_agent_message: last_agent_message.map(str::to_owned),
         };
         event.into()
     }
 
-    pub(crate) fn turn_aborted(turn_id: &str, reason: AbortReason) -> Self {
-        let turn_id = turn_id.to_owned();
+    pub(crate) fn turn_aborted(turn_id: &TurnId, reason: AbortReason) -> Self {
+        let turn_id = turn_id.clone();
         Event::TurnAborted { turn_id, reason }.into()
     }
 
-    pub(crate) fn turn_failed(turn_id: &str, message: &str) -> Self {
-        let (turn_id, message) = (turn_id.to_owned(), message.to_owned());
+    pub(crate) fn turn_failed(turn_id: &TurnId, message: &str) -> Self {
+        let (turn_id, message) = (turn_id.clone(), message.to_owned());
         Event::TurnFailed { turn_id, message }.into()
     }
 }

@@ -1,6 +1,7 @@
 //! Reading a session back from its rollout, whatever a crash left of it.
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::{ConversationId, TurnId};
 use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
 
 use crate::history::{self, Opening};
@@ -9,7 +10,7 @@ use crate::history::{self, Opening};
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Restored {
     /// The session's id, if its line was written.
-    pub(crate) session_id: Option<String>,
+    pub(crate) session_id: Option<ConversationId>,
     /// The items, each output behind its call and in front of any later user message.
     pub(crate) items: Vec<Item>,
     /// Which of the user's messages opened turns.
@@ -17,9 +18,9 @@ pub(crate) struct Restored {
     /// Whether another session's conversation was copied into the rollout.
     pub(crate) is_fork: bool,
     /// The turn that was started and not ended.
-    pub(crate) open_turn: Option<String>,
+    pub(crate) open_turn: Option<TurnId>,
     /// The ids of all turns that were started.
-    pub(crate) turn_ids: Vec<String>,
+    pub(crate) turn_ids: Vec<TurnId>,
     /// The ordinal of the next line.
     pub(crate) next_ordinal: u64,
     /// How many bytes of the file are good.
@@ -62,7 +63,7 @@ impl Restored {
         match line.content() {
             Content::SessionMeta => {
                 let id = line.payload.get("id").and_then(|id| id.as_str());
-                self.session_id = self.session_id.take().or(id.map(str::to_owned));
+                self.session_id = self.session_id.take().or(id.map(ConversationId::from));
                 self.is_fork |= line.payload.contains_key("forked_from");
             }
             Content::Item(item) => self.items.push(item),
@@ -92,7 +93,7 @@ impl Restored {
         let messages = history::user_messages(&self.items);
         if let (Some(true), Some(message)) = (opens, messages.checked_sub(1)) {
             self.openings.push(Opening {
-                turn_id: text("turn_id").unwrap_or_default().to_owned(),
+                turn_id: text("turn_id").unwrap_or_default().into(),
                 message,
             });
         }

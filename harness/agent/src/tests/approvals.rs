@@ -38,6 +38,7 @@ async fn is_asked(client: &mut Client, wanted: &str) {
 
 async fn answer(client: &mut Client, call_id: &str, decision: Decision) {
     let call_id = call_id.to_owned();
+    let call_id = call_id.into();
     client.submit(Op::ExecApproval { call_id, decision }).await;
 }
 

@@ -423,6 +423,7 @@ pub(super) async fn asked(defect: Defect, replies: Vec<Reply>) -> (Rig, Client) 
 
 pub(super) async fn decide(client: &mut Client, decision: Decision) {
     let call_id = "c1".to_owned();
+    let call_id = call_id.into();
     client.submit(Op::ExecApproval { call_id, decision }).await;
 }
 

@@ -82,6 +82,7 @@ async fn sub_approval_forwarded() {
 async fn decision_misdirected() {
     let (rig, mut client, _) = asking(Defect::DecisionMisdirected).await;
     let (call_id, decision) = ("s2".to_owned(), Decision::Approved);
+    let call_id = call_id.into();
     client.submit(Op::ExecApproval { call_id, decision }).await;
     tokio::time::sleep(LONG).await;
     let ran = crate::lock(&rig.tools.commands)[0].argv.clone();

@@ -66,7 +66,7 @@ async fn a_delegate_does_its_task_and_ends() {
     });
     let (task, one_shot, id) = started.unwrap();
     assert_eq!((task, one_shot), ("look", true));
-    assert_ne!(id, client.session.session_id());
+    assert_ne!(id, *client.session.session_id());
     let forwarded: Vec<&EventMsg> = events
         .iter()
         .filter_map(|msg| match msg {
@@ -153,9 +153,13 @@ async fn what_a_sub_agent_asks_is_asked_under_the_turn() {
         EventMsg::TurnStarted { turn_id } => Some(turn_id.as_str()),
         _ => None,
     });
-    assert_eq!(events.last().unwrap().msg.turn_id(), started);
+    assert_eq!(
+        events.last().unwrap().msg.turn_id().map(|id| id.as_str()),
+        started
+    );
     for (call_id, decision) in [("s2", Decision::Approved), ("s1", Decision::Denied)] {
         let call_id = call_id.to_owned();
+        let call_id = call_id.into();
         client.submit(Op::ExecApproval { call_id, decision }).await;
     }
     client.end().await;

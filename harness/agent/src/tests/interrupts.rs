@@ -294,7 +294,7 @@ async fn full_queue(capacity: usize) {
         .unwrap();
     let submit = |n: usize, op: Op| {
         session.submit(Submission {
-            id: format!("s{n}"),
+            id: format!("s{n}").into(),
             op,
         })
     };

@@ -239,7 +239,7 @@ async fn forked(defect: Option<Defect>) -> (Vec<String>, Rig) {
     let id = client.session.session_id().to_owned();
     client.session.kill();
     let mut client = rig.resume(path).await;
-    assert_ne!(client.session.session_id(), id);
+    assert_ne!(*client.session.session_id(), id);
     let at = rig.requests();
     client.user("next").await;
     client.end().await;

@@ -33,7 +33,7 @@ async fn asked(client: &mut Client) -> EventMsg {
 
 async fn answer(client: &mut Client, call_id: &str, answers: &[&str]) {
     let answers = answers.iter().map(|answer| (*answer).to_owned()).collect();
-    let call_id = call_id.to_owned();
+    let call_id = call_id.into();
     client
         .submit(Op::UserInputAnswer { call_id, answers })
         .await;
@@ -142,6 +142,7 @@ async fn a_patch_that_is_allowed_for_the_session_is_asked_about_once() {
     patch_is_asked(&mut client).await;
     assert!(!dir.path().join("notes").exists());
     let (call_id, decision) = ("c1".to_owned(), Decision::ApprovedForSession);
+    let call_id = call_id.into();
     client.submit(Op::PatchApproval { call_id, decision }).await;
     client.end().await;
     let notes = std::fs::read_to_string(dir.path().join("notes")).unwrap();

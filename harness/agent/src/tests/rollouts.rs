@@ -210,7 +210,11 @@ async fn turn_ids_do_not_come_back_after_a_resume() {
     let EventMsg::TurnStarted { turn_id } = client.next().await.msg else {
         panic!("the turn starts")
     };
-    assert!(!String::from_utf8(content).unwrap().contains(&turn_id));
+    assert!(
+        !String::from_utf8(content)
+            .unwrap()
+            .contains(turn_id.as_str())
+    );
 }
 
 #[test]

@@ -95,16 +95,13 @@ fn say(text: &str) -> Vec<InputItem> {
 
 fn answer(call_id: &str, decision: Decision) -> Op {
     Op::ExecApproval {
-        call_id: call_id.to_owned(),
+        call_id: call_id.into(),
         decision,
     }
 }
 
 async fn submit(session: &Session, id: &str, op: Op) {
-    let submission = Submission {
-        id: id.to_owned(),
-        op,
-    };
+    let submission = Submission { id: id.into(), op };
     soon(session.submit(submission)).await.unwrap();
 }
 
@@ -203,7 +200,11 @@ fn check(rig: &Rig, events: &[EventMsg], label: &str) {
                 assert_eq!(open.replace(turn_id), None, "{label}: two turns at once");
             }
             msg if msg.turn_id().is_some() => {
-                assert_eq!(msg.turn_id(), open, "{label}: {msg:?} outside of its turn");
+                assert_eq!(
+                    msg.turn_id().map(|id| id.as_str()),
+                    open,
+                    "{label}: {msg:?} outside of its turn"
+                );
             }
             _ => {}
         }

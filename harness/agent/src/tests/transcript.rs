@@ -1,5 +1,6 @@
 //! What a person sees, event by event, and with each defect of the view.
 
+use cutpoint_protocol::TurnId;
 use cutpoint_protocol::session::{AbortReason, Event, EventMsg};
 use tokio::sync::watch;
 
@@ -21,47 +22,47 @@ impl Screen {
     }
 
     fn take(&mut self, submission: &str, msg: EventMsg) -> &mut Self {
-        let id = submission.to_owned();
+        let id = submission.into();
         let lines = self.transcript.take(&Event { id, msg });
         self.seen.extend(lines.iter().map(in_words));
         self
     }
 
     fn start(&mut self, turn: &str) -> &mut Self {
-        let turn_id = turn.to_owned();
+        let turn_id = turn.into();
         self.take(turn, EventMsg::TurnStarted { turn_id })
     }
 
     fn delta(&mut self, turn: &str, delta: &str) -> &mut Self {
-        let (turn_id, delta) = (turn.to_owned(), delta.to_owned());
+        let (turn_id, delta) = (turn.into(), delta.to_owned());
         self.take(turn, EventMsg::AgentMessageDelta { turn_id, delta })
     }
 
     fn thinks(&mut self, turn: &str, delta: &str) -> &mut Self {
-        let (turn_id, delta) = (turn.to_owned(), delta.to_owned());
+        let (turn_id, delta) = (turn.into(), delta.to_owned());
         self.take(turn, EventMsg::AgentReasoningDelta { turn_id, delta })
     }
 
     fn message(&mut self, turn: &str, message: &str) -> &mut Self {
-        let (turn_id, message) = (turn.to_owned(), message.to_owned());
+        let (turn_id, message) = (turn.into(), message.to_owned());
         self.take(turn, EventMsg::AgentMessage { turn_id, message })
     }
 
     fn user(&mut self, turn: &str, message: &str) -> &mut Self {
-        let (turn_id, message) = (turn.to_owned(), message.to_owned());
+        let (turn_id, message) = (turn.into(), message.to_owned());
         self.take(turn, EventMsg::UserMessage { turn_id, message })
     }
 
     fn aborted(&mut self, turn: &str, reason: AbortReason) -> &mut Self {
-        let turn_id = turn.to_owned();
+        let turn_id = turn.into();
         self.take(turn, EventMsg::TurnAborted { turn_id, reason })
     }
 
     fn command(&mut self, turn: &str, command: &[&str]) -> &mut Self {
         let command = command.iter().map(|word| (*word).to_owned()).collect();
         let begin = EventMsg::ExecCommandBegin {
-            turn_id: turn.to_owned(),
-            call_id: "c1".to_owned(),
+            turn_id: turn.into(),
+            call_id: "c1".into(),
             command,
             pid: None,
         };
@@ -74,7 +75,7 @@ impl Screen {
     }
 
     fn failed(&mut self, turn: &str) -> &mut Self {
-        let (turn_id, message) = (turn.to_owned(), "over".to_owned());
+        let (turn_id, message) = (turn.into(), "over".to_owned());
         self.take(turn, EventMsg::TurnFailed { turn_id, message })
     }
 
@@ -84,7 +85,7 @@ impl Screen {
 }
 
 fn in_words(line: &TranscriptLine) -> String {
-    let turn = |turn_id: &Option<String>| turn_id.clone().unwrap_or_else(|| "-".to_owned());
+    let turn = |turn_id: &Option<TurnId>| turn_id.as_deref().unwrap_or("-").to_owned();
     match line {
         TranscriptLine::User { text } => format!("> {text}"),
         TranscriptLine::Message { turn_id, text } => format!("{}: {text}", turn(turn_id)),
@@ -185,7 +186,7 @@ fn errors_are_shown_and_stop_their_own_turn_only() {
 fn a_stream_that_is_tried_again_begins_a_new_message() {
     let mut screen = cut(&[]);
     screen.seen();
-    let (turn_id, message) = ("t3".to_owned(), "broken".to_owned());
+    let (turn_id, message) = ("t3".into(), "broken".to_owned());
     screen
         .delta("t3", "Hel")
         .take("t3", EventMsg::StreamError { turn_id, message });
@@ -199,8 +200,8 @@ fn questions_are_shown_while_somebody_waits() {
     screen.seen();
     for turn in ["t1", "t3", "t4"] {
         let asks = EventMsg::ExecApprovalRequest {
-            turn_id: turn.to_owned(),
-            call_id: "c1".to_owned(),
+            turn_id: turn.into(),
+            call_id: "c1".into(),
             command: vec!["rm".to_owned(), turn.to_owned()],
         };
         screen.take(turn, asks);

@@ -27,7 +27,7 @@ async fn a_turn_without_calls() {
         matches!(&events.last().unwrap().msg, EventMsg::TurnComplete { last_agent_message, .. } if *last_agent_message == last)
     );
     assert_eq!(rig.request(0).outline(), ["u:hi"]);
-    assert_ne!(client.session.session_id(), turn_id);
+    assert_ne!(client.session.session_id().as_str(), turn_id.as_str());
     let body = rig.request(0);
     assert_eq!(
         (&body.body()["store"], &body.body()["stream"]),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::{Decision, EventMsg};
 
@@ -20,7 +21,7 @@ use crate::tools::{Abandon, RunningTool, ToolCommand, ToolEvent, parse};
 impl Worker {
     /// Records a call and sets it to work. Returns whether an output will follow.
     pub(super) async fn call(&mut self, item: Item, kind: CallKind) -> Result<bool, Failure> {
-        let call_id = item.call_id().unwrap_or_default().to_owned();
+        let call_id = CallId::from(item.call_id().unwrap_or_default());
         let errand = errand::of(&item, kind, &self.core.config);
         let mut refused = None;
         self.core
@@ -68,7 +69,7 @@ impl Worker {
     }
 
     /// Runs a command of the user's, which the turn has in hand under that id.
-    pub(crate) async fn user_command(&self, call_id: &str, line: &str) -> Result<(), Failure> {
+    pub(crate) async fn user_command(&self, call_id: &CallId, line: &str) -> Result<(), Failure> {
         let argv = ["bash", "-c", line].map(str::to_owned).to_vec();
         let command = ToolCommand {
             argv,
@@ -90,7 +91,7 @@ impl Worker {
 pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
     pub(crate) turn: Arc<Turn>,
-    pub(crate) call_id: String,
+    pub(crate) call_id: CallId,
 }
 
 impl Call {

@@ -12,6 +12,7 @@ mod summary;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::session::EventMsg;
 
 pub(crate) use calls::{Call, stray_call};
@@ -42,7 +43,7 @@ pub(crate) struct Worker {
     pub(crate) turn: Arc<Turn>,
     crew: Arc<Crew>,
     /// The calls that a 400 has named already.
-    recovered: HashSet<String>,
+    recovered: HashSet<CallId>,
     /// What the model has written of a summary; absent unless it is asked for one.
     summary: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::EventMsg;
 use tokio_util::sync::CancellationToken;
@@ -135,8 +136,8 @@ impl Worker {
         core.tell_joined(turn).await;
         let (input, stale) = built.ok_or_else(|| Failure("the session has ended".to_owned()))?;
         let mut headers = vec![
-            ("x-cutpoint-session-id", core.session_id.clone()),
-            ("x-cutpoint-turn-id", turn.id.clone()),
+            ("x-cutpoint-session-id", core.session_id.to_string()),
+            ("x-cutpoint-turn-id", turn.id.to_string()),
         ];
         let routing = lock(&turn.live).routing.clone();
         headers.extend(
@@ -176,7 +177,7 @@ impl Worker {
         false
     }
 
-    async fn owe(&self, call_id: &str, kind: CallKind) {
+    async fn owe(&self, call_id: &CallId, kind: CallKind) {
         self.core.hooks.point("request.recover").await;
         lock(&self.core.state).history.owe_by_id(call_id, kind);
         let message =

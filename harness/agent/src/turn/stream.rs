@@ -196,7 +196,7 @@ impl Worker {
             let texts = &mut lock(&self.turn.live).texts;
             match texts.iter_mut().find(|(id, _)| id == item_id) {
                 Some((_, text)) => text.push_str(delta),
-                None => texts.push((item_id.to_owned(), delta.to_owned())),
+                None => texts.push((item_id.into(), delta.to_owned())),
             }
         }
         let turn_id = self.turn.id.clone();

@@ -517,9 +517,12 @@ fn kind(line: &RolloutLine) -> LineKind {
     }
     match line.content() {
         Content::Item(item) if marker::is_marker(&item) => LineKind::Marker,
-        Content::TurnStarted(turn_id) => LineKind::Turn(Bracket { turn_id, end: None }),
+        Content::TurnStarted(turn_id) => LineKind::Turn(Bracket {
+            turn_id: turn_id.map(String::from),
+            end: None,
+        }),
         Content::TurnEnded(turn_id, end) => LineKind::Turn(Bracket {
-            turn_id,
+            turn_id: turn_id.map(String::from),
             end: Some(end),
         }),
         Content::Compacted(_) => LineKind::Compacted,

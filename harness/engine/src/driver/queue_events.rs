@@ -32,9 +32,11 @@ fn record_event(event: &Event, env: &CaseEnv) {
 
 /// What an event means.
 pub fn meaning(msg: &EventMsg) -> AgentEvent {
-    let turn_id = msg.turn_id().map(str::to_owned);
+    let turn_id = msg.turn_id().map(|id| id.to_string());
     match msg.clone() {
-        EventMsg::TurnStarted { turn_id } => AgentEvent::TurnStarted { turn_id },
+        EventMsg::TurnStarted { turn_id } => AgentEvent::TurnStarted {
+            turn_id: turn_id.into(),
+        },
         EventMsg::TurnComplete { .. } => AgentEvent::TurnEnded {
             turn_id,
             end: TurnEnd::Complete,
@@ -74,13 +76,13 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
             ..
         } => AgentEvent::CallBegin {
             turn_id,
-            call_id,
+            call_id: call_id.into(),
             command: command.join(" "),
             pid,
         },
         EventMsg::ExecCommandOutputDelta { call_id, chunk, .. } => AgentEvent::CallOutput {
             turn_id,
-            call_id,
+            call_id: call_id.into(),
             chunk,
         },
         EventMsg::ExecCommandEnd {
@@ -90,21 +92,23 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
             ..
         } => AgentEvent::CallEnd {
             turn_id,
-            call_id,
+            call_id: call_id.into(),
             exit_code,
             output,
         },
-        EventMsg::ExecApprovalRequest { call_id, .. } => {
-            AgentEvent::ApprovalRequest { turn_id, call_id }
-        }
-        EventMsg::ApplyPatchApprovalRequest { call_id, .. } => {
-            AgentEvent::ApprovalRequest { turn_id, call_id }
-        }
+        EventMsg::ExecApprovalRequest { call_id, .. } => AgentEvent::ApprovalRequest {
+            turn_id,
+            call_id: call_id.into(),
+        },
+        EventMsg::ApplyPatchApprovalRequest { call_id, .. } => AgentEvent::ApprovalRequest {
+            turn_id,
+            call_id: call_id.into(),
+        },
         EventMsg::UserInputRequest {
             call_id, questions, ..
         } => AgentEvent::Question {
             turn_id,
-            call_id,
+            call_id: call_id.into(),
             questions,
         },
         EventMsg::UserMessage { message, .. } => AgentEvent::UserMessage {
@@ -118,18 +122,18 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
             ..
         } => AgentEvent::SubAgentStarted {
             turn_id,
-            agent_id,
+            agent_id: agent_id.into(),
             task,
             one_shot,
         },
         EventMsg::SubAgentEnded { agent_id, end, .. } => AgentEvent::SubAgentEnded {
             turn_id,
-            agent_id,
+            agent_id: agent_id.into(),
             how: end.as_str().to_owned(),
         },
         EventMsg::SubAgentEvent { agent_id, msg, .. } => AgentEvent::SubAgentEvent {
             turn_id,
-            agent_id,
+            agent_id: agent_id.into(),
             event: Box::new(meaning(&msg)),
         },
         EventMsg::ContextCompacted { .. } => AgentEvent::Compacted { turn_id },

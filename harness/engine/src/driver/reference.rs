@@ -82,6 +82,7 @@ pub(super) fn queue_op(op: &ClientOp) -> Option<Op> {
             turn_id,
         } => {
             let items = vec![InputItem::Text { text }];
+            let turn_id = turn_id.map(Into::into);
             match mode {
                 InputMode::Start | InputMode::Steer => Op::UserInput { items, turn_id },
                 InputMode::Replace => Op::UserTurn { items, turn_id },
@@ -94,7 +95,7 @@ pub(super) fn queue_op(op: &ClientOp) -> Option<Op> {
         },
         ClientOp::Interrupt { .. } => Op::Interrupt,
         ClientOp::Approval { call_id, decision } => Op::ExecApproval {
-            call_id,
+            call_id: call_id.into(),
             decision: match decision {
                 Decision::Approve => session::Decision::Approved,
                 Decision::Deny => session::Decision::Denied,
@@ -102,7 +103,7 @@ pub(super) fn queue_op(op: &ClientOp) -> Option<Op> {
             },
         },
         ClientOp::Answer { call_id, text } => Op::UserInputAnswer {
-            call_id,
+            call_id: call_id.into(),
             answers: vec![text],
         },
         ClientOp::Fork => Op::Fork,
@@ -335,7 +336,10 @@ fn client(submitter: Submitter, tracer: Arc<Tracer>) -> points::Send {
         let (submitter, tracer) = (submitter.clone(), tracer.clone());
         Box::pin(async move {
             let Some(op) = queue_op(&op) else { return };
-            let submission = Submission { id: id.clone(), op };
+            let submission = Submission {
+                id: id.as_str().into(),
+                op,
+            };
             if let Err(closed) = submitter.submit(submission).await {
                 // Nobody took it: a client whose agent is gone knows that.
                 tracer.record(What::OpReply {
@@ -407,7 +411,7 @@ impl ReferenceSession {
     /// Asks the agent to shut down, and waits until it has.
     async fn shut_down(&self, running: &Running, limit: Duration) -> Result<(), AgentError> {
         let submission = Submission {
-            id: "shutdown".to_owned(),
+            id: "shutdown".into(),
             op: Op::Shutdown,
         };
         // It may have been asked before, and one that is killed meanwhile tells nobody of its end.
@@ -459,10 +463,7 @@ impl Session for ReferenceSession {
         let Some(running) = &self.running else {
             return Err(AgentError::Died("its session was closed".to_owned()));
         };
-        let submission = Submission {
-            id: id.to_owned(),
-            op,
-        };
+        let submission = Submission { id: id.into(), op };
         running
             .agent
             .submit(submission)

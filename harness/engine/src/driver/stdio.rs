@@ -395,10 +395,7 @@ impl Session for StdioSession {
             return Err(AgentError::Protocol("it knows no such op".to_owned()));
         };
         let ends = matches!(op, cutpoint_protocol::session::Op::Shutdown);
-        let submission = Submission {
-            id: id.to_owned(),
-            op,
-        };
+        let submission = Submission { id: id.into(), op };
         let line = serde_json::to_string(&submission).unwrap_or_default() + "\n";
         if ends {
             self.running.expected_end.store(true, Ordering::Release);

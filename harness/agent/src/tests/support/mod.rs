@@ -211,7 +211,10 @@ impl Client {
     pub(super) async fn submit(&mut self, op: Op) -> String {
         let id = format!("sub_{}", self.next);
         self.next += 1;
-        let submission = Submission { id: id.clone(), op };
+        let submission = Submission {
+            id: id.as_str().into(),
+            op,
+        };
         soon(self.session.submit(submission)).await.unwrap();
         id
     }
