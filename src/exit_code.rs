@@ -2,7 +2,7 @@
 
 use std::process;
 
-use cutpoint_check::outcome::Status;
+use cutpoint_trace::case::CaseStatus;
 
 /// What a command's end means. Documented in `docs/ci.md`; a code never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,13 +21,13 @@ pub enum ExitCode {
 
 impl ExitCode {
     /// What a case's status means for the whole command.
-    pub fn of(status: Status) -> Self {
+    pub fn of(status: CaseStatus) -> Self {
         match status {
-            Status::Conforms | Status::Skipped => Self::Conforms,
-            Status::Breach => Self::Breach,
-            Status::ScenarioError => Self::Usage,
-            Status::AgentFailed => Self::AgentFailed,
-            Status::Trouble => Self::Trouble,
+            CaseStatus::Conforms | CaseStatus::Skipped => Self::Conforms,
+            CaseStatus::Breach => Self::Breach,
+            CaseStatus::ScenarioError => Self::Usage,
+            CaseStatus::AgentFailed => Self::AgentFailed,
+            CaseStatus::Trouble => Self::Trouble,
         }
     }
 }

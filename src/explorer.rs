@@ -6,9 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cutpoint_agent::Defect;
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::{Entry, Stored, What};
-use cutpoint_check::verdict::{Outcome, Verdict};
 use cutpoint_engine::driver::Driver as _;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
@@ -21,6 +18,9 @@ use cutpoint_explore::{
     Broken, Choosing, Decision, Digester, Executor, Observed, Write, behaviour, digest,
 };
 use cutpoint_scenario::ast::{Capability, Scenario};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::verdict::{RuleVerdict, Verdict};
+use cutpoint_trace::{Entry, Observation, StoreOp};
 
 /// The reference agent in the lab.
 pub struct LabExecutor {
@@ -62,11 +62,11 @@ impl LabExecutor {
     ///
     /// # Errors
     /// If the runtime can't be set up.
-    pub fn case(&self, scenario: &Scenario) -> std::io::Result<(Case, Vec<&'static str>)> {
+    pub fn case(&self, scenario: &Scenario) -> std::io::Result<(CaseResult, Vec<&'static str>)> {
         lab::block_on(self.run_in_detail(scenario))
     }
 
-    async fn run_in_detail(&self, scenario: &Scenario) -> (Case, Vec<&'static str>) {
+    async fn run_in_detail(&self, scenario: &Scenario) -> (CaseResult, Vec<&'static str>) {
         let server = Arc::new(ReplayServer::in_memory(ServerConfig {
             plans: self.plans.clone(),
             ..ServerConfig::default()
@@ -78,6 +78,7 @@ impl LabExecutor {
             recordings: self.recordings.clone(),
             dir: None,
             rules_only: true,
+            judge: cutpoint_check::judge,
         };
         let runner = Runner::new(server, driver, config);
         runner.run_in_detail(scenario, &self.file).await
@@ -169,7 +170,7 @@ impl LabExecutor {
     fn shown(
         &self,
         scenario: &Scenario,
-        ran: std::io::Result<(Case, Vec<&'static str>)>,
+        ran: std::io::Result<(CaseResult, Vec<&'static str>)>,
     ) -> Observed {
         match ran {
             Ok((case, passed)) => self.observed(scenario, &case, passed),
@@ -180,8 +181,13 @@ impl LabExecutor {
         }
     }
 
-    fn observed(&self, scenario: &Scenario, case: &Case, passed: Vec<&'static str>) -> Observed {
-        let said = matches!(case.status, Status::Conforms | Status::Breach);
+    fn observed(
+        &self,
+        scenario: &Scenario,
+        case: &CaseResult,
+        passed: Vec<&'static str>,
+    ) -> Observed {
+        let said = matches!(case.status, CaseStatus::Conforms | CaseStatus::Breach);
         let why = || {
             case.note
                 .clone()
@@ -202,7 +208,8 @@ impl LabExecutor {
             let step = number.checked_sub(1).and_then(|at| scenario.steps.get(at));
             step.is_some_and(|step| step.yields.is_some())
         };
-        let sent = |what: &What| matches!(what, What::Step { number, .. } if fires(*number));
+        let sent =
+            |what: &Observation| matches!(what, Observation::Step { number, .. } if fires(*number));
         let entries = &case.trace.entries;
         let (writes, syncs) = match self.purpose {
             Purpose::Crashes => stored(entries),
@@ -218,7 +225,10 @@ impl LabExecutor {
             passed,
             writes,
             syncs,
-            sent: entries.iter().filter(|entry| sent(&entry.what)).count(),
+            sent: entries
+                .iter()
+                .filter(|entry| sent(&entry.observation))
+                .count(),
             trouble,
         }
     }
@@ -232,9 +242,9 @@ fn stored(entries: &[Entry]) -> (Vec<Write>, Vec<bool>) {
     let (mut ends, mut syncs) = (Vec::new(), Vec::new());
     // The first rollout is the conversation's; from there on it is the one that is read.
     let mut own: Option<&str> = None;
-    for Entry { what, .. } in entries {
-        match what {
-            What::Rollout {
+    for Entry { observation, .. } in entries {
+        match observation {
+            Observation::Rollout {
                 path, from, text, ..
             } => {
                 own = Some(path);
@@ -245,22 +255,22 @@ fn stored(entries: &[Entry]) -> (Vec<Write>, Vec<bool>) {
                     content.push_str(text);
                 }
             }
-            What::Torn { path, bytes } => {
+            Observation::Torn { path, bytes } => {
                 let length = lengths.entry(path).or_default();
                 *length = length.saturating_sub(*bytes as usize);
             }
-            What::Stored {
+            Observation::Stored {
                 path,
-                done: Stored::Written { bytes },
+                done: StoreOp::Written { bytes },
             } => {
                 let length = lengths.entry(path).or_default();
                 *length += *bytes as usize;
                 let is_own = *own.get_or_insert(path) == path;
                 ends.push((path, *length, if is_own { *bytes as usize } else { 0 }));
             }
-            What::Stored {
+            Observation::Stored {
                 path,
-                done: Stored::Synced,
+                done: StoreOp::Synced,
             } => syncs.push(*own.get_or_insert(path) == path),
             _ => {}
         }
@@ -279,8 +289,8 @@ fn stored(entries: &[Entry]) -> (Vec<Write>, Vec<bool>) {
 }
 
 /// What a verdict says is broken.
-pub fn breaches(verdict: &Verdict) -> Vec<Broken> {
-    let Outcome::Fail { breaches, .. } = &verdict.outcome else {
+pub fn breaches(verdict: &RuleVerdict) -> Vec<Broken> {
+    let Verdict::Fail { breaches, .. } = &verdict.verdict else {
         return Vec::new();
     };
     let broken = breaches.iter().map(|breach| Broken {
@@ -291,17 +301,17 @@ pub fn breaches(verdict: &Verdict) -> Vec<Broken> {
 }
 
 /// Why nothing is known of a rule, if that is so.
-fn unknown(verdict: &Verdict) -> Option<String> {
-    match &verdict.outcome {
-        Outcome::Unknown { why } => Some(format!("{} is unknown: {why}", verdict.rule)),
+fn unknown(verdict: &RuleVerdict) -> Option<String> {
+    match &verdict.verdict {
+        Verdict::Unknown { why } => Some(format!("{} is unknown: {why}", verdict.rule)),
         _ => None,
     }
 }
 
 /// How often a rule was put to the test, if it was.
-pub fn exercised(verdict: &Verdict) -> Option<(String, usize)> {
-    match &verdict.outcome {
-        Outcome::Pass { exercised } | Outcome::Fail { exercised, .. } if *exercised > 0 => {
+pub fn exercised(verdict: &RuleVerdict) -> Option<(String, usize)> {
+    match &verdict.verdict {
+        Verdict::Pass { exercised } | Verdict::Fail { exercised, .. } if *exercised > 0 => {
             Some((verdict.rule.clone(), *exercised))
         }
         _ => None,

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutpoint_agent::Defect;
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::{Entry, StreamEnd, What};
 use cutpoint_engine::driver::Driver;
 use cutpoint_engine::observe;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::external::{Intervention, digest};
 use cutpoint_explore::{Broken, Observed};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::{Entry, Observation, StreamEnd};
 
 use crate::Failure;
 use crate::agent_spec::AgentSpec;
@@ -66,6 +66,7 @@ impl Stage {
             recordings: settings.recordings.clone(),
             dir: Some(ground.dir().join("cases")),
             rules_only: true,
+            judge: cutpoint_check::judge,
         };
         Ok(Self {
             runner: Arc::new(Runner::new(Arc::new(server), driver.clone(), config)),
@@ -96,7 +97,7 @@ pub struct Ran {
     /// The processes that served the case.
     pub pids: BTreeSet<u32>,
     /// The case.
-    pub case: Case,
+    pub case: CaseResult,
 }
 
 impl Stage {
@@ -112,22 +113,22 @@ impl Stage {
         let case = self.runner.run(&changed).await;
         let numbers = what.map(Intervention::numbers).unwrap_or_default();
         let entries = &case.trace.entries;
-        let started = |entry: &&Entry| observe::announced(&entry.what).is_some();
+        let started = |entry: &&Entry| observe::announced(&entry.observation).is_some();
         let turns: BTreeSet<&str> = entries
             .iter()
             .filter(started)
-            .filter_map(|entry| observe::announced(&entry.what))
+            .filter_map(|entry| observe::announced(&entry.observation))
             .collect();
         let interrupted = |entry: &&Entry| {
-            observe::turn_end(&entry.what).is_some_and(|end| observe::is_abort(end, None))
+            observe::turn_end(&entry.observation).is_some_and(|end| observe::is_abort(end, None))
         };
-        let pid = |entry: &Entry| match entry.what {
-            What::AgentStarted { pid, .. } => pid,
+        let pid = |entry: &Entry| match entry.observation {
+            Observation::AgentStarted { pid, .. } => pid,
             _ => None,
         };
         Ran {
             observed: observed(&case, &numbers, strict),
-            died: (case.status == Status::AgentFailed).then(|| why(&case)),
+            died: (case.status == CaseStatus::AgentFailed).then(|| why(&case)),
             turns: (turns.len(), entries.iter().filter(interrupted).count()),
             pids: entries.iter().filter_map(pid).collect(),
             case,
@@ -135,13 +136,13 @@ impl Stage {
     }
 }
 
-fn why(case: &Case) -> String {
+fn why(case: &CaseResult) -> String {
     let note = case.note.as_deref().and_then(|note| note.lines().next());
     note.map_or_else(|| format!("{:?}", case.status), str::to_owned)
 }
 
-fn observed(case: &Case, numbers: &[usize], strict: bool) -> Observed {
-    let unknown = matches!(case.status, Status::Trouble | Status::ScenarioError);
+fn observed(case: &CaseResult, numbers: &[usize], strict: bool) -> Observed {
+    let unknown = matches!(case.status, CaseStatus::Trouble | CaseStatus::ScenarioError);
     let mut broken: Vec<Broken> = case.breaches(strict).flat_map(breaches).collect();
     broken.extend(case.unmet.iter().map(|unmet| Broken {
         rule: "END".to_owned(),
@@ -161,16 +162,16 @@ fn observed(case: &Case, numbers: &[usize], strict: bool) -> Observed {
 
 /// Whether the step of that number came to its cut point and acted.
 fn has_acted(entries: &[Entry], number: usize) -> bool {
-    let step = |entry: &Entry| matches!(entry.what, What::Step { number: of, .. } if of == number);
+    let step = |entry: &Entry| matches!(entry.observation, Observation::Step { number: of, .. } if of == number);
     let Some(at) = entries.iter().position(step) else {
         return false;
     };
-    let behind = entries[at + 1..].iter().map(|entry| &entry.what);
+    let behind = entries[at + 1..].iter().map(|entry| &entry.observation);
     behind
-        .take_while(|what| !matches!(what, What::Step { .. }))
+        .take_while(|what| !matches!(what, Observation::Step { .. }))
         .any(|what| match what {
-            What::Op { .. } | What::AgentKilled => true,
-            What::StreamEnd { how, .. } => *how != StreamEnd::Complete,
+            Observation::Op { .. } | Observation::AgentKilled => true,
+            Observation::StreamEnd { how, .. } => *how != StreamEnd::Complete,
             _ => false,
         })
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use cutpoint_check::trace::{Trace, Unreadable, What};
 use cutpoint_protocol::Item;
 use cutpoint_protocol::rollout::RolloutLine;
 use cutpoint_recording::{Conversation, Recording};
+use cutpoint_trace::{Observation, Trace, Unreadable};
 use serde_json::{Map, Value};
 
 use crate::Failure;
@@ -78,8 +78,8 @@ fn of_trace(trace: &Trace) -> Vec<Item> {
     let mut conversations: BTreeMap<usize, Conversation> = BTreeMap::new();
     let mut of_exchange: BTreeMap<usize, usize> = BTreeMap::new();
     for entry in &trace.entries {
-        match &entry.what {
-            What::Request {
+        match &entry.observation {
+            Observation::Request {
                 exchange,
                 conversation,
                 body,
@@ -98,7 +98,9 @@ fn of_trace(trace: &Trace) -> Vec<Item> {
                     .or_default()
                     .request(&items);
             }
-            What::Sent { exchange, data, .. } if data["type"] == "response.output_item.done" => {
+            Observation::Sent { exchange, data, .. }
+                if data["type"] == "response.output_item.done" =>
+            {
                 let conversation = of_exchange.get(exchange).copied().unwrap_or_default();
                 if let Ok(item) = Item::from_value(data["item"].clone()) {
                     conversations.entry(conversation).or_default().answer(item);

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cutpoint_check::trace::FORMAT;
+use cutpoint_trace::FORMAT;
 use walkdir::WalkDir;
 
 use crate::Failure;

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutpoint_check::file::{Checker, Tally};
 use cutpoint_check::judge;
-use cutpoint_check::trace::{ReadError, Trace};
-use cutpoint_check::verdict::{Level, Outcome};
 use cutpoint_recording::{Limits, Recording, find_secrets, is_credential};
+use cutpoint_trace::verdict::{Level, Verdict};
+use cutpoint_trace::{ReadError, Trace};
 use serde::Serialize;
 
 use crate::inputs::{self, Content, Input, Kind};
@@ -243,8 +243,8 @@ fn trace(
         .into_iter()
         .filter(|verdict| verdict.waived.is_none())
     {
-        match verdict.outcome {
-            Outcome::Fail { breaches, .. } => {
+        match verdict.verdict {
+            Verdict::Fail { breaches, .. } => {
                 for breach in breaches {
                     let line = breach.evidence.last().and_then(|seq| line_of(*seq));
                     let line = line.map(|at| at as u64 + 2);
@@ -254,11 +254,11 @@ fn trace(
                     );
                 }
             }
-            Outcome::Unknown { why } => {
+            Verdict::Unknown { why } => {
                 let message = format!("{} can't be judged: {why}", verdict.rule);
                 report.unread.get_or_insert(Unread::Trouble(message));
             }
-            Outcome::Pass { .. } | Outcome::NotExercised | Outcome::NotApplicable { .. } => {}
+            Verdict::Pass { .. } | Verdict::NotExercised | Verdict::NotApplicable { .. } => {}
         }
     }
     Ok(())

@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::What;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::lab;
@@ -17,6 +15,8 @@ use cutpoint_protocol::{Item, marker};
 use cutpoint_recording::session::Session;
 use cutpoint_recording::{Change, Problem, Recording};
 use cutpoint_scenario::ast::Scenario;
+use cutpoint_trace::Observation;
+use cutpoint_trace::case::{CaseResult, CaseStatus};
 
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
@@ -53,7 +53,7 @@ pub fn scenario(name: &str, about: &str, recording: &str, session: &Session) -> 
 /// What a run of a recorded session came to.
 pub struct Ran {
     /// The case.
-    pub case: Case,
+    pub case: CaseResult,
     /// What became of the agent's requests.
     pub tally: Tally,
     /// The items of the rollout that the agent wrote.
@@ -69,6 +69,7 @@ pub fn run(planned: &Planned, agent: &AgentSpec, recordings: &Path) -> Result<Ra
         recordings: recordings.to_owned(),
         dir,
         rules_only: false,
+        judge: cutpoint_check::judge,
     };
     let server = ServerConfig {
         drifts: true,
@@ -107,12 +108,12 @@ async fn one(runner: &Runner, planned: &Planned) -> Ran {
 }
 
 /// The items of the rollout that was read last.
-fn rollout_items(case: &Case) -> Vec<Item> {
+fn rollout_items(case: &CaseResult) -> Vec<Item> {
     let (mut known, mut content): (&str, Vec<u8>) = ("", Vec::new());
     for entry in &case.trace.entries {
-        if let What::Rollout {
+        if let Observation::Rollout {
             path, from, text, ..
-        } = &entry.what
+        } = &entry.observation
         {
             if path != known {
                 content.clear();
@@ -136,8 +137,8 @@ fn rollout_items(case: &Case) -> Vec<Item> {
 pub fn tell(session: &Session, ran: &Ran) -> Result<ExitCode, Failure> {
     let note = ran.case.note.as_deref().unwrap_or("no reason was given");
     match ran.case.status {
-        Status::Skipped => return Err(Failure::agent(format!("nothing was replayed: {note}"))),
-        Status::Conforms | Status::Breach => {}
+        CaseStatus::Skipped => return Err(Failure::agent(format!("nothing was replayed: {note}"))),
+        CaseStatus::Conforms | CaseStatus::Breach => {}
         status => complain!("the replay did not come to its end ({status:?}): {note}"),
     }
     let mut replayed = cutpoint_recording::portable(&ran.items);
@@ -173,11 +174,13 @@ pub fn tell(session: &Session, ran: &Ran) -> Result<ExitCode, Failure> {
         counts.moved
     )?;
     Ok(match ran.case.status {
-        Status::Conforms | Status::Breach if !counts.is_same() || !ran.case.unmet.is_empty() => {
+        CaseStatus::Conforms | CaseStatus::Breach
+            if !counts.is_same() || !ran.case.unmet.is_empty() =>
+        {
             ExitCode::Breach
         }
         // What the rules say of the agent is told, and is no drift.
-        Status::Conforms | Status::Breach => ExitCode::Conforms,
+        CaseStatus::Conforms | CaseStatus::Breach => ExitCode::Conforms,
         status => ExitCode::of(status),
     })
 }

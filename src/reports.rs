@@ -5,9 +5,9 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use cutpoint_check::outcome::Case;
 use cutpoint_report::json_lines::Header;
 use cutpoint_report::{Annotations, Console, Context, JsonLines, Junit, Reporter, Summary, github};
+use cutpoint_trace::case::CaseResult;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
@@ -140,7 +140,7 @@ impl Reports {
     }
 
     /// Takes a case that has ended.
-    pub fn case(&mut self, case: &Case) {
+    pub fn case(&mut self, case: &CaseResult) {
         self.summary.add(case);
         for named in &mut self.reporters {
             named.tell(&mut |reporter| reporter.case(case));

@@ -10,14 +10,14 @@ use std::sync::atomic::AtomicBool;
 
 use cutpoint::explorer::{LabExecutor, Purpose};
 use cutpoint_agent::Defect;
-use cutpoint_check::outcome::Case;
-use cutpoint_check::trace::{AgentEvent, What};
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::{
     Act, Bound, Executor, Level, Schedule, Shard, Space, Sweep, Token, exhaust, free, sweep,
 };
 use cutpoint_scenario::ast::Scenario;
+use cutpoint_trace::case::CaseResult;
+use cutpoint_trace::{AgentEvent, Observation};
 
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]
@@ -157,25 +157,25 @@ fn what_a_crash_has_cut_in_two_is_judged_by_what_is_left() {
     }
 }
 
-fn crashed(acts: &str) -> Case {
+fn crashed(acts: &str) -> CaseResult {
     let lab = executor("bounds.kdl", Vec::new());
     lab.case(&schedule(acts).applied_to(&scenario(ONE_REPLY)))
         .unwrap()
         .0
 }
 
-fn places(case: &Case, wanted: impl Fn(&What) -> bool) -> Vec<usize> {
+fn places(case: &CaseResult, wanted: impl Fn(&Observation) -> bool) -> Vec<usize> {
     let entries = case.trace.entries.iter().enumerate();
-    let found = entries.filter(|(_, entry)| wanted(&entry.what));
+    let found = entries.filter(|(_, entry)| wanted(&entry.observation));
     found.map(|(at, _)| at).collect()
 }
 
 #[test]
 fn an_agent_can_be_killed_while_it_starts_and_while_it_resumes() {
-    let is_kill = |what: &What| matches!(what, What::AgentKilled);
-    let is_start = |what: &What| matches!(what, What::AgentStarted { .. });
-    let is_up = |what: &What| {
-        let What::Event { event, .. } = what else {
+    let is_kill = |what: &Observation| matches!(what, Observation::AgentKilled);
+    let is_start = |what: &Observation| matches!(what, Observation::AgentStarted { .. });
+    let is_up = |what: &Observation| {
+        let Observation::Event { event, .. } = what else {
             return false;
         };
         matches!(event, AgentEvent::Other { name, .. } if name == "session_configured")

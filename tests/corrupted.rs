@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutpoint_check::outcome::Status;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
@@ -22,6 +21,7 @@ use cutpoint_recording::{
     CapturedResponse, Change, Exchange, Match, Problem, RecordedRequest, Recording, Redactor,
     Response, diff,
 };
+use cutpoint_trace::case::CaseStatus;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree as _;
@@ -541,6 +541,7 @@ fn an_agent_survives_what_is_served_of_a_damaged_recording() {
                 recordings: place.path().to_owned(),
                 dir: None,
                 rules_only: false,
+                judge: cutpoint_check::judge,
             };
             let server = Arc::new(ReplayServer::in_memory(ServerConfig::default()));
             let driver = Arc::new(ReferenceDriver::default());
@@ -552,7 +553,7 @@ fn an_agent_survives_what_is_served_of_a_damaged_recording() {
     let sound = run();
     assert_eq!(
         sound.status,
-        Status::Conforms,
+        CaseStatus::Conforms,
         "{:?} {:?}",
         sound.note,
         sound.unmet
@@ -571,8 +572,8 @@ fn an_agent_survives_what_is_served_of_a_damaged_recording() {
         prop_assert!(broken.is_empty(), "{broken:#?}");
         // An answer that was lost may leave a request without a reply.
         let fits = match is_sound {
-            true => matches!(case.status, Status::Conforms | Status::Breach),
-            false => case.status == Status::ScenarioError,
+            true => matches!(case.status, CaseStatus::Conforms | CaseStatus::Breach),
+            false => case.status == CaseStatus::ScenarioError,
         };
         prop_assert!(fits, "{:?} {:?} {:?}", case.status, case.note, case.unmet);
         Ok(())

@@ -7,11 +7,11 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cutpoint_check::trace::{Trace, What};
 use cutpoint_protocol::rollout::RolloutLine;
 use cutpoint_protocol::sse::Document;
 use cutpoint_recording::session::{Did, How};
 use cutpoint_recording::{Imported, Recording, Redactor, Response, count, diff, import};
+use cutpoint_trace::{Observation, Trace};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::damage::fault;
@@ -40,7 +40,7 @@ fn rollout_of(trace: &Path) -> Vec<u8> {
     let file = std::io::BufReader::new(fs::File::open(trace).unwrap());
     let mut content = Vec::new();
     for entry in Trace::read(file).unwrap().0.entries {
-        if let What::Rollout { from, text, .. } = entry.what {
+        if let Observation::Rollout { from, text, .. } = entry.observation {
             content.truncate(usize::try_from(from).unwrap());
             content.extend_from_slice(text.as_bytes());
         }

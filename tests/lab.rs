@@ -6,14 +6,14 @@ mod common;
 
 use std::sync::Arc;
 
-use cutpoint_check::outcome::{Case, Status};
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::case::{CaseResult, CaseStatus};
 
-fn run(planned: &Planned) -> Case {
+fn run(planned: &Planned) -> CaseResult {
     lab::block_on(async {
         let server = Arc::new(ReplayServer::in_memory(ServerConfig::default()));
         let config = RunConfig {
@@ -22,6 +22,7 @@ fn run(planned: &Planned) -> Case {
             recordings: common::root().join("recordings"),
             dir: None,
             rules_only: false,
+            judge: cutpoint_check::judge,
         };
         let driver = Arc::new(ReferenceDriver::default());
         Runner::new(server, driver, config).run(planned).await
@@ -36,8 +37,8 @@ fn every_scenario_conforms_and_repeats_byte_for_byte() {
         let (one, two) = (run(&planned), run(&planned));
         // It runs no scripts of the model's; there is nothing else that it cannot do.
         let due = match planned.scenario.needs.contains(&Capability::CodeMode) {
-            true => Status::Skipped,
-            false => Status::Conforms,
+            true => CaseStatus::Skipped,
+            false => CaseStatus::Conforms,
         };
         if one.status(true) != due {
             let broken: Vec<_> = one.breaches(true).map(|verdict| &verdict.rule).collect();
@@ -46,7 +47,7 @@ fn every_scenario_conforms_and_repeats_byte_for_byte() {
                 planned.file, one.status, one.unmet, one.note
             ));
         }
-        let stored = |case: &Case| {
+        let stored = |case: &CaseResult| {
             let mut bytes = Vec::new();
             case.trace.write(&mut bytes).unwrap();
             bytes

@@ -5,8 +5,8 @@
 
 mod common;
 
+use cutpoint::mutation::{self, MUTANT_LIMIT, MutationConfig, Score};
 use cutpoint_agent::Defect;
-use cutpoint_engine::mutation::{self, MUTANT_LIMIT, MutationConfig, Score};
 
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]

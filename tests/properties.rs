@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutpoint_agent::Defect;
-use cutpoint_check::outcome::Case;
-use cutpoint_check::verdict::Outcome;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plan;
@@ -22,6 +20,8 @@ use cutpoint_scenario::ast::{
     Action, Await, CutPoint, ModelScript, Reply, ReplyBody, ReplyEnd, ReplyPart, Scenario, Span,
     Step,
 };
+use cutpoint_trace::case::CaseResult;
+use cutpoint_trace::verdict::Verdict;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
@@ -207,13 +207,13 @@ fn search(defects: &[Defect], rules: &[&str], shrink: bool) -> Option<(Schedule,
     }
 }
 
-fn complaint(case: &Case, rules: &[&str]) -> Option<String> {
+fn complaint(case: &CaseResult, rules: &[&str]) -> Option<String> {
     let broken = |rule: &&&str| {
         case.verdicts.iter().any(|verdict| {
             verdict.rule == ***rule
                 && matches!(
-                    verdict.outcome,
-                    Outcome::Fail { .. } | Outcome::Unknown { .. }
+                    verdict.verdict,
+                    Verdict::Fail { .. } | Verdict::Unknown { .. }
                 )
         })
     };

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutpoint_check::file::Checker;
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::What;
 use cutpoint_engine::driver::codex::{CodexConfig, CodexDriver};
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::needs;
 use cutpoint_engine::process::{Belongs, find};
 use cutpoint_engine::runner::Planned;
+use cutpoint_trace::Observation;
+use cutpoint_trace::case::{CaseResult, CaseStatus};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// How long a process may take to be gone once it was killed.
@@ -276,7 +276,7 @@ fn installed() -> Option<PathBuf> {
     std::fs::canonicalize(link).ok()
 }
 
-fn as_known(planned: &Planned, case: &Case) -> Result<(), Failed> {
+fn as_known(planned: &Planned, case: &CaseResult) -> Result<(), Failed> {
     let mut found: Vec<&str> = common::broken(case);
     if !case.unmet.is_empty() {
         found.push("unmet");
@@ -284,8 +284,8 @@ fn as_known(planned: &Planned, case: &Case) -> Result<(), Failed> {
     let known = KNOWN.iter().find(|known| known.file == planned.file);
     let expected = known.map_or(&[][..], |known| known.broken);
     match case.status(true) {
-        Status::Conforms | Status::Breach if found == expected => Ok(()),
-        Status::Conforms if known.is_some_and(|known| !known.always) => Ok(()),
+        CaseStatus::Conforms | CaseStatus::Breach if found == expected => Ok(()),
+        CaseStatus::Conforms if known.is_some_and(|known| !known.always) => Ok(()),
         _ => {
             let complaints = common::complaints(case);
             Err(format!("broken: {found:?}, known: {expected:?}\n{complaints}").into())
@@ -294,7 +294,7 @@ fn as_known(planned: &Planned, case: &Case) -> Result<(), Failed> {
 }
 
 /// The rollouts of a case, judged as files.
-fn files_as_known(planned: &Planned, case: &Case) -> Result<(), Failed> {
+fn files_as_known(planned: &Planned, case: &CaseResult) -> Result<(), Failed> {
     let findings: Vec<_> = rollouts(case)
         .values()
         .flat_map(|content| {
@@ -324,12 +324,12 @@ fn files_as_known(planned: &Planned, case: &Case) -> Result<(), Failed> {
 }
 
 /// The rollouts that a case left, by path.
-fn rollouts(case: &Case) -> BTreeMap<&str, Vec<u8>> {
+fn rollouts(case: &CaseResult) -> BTreeMap<&str, Vec<u8>> {
     let mut files: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
     for entry in &case.trace.entries {
-        if let What::Rollout {
+        if let Observation::Rollout {
             path, from, text, ..
-        } = &entry.what
+        } = &entry.observation
         {
             let content = files.entry(path).or_default();
             content.truncate(usize::try_from(*from).unwrap());

@@ -6,13 +6,13 @@ mod common;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cutpoint_check::outcome::Status;
 use cutpoint_engine::driver::Driver;
 use cutpoint_engine::driver::front::FrontDriver;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::driver::stdio::{StdioCommand, StdioDriver};
 use cutpoint_engine::needs;
 use cutpoint_engine::runner::Planned;
+use cutpoint_trace::case::CaseStatus;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
@@ -71,7 +71,7 @@ fn conforms(planned: &Planned, make: Make) -> Result<(), Failed> {
         bench.run(planned).await
     });
     match case.status(true) {
-        Status::Conforms => Ok(()),
+        CaseStatus::Conforms => Ok(()),
         _ => Err(common::complaints(&case).into()),
     }
 }

@@ -11,11 +11,11 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::{AgentEvent, Entry, What};
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_protocol::Item;
 use cutpoint_protocol::rollout::{Content, RolloutLine, split};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::{AgentEvent, Entry, Observation};
 use serde_json::Value;
 
 fn snapshot(file: &str) {
@@ -30,7 +30,7 @@ fn snapshot(file: &str) {
     });
     assert_eq!(
         case.status(true),
-        Status::Conforms,
+        CaseStatus::Conforms,
         "{}",
         common::complaints(&case)
     );
@@ -71,23 +71,23 @@ struct Normal {
 }
 
 impl Normal {
-    fn of(case: &Case) -> Self {
+    fn of(case: &CaseResult) -> Self {
         let mut normal = Self {
             text: String::new(),
             names: HashMap::new(),
         };
         let entries = &case.trace.entries;
         for entry in entries {
-            if let What::Event {
+            if let Observation::Event {
                 event: AgentEvent::TurnStarted { turn_id },
                 ..
-            } = &entry.what
+            } = &entry.observation
             {
                 let name = format!("turn {}", normal.names.len() + 1);
                 normal.names.insert(turn_id.clone(), name);
             }
         }
-        type Line = fn(&mut Normal, &What);
+        type Line = fn(&mut Normal, &Observation);
         let sources: [(&str, Line); 5] = [
             ("client", Normal::client),
             ("requests", Normal::request),
@@ -99,7 +99,7 @@ impl Normal {
             writeln!(normal.text, "{source}").unwrap();
             entries
                 .iter()
-                .for_each(|entry| line(&mut normal, &entry.what));
+                .for_each(|entry| line(&mut normal, &entry.observation));
         }
         normal.rollout(entries);
         normal
@@ -113,20 +113,20 @@ impl Normal {
         writeln!(self.text, "    {text}").unwrap();
     }
 
-    fn client(&mut self, what: &What) {
+    fn client(&mut self, what: &Observation) {
         match what {
-            What::Op { op, .. } => {
+            Observation::Op { op, .. } => {
                 let op = serde_json::to_string(op).unwrap();
                 self.line(&op);
             }
-            What::AgentStarted { resumed: true, .. } => self.line("resumed"),
-            What::AgentKilled => self.line("killed"),
+            Observation::AgentStarted { resumed: true, .. } => self.line("resumed"),
+            Observation::AgentKilled => self.line("killed"),
             _ => {}
         }
     }
 
-    fn request(&mut self, what: &What) {
-        let What::Request {
+    fn request(&mut self, what: &Observation) {
+        let Observation::Request {
             exchange,
             body,
             history,
@@ -150,21 +150,23 @@ impl Normal {
         }
     }
 
-    fn stream(&mut self, what: &What) {
+    fn stream(&mut self, what: &Observation) {
         match what {
-            What::Sent { exchange, data, .. } => {
+            Observation::Sent { exchange, data, .. } => {
                 self.line(&format!("{exchange} {}", data["type"].as_str().unwrap()));
             }
-            What::StreamEnd { exchange, how } => self.line(&format!("{exchange} ends: {how:?}")),
-            What::Disconnected { exchange } => {
+            Observation::StreamEnd { exchange, how } => {
+                self.line(&format!("{exchange} ends: {how:?}"))
+            }
+            Observation::Disconnected { exchange } => {
                 self.line(&format!("{exchange} closed by the agent"))
             }
             _ => {}
         }
     }
 
-    fn turn(&mut self, what: &What) {
-        let What::Event { event, .. } = what else {
+    fn turn(&mut self, what: &Observation) {
+        let Observation::Event { event, .. } = what else {
             return;
         };
         match event {
@@ -177,8 +179,8 @@ impl Normal {
         }
     }
 
-    fn tool(&mut self, what: &What) {
-        let What::Event { event, .. } = what else {
+    fn tool(&mut self, what: &Observation) {
+        let Observation::Event { event, .. } = what else {
             return;
         };
         match event {
@@ -203,7 +205,7 @@ impl Normal {
     fn rollout(&mut self, entries: &[Entry]) {
         let mut content = String::new();
         for entry in entries {
-            if let What::Rollout { from, text, .. } = &entry.what {
+            if let Observation::Rollout { from, text, .. } = &entry.observation {
                 content.truncate(usize::try_from(*from).unwrap());
                 content.push_str(text);
             }

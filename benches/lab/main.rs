@@ -13,14 +13,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cutpoint_check::outcome::Case;
-use cutpoint_check::trace::What;
 use cutpoint_check::{View, judge};
 use cutpoint_engine::lab;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::{Act, Executor, Injection, Schedule, digest};
 use cutpoint_protocol::sse;
 use cutpoint_scenario::ast::Scenario;
+use cutpoint_trace::Observation;
+use cutpoint_trace::case::CaseResult;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::bare::Exchange;
@@ -118,7 +118,7 @@ struct Bench {
     executor: LabExecutor,
     schedules: Vec<Scenario>,
     /// What a run of each schedule gave.
-    cases: Vec<Case>,
+    cases: Vec<CaseResult>,
     /// What goes over the wire when the scenario runs as it is written.
     exchanges: Vec<Exchange>,
 }
@@ -193,7 +193,7 @@ impl Bench {
         mean(&self.schedules, run)
     }
 
-    fn each_case<T>(&self, run: impl Fn(&Case) -> T) -> Duration {
+    fn each_case<T>(&self, run: impl Fn(&CaseResult) -> T) -> Duration {
         mean(&self.cases, run)
     }
 
@@ -205,11 +205,11 @@ impl Bench {
 }
 
 /// The requests of a run, and the streams that answered them.
-fn exchanges(case: &Case) -> Vec<Exchange> {
-    let entries = || case.trace.entries.iter().map(|entry| &entry.what);
+fn exchanges(case: &CaseResult) -> Vec<Exchange> {
+    let entries = || case.trace.entries.iter().map(|entry| &entry.observation);
     let frames = |of: usize| {
-        let frame = |what: &What| match what {
-            What::Sent { exchange, data, .. } if *exchange == of => {
+        let frame = |what: &Observation| match what {
+            Observation::Sent { exchange, data, .. } if *exchange == of => {
                 let name = data.get("type")?.as_str()?;
                 Some(Bytes::from(sse::frame(name, &data.to_string())))
             }
@@ -217,8 +217,8 @@ fn exchanges(case: &Case) -> Vec<Exchange> {
         };
         entries().filter_map(frame).collect()
     };
-    let exchange = |what: &What| match what {
-        What::Request { exchange, body, .. } => Some(Exchange {
+    let exchange = |what: &Observation| match what {
+        Observation::Request { exchange, body, .. } => Some(Exchange {
             request: Bytes::from(body.to_string()),
             frames: frames(*exchange),
         }),

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cutpoint_check::file::RULES;
-use cutpoint_check::verdict::Level;
+use cutpoint_trace::verdict::Level;
 use serde_json::json;
 
 use crate::exit_code::ExitCode;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use cutpoint::mutation::{self, MUTANT_LIMIT, MutationConfig, Score};
 use cutpoint_agent::Defect;
-use cutpoint_engine::mutation::{self, MUTANT_LIMIT, MutationConfig, Score};
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cutpoint_agent::Defect;
-use cutpoint_check::outcome::Case;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plans::Plans;
 use cutpoint_explore::external::ExternalToken;
 use cutpoint_explore::{Token, TokenError, digest, fingerprint};
+use cutpoint_trace::case::CaseResult;
 
 use super::run::read_scenarios;
 use crate::agent_spec::AgentSpec;
@@ -158,7 +158,7 @@ fn in_lab(arguments: &Arguments, token: &Token) -> Outcome {
 }
 
 /// Stores the trace, if that is wanted.
-fn store(arguments: &Arguments, case: &Case) -> Result<(), Failure> {
+fn store(arguments: &Arguments, case: &CaseResult) -> Result<(), Failure> {
     let Some(file) = &arguments.trace else {
         return Ok(());
     };

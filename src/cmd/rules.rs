@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use cutpoint::mutation::{MUTANT_LIMIT, MutationConfig, Score};
 use cutpoint_agent::Defect;
-use cutpoint_check::verdict::Level;
 use cutpoint_check::{Invariant, rule, rules};
-use cutpoint_engine::mutation::{MUTANT_LIMIT, MutationConfig, Score};
 use cutpoint_scenario::suggest::nearest;
+use cutpoint_trace::verdict::Level;
 use serde_json::{Value, json};
 
 use super::mutate::score;

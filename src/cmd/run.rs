@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutpoint_agent::Defect;
-use cutpoint_check::outcome::Case;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::case::Tally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{Shard, digest_of_text, fingerprint};
 use cutpoint_report::json_lines::Header;
+use cutpoint_trace::case::CaseResult;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -245,7 +245,7 @@ struct Told {
     code: ExitCode,
     next: usize,
     /// Cases that ended before one ahead of them.
-    waiting: BTreeMap<usize, Case>,
+    waiting: BTreeMap<usize, CaseResult>,
     /// What became of the requests of cases that replay a recording.
     tally: Tally,
 }
@@ -281,7 +281,7 @@ impl Told {
         })
     }
 
-    fn add(&mut self, number: usize, case: Case) {
+    fn add(&mut self, number: usize, case: CaseResult) {
         self.waiting.insert(number, case);
         while let Some(case) = self.waiting.remove(&self.next) {
             self.tell(&case);
@@ -289,7 +289,7 @@ impl Told {
         }
     }
 
-    fn tell(&mut self, case: &Case) {
+    fn tell(&mut self, case: &CaseResult) {
         self.code = self.code.max(ExitCode::of(case.status(self.strict)));
         self.reports.case(case);
     }
@@ -327,6 +327,7 @@ impl OneAgent<'_> {
             recordings: self.arguments.recordings.clone(),
             dir: Some(dir.join(format!("agent-{}", self.first))),
             rules_only: false,
+            judge: cutpoint_check::judge,
         };
         let runner = Arc::new(Runner::new(Arc::new(server), self.driver.clone(), config));
         let places = Arc::new(Semaphore::new(self.arguments.jobs as usize));
@@ -356,7 +357,7 @@ impl OneAgent<'_> {
 }
 
 /// Stores a case's trace under a name that tells scenario and agent, and is free in this run.
-fn store_trace(directory: &Path, case: &mut Case) -> Result<(), Failure> {
+fn store_trace(directory: &Path, case: &mut CaseResult) -> Result<(), Failure> {
     let plain = |text: &str| -> String {
         text.chars()
             .map(|c| {

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutpoint_check::outcome::Case;
-use cutpoint_check::verdict::Outcome;
 use cutpoint_engine::driver::Driver;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
+use cutpoint_trace::case::CaseResult;
+use cutpoint_trace::verdict::Verdict;
 
 /// The workspace's folder.
 pub fn root() -> &'static Path {
@@ -67,6 +67,7 @@ impl Bench {
             recordings: root().join("recordings"),
             dir: Some(dir.path().to_owned()),
             rules_only: false,
+            judge: cutpoint_check::judge,
         };
         Self {
             runner: Runner::new(Arc::new(server), driver, config),
@@ -75,7 +76,7 @@ impl Bench {
     }
 
     /// Runs one scenario.
-    pub async fn run(&self, planned: &Planned) -> Case {
+    pub async fn run(&self, planned: &Planned) -> CaseResult {
         self.runner.run(planned).await
     }
 }
@@ -89,14 +90,14 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// The ids of the rules that a case breaks, of any level.
-pub fn broken(case: &Case) -> Vec<&str> {
+pub fn broken(case: &CaseResult) -> Vec<&str> {
     case.breaches(true)
         .map(|verdict| verdict.rule.as_str())
         .collect()
 }
 
 /// Everything that speaks against a case, in words.
-pub fn complaints(case: &Case) -> String {
+pub fn complaints(case: &CaseResult) -> String {
     let mut text = format!(
         "{:?}: {}\n",
         case.status,
@@ -109,7 +110,7 @@ pub fn complaints(case: &Case) -> String {
         ));
     }
     for verdict in case.breaches(true) {
-        if let Outcome::Fail { breaches, .. } = &verdict.outcome {
+        if let Verdict::Fail { breaches, .. } = &verdict.verdict {
             for breach in breaches {
                 text.push_str(&format!(
                     "{}: {} {:?}\n",

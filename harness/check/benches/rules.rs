@@ -16,9 +16,9 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cutpoint_check::trace::{ReadTrigger, Trace};
-use cutpoint_check::verdict::Outcome;
-use cutpoint_check::{View, judge, rules, trace, verdict};
+use cutpoint_check::{View, judge, rules};
+use cutpoint_trace::verdict::Verdict;
+use cutpoint_trace::{ReadTrigger, Trace};
 use serde_json::{Value, json};
 
 use crate::testing::{Tracer, assistant, call, marker, output, user};
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     for trace in [&once, &twice] {
         if let Some(wrong) = judge(trace)
             .iter()
-            .find(|verdict| !is_kept(&verdict.outcome))
+            .find(|verdict| !is_kept(&verdict.verdict))
         {
             println!("the session is not as it should be: {wrong:?}");
             return ExitCode::FAILURE;
@@ -82,8 +82,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn is_kept(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Pass { .. } | Outcome::NotExercised)
+fn is_kept(outcome: &Verdict) -> bool {
+    matches!(outcome, Verdict::Pass { .. } | Verdict::NotExercised)
 }
 
 /// The time that the index and each rule take, the dearest first.

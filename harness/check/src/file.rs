@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use self::calls::Calls;
 use self::line::{Fields, Form, Line};
 use self::turns::{Ended, Turns};
-use crate::verdict::Level;
+use cutpoint_trace::verdict::Level;
 
 /// A rule as it applies to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The times for which the harness kept the agent from its work.
 
-use crate::trace::What;
 use crate::view::View;
+use cutpoint_trace::Observation;
 
 /// The times for which the harness held the agent at points of its own, or did not read what it
 /// sent, without overlaps.
@@ -13,12 +13,12 @@ impl HeldTimes {
         let (mut points, mut deaf) = (0_usize, false);
         let mut since_ns = None;
         for entry in &view.trace.entries {
-            match &entry.what {
-                What::Reached { point } if is_the_agents(point) => points += 1,
-                What::Released { point } if is_the_agents(point) => {
+            match &entry.observation {
+                Observation::Reached { point } if is_the_agents(point) => points += 1,
+                Observation::Released { point } if is_the_agents(point) => {
                     points = points.saturating_sub(1);
                 }
-                What::Reading { on } => deaf = !on,
+                Observation::Reading { on } => deaf = !on,
                 _ => continue,
             }
             if points > 0 || deaf {

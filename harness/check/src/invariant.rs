@@ -1,8 +1,8 @@
 //! What a rule is.
 
-use crate::trace::Feature;
-use crate::verdict::{Breach, Level};
 use crate::view::{At, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::{Breach, Level};
 
 /// A rule of the book: a property that every trace must have.
 ///

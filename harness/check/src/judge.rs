@@ -4,37 +4,37 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::invariant::{Findings, Invariant};
 use crate::rules::rules;
-use crate::trace::{Feature, Trace, What};
-use crate::verdict::{Outcome, Verdict};
 use crate::view::View;
+use cutpoint_trace::verdict::{RuleVerdict, Verdict};
+use cutpoint_trace::{Feature, Observation, Trace};
 
 /// What each rule says of a trace, in the order of the book.
 ///
 /// A rule that crashes says nothing of the agent, so its verdict is unknown; the same holds for
 /// every rule if the harness itself noted trouble in the trace.
-pub fn judge(trace: &Trace) -> Vec<Verdict> {
+pub fn judge(trace: &Trace) -> Vec<RuleVerdict> {
     judge_by(rules(), trace)
 }
 
-fn judge_by(rules: &[&dyn Invariant], trace: &Trace) -> Vec<Verdict> {
+fn judge_by(rules: &[&dyn Invariant], trace: &Trace) -> Vec<RuleVerdict> {
     let view = match trouble(trace) {
         Some(trouble) => Err(trouble),
         None => guarded(|| View::new(trace)).map_err(|crash| format!("the trace's index {crash}")),
     };
-    let outcome = |rule: &dyn Invariant| match &view {
-        Ok(view) => outcome(rule, view),
-        Err(why) => Outcome::Unknown { why: why.clone() },
+    let verdict_of = |rule: &dyn Invariant| match &view {
+        Ok(view) => verdict_of(rule, view),
+        Err(why) => Verdict::Unknown { why: why.clone() },
     };
-    let verdict = |rule: &&dyn Invariant| Verdict {
+    let verdict = |rule: &&dyn Invariant| RuleVerdict {
         rule: rule.id().to_owned(),
         level: rule.level(),
-        outcome: outcome(*rule),
+        verdict: verdict_of(*rule),
         waived: waived(trace, rule.id()),
     };
     rules.iter().map(verdict).collect()
 }
 
-fn outcome(rule: &dyn Invariant, view: &View<'_>) -> Outcome {
+fn verdict_of(rule: &dyn Invariant, view: &View<'_>) -> Verdict {
     let features = &view.trace.header.agent.features;
     let lacking: Vec<&str> = rule
         .needs()
@@ -44,43 +44,46 @@ fn outcome(rule: &dyn Invariant, view: &View<'_>) -> Outcome {
         .collect();
     if !lacking.is_empty() {
         let why = format!("the agent has no {}", lacking.join(", and no "));
-        return Outcome::NotApplicable { why };
+        return Verdict::NotApplicable { why };
     }
     let mut exempt = rule.exempt().iter();
     if let Some((_, why)) = exempt.find(|(feature, _)| features.contains(feature)) {
         let why = (*why).to_owned();
-        return Outcome::NotApplicable { why };
+        return Verdict::NotApplicable { why };
     }
     match guarded(|| rule.check(view)) {
-        Err(crash) => Outcome::Unknown {
+        Err(crash) => Verdict::Unknown {
             why: format!("the rule {crash}"),
         },
         Ok(findings) => from_findings(findings),
     }
 }
 
-fn from_findings(findings: Findings) -> Outcome {
+fn from_findings(findings: Findings) -> Verdict {
     let Findings {
         exercised,
         breaches,
     } = findings;
     if !breaches.is_empty() {
-        Outcome::Fail {
+        Verdict::Fail {
             exercised,
             breaches,
         }
     } else if exercised > 0 {
-        Outcome::Pass { exercised }
+        Verdict::Pass { exercised }
     } else {
-        Outcome::NotExercised
+        Verdict::NotExercised
     }
 }
 
 fn trouble(trace: &Trace) -> Option<String> {
-    trace.entries.iter().find_map(|entry| match &entry.what {
-        What::Trouble { message } => Some(message.clone()),
-        _ => None,
-    })
+    trace
+        .entries
+        .iter()
+        .find_map(|entry| match &entry.observation {
+            Observation::Trouble { message } => Some(message.clone()),
+            _ => None,
+        })
 }
 
 fn waived(trace: &Trace, id: &str) -> Option<String> {
@@ -129,10 +132,10 @@ mod tests {
     use super::*;
     use crate::testing::{
         Tracer, delegating_session, eventful_session, forked_session, front_session,
-        interrupted_tool, keeps, long_session, outcome, watched_session,
+        interrupted_tool, keeps, long_session, verdict_of, watched_session,
     };
-    use crate::trace::Waiver;
-    use crate::verdict::Level;
+    use cutpoint_trace::Waiver;
+    use cutpoint_trace::verdict::Level;
 
     struct Crashes;
 
@@ -176,15 +179,18 @@ mod tests {
             for verdict in judge(&tracer.trace()) {
                 // Only one session is of an agent whose view is observed.
                 let kept = matches!(
-                    verdict.outcome,
-                    Outcome::Pass { .. } | Outcome::NotExercised | Outcome::NotApplicable { .. }
+                    verdict.verdict,
+                    Verdict::Pass { .. } | Verdict::NotExercised | Verdict::NotApplicable { .. }
                 );
                 assert!(kept, "{verdict:?}");
             }
         }
         for rule in rules() {
             let exercised = |tracer: &Tracer| {
-                matches!(outcome(rule.id(), tracer), Outcome::Pass { exercised: 1.. })
+                matches!(
+                    verdict_of(rule.id(), tracer),
+                    Verdict::Pass { exercised: 1.. }
+                )
             };
             let by_any = sessions.iter().any(exercised);
             assert!(by_any, "{} is never put to the test", rule.id());
@@ -195,17 +201,17 @@ mod tests {
     fn a_rule_that_crashes_says_nothing_of_the_agent() {
         let verdicts = judge_by(&[&Crashes], &interrupted_tool().trace());
         let why = "the rule crashed: on purpose".to_owned();
-        assert_eq!(verdicts[0].outcome, Outcome::Unknown { why });
+        assert_eq!(verdicts[0].verdict, Verdict::Unknown { why });
     }
 
     #[test]
     fn trouble_makes_everything_unknown() {
         let mut t = interrupted_tool();
         let message = "no port left".to_owned();
-        t.push(What::Trouble { message });
+        t.push(Observation::Trouble { message });
         for verdict in judge(&t.trace()) {
             let why = "no port left".to_owned();
-            assert_eq!(verdict.outcome, Outcome::Unknown { why });
+            assert_eq!(verdict.verdict, Verdict::Unknown { why });
         }
     }
 
@@ -213,7 +219,7 @@ mod tests {
     fn what_an_agent_lacks_is_named() {
         let t = interrupted_tool().without(Feature::Marker);
         let why = "the agent has no marker for interrupted turns".to_owned();
-        assert_eq!(outcome("MARK-1", &t), Outcome::NotApplicable { why });
+        assert_eq!(verdict_of("MARK-1", &t), Verdict::NotApplicable { why });
         keeps("CALL-1", &t, 1);
     }
 
@@ -267,8 +273,8 @@ mod tests {
         fn no_trace_makes_the_checker_crash(trace in shuffled()) {
             let verdicts = judge(&trace);
             for verdict in &verdicts {
-                prop_assert!(!matches!(verdict.outcome, Outcome::Unknown { .. }), "{verdict:?}");
-                if let Outcome::Fail { breaches, .. } = &verdict.outcome {
+                prop_assert!(!matches!(verdict.verdict, Verdict::Unknown { .. }), "{verdict:?}");
+                if let Verdict::Fail { breaches, .. } = &verdict.verdict {
                     for breach in breaches {
                         let sorted = breach.evidence.is_sorted();
                         prop_assert!(sorted && !breach.evidence.is_empty(), "{breach:?}");

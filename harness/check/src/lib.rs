@@ -1,4 +1,4 @@
-//! cutpoint's rule book: the trace of a run, the rules checked over it, their verdicts.
+//! cutpoint's rule book: the rules, checked over the trace of a run.
 //!
 //! Everything here is a pure function of the trace, so a stored trace can be checked again later.
 
@@ -8,10 +8,7 @@ pub mod ids;
 mod invariant;
 pub mod judge;
 mod map;
-pub mod outcome;
 pub mod rules;
-pub mod trace;
-pub mod verdict;
 pub mod view;
 
 #[cfg(test)]

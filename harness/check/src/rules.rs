@@ -1,66 +1,110 @@
-//! The rule book. A rule is one file of this directory and one line of the list below.
+//! The rule book. A rule is one file of this directory, its `mod` line and its line in the list.
 
 use crate::invariant::Invariant;
 
-macro_rules! book {
-    ($($file:ident::$rule:ident,)*) => {
-        $(mod $file;)*
-        static RULES: &[&dyn Invariant] = &[$(&$file::$rule,)*];
-    };
-}
+mod appr_1;
+mod appr_2;
+mod appr_3;
+mod appr_4;
+mod call_1;
+mod call_2;
+mod call_3;
+mod call_4;
+mod call_5;
+mod call_6;
+mod call_7;
+mod call_8;
+mod call_9;
+mod mark_1;
+mod mark_2;
+mod mark_3;
+mod mark_4;
+mod mark_5;
+mod proc_1;
+mod proc_2;
+mod req_1;
+mod req_2;
+mod req_3;
+mod req_4;
+mod req_5;
+mod req_6;
+mod roll_1;
+mod roll_2;
+mod roll_3;
+mod roll_4;
+mod roll_5;
+mod roll_6;
+mod roll_7;
+mod sub_1;
+mod sub_2;
+mod sub_3;
+mod sub_4;
+mod turn_1;
+mod turn_2;
+mod turn_3;
+mod turn_4;
+mod turn_5;
+mod turn_6;
+mod turn_7;
+mod turn_8;
+mod turn_9;
+mod view_1;
+mod view_2;
+mod view_3;
+mod view_4;
 
-book! {
-    call_1::EveryCallIsAnswered,
-    call_2::EveryOutputHasItsCall,
-    call_3::CutCallsSaySo,
-    call_4::BegunCallsStay,
-    call_5::NoInventedCalls,
-    call_6::PartialOutputIsKept,
-    call_7::NamedCallsAreAnswered,
-    call_8::DebtOutlivesTheAbort,
-    call_9::FinishedItemsStay,
-    turn_1::OneEndPerTurn,
-    turn_2::InterruptEndsTurn,
-    turn_3::ReplacedTurnEndsFirst,
-    turn_4::NothingAfterTheEnd,
-    turn_5::IdleInterruptIsHarmless,
-    turn_6::AbortIsPrompt,
-    turn_7::AbortedOnce,
-    turn_8::OneIdPerTurn,
-    turn_9::CallersIdsAreKept,
-    mark_1::MarkerBeforeAbort,
-    mark_2::MarkerIsDurable,
-    mark_3::OneMarkerInItsPlace,
-    mark_4::NoMarkerWithoutInterrupt,
-    mark_5::MarkerSurvivesCrash,
-    roll_1::WholeLinesAreReadable,
-    roll_2::AppendOnly,
-    roll_3::CutRolloutsResume,
-    roll_4::TurnsAreBracketed,
-    roll_5::RecordedBeforeSent,
-    roll_6::CutTurnsAreInterrupted,
-    roll_7::ForksAndRollbacksArePaired,
-    req_1::InterruptsAreAnswered,
-    req_2::RequestsHaveCauses,
-    req_3::RetriesAreBounded,
-    req_4::StreamIsClosed,
-    req_5::InputIsKept,
-    req_6::TurnHeadersEndWithTheTurn,
-    appr_1::PendingApprovalIsAborted,
-    appr_2::LateApprovalIsHarmless,
-    appr_3::PendingQuestionHasNoAnswer,
-    appr_4::AbortAnswerInterrupts,
-    sub_1::SubAgentsEndWithTheTurn,
-    sub_2::ParentsAskForThem,
-    sub_3::NobodyReadsNothingHangs,
-    sub_4::OneShotsEndByThemselves,
-    proc_1::ToolsEndWithTheTurn,
-    proc_2::NothingOutlivesTheAgent,
-    view_1::TextStaysInItsTurn,
-    view_2::ErrorsAreShown,
-    view_3::ShownTextIsKept,
-    view_4::AbortReadsAsItWas,
-}
+static RULES: &[&dyn Invariant] = &[
+    &call_1::EveryCallIsAnswered,
+    &call_2::EveryOutputHasItsCall,
+    &call_3::CutCallsSaySo,
+    &call_4::BegunCallsStay,
+    &call_5::NoInventedCalls,
+    &call_6::PartialOutputIsKept,
+    &call_7::NamedCallsAreAnswered,
+    &call_8::DebtOutlivesTheAbort,
+    &call_9::FinishedItemsStay,
+    &turn_1::OneEndPerTurn,
+    &turn_2::InterruptEndsTurn,
+    &turn_3::ReplacedTurnEndsFirst,
+    &turn_4::NothingAfterTheEnd,
+    &turn_5::IdleInterruptIsHarmless,
+    &turn_6::AbortIsPrompt,
+    &turn_7::AbortedOnce,
+    &turn_8::OneIdPerTurn,
+    &turn_9::CallersIdsAreKept,
+    &mark_1::MarkerBeforeAbort,
+    &mark_2::MarkerIsDurable,
+    &mark_3::OneMarkerInItsPlace,
+    &mark_4::NoMarkerWithoutInterrupt,
+    &mark_5::MarkerSurvivesCrash,
+    &roll_1::WholeLinesAreReadable,
+    &roll_2::AppendOnly,
+    &roll_3::CutRolloutsResume,
+    &roll_4::TurnsAreBracketed,
+    &roll_5::RecordedBeforeSent,
+    &roll_6::CutTurnsAreInterrupted,
+    &roll_7::ForksAndRollbacksArePaired,
+    &req_1::InterruptsAreAnswered,
+    &req_2::RequestsHaveCauses,
+    &req_3::RetriesAreBounded,
+    &req_4::StreamIsClosed,
+    &req_5::InputIsKept,
+    &req_6::TurnHeadersEndWithTheTurn,
+    &appr_1::PendingApprovalIsAborted,
+    &appr_2::LateApprovalIsHarmless,
+    &appr_3::PendingQuestionHasNoAnswer,
+    &appr_4::AbortAnswerInterrupts,
+    &sub_1::SubAgentsEndWithTheTurn,
+    &sub_2::ParentsAskForThem,
+    &sub_3::NobodyReadsNothingHangs,
+    &sub_4::OneShotsEndByThemselves,
+    &proc_1::ToolsEndWithTheTurn,
+    &proc_2::NothingOutlivesTheAgent,
+    &view_1::TextStaysInItsTurn,
+    &view_2::ErrorsAreShown,
+    &view_3::ShownTextIsKept,
+    &view_4::AbortReadsAsItWas,
+];
 
 /// Every rule, in the order of the book.
 pub fn rules() -> &'static [&'static dyn Invariant] {
@@ -74,7 +118,6 @@ pub fn rule(id: &str) -> Option<&'static dyn Invariant> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::map::HashSet;
 

@@ -15,12 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use cutpoint_protocol::Item;
 use serde_json::{Value, json};
 
-use crate::trace::{
+use cutpoint_trace::verdict::{Breach, Verdict};
+use cutpoint_trace::{
     ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Decision, Entry, FORMAT, Feature,
-    Header, InputMode, Process, Raw, ReadTrigger, Stored, StreamEnd, TaskKind, Trace, TurnEnd,
-    VERSION, What,
+    Header, InputMode, Observation, Process, RawMessage, ReadTrigger, StoreOp, StreamEnd, TaskKind,
+    Trace, TurnEnd, VERSION,
 };
-use crate::verdict::{Breach, Outcome};
 
 pub(crate) use delegation::delegating_session;
 pub(crate) use front::front_session;
@@ -89,7 +89,7 @@ impl Tracer {
             written: 0,
             ops: 0,
         };
-        tracer.push(What::AgentStarted {
+        tracer.push(Observation::AgentStarted {
             pid: None,
             resumed: false,
         });
@@ -106,11 +106,15 @@ impl Tracer {
         self
     }
 
-    pub(crate) fn push(&mut self, what: What) -> &mut Self {
+    pub(crate) fn push(&mut self, observation: Observation) -> &mut Self {
         self.now_ns += STEP_NS;
         let seq = self.trace.entries.len() as u64;
         let at_ns = self.now_ns;
-        self.trace.entries.push(Entry { seq, at_ns, what });
+        self.trace.entries.push(Entry {
+            seq,
+            at_ns,
+            observation,
+        });
         self
     }
 
@@ -125,15 +129,15 @@ impl Tracer {
     }
 
     pub(crate) fn event(&mut self, event: AgentEvent) -> &mut Self {
-        let raw = Raw::default();
-        self.push(What::Event { event, raw })
+        let raw = RawMessage::default();
+        self.push(Observation::Event { event, raw })
     }
 
     /// An op with a new id; the reply to it is up to [`Tracer::reply`].
     pub(crate) fn op(&mut self, op: ClientOp) -> &mut Self {
         self.ops += 1;
         let id = format!("op{}", self.ops);
-        self.push(What::Op { id, op })
+        self.push(Observation::Op { id, op })
     }
 
     pub(crate) fn input(&mut self, text: &str, mode: InputMode) -> &mut Self {
@@ -164,7 +168,7 @@ impl Tracer {
 
     /// The answer to the op of that number, an interrupt.
     pub(crate) fn answered(&mut self, op: usize, reason: Option<AbortReason>) -> &mut Self {
-        self.push(What::OpReply {
+        self.push(Observation::OpReply {
             id: format!("op{op}"),
             turn_id: None,
             thread_id: None,
@@ -175,7 +179,7 @@ impl Tracer {
 
     /// The answer to the newest op, which opened a conversation.
     pub(crate) fn opened(&mut self, thread: &str) -> &mut Self {
-        self.push(What::OpReply {
+        self.push(Observation::OpReply {
             id: format!("op{}", self.ops),
             turn_id: None,
             thread_id: Some(thread.to_owned()),
@@ -187,7 +191,7 @@ impl Tracer {
     /// The answer to the newest op.
     pub(crate) fn reply(&mut self, turn: Option<&str>) -> &mut Self {
         let (id, turn_id) = (format!("op{}", self.ops), turn.map(str::to_owned));
-        self.push(What::OpReply {
+        self.push(Observation::OpReply {
             id,
             turn_id,
             thread_id: None,
@@ -199,7 +203,7 @@ impl Tracer {
     /// The newest op is refused.
     pub(crate) fn refuse(&mut self) -> &mut Self {
         let (id, error) = (format!("op{}", self.ops), Some("no".to_owned()));
-        self.push(What::OpReply {
+        self.push(Observation::OpReply {
             id,
             turn_id: None,
             thread_id: None,
@@ -324,7 +328,7 @@ impl Tracer {
             command: format!("sleep {pid}"),
         };
         let alive = pids.iter().map(process).collect();
-        self.push(What::Processes {
+        self.push(Observation::Processes {
             alive,
             at_end: false,
         })
@@ -340,7 +344,7 @@ impl Tracer {
         exchange: usize,
         input: &[Value],
     ) -> &mut Self {
-        self.push(What::Request {
+        self.push(Observation::Request {
             exchange,
             conversation,
             path: "/responses".into(),
@@ -358,7 +362,7 @@ impl Tracer {
         input: &[Value],
     ) -> &mut Self {
         let headers = BTreeMap::from([("x-codex-turn-state".to_owned(), state.to_owned())]);
-        self.push(What::Request {
+        self.push(Observation::Request {
             exchange,
             conversation: 0,
             path: "/responses".into(),
@@ -371,7 +375,7 @@ impl Tracer {
     /// The response begins.
     pub(crate) fn created(&mut self, exchange: usize) -> &mut Self {
         let reply = Some(exchange);
-        self.push(What::ResponseHead {
+        self.push(Observation::ResponseHead {
             exchange,
             status: 200,
             reply,
@@ -385,20 +389,20 @@ impl Tracer {
 
     /// An answer that is no stream.
     pub(crate) fn answer(&mut self, exchange: usize, status: u16, message: &str) -> &mut Self {
-        self.push(What::ResponseHead {
+        self.push(Observation::ResponseHead {
             exchange,
             status,
             reply: None,
             retry_after_ms: None,
         });
         let body = json!({"error": {"message": message}});
-        self.push(What::ResponseBody { exchange, body });
+        self.push(Observation::ResponseBody { exchange, body });
         self.stream_end(exchange, StreamEnd::Complete)
     }
 
     pub(crate) fn sent(&mut self, exchange: usize, data: Value) -> &mut Self {
         let index = 1 + self.trace.entries.len();
-        self.push(What::Sent {
+        self.push(Observation::Sent {
             exchange,
             index,
             data: data.into(),
@@ -432,11 +436,11 @@ impl Tracer {
     }
 
     pub(crate) fn stream_end(&mut self, exchange: usize, how: StreamEnd) -> &mut Self {
-        self.push(What::StreamEnd { exchange, how })
+        self.push(Observation::StreamEnd { exchange, how })
     }
 
     pub(crate) fn disconnected(&mut self, exchange: usize) -> &mut Self {
-        self.push(What::Disconnected { exchange })
+        self.push(Observation::Disconnected { exchange })
     }
 
     /// The agent appends an item to its rollout, unobserved.
@@ -468,16 +472,16 @@ impl Tracer {
     pub(crate) fn written(&mut self) -> &mut Self {
         let bytes = (self.file.len() - self.written) as u64;
         self.written = self.file.len();
-        let done = Stored::Written { bytes };
-        self.push(What::Stored {
+        let done = StoreOp::Written { bytes };
+        self.push(Observation::Stored {
             path: self.path.clone(),
             done,
         })
     }
 
     pub(crate) fn synced(&mut self) -> &mut Self {
-        let done = Stored::Synced;
-        self.push(What::Stored {
+        let done = StoreOp::Synced;
+        self.push(Observation::Stored {
             path: self.path.clone(),
             done,
         })
@@ -503,7 +507,7 @@ impl Tracer {
     }
 
     pub(crate) fn read_as(&mut self, trigger: ReadTrigger, from: u64, text: &str) -> &mut Self {
-        self.push(What::Rollout {
+        self.push(Observation::Rollout {
             trigger,
             path: self.path.clone(),
             from,
@@ -520,7 +524,7 @@ impl Tracer {
     pub(crate) fn tear(&mut self, bytes: usize) -> &mut Self {
         self.file.truncate(self.file.len() - bytes);
         (self.known, self.written) = (self.file.len(), self.file.len());
-        self.push(What::Torn {
+        self.push(Observation::Torn {
             path: self.path.clone(),
             bytes: bytes as u64,
         })
@@ -538,11 +542,11 @@ impl Tracer {
     }
 
     pub(crate) fn kill(&mut self) -> &mut Self {
-        self.push(What::AgentKilled)
+        self.push(Observation::AgentKilled)
     }
 
     pub(crate) fn resume(&mut self) -> &mut Self {
-        self.push(What::AgentStarted {
+        self.push(Observation::AgentStarted {
             pid: None,
             resumed: true,
         })
@@ -550,16 +554,16 @@ impl Tracer {
 
     pub(crate) fn reached(&mut self, point: &str) -> &mut Self {
         let point = point.to_owned();
-        self.push(What::Reached { point })
+        self.push(Observation::Reached { point })
     }
 
     pub(crate) fn released(&mut self, point: &str) -> &mut Self {
         let point = point.to_owned();
-        self.push(What::Released { point })
+        self.push(Observation::Released { point })
     }
 
     pub(crate) fn exit(&mut self) -> &mut Self {
-        self.push(What::AgentExited {
+        self.push(Observation::AgentExited {
             code: Some(0),
             expected: true,
             stderr: String::new(),
@@ -589,23 +593,27 @@ pub(crate) fn output(id: &str, text: &str) -> Value {
 }
 
 /// What a rule says of a trace.
-pub(crate) fn outcome(rule: &str, tracer: &Tracer) -> Outcome {
+pub(crate) fn verdict_of(rule: &str, tracer: &Tracer) -> Verdict {
     let verdicts = crate::judge(&tracer.trace());
     let verdict = verdicts.into_iter().find(|verdict| verdict.rule == rule);
-    verdict.expect("the rule is in the book").outcome
+    verdict.expect("the rule is in the book").verdict
 }
 
 /// The rule holds and was put to the test that often.
 #[track_caller]
 pub(crate) fn keeps(rule: &str, tracer: &Tracer, exercised: usize) {
-    assert_eq!(outcome(rule, tracer), Outcome::Pass { exercised }, "{rule}");
+    assert_eq!(
+        verdict_of(rule, tracer),
+        Verdict::Pass { exercised },
+        "{rule}"
+    );
 }
 
 /// The rule is broken once; the breach is returned.
 #[track_caller]
 pub(crate) fn breaks(rule: &str, tracer: &Tracer) -> Breach {
-    match outcome(rule, tracer) {
-        Outcome::Fail { mut breaches, .. } if breaches.len() == 1 => breaches.remove(0),
+    match verdict_of(rule, tracer) {
+        Verdict::Fail { mut breaches, .. } if breaches.len() == 1 => breaches.remove(0),
         other => panic!("{rule} should have one breach: {other:?}"),
     }
 }
@@ -613,7 +621,7 @@ pub(crate) fn breaks(rule: &str, tracer: &Tracer) -> Breach {
 /// Nothing puts the rule to the test.
 #[track_caller]
 pub(crate) fn is_idle(rule: &str, tracer: &Tracer) {
-    assert_eq!(outcome(rule, tracer), Outcome::NotExercised, "{rule}");
+    assert_eq!(verdict_of(rule, tracer), Verdict::NotExercised, "{rule}");
 }
 
 /// A turn that is interrupted while its tool runs, and the turn after it: everything as it should

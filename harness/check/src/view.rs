@@ -16,8 +16,8 @@ mod told;
 mod turns;
 
 use crate::map::HashMap;
-use crate::trace::{
-    AgentEvent, Decision, Feature, InputMode, ShownLine, TaskKind, Trace, TurnEnd, What,
+use cutpoint_trace::{
+    AgentEvent, Decision, Feature, InputMode, Observation, ShownLine, TaskKind, Trace, TurnEnd,
 };
 
 pub use agents::SubAgent;
@@ -113,8 +113,8 @@ impl<'a> View<'a> {
 
     /// The agent's event at a position.
     pub fn event(&self, at: At) -> Option<&'a AgentEvent> {
-        match &self.trace.entries.get(at)?.what {
-            What::Event { event, .. } => Some(event),
+        match &self.trace.entries.get(at)?.observation {
+            Observation::Event { event, .. } => Some(event),
             _ => None,
         }
     }
@@ -127,10 +127,15 @@ impl<'a> View<'a> {
     /// What a person sees because of the event at a position: the lines up to the next event.
     pub fn shown_behind(&self, at: At) -> impl Iterator<Item = (At, &'a ShownLine)> + use<'a> {
         let behind = self.trace.entries.iter().enumerate().skip(at + 1);
-        let next = |what: &What| matches!(what, What::Event { .. } | What::Redelivered { .. });
-        let lines = behind.take_while(move |(_, entry)| !next(&entry.what));
-        lines.filter_map(|(at, entry)| match &entry.what {
-            What::Shown { line } => Some((at, line)),
+        let next = |what: &Observation| {
+            matches!(
+                what,
+                Observation::Event { .. } | Observation::Redelivered { .. }
+            )
+        };
+        let lines = behind.take_while(move |(_, entry)| !next(&entry.observation));
+        lines.filter_map(|(at, entry)| match &entry.observation {
+            Observation::Shown { line } => Some((at, line)),
             _ => None,
         })
     }
@@ -200,7 +205,7 @@ impl<'a> View<'a> {
         let mut unread_ns = 0;
         let mut since_ns = None;
         for entry in &self.trace.entries {
-            let What::Reading { on } = entry.what else {
+            let Observation::Reading { on } = entry.observation else {
                 continue;
             };
             match on {

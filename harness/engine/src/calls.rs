@@ -1,6 +1,6 @@
 //! When a call's tool begins and ends, as far as the agent tells.
 
-use cutpoint_check::trace::{AgentEvent, What};
+use cutpoint_trace::{AgentEvent, Observation};
 use serde_json::Value;
 
 use crate::observe::event_of;
@@ -11,7 +11,7 @@ const NESTED: &str = "exec-";
 
 /// Finds the entry that says that this call's tool began, be it a sub-agent's. A script has begun when the
 /// first command behind it has.
-pub fn begins(call: &str) -> impl FnMut(&What) -> Option<()> {
+pub fn begins(call: &str) -> impl FnMut(&Observation) -> Option<()> {
     finds(call, |event| match event {
         AgentEvent::CallBegin { call_id, .. } => Some(call_id),
         _ => None,
@@ -20,7 +20,7 @@ pub fn begins(call: &str) -> impl FnMut(&What) -> Option<()> {
 
 /// Finds the entry that says that this call's tool ended. Of a script it is the first command's end: that
 /// of the script itself is not told.
-pub fn ends(call: &str) -> impl FnMut(&What) -> Option<()> {
+pub fn ends(call: &str) -> impl FnMut(&Observation) -> Option<()> {
     finds(call, |event| match event {
         AgentEvent::CallEnd { call_id, .. } => Some(call_id),
         _ => None,
@@ -30,7 +30,7 @@ pub fn ends(call: &str) -> impl FnMut(&What) -> Option<()> {
 fn finds(
     call: &str,
     told_of: impl Fn(&AgentEvent) -> Option<&String>,
-) -> impl FnMut(&What) -> Option<()> {
+) -> impl FnMut(&Observation) -> Option<()> {
     let mut is_script = false;
     move |what| {
         is_script |= sends_script(what, call);
@@ -40,8 +40,8 @@ fn finds(
 }
 
 /// Whether the model has sent the call whole, and it is of the tool that runs scripts.
-fn sends_script(what: &What, call: &str) -> bool {
-    let What::Sent { data, .. } = what else {
+fn sends_script(what: &Observation, call: &str) -> bool {
+    let Observation::Sent { data, .. } = what else {
         return false;
     };
     let is = |value: &Value, name: &str, wanted: &str| value[name] == *wanted;
@@ -56,25 +56,25 @@ fn sends_script(what: &What, call: &str) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use cutpoint_check::trace::Raw;
+    use cutpoint_trace::RawMessage;
     use serde_json::json;
 
     use super::*;
 
-    fn begun(id: &str) -> What {
+    fn begun(id: &str) -> Observation {
         let event = AgentEvent::CallBegin {
             turn_id: None,
             call_id: id.to_owned(),
             command: String::new(),
             pid: None,
         };
-        let raw = Raw::default();
-        What::Event { event, raw }
+        let raw = RawMessage::default();
+        Observation::Event { event, raw }
     }
 
-    fn sent(kind: &str) -> What {
+    fn sent(kind: &str) -> Observation {
         let item = json!({"type": kind, "name": "exec", "call_id": "call_1"});
-        What::Sent {
+        Observation::Sent {
             exchange: 1,
             index: 1,
             data: Arc::new(json!({"type": "response.output_item.done", "item": item})),

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use cutpoint_check::trace::{AgentEvent, Entry, What};
 use cutpoint_scenario::ast::{Action, AgentEventKind, CutPoint, Scenario};
+use cutpoint_trace::{AgentEvent, Entry, Observation};
 
 /// The kind of an event, if a cut point can name it.
 pub fn told(event: &AgentEvent) -> Option<AgentEventKind> {
@@ -26,7 +26,7 @@ pub fn told(event: &AgentEvent) -> Option<AgentEventKind> {
 }
 
 /// What finds the entry in which the agent tells something for the n-th time.
-pub fn tells(wanted: AgentEventKind, nth: usize) -> impl FnMut(&What) -> Option<()> {
+pub fn tells(wanted: AgentEventKind, nth: usize) -> impl FnMut(&Observation) -> Option<()> {
     let mut left = nth;
     move |what| {
         left -= usize::from(told_by(what) == Some(wanted));
@@ -34,9 +34,9 @@ pub fn tells(wanted: AgentEventKind, nth: usize) -> impl FnMut(&What) -> Option<
     }
 }
 
-fn told_by(what: &What) -> Option<AgentEventKind> {
+fn told_by(what: &Observation) -> Option<AgentEventKind> {
     match what {
-        What::Event { event, .. } => told(event),
+        Observation::Event { event, .. } => told(event),
         _ => None,
     }
 }
@@ -51,8 +51,8 @@ pub fn passed(
     stride_bytes: Option<usize>,
 ) -> Vec<(CutPoint, usize)> {
     let mut run = Run::default();
-    for Entry { what, .. } in entries {
-        run.take(scenario, what, stride_bytes);
+    for Entry { observation, .. } in entries {
+        run.take(scenario, observation, stride_bytes);
     }
     run.cuts
 }
@@ -72,17 +72,19 @@ struct Run {
 }
 
 impl Run {
-    fn take(&mut self, scenario: &Scenario, what: &What, stride_bytes: Option<usize>) {
+    fn take(&mut self, scenario: &Scenario, what: &Observation, stride_bytes: Option<usize>) {
         match what {
-            What::Step { number, .. } => {
+            Observation::Step { number, .. } => {
                 self.step = *number;
                 let step = scenario.steps.get(number.wrapping_sub(1));
                 let waits =
                     |action: &Action| matches!(action, Action::Await(_) | Action::Wait { .. });
                 self.done = step.is_some_and(|step| step.at.is_none() && !waits(&step.action));
             }
-            What::Op { .. } | What::Reached { .. } | What::AgentKilled => self.acts(scenario),
-            What::ResponseHead {
+            Observation::Op { .. } | Observation::Reached { .. } | Observation::AgentKilled => {
+                self.acts(scenario)
+            }
+            Observation::ResponseHead {
                 exchange,
                 reply: Some(reply),
                 status,
@@ -94,7 +96,7 @@ impl Run {
                     self.add(CutPoint::Headers { reply: *reply });
                 }
             }
-            What::Sent {
+            Observation::Sent {
                 exchange,
                 index,
                 data,
@@ -145,7 +147,7 @@ fn frame_bytes(event: &serde_json::Value) -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use cutpoint_check::trace::{ClientOp, TurnEnd};
+    use cutpoint_trace::{ClientOp, TurnEnd};
     use serde_json::json;
 
     use super::*;
@@ -158,30 +160,30 @@ mod tests {
 }
 "#;
 
-    fn step(number: usize) -> What {
-        What::Step {
+    fn step(number: usize) -> Observation {
+        Observation::Step {
             number,
             line: 0,
             text: String::new(),
         }
     }
 
-    fn op(op: ClientOp) -> What {
+    fn op(op: ClientOp) -> Observation {
         let id = "op".to_owned();
-        What::Op { id, op }
+        Observation::Op { id, op }
     }
 
-    fn sent(index: usize) -> What {
-        What::Sent {
+    fn sent(index: usize) -> Observation {
+        Observation::Sent {
             exchange: 1,
             index,
             data: Arc::new(json!({"type": "x"})),
         }
     }
 
-    fn event(event: AgentEvent) -> What {
-        let raw = cutpoint_check::trace::Raw::default();
-        What::Event { event, raw }
+    fn event(event: AgentEvent) -> Observation {
+        let raw = cutpoint_trace::RawMessage::default();
+        Observation::Event { event, raw }
     }
 
     fn trace() -> Vec<Entry> {
@@ -193,10 +195,10 @@ mod tests {
             step(1),
             op(crate::injections::input(
                 "hi",
-                cutpoint_check::trace::InputMode::Start,
+                cutpoint_trace::InputMode::Start,
                 None,
             )),
-            What::ResponseHead {
+            Observation::ResponseHead {
                 exchange: 1,
                 status: 200,
                 reply: Some(1),
@@ -212,7 +214,7 @@ mod tests {
         let entry = |(seq, what)| Entry {
             seq,
             at_ns: seq,
-            what,
+            observation: what,
         };
         (0..).zip(whats).map(entry).collect()
     }
@@ -248,7 +250,9 @@ mod tests {
         let trace = trace();
         let found = |nth| {
             let mut tells = tells(AgentEventKind::TurnEnded, nth);
-            trace.iter().position(|entry| tells(&entry.what).is_some())
+            trace
+                .iter()
+                .position(|entry| tells(&entry.observation).is_some())
         };
         assert_eq!((found(1), found(2)), (Some(8), None));
     }

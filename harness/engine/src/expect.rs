@@ -1,24 +1,24 @@
 //! Checks a scenario's expectations over its trace.
 
-use cutpoint_check::outcome::Unmet;
-use cutpoint_check::trace::{Entry, Process, What, items};
 use cutpoint_protocol::{Item, marker};
 use cutpoint_scenario::ast::{ExpectationKind, ExpectedTurnEnd, Scenario};
+use cutpoint_trace::case::UnmetExpectation;
+use cutpoint_trace::{Entry, Observation, Process, items};
 use serde_json::Value;
 
 use crate::observe;
 use crate::process::holds_command;
 
 /// The expectations that the trace does not meet.
-pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<Unmet> {
+pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<UnmetExpectation> {
     let seen = Seen::of(entries);
-    let mut unmet: Vec<Unmet> = scenario
+    let mut unmet: Vec<UnmetExpectation> = scenario
         .expectations
         .iter()
         .filter_map(|expect| {
             let (found, evidence) = seen.contradiction(&expect.kind)?;
             let (text, line) = (expect.to_string(), expect.span.line);
-            Some(Unmet {
+            Some(UnmetExpectation {
                 text,
                 line,
                 found,
@@ -26,7 +26,7 @@ pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<Unmet> {
             })
         })
         .collect();
-    unmet.extend(seen.unscripted().map(|(seq, found)| Unmet {
+    unmet.extend(seen.unscripted().map(|(seq, found)| UnmetExpectation {
         text: "every request finds a reply".to_owned(),
         line: scenario.span.line,
         found,
@@ -40,7 +40,7 @@ pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<Unmet> {
         && let Some((found, evidence)) = seen.contradiction(&ExpectationKind::Refused { count: 0 })
     {
         let text = "no request is refused".to_owned();
-        unmet.push(Unmet {
+        unmet.push(UnmetExpectation {
             text,
             line: scenario.span.line,
             found,
@@ -64,8 +64,8 @@ type Contradiction = (String, Vec<u64>);
 
 impl<'a> Seen<'a> {
     fn of(entries: &'a [Entry]) -> Self {
-        let request = |entry: &Entry| match &entry.what {
-            What::Request { body, history, .. } => {
+        let request = |entry: &Entry| match &entry.observation {
+            Observation::Request { body, history, .. } => {
                 let history = match history {
                     Some(values) => items(values),
                     None => input(&body["input"]),
@@ -85,10 +85,12 @@ impl<'a> Seen<'a> {
 
     /// The requests that nothing was scripted for, and what the server said of them.
     fn unscripted(&self) -> impl Iterator<Item = (u64, String)> {
-        self.entries.iter().filter_map(|entry| match &entry.what {
-            What::Unscripted { message, .. } => Some((entry.seq, message.clone())),
-            _ => None,
-        })
+        self.entries
+            .iter()
+            .filter_map(|entry| match &entry.observation {
+                Observation::Unscripted { message, .. } => Some((entry.seq, message.clone())),
+                _ => None,
+            })
     }
 
     /// What speaks against the expectation.
@@ -214,8 +216,8 @@ impl<'a> Seen<'a> {
             .entries
             .iter()
             .rev()
-            .find_map(|entry| match &entry.what {
-                What::Processes {
+            .find_map(|entry| match &entry.observation {
+                Observation::Processes {
                     alive,
                     at_end: false,
                 } => Some((entry.seq, alive)),
@@ -237,7 +239,7 @@ impl<'a> Seen<'a> {
         let ends: Vec<_> = self
             .entries
             .iter()
-            .filter_map(|entry| Some((entry.seq, observe::turn_end(&entry.what)?)))
+            .filter_map(|entry| Some((entry.seq, observe::turn_end(&entry.observation)?)))
             .collect();
         let matches = ends.len() == wanted.len()
             && ends.iter().zip(wanted).all(|((_, end), wanted)| {
@@ -260,20 +262,22 @@ impl<'a> Seen<'a> {
 
     /// The first line that was shown with this text in it.
     fn shown(&self, containing: &str) -> Option<(u64, &str)> {
-        self.entries.iter().find_map(|entry| match &entry.what {
-            What::Shown { line } if line.text().contains(containing) => {
-                Some((entry.seq, line.text()))
-            }
-            _ => None,
-        })
+        self.entries
+            .iter()
+            .find_map(|entry| match &entry.observation {
+                Observation::Shown { line } if line.text().contains(containing) => {
+                    Some((entry.seq, line.text()))
+                }
+                _ => None,
+            })
     }
 
     fn refused(&self, count: usize) -> Option<Contradiction> {
         let refusals: Vec<_> = self
             .entries
             .iter()
-            .filter_map(|entry| match &entry.what {
-                What::Refused { message, .. } => Some((entry.seq, message)),
+            .filter_map(|entry| match &entry.observation {
+                Observation::Refused { message, .. } => Some((entry.seq, message)),
                 _ => None,
             })
             .collect();

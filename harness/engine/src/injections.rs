@@ -1,7 +1,7 @@
 //! The steps of a scenario that are done by themselves as the agent passes a point.
 
-use cutpoint_check::trace::{ClientOp, Decision, InputMode, What};
 use cutpoint_scenario::ast::{Action, CutPoint, Step};
+use cutpoint_trace::{ClientOp, Decision, InputMode, Observation};
 
 use crate::driver::points::{Deed, Injection};
 
@@ -58,7 +58,7 @@ pub fn of(steps: &[Step]) -> Vec<Injection> {
             yields,
             number: at + 1,
             deed: deed(&step.action)?,
-            step: What::Step {
+            step: Observation::Step {
                 number: at + 1,
                 line: step.span.line,
                 text: step.to_string(),

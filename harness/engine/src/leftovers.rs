@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutpoint_check::trace::{Process, What};
+use cutpoint_trace::{Observation, Process};
 
 use tokio::time::Instant;
 
@@ -40,7 +40,7 @@ impl<'a> Leftovers<'a> {
     pub fn look(&mut self, session: &mut dyn Session) {
         let (from, tracer) = (self.seen, &self.env.tracer);
         self.seen = tracer.len();
-        let aborted = |what: &What| {
+        let aborted = |what: &Observation| {
             observe::turn_end(what)
                 .filter(|end| observe::is_abort(end, None))
                 .map(|_| ())
@@ -49,7 +49,7 @@ impl<'a> Leftovers<'a> {
             return;
         }
         let alive = session.processes();
-        tracer.record(What::Processes {
+        tracer.record(Observation::Processes {
             alive: alive.clone(),
             at_end: false,
         });
@@ -67,7 +67,7 @@ impl<'a> Leftovers<'a> {
         let left: Vec<Process> = self.left.into_iter().flat_map(|(_, alive)| alive).collect();
         let gone = |alive: &[Process]| !left.iter().any(|process| alive.contains(process));
         let alive = look_until(session, last, gone).await;
-        self.env.tracer.record(What::Processes {
+        self.env.tracer.record(Observation::Processes {
             alive,
             at_end: false,
         });
@@ -79,7 +79,7 @@ impl<'a> Leftovers<'a> {
 pub async fn behind_the_end(session: &mut dyn Session, env: &CaseEnv, at_end: bool) {
     let deadline = Instant::now() + TOOL_LIMIT;
     let alive = look_until(session, deadline, <[Process]>::is_empty).await;
-    env.tracer.record(What::Processes { alive, at_end });
+    env.tracer.record(Observation::Processes { alive, at_end });
 }
 
 /// Looks until what is alive is as wanted, or the time is up.

@@ -9,7 +9,6 @@ pub mod expect;
 mod injections;
 pub mod lab;
 pub mod leftovers;
-pub mod mutation;
 pub mod needs;
 pub mod observe;
 pub mod process;

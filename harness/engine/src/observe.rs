@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use cutpoint_check::trace::ClientOp;
-use cutpoint_check::trace::{AbortReason, AgentEvent, Entry, InputMode, TurnEnd, What};
 use cutpoint_scenario::ast::{AwaitedReason, ExpectedTurnEnd};
+use cutpoint_trace::ClientOp;
+use cutpoint_trace::{AbortReason, AgentEvent, Entry, InputMode, Observation, TurnEnd};
 
 /// The turn that a client interrupts: the one that the answer to the last start returned, while it has
 /// not ended, or else the one that was announced last. An agent may announce another turn within the
 /// one that it returned; the client knows the one that it has asked for.
 pub fn last_turn(entries: &[Entry]) -> Option<String> {
     let returned = last_returned(entries).filter(|turn| {
-        let ends = |entry: &Entry| match &entry.what {
-            What::Event {
+        let ends = |entry: &Entry| match &entry.observation {
+            Observation::Event {
                 event: AgentEvent::TurnEnded { turn_id, .. },
                 ..
             } => turn_id.as_deref() == Some(*turn),
@@ -24,23 +24,23 @@ pub fn last_turn(entries: &[Entry]) -> Option<String> {
         entries
             .iter()
             .rev()
-            .find_map(|entry| announced(&entry.what))
+            .find_map(|entry| announced(&entry.observation))
     };
     returned.or_else(last).map(str::to_owned)
 }
 
 /// The turn that the answer to the last start names.
 fn last_returned(entries: &[Entry]) -> Option<&str> {
-    let starts = |entry: &Entry| match &entry.what {
-        What::Op {
+    let starts = |entry: &Entry| match &entry.observation {
+        Observation::Op {
             id,
             op: ClientOp::Input { .. } | ClientOp::Task { .. },
         } => Some(id.clone()),
         _ => None,
     };
     let start = entries.iter().rev().find_map(starts)?;
-    entries.iter().find_map(|entry| match &entry.what {
-        What::OpReply {
+    entries.iter().find_map(|entry| match &entry.observation {
+        Observation::OpReply {
             id,
             turn_id: Some(turn_id),
             ..
@@ -50,13 +50,13 @@ fn last_returned(entries: &[Entry]) -> Option<&str> {
 }
 
 /// The turn that the entry announces as started.
-pub fn announced(what: &What) -> Option<&str> {
-    match what {
-        What::OpReply {
+pub fn announced(observation: &Observation) -> Option<&str> {
+    match observation {
+        Observation::OpReply {
             turn_id: Some(turn_id),
             ..
         } => Some(turn_id),
-        What::Event {
+        Observation::Event {
             event: AgentEvent::TurnStarted { turn_id },
             ..
         } => Some(turn_id),
@@ -66,11 +66,14 @@ pub fn announced(what: &What) -> Option<&str> {
 
 /// Whether the agent runs: it was started, and has not ended since.
 pub fn is_running(entries: &[Entry]) -> bool {
-    let state = entries.iter().rev().find_map(|entry| match entry.what {
-        What::AgentStarted { .. } => Some(true),
-        What::AgentKilled | What::AgentExited { .. } => Some(false),
-        _ => None,
-    });
+    let state = entries
+        .iter()
+        .rev()
+        .find_map(|entry| match entry.observation {
+            Observation::AgentStarted { .. } => Some(true),
+            Observation::AgentKilled | Observation::AgentExited { .. } => Some(false),
+            _ => None,
+        });
     state.unwrap_or(false)
 }
 
@@ -83,32 +86,32 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
     let mut asked: Option<&str> = None;
     // Ops are taken in order: what is sent behind a shutdown begins no turn.
     let mut shut = false;
-    for Entry { what, .. } in entries {
-        if let Some(turn) = announced(what) {
+    for Entry { observation, .. } in entries {
+        if let Some(turn) = announced(observation) {
             asked = None;
             // The event may come after the turn's end was told; it does not bring it to life.
             if !ended.contains(&turn) {
                 active = Some(turn);
             }
         }
-        match what {
-            What::Op {
+        match observation {
+            Observation::Op {
                 op: ClientOp::Input { mode, text, .. },
                 ..
             } => {
                 asked = (*mode != InputMode::Steer && !shut).then_some(text);
             }
-            What::Op {
+            Observation::Op {
                 op: ClientOp::Task { .. },
                 ..
             } => asked = (!shut).then_some(""),
-            What::Op {
+            Observation::Op {
                 op: ClientOp::Shutdown,
                 ..
             } => shut = true,
-            What::AgentStarted { .. } => shut = false,
-            What::OpReply { error: Some(_), .. } => asked = None,
-            What::Event {
+            Observation::AgentStarted { .. } => shut = false,
+            Observation::OpReply { error: Some(_), .. } => asked = None,
+            Observation::Event {
                 event:
                     AgentEvent::UserMessage {
                         turn_id: Some(turn),
@@ -120,7 +123,7 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
                 let known = active == Some(turn) || ended.contains(&turn.as_str());
                 asked = asked.filter(|asked| !known || asked.trim() != text.trim());
             }
-            What::Event {
+            Observation::Event {
                 event: AgentEvent::TurnEnded { turn_id, .. },
                 ..
             } => match turn_id.as_deref() {
@@ -132,7 +135,9 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
                 }
                 None => active = None,
             },
-            What::AgentKilled | What::AgentExited { .. } => (active, asked) = (None, None),
+            Observation::AgentKilled | Observation::AgentExited { .. } => {
+                (active, asked) = (None, None)
+            }
             _ => {}
         }
     }
@@ -143,25 +148,25 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
 /// is on its way.
 pub fn agent_waits(entries: &[Entry]) -> bool {
     let (mut calls, mut exchanges) = (BTreeSet::new(), BTreeSet::new());
-    for Entry { what, .. } in entries {
-        match what {
-            What::Request { exchange, .. } => {
+    for Entry { observation, .. } in entries {
+        match observation {
+            Observation::Request { exchange, .. } => {
                 exchanges.insert(*exchange);
             }
-            What::Refused { exchange, .. }
-            | What::Unscripted { exchange, .. }
-            | What::StreamEnd { exchange, .. }
-            | What::Disconnected { exchange, .. } => {
+            Observation::Refused { exchange, .. }
+            | Observation::Unscripted { exchange, .. }
+            | Observation::StreamEnd { exchange, .. }
+            | Observation::Disconnected { exchange, .. } => {
                 exchanges.remove(exchange);
             }
-            What::Op {
+            Observation::Op {
                 op: ClientOp::Approval { call_id, .. } | ClientOp::Answer { call_id, .. },
                 ..
             } => {
                 calls.remove(call_id);
             }
-            What::AgentKilled | What::AgentExited { .. } => calls.clear(),
-            what => match event_of(what) {
+            Observation::AgentKilled | Observation::AgentExited { .. } => calls.clear(),
+            observation => match event_of(observation) {
                 Some(
                     AgentEvent::CallBegin { call_id, .. }
                     | AgentEvent::ApprovalRequest { call_id, .. }
@@ -218,9 +223,9 @@ pub fn end_in_words(end: &TurnEnd) -> String {
 }
 
 /// The turn's end that an entry tells.
-pub fn turn_end(what: &What) -> Option<&TurnEnd> {
-    match what {
-        What::Event {
+pub fn turn_end(observation: &Observation) -> Option<&TurnEnd> {
+    match observation {
+        Observation::Event {
             event: AgentEvent::TurnEnded { end, .. },
             ..
         } => Some(end),
@@ -229,9 +234,9 @@ pub fn turn_end(what: &What) -> Option<&TurnEnd> {
 }
 
 /// The event that the entry tells of: the agent's own, or the one that it forwards.
-pub fn event_of(what: &What) -> Option<&AgentEvent> {
-    match what {
-        What::Event { event, .. } => Some(match event {
+pub fn event_of(observation: &Observation) -> Option<&AgentEvent> {
+    match observation {
+        Observation::Event { event, .. } => Some(match event {
             AgentEvent::SubAgentEvent { event, .. } => event,
             event => event,
         }),
@@ -241,12 +246,12 @@ pub fn event_of(what: &What) -> Option<&AgentEvent> {
 
 /// The call that has waited longest for the user's approval.
 pub fn waiting_approval(entries: &[Entry]) -> Option<String> {
-    waiting(entries, |what| match what {
-        What::Event {
+    waiting(entries, |observation| match observation {
+        Observation::Event {
             event: AgentEvent::ApprovalRequest { call_id, .. },
             ..
         } => Some((call_id, true)),
-        What::Op {
+        Observation::Op {
             op: ClientOp::Approval { call_id, .. },
             ..
         } => Some((call_id, false)),
@@ -256,12 +261,12 @@ pub fn waiting_approval(entries: &[Entry]) -> Option<String> {
 
 /// The call that has waited longest for an answer of the user.
 pub fn waiting_question(entries: &[Entry]) -> Option<String> {
-    waiting(entries, |what| match what {
-        What::Event {
+    waiting(entries, |observation| match observation {
+        Observation::Event {
             event: AgentEvent::Question { call_id, .. },
             ..
         } => Some((call_id, true)),
-        What::Op {
+        Observation::Op {
             op: ClientOp::Answer { call_id, .. },
             ..
         } => Some((call_id, false)),
@@ -271,14 +276,20 @@ pub fn waiting_question(entries: &[Entry]) -> Option<String> {
 
 /// The first call that began to wait and has not ceased to: by itself, with its turn, or with the
 /// agent.
-fn waiting(entries: &[Entry], change: impl Fn(&What) -> Option<(&String, bool)>) -> Option<String> {
+fn waiting(
+    entries: &[Entry],
+    change: impl Fn(&Observation) -> Option<(&String, bool)>,
+) -> Option<String> {
     let mut calls: Vec<&String> = Vec::new();
-    for Entry { what, .. } in entries {
-        let gone = matches!(what, What::AgentKilled | What::AgentExited { .. });
-        if gone || turn_end(what).is_some() {
+    for Entry { observation, .. } in entries {
+        let gone = matches!(
+            observation,
+            Observation::AgentKilled | Observation::AgentExited { .. }
+        );
+        if gone || turn_end(observation).is_some() {
             calls.clear();
         }
-        match change(what) {
+        match change(observation) {
             Some((call, true)) => calls.push(call),
             Some((call, false)) => calls.retain(|known| *known != call),
             None => {}
@@ -288,41 +299,41 @@ fn waiting(entries: &[Entry], change: impl Fn(&What) -> Option<(&String, bool)>)
 }
 
 /// Whether the entry says that this call waits for approval.
-pub fn asks(what: &What, call: &str) -> bool {
-    matches!(what, What::Event { event: AgentEvent::ApprovalRequest { call_id, .. }, .. } if call_id == call)
+pub fn asks(observation: &Observation, call: &str) -> bool {
+    matches!(observation, Observation::Event { event: AgentEvent::ApprovalRequest { call_id, .. }, .. } if call_id == call)
 }
 
 /// Whether the entry says that this call waits for answers to its questions.
-pub fn questions(what: &What, call: &str) -> bool {
-    matches!(what, What::Event { event: AgentEvent::Question { call_id, .. }, .. } if call_id == call)
+pub fn questions(observation: &Observation, call: &str) -> bool {
+    matches!(observation, Observation::Event { event: AgentEvent::Question { call_id, .. }, .. } if call_id == call)
 }
 
 #[cfg(test)]
 mod tests {
-    use cutpoint_check::trace::TaskKind;
+    use cutpoint_trace::TaskKind;
 
     use super::*;
 
-    fn trace(whats: Vec<What>) -> Vec<Entry> {
-        let number = |(seq, what)| Entry {
+    fn trace(whats: Vec<Observation>) -> Vec<Entry> {
+        let number = |(seq, observation)| Entry {
             seq,
             at_ns: seq,
-            what,
+            observation: observation,
         };
         (0..).zip(whats).map(number).collect()
     }
 
-    fn event(event: AgentEvent) -> What {
-        let raw = cutpoint_check::trace::Raw::default();
-        What::Event { event, raw }
+    fn event(event: AgentEvent) -> Observation {
+        let raw = cutpoint_trace::RawMessage::default();
+        Observation::Event { event, raw }
     }
 
-    fn review() -> Vec<What> {
+    fn review() -> Vec<Observation> {
         let op = ClientOp::Task {
             task: TaskKind::Review,
             text: "the last commit".into(),
         };
-        let reply = What::OpReply {
+        let reply = Observation::OpReply {
             id: "op-1".into(),
             turn_id: Some("returned".into()),
             thread_id: None,
@@ -333,7 +344,7 @@ mod tests {
         let inner = event(AgentEvent::TurnStarted {
             turn_id: "inner".into(),
         });
-        vec![What::Op { id, op }, reply, inner]
+        vec![Observation::Op { id, op }, reply, inner]
     }
 
     #[test]
@@ -357,7 +368,7 @@ mod tests {
 
     #[test]
     fn input_behind_a_shutdown_begins_no_turn() {
-        let op = |op: ClientOp| What::Op {
+        let op = |op: ClientOp| Observation::Op {
             id: "op".into(),
             op,
         };
@@ -369,7 +380,7 @@ mod tests {
             })
         };
         let shutdown = || op(ClientOp::Shutdown);
-        let started = What::AgentStarted {
+        let started = Observation::AgentStarted {
             pid: None,
             resumed: true,
         };

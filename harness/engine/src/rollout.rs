@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cutpoint_check::trace::{ReadTrigger, What};
+use cutpoint_trace::{Observation, ReadTrigger};
 
 use crate::tracer::Tracer;
 
@@ -112,7 +112,7 @@ impl RolloutReader {
     }
 
     /// Records an event and the file's content at that very moment, with nothing between them.
-    pub fn record_with(&self, event: What, trigger: ReadTrigger) {
+    pub fn record_with(&self, event: Observation, trigger: ReadTrigger) {
         let read = self.observe(trigger);
         self.tracer.record_many([event].into_iter().chain(read));
     }
@@ -128,25 +128,25 @@ impl RolloutReader {
         let taken = usize::try_from(bytes).unwrap_or(usize::MAX);
         let left = state.known.len().saturating_sub(taken);
         state.known.truncate(left);
-        self.tracer.record(What::Torn {
+        self.tracer.record(Observation::Torn {
             path: state.name.clone(),
             bytes,
         });
         Ok(())
     }
 
-    fn observe(&self, trigger: ReadTrigger) -> Option<What> {
+    fn observe(&self, trigger: ReadTrigger) -> Option<Observation> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { path, name, known } = &mut *state;
         let path = path.as_deref()?;
         Some(match self.source.update(path, known) {
-            Ok(from) => What::Rollout {
+            Ok(from) => Observation::Rollout {
                 trigger,
                 path: name.clone(),
                 from: from as u64,
                 text: text_of(&known[from..]),
             },
-            Err(error) => What::RolloutUnreadable {
+            Err(error) => Observation::RolloutUnreadable {
                 trigger,
                 path: name.clone(),
                 error,
@@ -194,8 +194,8 @@ mod tests {
     use super::*;
 
     fn reads(tracer: &Tracer) -> Vec<(u64, String)> {
-        let read = |entry: &cutpoint_check::trace::Entry| match &entry.what {
-            What::Rollout { from, text, .. } => Some((*from, text.clone())),
+        let read = |entry: &cutpoint_trace::Entry| match &entry.observation {
+            Observation::Rollout { from, text, .. } => Some((*from, text.clone())),
             _ => None,
         };
         tracer.entries().iter().filter_map(read).collect()
@@ -220,8 +220,8 @@ mod tests {
         fs::remove_file(&path).unwrap();
         reader.read(ReadTrigger::End);
         assert!(matches!(
-            tracer.entries().last().unwrap().what,
-            What::RolloutUnreadable { .. }
+            tracer.entries().last().unwrap().observation,
+            Observation::RolloutUnreadable { .. }
         ));
     }
 

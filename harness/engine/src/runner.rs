@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cutpoint_check::judge;
-use cutpoint_check::outcome::{Case, Status, Unmet};
-use cutpoint_check::trace::{
-    ABORT_BOUND_MS, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, Process, ReadTrigger,
-    Trace, VERSION, Waiver, What,
-};
 use cutpoint_scenario::ast::{Capability, CutPoint, ExpectationKind, Scenario};
+use cutpoint_trace::case::{CaseResult, CaseStatus, UnmetExpectation};
+use cutpoint_trace::verdict::RuleVerdict;
+use cutpoint_trace::{
+    ABORT_BOUND_MS, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header, Observation, Process,
+    ReadTrigger, Trace, VERSION, Waiver,
+};
 
 use tokio::time::Instant;
 
@@ -41,6 +41,10 @@ const LAB_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where a case in the lab seems to work.
 const LAB_DIR: &str = "/lab";
 
+/// Judges the trace of a case by the rules, in the order of the rule book. Handed in by the caller, as
+/// the engine writes traces and does not know the rules.
+pub type Judge = fn(&Trace) -> Vec<RuleVerdict>;
+
 /// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
@@ -56,6 +60,8 @@ pub struct RunConfig {
     /// Only the rules are asked, and not what the scenario expects: for schedules that it was not
     /// written for. Requests beyond its replies get a plain one.
     pub rules_only: bool,
+    /// Judges each trace.
+    pub judge: Judge,
 }
 
 /// A scenario with the file it stands in.
@@ -101,7 +107,7 @@ impl Runner {
     }
 
     /// Runs one scenario to a verdict. Whatever goes wrong is part of the result.
-    pub async fn run(&self, planned: &Planned) -> Case {
+    pub async fn run(&self, planned: &Planned) -> CaseResult {
         self.run_in_detail(&planned.scenario, &planned.file).await.0
     }
 
@@ -111,7 +117,7 @@ impl Runner {
         &self,
         scenario: &Scenario,
         file: &str,
-    ) -> (Case, Vec<&'static str>) {
+    ) -> (CaseResult, Vec<&'static str>) {
         let mut passed = Vec::new();
         let start = Instant::now();
         let needs = needs::of(scenario);
@@ -119,7 +125,7 @@ impl Runner {
         let missing = self.driver.lacks(&needs);
         let mut case = empty_case(scenario, file, &info, self.config.seed);
         if let Some(missing) = missing {
-            case.status = Status::Skipped;
+            case.status = CaseStatus::Skipped;
             case.note = Some(format!("{} cannot do `{}`", info.name, missing.name()));
             return (case, passed);
         }
@@ -131,21 +137,21 @@ impl Runner {
                 (case.status, case.note) = done.status;
             }
             Err(Obstacle::Scenario(message)) => {
-                case.status = Status::ScenarioError;
+                case.status = CaseStatus::ScenarioError;
                 case.note = Some(message);
             }
-            Err(Obstacle::Harness(message)) => tracer.record(What::Trouble { message }),
+            Err(Obstacle::Harness(message)) => tracer.record(Observation::Trouble { message }),
         }
         case.trace.entries = tracer.take();
-        if case.status != Status::ScenarioError && !never_began(&case) {
-            case.verdicts = judge(&case.trace);
+        if case.status != CaseStatus::ScenarioError && !never_began(&case) {
+            case.verdicts = (self.config.judge)(&case.trace);
             if !self.config.rules_only {
                 case.unmet
                     .extend(expect::unmet(scenario, &case.trace.entries));
             }
         }
         case.status = final_status(&case);
-        if case.status == Status::Trouble && case.note.is_none() {
+        if case.status == CaseStatus::Trouble && case.note.is_none() {
             case.note = trouble(&case.trace.entries);
         }
         case.duration_ms = start.elapsed().as_secs_f64() * 1000.0;
@@ -268,7 +274,7 @@ impl Runner {
         let mut steps = Steps::new(&env, server_case, self.config.rules_only);
         let mut leftovers = Leftovers::new(&env);
         let mut unmet = Vec::new();
-        let mut status = (Status::Conforms, None);
+        let mut status = (CaseStatus::Conforms, None);
         let mut number = 1;
         while number <= scenario.steps.len() {
             let (done, last) = steps.run(number, scenario, session.as_mut()).await;
@@ -288,12 +294,12 @@ impl Runner {
                     break;
                 }
                 Err(Stop::Agent(error)) => {
-                    status = (Status::AgentFailed, Some(error.to_string()));
+                    status = (CaseStatus::AgentFailed, Some(error.to_string()));
                     break;
                 }
             }
         }
-        if status.0 == Status::Conforms && unmet.is_empty() {
+        if status.0 == CaseStatus::Conforms && unmet.is_empty() {
             unmet.extend(steps.settle(scenario).await);
         }
         drop(steps);
@@ -315,11 +321,11 @@ impl Runner {
             Duration::ZERO
         };
         let end = wind_up(session.as_mut(), &env, patience).await;
-        if let (Status::Conforms, Err(error)) = (status.0, end) {
-            status = (Status::AgentFailed, Some(error.to_string()));
+        if let (CaseStatus::Conforms, Err(error)) = (status.0, end) {
+            status = (CaseStatus::AgentFailed, Some(error.to_string()));
         }
         if let Some(message) = unexpected_exit(&env.tracer, session.ending()) {
-            status = (Status::AgentFailed, Some(message));
+            status = (CaseStatus::AgentFailed, Some(message));
         }
         let passed = env.points.passed();
         Done {
@@ -339,25 +345,25 @@ enum Obstacle {
 }
 
 /// Whether not even the first step was reached: of an agent that did nothing, nothing is expected.
-fn never_began(case: &Case) -> bool {
-    let begun = |what: &What| matches!(what, What::Step { .. });
-    let troubled = |what: &What| matches!(what, What::Trouble { .. });
-    let entries = || case.trace.entries.iter().map(|entry| &entry.what);
-    (case.status == Status::AgentFailed || entries().any(troubled)) && !entries().any(begun)
+fn never_began(case: &CaseResult) -> bool {
+    let begun = |what: &Observation| matches!(what, Observation::Step { .. });
+    let troubled = |what: &Observation| matches!(what, Observation::Trouble { .. });
+    let entries = || case.trace.entries.iter().map(|entry| &entry.observation);
+    (case.status == CaseStatus::AgentFailed || entries().any(troubled)) && !entries().any(begun)
 }
 
 fn trouble(entries: &[Entry]) -> Option<String> {
-    entries.iter().find_map(|entry| match &entry.what {
-        What::Trouble { message } => Some(message.clone()),
+    entries.iter().find_map(|entry| match &entry.observation {
+        Observation::Trouble { message } => Some(message.clone()),
         _ => None,
     })
 }
 
 /// How the steps of a scenario went.
 struct Done {
-    unmet: Vec<Unmet>,
+    unmet: Vec<UnmetExpectation>,
     passed: Vec<&'static str>,
-    status: (Status, Option<String>),
+    status: (CaseStatus, Option<String>),
 }
 
 impl Done {
@@ -365,7 +371,7 @@ impl Done {
         Self {
             unmet: Vec::new(),
             passed: Vec::new(),
-            status: (Status::AgentFailed, Some(error.to_string())),
+            status: (CaseStatus::AgentFailed, Some(error.to_string())),
         }
     }
 }
@@ -396,17 +402,18 @@ async fn wind_up(
 ) -> Result<(), AgentError> {
     let deadline = Instant::now() + patience;
     let alive = leftovers::look_until(session, deadline, <[Process]>::is_empty).await;
-    env.tracer.record(What::Processes {
+    env.tracer.record(Observation::Processes {
         alive,
         at_end: false,
     });
     let running = env.tracer.with(0, observe::is_running);
     // A turn that could not go on because nothing was scripted for it is not the agent's to end.
-    let unscripted = |what: &What| matches!(what, What::Unscripted { .. }).then_some(());
+    let unscripted =
+        |what: &Observation| matches!(what, Observation::Unscripted { .. }).then_some(());
     let abandoned = env.tracer.find(0, unscripted).is_some() && turn_is_active(&env.tracer);
     if running && !abandoned {
         // What the agent does about an active turn from here on, it does because it was told to end.
-        env.tracer.record(What::Op {
+        env.tracer.record(Observation::Op {
             id: "end".to_owned(),
             op: ClientOp::Shutdown,
         });
@@ -415,7 +422,7 @@ async fn wind_up(
     // A process that serves further cases has not ended.
     let ended = !env.tracer.with(0, observe::is_running);
     if abandoned && env.tracer.with(0, observe::is_running) {
-        let exited = What::AgentExited {
+        let exited = Observation::AgentExited {
             code: None,
             expected: true,
             stderr: String::new(),
@@ -430,8 +437,8 @@ async fn wind_up(
 }
 
 fn unexpected_exit(tracer: &Tracer, ending: Option<String>) -> Option<String> {
-    let exit = |what: &What| match what {
-        What::AgentExited {
+    let exit = |what: &Observation| match what {
+        Observation::AgentExited {
             expected: false,
             stderr,
             ..
@@ -449,7 +456,7 @@ fn unexpected_exit(tracer: &Tracer, ending: Option<String>) -> Option<String> {
     Some(message)
 }
 
-fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> Case {
+fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> CaseResult {
     let waiver = |waive: &cutpoint_scenario::ast::RuleWaiver| Waiver {
         rule: waive.rule.clone(),
         because: waive.because.clone(),
@@ -466,7 +473,7 @@ fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> C
         }),
         waived: scenario.waivers.iter().map(waiver).collect(),
     };
-    Case {
+    CaseResult {
         number: 0,
         scenario: scenario.name.clone(),
         file: file.to_owned(),
@@ -476,7 +483,7 @@ fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> C
         verdicts: Vec::new(),
         unmet: Vec::new(),
         note: None,
-        status: Status::Conforms,
+        status: CaseStatus::Conforms,
         duration_ms: 0.0,
         replay: String::new(),
         trace_path: None,
@@ -489,14 +496,19 @@ fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> C
 
 /// A breach is a breach also where the agent could not be run to the end; trouble of the harness
 /// goes before everything.
-fn final_status(case: &Case) -> Status {
-    let trouble = |what: &What| matches!(what, What::Trouble { .. });
-    if case.trace.entries.iter().any(|entry| trouble(&entry.what)) {
-        return Status::Trouble;
+fn final_status(case: &CaseResult) -> CaseStatus {
+    let trouble = |what: &Observation| matches!(what, Observation::Trouble { .. });
+    if case
+        .trace
+        .entries
+        .iter()
+        .any(|entry| trouble(&entry.observation))
+    {
+        return CaseStatus::Trouble;
     }
     let breached = case.breaches(false).next().is_some() || !case.unmet.is_empty();
     match case.status {
-        Status::Conforms if breached => Status::Breach,
+        CaseStatus::Conforms if breached => CaseStatus::Breach,
         status => status,
     }
 }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutpoint_agent::{DefectSet, Transcript, TranscriptLine};
-use cutpoint_check::trace::{AgentEvent, Entry, ShownLine, What};
 use cutpoint_protocol::session::{Event, EventMsg};
 use cutpoint_scenario::ast::LateEvent;
+use cutpoint_trace::{AgentEvent, Entry, Observation, ShownLine};
 
 use crate::driver::queue_events;
 use crate::tracer::Tracer;
@@ -43,7 +43,7 @@ impl Screen {
             .with(0, |entries| last_of_an_ended_turn(kind, entries))
             .ok_or_else(|| format!("no turn that has ended had such an event: {kind}"))?;
         let meaning = queue_events::meaning(&event.msg);
-        let redelivered = What::Redelivered { event: meaning };
+        let redelivered = Observation::Redelivered { event: meaning };
         let lines = transcript.take(&event).into_iter().map(shown);
         tracer.record_many(std::iter::once(redelivered).chain(lines));
         Ok(())
@@ -60,7 +60,7 @@ fn last_of_an_ended_turn(kind: LateEvent, entries: &[Entry]) -> Option<Event> {
     let mut ended = HashSet::new();
     let mut submissions = HashSet::new();
     for entry in entries {
-        let What::Event { event, raw } = &entry.what else {
+        let Observation::Event { event, raw } = &entry.observation else {
             continue;
         };
         if let AgentEvent::TurnEnded { turn_id, .. } = event {
@@ -70,7 +70,7 @@ fn last_of_an_ended_turn(kind: LateEvent, entries: &[Entry]) -> Option<Event> {
         }
     }
     let late = |entry: &Entry| {
-        let What::Event { raw, .. } = &entry.what else {
+        let Observation::Event { raw, .. } = &entry.observation else {
             return None;
         };
         let event: Event = serde_json::from_str(raw.text()).ok()?;
@@ -96,7 +96,7 @@ fn is_of(kind: LateEvent, msg: &EventMsg) -> bool {
     }
 }
 
-fn shown(line: TranscriptLine) -> What {
+fn shown(line: TranscriptLine) -> Observation {
     let line = match line {
         TranscriptLine::User { text } => ShownLine::User { text },
         TranscriptLine::Message { turn_id, text } => ShownLine::Message {
@@ -121,12 +121,12 @@ fn shown(line: TranscriptLine) -> What {
         },
         TranscriptLine::Status { text } => ShownLine::Status { text },
     };
-    What::Shown { line }
+    Observation::Shown { line }
 }
 
 #[cfg(test)]
 mod tests {
-    use cutpoint_check::trace::Raw;
+    use cutpoint_trace::RawMessage;
     use serde_json::json;
 
     use super::*;
@@ -148,8 +148,8 @@ mod tests {
             let raw = json!({"id": id, "msg": msg});
             let event: Event = serde_json::from_value(raw.clone()).unwrap();
             self.screen.observe(&event, &self.tracer, || {
-                let (event, raw) = (queue_events::meaning(&event.msg), Raw::of(&raw));
-                self.tracer.record(What::Event { event, raw });
+                let (event, raw) = (queue_events::meaning(&event.msg), RawMessage::of(&raw));
+                self.tracer.record(Observation::Event { event, raw });
             });
         }
 
@@ -166,10 +166,15 @@ mod tests {
         }
 
         /// What is recorded when an event comes late.
-        fn late(&self, kind: LateEvent) -> Result<Vec<What>, String> {
+        fn late(&self, kind: LateEvent) -> Result<Vec<Observation>, String> {
             let seen = self.tracer.len();
             self.screen.redeliver(kind, &self.tracer)?;
-            let new = |entries: &[Entry]| entries.iter().map(|entry| entry.what.clone()).collect();
+            let new = |entries: &[Entry]| {
+                entries
+                    .iter()
+                    .map(|entry| entry.observation.clone())
+                    .collect()
+            };
             Ok(self.tracer.with(seen, new))
         }
     }
@@ -180,8 +185,8 @@ mod tests {
         client.turn("t1", "Hel");
         client.abort("t1");
         let entries = client.tracer.entries();
-        let lines = entries.iter().filter_map(|entry| match &entry.what {
-            What::Shown { line } => Some((entry.seq, line.text())),
+        let lines = entries.iter().filter_map(|entry| match &entry.observation {
+            Observation::Shown { line } => Some((entry.seq, line.text())),
             _ => None,
         });
         let wanted = [(3, "Hel"), (5, "Hel"), (6, "task interrupted")];
@@ -197,7 +202,7 @@ mod tests {
         client.abort("t1");
         client.turn("t2", "two");
         let late = client.late(LateEvent::Delta).unwrap();
-        let [What::Redelivered { event }] = &late[..] else {
+        let [Observation::Redelivered { event }] = &late[..] else {
             panic!("{late:?}")
         };
         assert!(matches!(event, AgentEvent::TextDelta { text, .. } if text == "one"));
@@ -205,7 +210,7 @@ mod tests {
         let stopped = None;
         let text = "one".to_owned();
         let line = ShownLine::Error { text, stopped };
-        assert_eq!(late.last(), Some(&What::Shown { line }));
+        assert_eq!(late.last(), Some(&Observation::Shown { line }));
         assert!(client.late(LateEvent::Command).is_err());
         assert_eq!(client.late(LateEvent::End).unwrap().len(), 1);
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutpoint_check::outcome::Unmet;
-use cutpoint_check::trace::{
-    AgentEvent, ClientOp, Decision, InputMode, ReadTrigger, TaskKind, What,
-};
 use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
+use cutpoint_trace::case::UnmetExpectation;
+use cutpoint_trace::{
+    AgentEvent, ClientOp, Decision, InputMode, Observation, ReadTrigger, TaskKind,
+};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ const SPAWN_LIMIT: Duration = Duration::from_secs(1);
 /// Why the steps were not run to the end.
 pub enum Stop {
     /// What a step waits for did not come, or came differently.
-    Unmet(Unmet),
+    Unmet(UnmetExpectation),
     /// The agent could not be driven on.
     Agent(AgentError),
 }
@@ -73,9 +73,9 @@ fn named(call: &Option<String>) -> Result<&str, Failure> {
 }
 
 /// The answer to an op, if the entry is one: the error, or nothing if it was accepted.
-fn reply_to(what: &What, id: &str) -> Option<Option<String>> {
+fn reply_to(what: &Observation, id: &str) -> Option<Option<String>> {
     match what {
-        What::OpReply { id: of, error, .. } if of == id => Some(error.clone()),
+        Observation::OpReply { id: of, error, .. } if of == id => Some(error.clone()),
         _ => None,
     }
 }
@@ -158,7 +158,7 @@ impl<'a> Steps<'a> {
         if step.yields.is_some() {
             return self.injected(number, step).await;
         }
-        self.env.tracer.record(What::Step {
+        self.env.tracer.record(Observation::Step {
             number,
             line: step.span.line,
             text: step.to_string(),
@@ -201,8 +201,8 @@ impl<'a> Steps<'a> {
                 step,
             ));
         }
-        let done = |what: &What| {
-            matches!(what, What::Step { number: of, .. } if *of == number).then_some(())
+        let done = |what: &Observation| {
+            matches!(what, Observation::Step { number: of, .. } if *of == number).then_some(())
         };
         let point = step
             .at
@@ -217,7 +217,7 @@ impl<'a> Steps<'a> {
     fn stop(&self, failure: Failure, step: &Step) -> Stop {
         match failure {
             Failure::Agent(error) => Stop::Agent(error),
-            Failure::Found(found) => Stop::Unmet(Unmet {
+            Failure::Found(found) => Stop::Unmet(UnmetExpectation {
                 text: step.to_string(),
                 line: step.span.line,
                 found,
@@ -227,7 +227,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Waits until no turn is active any more.
-    pub async fn settle(&mut self, scenario: &Scenario) -> Option<Unmet> {
+    pub async fn settle(&mut self, scenario: &Scenario) -> Option<UnmetExpectation> {
         if self.gives_up() {
             stillness::of_ops(&self.env.tracer).await;
         }
@@ -243,7 +243,7 @@ impl<'a> Steps<'a> {
             "a turn is still active after {} s",
             self.env.limit.as_secs_f64()
         );
-        Some(Unmet {
+        Some(UnmetExpectation {
             text: "every turn has ended when the scenario ends".to_owned(),
             line: scenario.span.line,
             found,
@@ -272,8 +272,8 @@ impl<'a> Steps<'a> {
             .or_else(|| self.held_by_server(point))
         {
             let name = point.to_string();
-            let reached = |what: &What| {
-                matches!(what, What::Reached { point } if *point == name).then_some(())
+            let reached = |what: &Observation| {
+                matches!(what, Observation::Reached { point } if *point == name).then_some(())
             };
             self.wait(0, &format!("the cut point \"{name}\""), reached)
                 .await?;
@@ -300,12 +300,12 @@ impl<'a> Steps<'a> {
                     .await?;
             }
             CutPoint::Approval { call } => {
-                let asked = |what: &What| observe::asks(what, call).then_some(());
+                let asked = |what: &Observation| observe::asks(what, call).then_some(());
                 self.wait(0, &format!("the approval request of `{call}`"), asked)
                     .await?;
             }
             CutPoint::Question { call } => {
-                let asked = |what: &What| observe::questions(what, call).then_some(());
+                let asked = |what: &Observation| observe::questions(what, call).then_some(());
                 self.wait(0, &format!("the question of `{call}`"), asked)
                     .await?;
             }
@@ -362,7 +362,7 @@ impl<'a> Steps<'a> {
                 return Ok(());
             }
             Action::Kill => {
-                self.env.tracer.record(What::AgentKilled);
+                self.env.tracer.record(Observation::AgentKilled);
                 self.env.points.forget_reach();
                 self.kill(session).await?;
             }
@@ -418,7 +418,7 @@ impl<'a> Steps<'a> {
             Action::Abort { call } => self.approve(call, Decision::Abort, session).await?,
             Action::Answer { call, text } => {
                 let call = named(call)?;
-                let asked = |what: &What| observe::questions(what, call).then_some(());
+                let asked = |what: &Observation| observe::questions(what, call).then_some(());
                 self.wait(0, &format!("the question of `{call}`"), asked)
                     .await?;
                 let op = ClientOp::Answer {
@@ -438,7 +438,7 @@ impl<'a> Steps<'a> {
     async fn submit(&mut self, op: ClientOp, session: &mut dyn Session) -> Result<String, Failure> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
-        self.env.tracer.record(What::Op {
+        self.env.tracer.record(Observation::Op {
             id: id.clone(),
             op: op.clone(),
         });
@@ -454,7 +454,7 @@ impl<'a> Steps<'a> {
     ) -> Result<(), Failure> {
         let call = named(call)?;
         // The answer is for a request that was made; without one there is nobody to take it.
-        let asked = |what: &What| observe::asks(what, call).then_some(());
+        let asked = |what: &Observation| observe::asks(what, call).then_some(());
         self.wait(0, &format!("the approval request of `{call}`"), asked)
             .await?;
         let op = ClientOp::Approval {
@@ -479,13 +479,13 @@ impl<'a> Steps<'a> {
             _ => None,
         };
         let id = self.submit(op, session).await?;
-        let answered = |what: &What| match what {
-            What::Event {
+        let answered = |what: &Observation| match what {
+            Observation::Event {
                 event: AgentEvent::TurnStarted { .. },
                 ..
             } => Some(None),
             // A protocol without answers says so when input has joined the running turn.
-            What::Event {
+            Observation::Event {
                 event: AgentEvent::UserMessage { turn_id, text },
                 ..
             } if running.is_some() && *turn_id == running && said.as_ref() == Some(text) => {
@@ -520,12 +520,12 @@ impl<'a> Steps<'a> {
     ) -> Result<(), Failure> {
         let seen = self.env.tracer.len();
         let id = self.submit(op, session).await?;
-        let answered = |what: &What| match what {
-            What::Event {
+        let answered = |what: &Observation| match what {
+            Observation::Event {
                 event: AgentEvent::RolledBack { .. },
                 ..
             } => Some(None),
-            What::Event {
+            Observation::Event {
                 event: AgentEvent::Error { message, .. },
                 raw,
             } if raw.value()["id"] == id.as_str() => Some(Some(message.clone())),
@@ -540,7 +540,7 @@ impl<'a> Steps<'a> {
     async fn fork(&mut self, session: &mut dyn Session) -> Result<(), Failure> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
-        self.env.tracer.record(What::Op {
+        self.env.tracer.record(Observation::Op {
             id: id.clone(),
             op: ClientOp::Fork,
         });
@@ -554,7 +554,7 @@ impl<'a> Steps<'a> {
     }
 
     fn read_events(&self, on: bool) {
-        self.env.tracer.record(What::Reading { on });
+        self.env.tracer.record(Observation::Reading { on });
         self.env.reading.set(on);
     }
 
@@ -574,12 +574,12 @@ impl<'a> Steps<'a> {
     async fn wait_for(&mut self, wanted: &Await) -> Result<(), Failure> {
         match wanted {
             Await::TurnStarted => {
-                let started = |what: &What| observe::announced(what).map(|_| ());
+                let started = |what: &Observation| observe::announced(what).map(|_| ());
                 self.consume("a turn to start", started).await
             }
             Await::Request { number } => {
-                let arrived = |what: &What| {
-                    matches!(what, What::Request { exchange, .. } if exchange == number)
+                let arrived = |what: &Observation| {
+                    matches!(what, Observation::Request { exchange, .. } if exchange == number)
                         .then_some(())
                 };
                 self.wait(0, &format!("request {number}"), arrived).await
@@ -593,18 +593,18 @@ impl<'a> Steps<'a> {
                     .await
             }
             Await::Approval { call } => {
-                let asks = |what: &What| observe::asks(what, call).then_some(());
+                let asks = |what: &Observation| observe::asks(what, call).then_some(());
                 self.wait(0, &format!("the approval request of `{call}`"), asks)
                     .await
             }
             Await::Question { call } => {
-                let asks = |what: &What| observe::questions(what, call).then_some(());
+                let asks = |what: &Observation| observe::questions(what, call).then_some(());
                 self.wait(0, &format!("the question of `{call}`"), asks)
                     .await
             }
             Await::Compacted => {
-                let compacted = |what: &What| match what {
-                    What::Event {
+                let compacted = |what: &Observation| match what {
+                    Observation::Event {
                         event: AgentEvent::Compacted { .. },
                         ..
                     } => Some(()),
@@ -614,7 +614,7 @@ impl<'a> Steps<'a> {
             }
             Await::Output { call, containing } => {
                 let mut shown = String::new();
-                let prints = |what: &What| {
+                let prints = |what: &Observation| {
                     if let Some(AgentEvent::CallOutput { call_id, chunk, .. }) =
                         observe::event_of(what)
                         && call_id == call
@@ -628,7 +628,7 @@ impl<'a> Steps<'a> {
             }
             Await::Text { containing } => {
                 let mut shown = String::new();
-                let shows = |what: &What| {
+                let shows = |what: &Observation| {
                     match observe::event_of(what) {
                         Some(AgentEvent::TextDelta { text, .. }) => shown.push_str(text),
                         Some(AgentEvent::Message { text, .. }) => shown.clone_from(text),
@@ -641,11 +641,11 @@ impl<'a> Steps<'a> {
             }
             Await::TurnEnded => self.turn_end("the turn to end", |_| true).await,
             Await::TurnComplete => {
-                let complete = |end: &_| matches!(end, cutpoint_check::trace::TurnEnd::Complete);
+                let complete = |end: &_| matches!(end, cutpoint_trace::TurnEnd::Complete);
                 self.turn_end("the turn to complete", complete).await
             }
             Await::TurnFailed => {
-                let failed = |end: &_| matches!(end, cutpoint_check::trace::TurnEnd::Failed { .. });
+                let failed = |end: &_| matches!(end, cutpoint_trace::TurnEnd::Failed { .. });
                 self.turn_end("the turn to fail", failed).await
             }
             Await::TurnAborted { reason } => {
@@ -659,9 +659,9 @@ impl<'a> Steps<'a> {
     async fn turn_end(
         &mut self,
         waiting_for: &str,
-        is_wanted: impl Fn(&cutpoint_check::trace::TurnEnd) -> bool,
+        is_wanted: impl Fn(&cutpoint_trace::TurnEnd) -> bool,
     ) -> Result<(), Failure> {
-        let ended = |what: &What| observe::turn_end(what).cloned();
+        let ended = |what: &Observation| observe::turn_end(what).cloned();
         let (at, end) = self.wait_at(self.cursor, waiting_for, ended).await?;
         self.cursor = at + 1;
         if self.rules_only || is_wanted(&end) {
@@ -676,7 +676,7 @@ impl<'a> Steps<'a> {
     async fn consume(
         &mut self,
         waiting_for: &str,
-        wanted: impl FnMut(&What) -> Option<()>,
+        wanted: impl FnMut(&Observation) -> Option<()>,
     ) -> Result<(), Failure> {
         let (at, ()) = self.wait_at(self.cursor, waiting_for, wanted).await?;
         self.cursor = at + 1;
@@ -687,7 +687,7 @@ impl<'a> Steps<'a> {
         &self,
         from: usize,
         waiting_for: &str,
-        wanted: impl FnMut(&What) -> Option<T>,
+        wanted: impl FnMut(&Observation) -> Option<T>,
     ) -> Result<T, Failure> {
         self.wait_at(from, waiting_for, wanted)
             .await
@@ -699,16 +699,18 @@ impl<'a> Steps<'a> {
         &self,
         from: usize,
         waiting_for: &str,
-        mut wanted: impl FnMut(&What) -> Option<T>,
+        mut wanted: impl FnMut(&Observation) -> Option<T>,
     ) -> Result<(usize, T), Failure> {
         let limit = self.env.limit;
-        let found = |what: &What| match wanted(what) {
+        let found = |what: &Observation| match wanted(what) {
             Some(found) => Some(Ok(found)),
             None => match what {
-                What::AgentExited {
+                Observation::AgentExited {
                     expected: false, ..
                 }
-                | What::Unscripted { .. } => Some(Err(matches!(what, What::Unscripted { .. }))),
+                | Observation::Unscripted { .. } => {
+                    Some(Err(matches!(what, Observation::Unscripted { .. })))
+                }
                 _ => None,
             },
         };
@@ -733,7 +735,7 @@ impl<'a> Steps<'a> {
             Err(_) => {
                 let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                 let waiting_for = waiting_for.to_owned();
-                self.env.tracer.record(What::TimedOut {
+                self.env.tracer.record(Observation::TimedOut {
                     waiting_for: waiting_for.clone(),
                     limit_ms,
                 });
@@ -756,10 +758,12 @@ impl<'a> Steps<'a> {
         while turn_is_active(&self.env.tracer) {
             let left = deadline.saturating_duration_since(Instant::now());
             let seen = self.env.tracer.len();
-            let changes = |what: &What| {
+            let changes = |what: &Observation| {
                 let other = matches!(
                     what,
-                    What::OpReply { .. } | What::AgentExited { .. } | What::AgentKilled
+                    Observation::OpReply { .. }
+                        | Observation::AgentExited { .. }
+                        | Observation::AgentKilled
                 );
                 (other || observe::turn_end(what).is_some()).then_some(())
             };

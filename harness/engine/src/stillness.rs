@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutpoint_check::trace::{AgentEvent, ClientOp, Entry, InputMode, What};
+use cutpoint_trace::{AgentEvent, ClientOp, Entry, InputMode, Observation};
 
 use crate::observe;
 use crate::runner::turn_is_active;
@@ -46,10 +46,10 @@ pub async fn reached(tracer: &Tracer) {
 /// Whether something is held at a cut point.
 pub fn is_held(entries: &[Entry]) -> bool {
     let mut held = 0_usize;
-    for Entry { what, .. } in entries {
-        match what {
-            What::Reached { .. } => held += 1,
-            What::Released { .. } => held = held.saturating_sub(1),
+    for Entry { observation, .. } in entries {
+        match observation {
+            Observation::Reached { .. } => held += 1,
+            Observation::Released { .. } => held = held.saturating_sub(1),
             _ => {}
         }
     }
@@ -69,9 +69,9 @@ pub async fn of_ops(tracer: &Tracer) {
 fn an_op_is_open(entries: &[Entry]) -> bool {
     // By id, with the text of a steer.
     let mut open: Vec<(&str, Option<&str>)> = Vec::new();
-    for Entry { what, .. } in entries {
-        match what {
-            What::Op {
+    for Entry { observation, .. } in entries {
+        match observation {
+            Observation::Op {
                 id,
                 op:
                     ClientOp::Input {
@@ -80,17 +80,19 @@ fn an_op_is_open(entries: &[Entry]) -> bool {
                         ..
                     },
             } => open.push((id, Some(text))),
-            What::Op {
+            Observation::Op {
                 id,
                 op: ClientOp::Interrupt { .. },
             } => open.push((id, None)),
-            What::OpReply { id, .. } => open.retain(|(of, _)| of != id),
-            What::Event {
+            Observation::OpReply { id, .. } => open.retain(|(of, _)| of != id),
+            Observation::Event {
                 event: AgentEvent::UserMessage { text, .. },
                 ..
             } => open.retain(|(_, sent)| *sent != Some(text)),
-            what if observe::turn_end(what).is_some() => open.retain(|(_, sent)| sent.is_some()),
-            What::AgentKilled | What::AgentExited { .. } => open.clear(),
+            observation if observe::turn_end(observation).is_some() => {
+                open.retain(|(_, sent)| sent.is_some())
+            }
+            Observation::AgentKilled | Observation::AgentExited { .. } => open.clear(),
             _ => {}
         }
     }
@@ -100,10 +102,16 @@ fn an_op_is_open(entries: &[Entry]) -> bool {
 /// Waits until an interrupt has taken effect: the agent has closed the stream, or is gone, or the turn has ended
 /// and nobody closes it. In the lab the server sees at once what the agent does.
 pub(crate) async fn of_interrupt(tracer: &Tracer, seen: usize, in_lab: bool) {
-    let closed = |what: &What| {
-        matches!(what, What::Disconnected { .. } | What::AgentExited { .. }).then_some(())
+    let closed = |observation: &Observation| {
+        matches!(
+            observation,
+            Observation::Disconnected { .. } | Observation::AgentExited { .. }
+        )
+        .then_some(())
     };
-    let effect = |what: &What| closed(what).or_else(|| observe::turn_end(what).map(|_| ()));
+    let effect = |observation: &Observation| {
+        closed(observation).or_else(|| observe::turn_end(observation).map(|_| ()))
+    };
     let took_effect = tracer.wait(seen, EFFECT_LIMIT, effect).await.is_ok();
     if took_effect && !in_lab {
         let _ = tracer.wait(seen, CLOSE_LIMIT, closed).await;
@@ -112,13 +120,13 @@ pub(crate) async fn of_interrupt(tracer: &Tracer, seen: usize, in_lab: bool) {
 
 #[cfg(test)]
 mod tests {
-    use cutpoint_check::trace::TurnEnd;
+    use cutpoint_trace::TurnEnd;
 
     use super::*;
 
-    fn event(event: AgentEvent) -> What {
-        let raw = cutpoint_check::trace::Raw::default();
-        What::Event { event, raw }
+    fn event(event: AgentEvent) -> Observation {
+        let raw = cutpoint_trace::RawMessage::default();
+        Observation::Event { event, raw }
     }
 
     #[tokio::test(start_paused = true)]
@@ -131,11 +139,11 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_err());
         let point = "request 2".to_owned();
-        tracer.record(What::Reached {
+        tracer.record(Observation::Reached {
             point: point.clone(),
         });
         assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_ok());
-        tracer.record(What::Released { point });
+        tracer.record(Observation::Released { point });
         assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_err());
         tracer.record(event(AgentEvent::TurnEnded {
             turn_id: Some(turn),
@@ -147,11 +155,11 @@ mod tests {
     }
     #[test]
     fn an_op_is_open_until_it_is_answered_or_has_taken_effect() {
-        let steer = || What::Op {
+        let steer = || Observation::Op {
             id: "op-1".to_owned(),
             op: crate::injections::input("and?", InputMode::Steer, None),
         };
-        let open = |whats: Vec<What>| {
+        let open = |whats: Vec<Observation>| {
             let tracer = Tracer::default();
             tracer.record_many(whats);
             tracer.with(0, an_op_is_open)
@@ -160,7 +168,7 @@ mod tests {
             turn_id: None,
             text: "and?".to_owned(),
         });
-        let refused = What::OpReply {
+        let refused = Observation::OpReply {
             id: "op-1".to_owned(),
             turn_id: None,
             thread_id: None,
@@ -170,8 +178,8 @@ mod tests {
         assert!(open(vec![steer()]));
         assert!(!open(vec![steer(), taken]));
         assert!(!open(vec![steer(), refused]));
-        assert!(!open(vec![steer(), What::AgentKilled]));
-        let interrupt = || What::Op {
+        assert!(!open(vec![steer(), Observation::AgentKilled]));
+        let interrupt = || Observation::Op {
             id: "op-2".to_owned(),
             op: ClientOp::Interrupt { turn_id: None },
         };

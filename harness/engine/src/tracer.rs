@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cutpoint_check::trace::{Entry, What};
+use cutpoint_trace::{Entry, Observation};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -39,24 +39,28 @@ impl Default for Tracer {
 
 impl Tracer {
     /// Adds an observation, made now.
-    pub fn record(&self, what: What) {
-        self.record_many([what]);
+    pub fn record(&self, observation: Observation) {
+        self.record_many([observation]);
     }
 
     /// Adds observations that belong together: nothing comes between them.
-    pub fn record_many(&self, observations: impl IntoIterator<Item = What>) {
+    pub fn record_many(&self, observations: impl IntoIterator<Item = Observation>) {
         let mut entries = self.lock();
-        for what in observations {
+        for observation in observations {
             let at_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let seq = entries.len() as u64;
             if entries.len() < ENTRY_LIMIT {
-                entries.push(Entry { seq, at_ns, what });
+                entries.push(Entry {
+                    seq,
+                    at_ns,
+                    observation,
+                });
             } else if entries.len() == ENTRY_LIMIT {
                 let message = format!("the case produced more than {ENTRY_LIMIT} trace entries");
                 entries.push(Entry {
                     seq,
                     at_ns,
-                    what: What::Trouble { message },
+                    observation: Observation::Trouble { message },
                 });
             }
         }
@@ -82,9 +86,9 @@ impl Tracer {
 
     /// Whether an agent runs: it was started, and neither killed nor gone since.
     pub fn agent_is_up(&self) -> bool {
-        let change = |entry: &Entry| match entry.what {
-            What::AgentStarted { .. } => Some(true),
-            What::AgentKilled | What::AgentExited { .. } => Some(false),
+        let change = |entry: &Entry| match entry.observation {
+            Observation::AgentStarted { .. } => Some(true),
+            Observation::AgentKilled | Observation::AgentExited { .. } => Some(false),
             _ => None,
         };
         let last = |entries: &[Entry]| entries.iter().rev().find_map(change);
@@ -95,13 +99,13 @@ impl Tracer {
     pub fn find<T>(
         &self,
         from: usize,
-        mut wanted: impl FnMut(&What) -> Option<T>,
+        mut wanted: impl FnMut(&Observation) -> Option<T>,
     ) -> Option<(usize, T)> {
         self.with(from, |entries| {
             entries
                 .iter()
                 .enumerate()
-                .find_map(|(at, entry)| wanted(&entry.what).map(|found| (from + at, found)))
+                .find_map(|(at, entry)| wanted(&entry.observation).map(|found| (from + at, found)))
         })
     }
 
@@ -113,7 +117,7 @@ impl Tracer {
         &self,
         from: usize,
         limit: Duration,
-        mut wanted: impl FnMut(&What) -> Option<T>,
+        mut wanted: impl FnMut(&Observation) -> Option<T>,
     ) -> Result<(usize, T), TimedOut> {
         let search = async {
             let mut from = from;
@@ -155,24 +159,24 @@ impl Tracer {
 mod tests {
     use super::*;
 
-    fn step(number: usize) -> What {
-        What::Step {
+    fn step(number: usize) -> Observation {
+        Observation::Step {
             number,
             line: 0,
             text: String::new(),
         }
     }
 
-    fn wanted(n: usize) -> impl FnMut(&What) -> Option<()> {
-        move |what| matches!(what, What::Step { number, .. } if *number == n).then_some(())
+    fn wanted(n: usize) -> impl FnMut(&Observation) -> Option<()> {
+        move |what| matches!(what, Observation::Step { number, .. } if *number == n).then_some(())
     }
 
     #[test]
     fn an_agent_is_up_until_it_ends() {
         let tracer = Tracer::default();
-        let start = |resumed| What::AgentStarted { pid: None, resumed };
+        let start = |resumed| Observation::AgentStarted { pid: None, resumed };
         let mut seen = vec![tracer.agent_is_up()];
-        for what in [start(false), step(1), What::AgentKilled, start(true)] {
+        for what in [start(false), step(1), Observation::AgentKilled, start(true)] {
             tracer.record(what);
             seen.push(tracer.agent_is_up());
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use cutpoint_check::trace::{Entry, What};
+use cutpoint_trace::{Entry, Observation};
 use serde_json::Value;
 use twox_hash::XxHash3_64;
 
@@ -57,13 +57,13 @@ impl Digester {
     /// Takes the next entry.
     pub fn take(&mut self, entry: &Entry) {
         let hasher = &mut self.0;
-        match &entry.what {
-            What::Step { .. } => {}
+        match &entry.observation {
+            Observation::Step { .. } => {}
             // What an event holds follows from the reply, which the response's head names.
-            What::Sent {
+            Observation::Sent {
                 exchange, index, ..
             } => (exchange, index).hash(hasher),
-            What::Request {
+            Observation::Request {
                 exchange,
                 conversation,
                 path,
@@ -85,20 +85,22 @@ impl Digester {
 /// order, however far the server had come meanwhile with sending what the agent had not read yet.
 pub fn behaviour(entries: &[Entry]) -> u64 {
     let mut digester = Digester::default();
-    let theirs = entries.iter().filter(|entry| !is_servers(&entry.what));
+    let theirs = entries
+        .iter()
+        .filter(|entry| !is_servers(&entry.observation));
     theirs.for_each(|entry| digester.take(entry));
     digester.value()
 }
 
-const fn is_servers(what: &What) -> bool {
+const fn is_servers(what: &Observation) -> bool {
     matches!(
         what,
-        What::ResponseHead { .. }
-            | What::ResponseBody { .. }
-            | What::Sent { .. }
-            | What::SentPart { .. }
-            | What::StreamEnd { .. }
-            | What::Disconnected { .. }
+        Observation::ResponseHead { .. }
+            | Observation::ResponseBody { .. }
+            | Observation::Sent { .. }
+            | Observation::SentPart { .. }
+            | Observation::StreamEnd { .. }
+            | Observation::Disconnected { .. }
     )
 }
 

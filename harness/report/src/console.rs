@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::AgentInfo;
-use cutpoint_check::verdict::Level;
+use cutpoint_trace::AgentInfo;
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::verdict::Level;
 
 use crate::line::{Line, Tone};
 use crate::story;
@@ -71,7 +71,7 @@ impl<'a, W: Write> Console<'a, W> {
 }
 
 impl<W: Write> Reporter for Console<'_, W> {
-    fn case(&mut self, case: &Case) -> io::Result<()> {
+    fn case(&mut self, case: &CaseResult) -> io::Result<()> {
         if self.agent.as_ref() != Some(&case.agent) {
             self.line(&agent_line(&case.agent))?;
             self.agent = Some(case.agent.clone());
@@ -83,7 +83,7 @@ impl<W: Write> Reporter for Console<'_, W> {
         let details = story::details(case, &self.context);
         self.lines(&details)?;
         let status = case.status(self.context.strict);
-        if !matches!(status, Status::Conforms | Status::Skipped) {
+        if !matches!(status, CaseStatus::Conforms | CaseStatus::Skipped) {
             if self.failed.len() < FAILED_LIMIT {
                 let line = Line::indented(2).then(Tone::Plain, format!("{}: ", clean(&case.file)));
                 self.failed
@@ -198,16 +198,16 @@ fn total(summary: &Summary) -> Line {
     let mut line = Line::default().then(Tone::Strong, count(summary.cases, "case"));
     for (n, (status, number)) in summary.by_status.iter().enumerate() {
         let (tone, text) = match status {
-            Status::Conforms if *number == 1 => (Tone::Good, "1 conforms".to_owned()),
-            Status::Conforms => (Tone::Good, format!("{number} conform")),
-            Status::Skipped => (Tone::Plain, format!("{number} skipped")),
-            Status::Breach => (Tone::Bad, format!("{number} failed")),
-            Status::ScenarioError => (Tone::Bad, count(*number, "scenario error")),
-            Status::AgentFailed => (
+            CaseStatus::Conforms if *number == 1 => (Tone::Good, "1 conforms".to_owned()),
+            CaseStatus::Conforms => (Tone::Good, format!("{number} conform")),
+            CaseStatus::Skipped => (Tone::Plain, format!("{number} skipped")),
+            CaseStatus::Breach => (Tone::Bad, format!("{number} failed")),
+            CaseStatus::ScenarioError => (Tone::Bad, count(*number, "scenario error")),
+            CaseStatus::AgentFailed => (
                 Tone::Bad,
                 format!("{number} where the agent could not be run"),
             ),
-            Status::Trouble => (Tone::Bad, format!("{number} with trouble in the harness")),
+            CaseStatus::Trouble => (Tone::Bad, format!("{number} with trouble in the harness")),
         };
         line = line
             .then(Tone::Plain, if n == 0 { ": " } else { ", " })

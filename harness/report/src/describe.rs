@@ -1,10 +1,10 @@
 //! One line for people about each entry of a trace.
 
-use cutpoint_check::trace::{
-    AbortReason, AgentEvent, ClientOp, Decision, Entry, InputMode, Process, ReadTrigger, Stored,
-    StreamEnd, TaskKind, TurnEnd, What,
-};
 use cutpoint_protocol::{Item, StreamEvent, marker};
+use cutpoint_trace::{
+    AbortReason, AgentEvent, ClientOp, Decision, Entry, InputMode, Observation, Process,
+    ReadTrigger, StoreOp, StreamEnd, TaskKind, TurnEnd,
+};
 use serde_json::Value;
 
 use crate::text::{clean, count, quote, shorten};
@@ -21,7 +21,10 @@ const ITEMS: usize = 4;
 /// One line about an entry: its number, its time since the start of the run, and what it is.
 pub fn describe_entry(entry: &Entry) -> String {
     let (number, time) = columns(entry);
-    format!("{number:<5} {time:>12}  {}", describe_what(&entry.what))
+    format!(
+        "{number:<5} {time:>12}  {}",
+        describe_what(&entry.observation)
+    )
 }
 
 /// The number and the time of an entry, as they stand in front of its description.
@@ -32,49 +35,51 @@ pub(crate) fn columns(entry: &Entry) -> (String, String) {
 
 /// One line about an observation. Long payloads are shortened in the middle, and whatever could act
 /// on a terminal is escaped.
-pub fn describe_what(what: &What) -> String {
+pub fn describe_what(what: &Observation) -> String {
     let text = match what {
-        What::Step { number, text, .. } => format!("step {number}: {text}"),
-        What::Reached { point } => format!("cut point reached: {point}"),
-        What::Released { point } => format!("cut point let go: {point}"),
-        What::Op { id, op } => format!("client: {} (op {id})", client_op(op)),
-        What::OpReply { .. } => op_reply(what),
-        What::Event { event, .. } => format!("agent: {}", agent_event(event)),
-        What::Processes { alive, at_end } => processes(alive, *at_end),
-        What::AgentStarted { pid, resumed } => agent_started(*pid, *resumed),
-        What::AgentKilled => "agent: killed, as the scenario asks".to_owned(),
-        What::AgentExited {
+        Observation::Step { number, text, .. } => format!("step {number}: {text}"),
+        Observation::Reached { point } => format!("cut point reached: {point}"),
+        Observation::Released { point } => format!("cut point let go: {point}"),
+        Observation::Op { id, op } => format!("client: {} (op {id})", client_op(op)),
+        Observation::OpReply { .. } => op_reply(what),
+        Observation::Event { event, .. } => format!("agent: {}", agent_event(event)),
+        Observation::Processes { alive, at_end } => processes(alive, *at_end),
+        Observation::AgentStarted { pid, resumed } => agent_started(*pid, *resumed),
+        Observation::AgentKilled => "agent: killed, as the scenario asks".to_owned(),
+        Observation::AgentExited {
             code,
             expected,
             stderr,
         } => agent_exited(*code, *expected, stderr),
-        What::Garbage { text } => {
+        Observation::Garbage { text } => {
             format!(
                 "agent: wrote what is no message: {}",
                 quote(text, QUOTE_CHARS)
             )
         }
-        What::TimedOut {
+        Observation::TimedOut {
             waiting_for,
             limit_ms,
         } => format!("waited {limit_ms} ms in vain for {waiting_for}"),
-        What::Trouble { message } => format!("trouble in the harness: {message}"),
-        What::Reading { on: true } => "client: reads events again".to_owned(),
-        What::Reading { on: false } => "client: stops reading events".to_owned(),
-        What::Torn { bytes, .. } => format!("the rollout loses its last {bytes} bytes"),
-        What::Redelivered { event } => format!("delivered once more: {}", agent_event(event)),
-        What::Shown { line } => format!("the user sees {}", quote(line.text(), QUOTE_CHARS)),
-        What::Rollout { .. } | What::RolloutUnreadable { .. } | What::Stored { .. } => {
-            rollout(what)
+        Observation::Trouble { message } => format!("trouble in the harness: {message}"),
+        Observation::Reading { on: true } => "client: reads events again".to_owned(),
+        Observation::Reading { on: false } => "client: stops reading events".to_owned(),
+        Observation::Torn { bytes, .. } => format!("the rollout loses its last {bytes} bytes"),
+        Observation::Redelivered { event } => {
+            format!("delivered once more: {}", agent_event(event))
         }
+        Observation::Shown { line } => format!("the user sees {}", quote(line.text(), QUOTE_CHARS)),
+        Observation::Rollout { .. }
+        | Observation::RolloutUnreadable { .. }
+        | Observation::Stored { .. } => rollout(what),
         _ => exchange(what),
     };
     shorten(&clean(&text), LIMIT_CHARS).into_owned()
 }
 
-fn exchange(what: &What) -> String {
+fn exchange(what: &Observation) -> String {
     match what {
-        What::Request {
+        Observation::Request {
             exchange,
             conversation,
             path,
@@ -82,15 +87,15 @@ fn exchange(what: &What) -> String {
             history,
             ..
         } => request(*exchange, *conversation, path, body, history.as_deref()),
-        What::Refused {
+        Observation::Refused {
             exchange,
             status,
             message,
         } => format!("request {exchange}: refused with {status}: {message}"),
-        What::Unscripted { exchange, message } => {
+        Observation::Unscripted { exchange, message } => {
             format!("request {exchange}: no reply for it: {message}")
         }
-        What::ResponseHead {
+        Observation::ResponseHead {
             exchange,
             status,
             reply,
@@ -101,15 +106,15 @@ fn exchange(what: &What) -> String {
                 .unwrap_or_default();
             format!("response {exchange}: starts with status {status}{reply}")
         }
-        What::ResponseBody { exchange, body } => {
+        Observation::ResponseBody { exchange, body } => {
             format!("response {exchange}: body {}", compact(body))
         }
-        What::Sent {
+        Observation::Sent {
             exchange,
             index,
             data,
         } => format!("response {exchange}: event {index}, {}", stream_event(data)),
-        What::SentPart {
+        Observation::SentPart {
             exchange,
             index,
             bytes,
@@ -117,7 +122,7 @@ fn exchange(what: &What) -> String {
             "response {exchange}: event {index}, its first {}",
             count(*bytes, "byte")
         ),
-        What::StreamEnd { exchange, how } => {
+        Observation::StreamEnd { exchange, how } => {
             let how = match how {
                 StreamEnd::Complete => "all of it was sent",
                 StreamEnd::Reset => "the connection was reset (RST)",
@@ -126,7 +131,7 @@ fn exchange(what: &What) -> String {
             };
             format!("response {exchange}: {how}")
         }
-        What::Disconnected { exchange } => {
+        Observation::Disconnected { exchange } => {
             format!("response {exchange}: the client hung up before its end")
         }
         // The other kinds were told by the caller.
@@ -257,8 +262,8 @@ fn client_op(op: &ClientOp) -> String {
     }
 }
 
-fn op_reply(what: &What) -> String {
-    let What::OpReply {
+fn op_reply(what: &Observation) -> String {
+    let Observation::OpReply {
         id,
         turn_id,
         thread_id,
@@ -372,7 +377,7 @@ fn call_event(event: &AgentEvent) -> String {
     }
 }
 
-fn rollout(what: &What) -> String {
+fn rollout(what: &Observation) -> String {
     let name = |path: &str| {
         let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
         shorten(name, ITEM_CHARS).into_owned()
@@ -387,7 +392,7 @@ fn rollout(what: &What) -> String {
         ReadTrigger::End => "at the end".to_owned(),
     };
     match what {
-        What::Rollout {
+        Observation::Rollout {
             trigger,
             path,
             from,
@@ -401,11 +406,11 @@ fn rollout(what: &What) -> String {
                 quote(last, ITEM_CHARS)
             )
         }
-        What::Stored { path, done } => match done {
-            Stored::Written { bytes } => format!("rollout {}: {bytes} bytes written", name(path)),
-            Stored::Synced => format!("rollout {}: synced", name(path)),
+        Observation::Stored { path, done } => match done {
+            StoreOp::Written { bytes } => format!("rollout {}: {bytes} bytes written", name(path)),
+            StoreOp::Synced => format!("rollout {}: synced", name(path)),
         },
-        What::RolloutUnreadable {
+        Observation::RolloutUnreadable {
             trigger,
             path,
             error,

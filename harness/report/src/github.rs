@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::verdict::Verdict;
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::verdict::RuleVerdict;
 
 use crate::story;
 use crate::summary::Summary;
@@ -31,7 +31,7 @@ impl<'a, W: Write> Annotations<'a, W> {
     fn annotate(
         &mut self,
         command: &str,
-        case: &Case,
+        case: &CaseResult,
         line: usize,
         title: &str,
         message: &[String],
@@ -51,7 +51,12 @@ impl<'a, W: Write> Annotations<'a, W> {
         )
     }
 
-    fn breaches(&mut self, command: &str, case: &Case, verdict: &Verdict) -> io::Result<()> {
+    fn breaches(
+        &mut self,
+        command: &str,
+        case: &CaseResult,
+        verdict: &RuleVerdict,
+    ) -> io::Result<()> {
         for breach in story::breaches(verdict) {
             let step = story::step(case, breach.evidence.last().copied());
             let line = step.map_or(0, |(line, _)| line);
@@ -67,12 +72,12 @@ impl<'a, W: Write> Annotations<'a, W> {
 }
 
 impl<W: Write> Reporter for Annotations<'_, W> {
-    fn case(&mut self, case: &Case) -> io::Result<()> {
+    fn case(&mut self, case: &CaseResult) -> io::Result<()> {
         let title = match case.status {
-            Status::ScenarioError => Some("The scenario cannot be run"),
-            Status::AgentFailed => Some("The agent could not be run"),
-            Status::Trouble => Some("Trouble in the harness"),
-            Status::Conforms | Status::Skipped | Status::Breach => None,
+            CaseStatus::ScenarioError => Some("The scenario cannot be run"),
+            CaseStatus::AgentFailed => Some("The agent could not be run"),
+            CaseStatus::Trouble => Some("Trouble in the harness"),
+            CaseStatus::Conforms | CaseStatus::Skipped | CaseStatus::Breach => None,
         };
         if let Some(title) = title {
             let mut message: Vec<String> = case.note.clone().into_iter().collect();

@@ -5,9 +5,9 @@
 
 use std::io::{self, BufRead, Write};
 
-use cutpoint_check::outcome::{Case, Status, Unmet};
-use cutpoint_check::trace::AgentInfo;
-use cutpoint_check::verdict::Verdict;
+use cutpoint_trace::AgentInfo;
+use cutpoint_trace::case::{CaseResult, CaseStatus, UnmetExpectation};
+use cutpoint_trace::verdict::RuleVerdict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ impl Header {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
     /// A case.
-    Case(Box<CaseLine>),
+    CaseResult(Box<CaseLine>),
     /// The run; the last line.
     Summary(Summary),
 }
@@ -87,16 +87,16 @@ pub struct CaseLine {
     /// The seed of everything random in the case.
     pub seed: u64,
     /// How it went, under the strictness that the header names.
-    pub status: Status,
+    pub status: CaseStatus,
     /// Why the case was skipped, could not be run, or is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_ms: f64,
     /// What each rule says, in the order of the rule book.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<RuleVerdict>,
     /// Expectations that were not met.
-    pub unmet: Vec<Unmet>,
+    pub unmet: Vec<UnmetExpectation>,
     /// The command that runs this case again.
     pub replay: String,
     /// Where the trace was stored.
@@ -106,7 +106,7 @@ pub struct CaseLine {
 
 impl CaseLine {
     /// The line of a case.
-    pub fn new(case: &Case, strict: bool) -> Self {
+    pub fn new(case: &CaseResult, strict: bool) -> Self {
         Self {
             number: case.number,
             scenario: case.scenario.clone(),
@@ -152,8 +152,8 @@ impl<W: Write> JsonLines<W> {
 }
 
 impl<W: Write> Reporter for JsonLines<W> {
-    fn case(&mut self, case: &Case) -> io::Result<()> {
-        let line = Line::Case(Box::new(CaseLine::new(case, self.strict)));
+    fn case(&mut self, case: &CaseResult) -> io::Result<()> {
+        let line = Line::CaseResult(Box::new(CaseLine::new(case, self.strict)));
         write_line(&mut self.to, &line)
     }
 
@@ -243,7 +243,7 @@ impl Results {
                 return Err(at("nothing may follow on the summary".to_owned()));
             }
             match serde_json::from_str(&text).map_err(|error| at(error.to_string()))? {
-                Line::Case(case) => results.cases.push(*case),
+                Line::CaseResult(case) => results.cases.push(*case),
                 Line::Summary(summary) => results.summary = Some(summary),
             }
         }
@@ -259,7 +259,7 @@ impl Results {
     pub fn write(self, mut to: impl Write) -> io::Result<()> {
         write_line(&mut to, &self.header)?;
         for case in self.cases {
-            write_line(&mut to, &Line::Case(Box::new(case)))?;
+            write_line(&mut to, &Line::CaseResult(Box::new(case)))?;
         }
         match self.summary {
             Some(summary) => write_line(&mut to, &Line::Summary(summary)),
@@ -288,7 +288,7 @@ pub enum MergeError {
     #[error(
         "case {number} of {cases} is in {parts} of the parts; run them again, to their end and with one build"
     )]
-    Case {
+    CaseResult {
         /// Its number.
         number: usize,
         /// How many there are.
@@ -357,7 +357,7 @@ fn not_once(cases: usize, number: usize, found: usize) -> MergeError {
     } else {
         (number, "none")
     };
-    MergeError::Case {
+    MergeError::CaseResult {
         number,
         cases,
         parts,

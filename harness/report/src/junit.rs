@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::trace::AgentInfo;
+use cutpoint_trace::AgentInfo;
+use cutpoint_trace::case::{CaseResult, CaseStatus};
 use quick_junit::{
     NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite, XmlString,
 };
@@ -59,7 +59,7 @@ impl<'a, W: Write> Junit<'a, W> {
 }
 
 impl<W: Write> Reporter for Junit<'_, W> {
-    fn case(&mut self, case: &Case) -> io::Result<()> {
+    fn case(&mut self, case: &CaseResult) -> io::Result<()> {
         let test = test_case(case, &self.context);
         match self
             .suites
@@ -79,7 +79,7 @@ impl<W: Write> Reporter for Junit<'_, W> {
     }
 }
 
-fn test_case(case: &Case, context: &Context<'_>) -> TestCase {
+fn test_case(case: &CaseResult, context: &Context<'_>) -> TestCase {
     let details = || {
         // On the console the details stand below a headline, to the right of it.
         let indent = " ".repeat(story::HEADING_INDENT);
@@ -92,14 +92,14 @@ fn test_case(case: &Case, context: &Context<'_>) -> TestCase {
     };
     let status = case.status(context.strict);
     let status = match status {
-        Status::Conforms => TestCaseStatus::success(),
-        Status::Skipped => {
+        CaseStatus::Conforms => TestCaseStatus::success(),
+        CaseStatus::Skipped => {
             let mut skipped = TestCaseStatus::skipped();
             skipped.set_message(xml(case.note.as_deref().unwrap_or_default()));
             skipped
         }
         _ => {
-            let kind = if status == Status::Breach {
+            let kind = if status == CaseStatus::Breach {
                 NonSuccessKind::Failure
             } else {
                 NonSuccessKind::Error
@@ -134,7 +134,7 @@ fn test_case(case: &Case, context: &Context<'_>) -> TestCase {
 }
 
 /// What kind of failure a case is, and its first line.
-fn first_failure(case: &Case, context: &Context<'_>) -> (String, String) {
+fn first_failure(case: &CaseResult, context: &Context<'_>) -> (String, String) {
     let breach = case.breaches(context.strict).find_map(|verdict| {
         let breach = story::breaches(verdict).first()?;
         Some((
@@ -148,10 +148,10 @@ fn first_failure(case: &Case, context: &Context<'_>) -> (String, String) {
         Some(("expectation".to_owned(), message))
     };
     let kind = match case.status {
-        Status::ScenarioError => "scenario-error",
-        Status::AgentFailed => "agent-failed",
-        Status::Trouble => "trouble",
-        Status::Breach | Status::Conforms | Status::Skipped => {
+        CaseStatus::ScenarioError => "scenario-error",
+        CaseStatus::AgentFailed => "agent-failed",
+        CaseStatus::Trouble => "trouble",
+        CaseStatus::Breach | CaseStatus::Conforms | CaseStatus::Skipped => {
             return breach.or_else(unmet).unwrap_or_default();
         }
     };

@@ -20,7 +20,7 @@ pub mod summary;
 
 use std::io;
 
-use cutpoint_check::outcome::Case;
+use cutpoint_trace::case::CaseResult;
 
 pub use console::Console;
 pub use describe::{describe_entry, describe_what};
@@ -35,7 +35,7 @@ pub trait Reporter {
     ///
     /// # Errors
     /// If the report cannot be written.
-    fn case(&mut self, case: &Case) -> io::Result<()>;
+    fn case(&mut self, case: &CaseResult) -> io::Result<()>;
 
     /// Takes the whole run, after its last case.
     ///

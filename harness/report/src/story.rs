@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use cutpoint_check::outcome::{Case, Status, Unmet};
-use cutpoint_check::trace::{Entry, What};
-use cutpoint_check::verdict::{Breach, Level, Outcome, Verdict};
+use cutpoint_trace::case::{CaseResult, CaseStatus, UnmetExpectation};
+use cutpoint_trace::verdict::{Breach, Level, RuleVerdict, Verdict};
+use cutpoint_trace::{Entry, Observation};
 
 use crate::Context;
 use crate::describe::{columns, describe_what};
@@ -23,40 +23,43 @@ const BREACH_LIMIT: usize = 5;
 const EVIDENCE_LIMIT: usize = 12;
 
 /// The one line that every case gets.
-pub(crate) fn headline(case: &Case, strict: bool) -> Line {
+pub(crate) fn headline(case: &CaseResult, strict: bool) -> Line {
     let status = case.status(strict);
     let (tone, word) = match status {
-        Status::Conforms => (Tone::Good, "PASS"),
-        Status::Skipped => (Tone::Faint, "SKIP"),
-        Status::Breach => (Tone::Bad, "FAIL"),
-        Status::ScenarioError | Status::AgentFailed | Status::Trouble => (Tone::Bad, "ERROR"),
+        CaseStatus::Conforms => (Tone::Good, "PASS"),
+        CaseStatus::Skipped => (Tone::Faint, "SKIP"),
+        CaseStatus::Breach => (Tone::Bad, "FAIL"),
+        CaseStatus::ScenarioError | CaseStatus::AgentFailed | CaseStatus::Trouble => {
+            (Tone::Bad, "ERROR")
+        }
     };
     let line = Line::default()
         .then(tone, word)
         .then(Tone::Plain, format!(" {}: ", clean(&case.file)))
         .then(Tone::Strong, clean(&case.scenario));
     let result = match status {
-        Status::Skipped => return line,
-        Status::Conforms => exercised(case),
-        Status::Breach => failures(case, strict),
-        Status::ScenarioError => "the scenario cannot be run".to_owned(),
-        Status::AgentFailed => "the agent could not be run".to_owned(),
-        Status::Trouble => "trouble in the harness".to_owned(),
+        CaseStatus::Skipped => return line,
+        CaseStatus::Conforms => exercised(case),
+        CaseStatus::Breach => failures(case, strict),
+        CaseStatus::ScenarioError => "the scenario cannot be run".to_owned(),
+        CaseStatus::AgentFailed => "the agent could not be run".to_owned(),
+        CaseStatus::Trouble => "trouble in the harness".to_owned(),
     };
     let result = format!(" ({result}, {})", seconds(case.duration_ms));
     line.then(Tone::Faint, result)
 }
 
-fn exercised(case: &Case) -> String {
-    let tested =
-        |verdict: &&Verdict| matches!(verdict.outcome, Outcome::Pass { .. } | Outcome::Fail { .. });
+fn exercised(case: &CaseResult) -> String {
+    let tested = |verdict: &&RuleVerdict| {
+        matches!(verdict.verdict, Verdict::Pass { .. } | Verdict::Fail { .. })
+    };
     match case.verdicts.iter().filter(tested).count() {
         0 => "no rule exercised".to_owned(),
         rules => count(rules, "rule"),
     }
 }
 
-fn failures(case: &Case, strict: bool) -> String {
+fn failures(case: &CaseResult, strict: bool) -> String {
     let breaches: usize = case
         .breaches(strict)
         .map(|verdict| breaches(verdict).len())
@@ -74,15 +77,15 @@ fn failures(case: &Case, strict: bool) -> String {
 }
 
 /// The breaches that a verdict holds.
-pub(crate) fn breaches(verdict: &Verdict) -> &[Breach] {
-    match &verdict.outcome {
-        Outcome::Fail { breaches, .. } => breaches,
+pub(crate) fn breaches(verdict: &RuleVerdict) -> &[Breach] {
+    match &verdict.verdict {
+        Verdict::Fail { breaches, .. } => breaches,
         _ => &[],
     }
 }
 
 /// Everything below the headline; nothing for most cases that conform.
-pub(crate) fn details(case: &Case, context: &Context<'_>) -> Vec<Line> {
+pub(crate) fn details(case: &CaseResult, context: &Context<'_>) -> Vec<Line> {
     let status = case.status(context.strict);
     let mut lines = Vec::new();
     if let Some(note) = &case.note {
@@ -101,7 +104,7 @@ pub(crate) fn details(case: &Case, context: &Context<'_>) -> Vec<Line> {
         }
     }
     waived(&mut lines, case);
-    if !matches!(status, Status::Conforms | Status::Skipped) {
+    if !matches!(status, CaseStatus::Conforms | CaseStatus::Skipped) {
         verbatim(&mut lines, "replay", &case.replay);
         if let Some(path) = &case.trace_path {
             verbatim(&mut lines, "trace", path);
@@ -111,7 +114,7 @@ pub(crate) fn details(case: &Case, context: &Context<'_>) -> Vec<Line> {
 }
 
 /// The SHOULD rules that were broken and are not waived.
-pub(crate) fn warnings(case: &Case) -> impl Iterator<Item = &Verdict> {
+pub(crate) fn warnings(case: &CaseResult) -> impl Iterator<Item = &RuleVerdict> {
     case.breaches(true)
         .filter(|verdict| verdict.level == Level::Should)
 }
@@ -125,8 +128,8 @@ fn level(level: Level) -> &'static str {
 
 fn breach(
     lines: &mut Vec<Line>,
-    case: &Case,
-    verdict: &Verdict,
+    case: &CaseResult,
+    verdict: &RuleVerdict,
     context: &Context<'_>,
     prefix: &str,
 ) {
@@ -156,7 +159,7 @@ fn breach(
     }
 }
 
-fn unmet(lines: &mut Vec<Line>, case: &Case, unmet: &Unmet) {
+fn unmet(lines: &mut Vec<Line>, case: &CaseResult, unmet: &UnmetExpectation) {
     heading(lines, Tone::Bad, "not met: ", &unmet.text);
     labelled(lines, BODY_INDENT, "found", &unmet.found);
     evidence(lines, case, &unmet.evidence);
@@ -165,10 +168,10 @@ fn unmet(lines: &mut Vec<Line>, case: &Case, unmet: &Unmet) {
 }
 
 /// Rules of which nothing can be said; where all of them share a reason, it is told once.
-fn unknown(lines: &mut Vec<Line>, case: &Case) {
+fn unknown(lines: &mut Vec<Line>, case: &CaseResult) {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for verdict in &case.verdicts {
-        if let Outcome::Unknown { why } = &verdict.outcome {
+        if let Verdict::Unknown { why } = &verdict.verdict {
             reasons.entry(why).or_default().push(&verdict.rule);
         }
     }
@@ -186,7 +189,7 @@ fn unknown(lines: &mut Vec<Line>, case: &Case) {
     }
 }
 
-fn waived(lines: &mut Vec<Line>, case: &Case) {
+fn waived(lines: &mut Vec<Line>, case: &CaseResult) {
     for verdict in &case.verdicts {
         let Some(because) = &verdict.waived else {
             continue;
@@ -202,19 +205,19 @@ fn waived(lines: &mut Vec<Line>, case: &Case) {
 }
 
 /// The file and line of the step in force at an entry (the last step without one), and its text.
-pub(crate) fn step_at(case: &Case, seq: Option<u64>) -> Option<(String, String)> {
+pub(crate) fn step_at(case: &CaseResult, seq: Option<u64>) -> Option<(String, String)> {
     let (line, text) = step(case, seq)?;
     Some((place(&case.file, line), text.to_owned()))
 }
 
 /// The line and the text of the step in force at an entry.
-pub(crate) fn step(case: &Case, seq: Option<u64>) -> Option<(usize, &str)> {
+pub(crate) fn step(case: &CaseResult, seq: Option<u64>) -> Option<(usize, &str)> {
     let before = |entry: &&Entry| seq.is_none_or(|seq| entry.seq <= seq);
     let entries = case.trace.entries.iter().rev().filter(before);
     entries
-        .map(|entry| &entry.what)
+        .map(|entry| &entry.observation)
         .find_map(|what| match what {
-            What::Step { line, text, .. } => Some((*line, text.as_str())),
+            Observation::Step { line, text, .. } => Some((*line, text.as_str())),
             _ => None,
         })
 }
@@ -258,7 +261,7 @@ fn label_line(indent: usize, label: &str) -> Line {
 }
 
 /// The entries of the trace that show something, a line each.
-fn evidence(lines: &mut Vec<Line>, case: &Case, numbers: &[u64]) {
+fn evidence(lines: &mut Vec<Line>, case: &CaseResult, numbers: &[u64]) {
     let find = |seq: u64| {
         // Entries are numbered in order, so a number is nearly always the position.
         let at = usize::try_from(seq).ok()?;
@@ -269,7 +272,7 @@ fn evidence(lines: &mut Vec<Line>, case: &Case, numbers: &[u64]) {
     let row = |seq: &u64| match find(*seq) {
         Some(entry) => {
             let (number, time) = columns(entry);
-            let text = describe_what(&entry.what);
+            let text = describe_what(&entry.observation);
             (number, time, shorten(&text, WIDTH).into_owned())
         }
         None => (

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::verdict::{Level, Outcome, Verdict};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::verdict::{Level, RuleVerdict, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// A whole run in numbers, gathered case by case.
@@ -16,7 +16,7 @@ pub struct Summary {
     /// How many cases there were.
     pub cases: usize,
     /// How many cases ended in each way; a way that no case ended in is absent.
-    pub by_status: BTreeMap<Status, usize>,
+    pub by_status: BTreeMap<CaseStatus, usize>,
     /// What was seen of each rule, in the order of the rule book.
     pub rules: Vec<RuleCount>,
     /// How long the run took, in milliseconds. The sum over the cases, unless it is set to something
@@ -61,12 +61,12 @@ impl Summary {
     }
 
     /// Counts a case.
-    pub fn add(&mut self, case: &Case) {
+    pub fn add(&mut self, case: &CaseResult) {
         self.count(case.status(self.strict), &case.verdicts, case.duration_ms);
     }
 
     /// Counts a case of which only the result is known.
-    pub fn count(&mut self, status: Status, verdicts: &[Verdict], duration_ms: f64) {
+    pub fn count(&mut self, status: CaseStatus, verdicts: &[RuleVerdict], duration_ms: f64) {
         self.cases += 1;
         *self.by_status.entry(status).or_default() += 1;
         self.duration_ms += duration_ms;
@@ -87,13 +87,13 @@ impl Summary {
     }
 
     /// The status that weighs most of those that cases ended with; `None` without cases.
-    pub fn worst(&self) -> Option<Status> {
+    pub fn worst(&self) -> Option<CaseStatus> {
         self.by_status.keys().next_back().copied()
     }
 }
 
 impl RuleCount {
-    fn new(verdict: &Verdict) -> Self {
+    fn new(verdict: &RuleVerdict) -> Self {
         Self {
             rule: verdict.rule.clone(),
             level: verdict.level,
@@ -107,13 +107,13 @@ impl RuleCount {
         }
     }
 
-    fn add(&mut self, verdict: &Verdict) {
-        match &verdict.outcome {
-            Outcome::Pass { exercised } => {
+    fn add(&mut self, verdict: &RuleVerdict) {
+        match &verdict.verdict {
+            Verdict::Pass { exercised } => {
                 self.exercised += exercised;
                 self.cases += 1;
             }
-            Outcome::Fail {
+            Verdict::Fail {
                 exercised,
                 breaches,
             } => {
@@ -125,9 +125,9 @@ impl RuleCount {
                     self.breaches += breaches.len();
                 }
             }
-            Outcome::NotExercised => self.not_exercised += 1,
-            Outcome::NotApplicable { .. } => self.not_applicable += 1,
-            Outcome::Unknown { .. } => self.unknown += 1,
+            Verdict::NotExercised => self.not_exercised += 1,
+            Verdict::NotApplicable { .. } => self.not_applicable += 1,
+            Verdict::Unknown { .. } => self.unknown += 1,
         }
     }
 }

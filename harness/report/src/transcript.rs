@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use cutpoint_check::trace::{
-    AbortReason, AgentEvent, ClientOp, Feature, ShownLine, Trace, TurnEnd, What,
+use cutpoint_trace::{
+    AbortReason, AgentEvent, ClientOp, Feature, Observation, ShownLine, Trace, TurnEnd,
 };
 
 use crate::line::{Line, Tone};
@@ -21,16 +21,16 @@ pub(crate) fn transcript(trace: &Trace) -> Vec<Line> {
     let observed = trace.header.agent.features.contains(&Feature::Transcript);
     let mut guess = Guess::default();
     for entry in &trace.entries {
-        match &entry.what {
-            What::Step { text, .. } => {
+        match &entry.observation {
+            Observation::Step { text, .. } => {
                 page.act();
                 page.step = Some(text);
             }
             what if acts(what) => page.act(),
             _ => {}
         }
-        match &entry.what {
-            What::Shown { line } => page.show(line),
+        match &entry.observation {
+            Observation::Shown { line } => page.show(line),
             what if !observed => guess.see(what).iter().for_each(|line| page.show(line)),
             _ => {}
         }
@@ -40,15 +40,15 @@ pub(crate) fn transcript(trace: &Trace) -> Vec<Line> {
 }
 
 /// Whether a step has waited for its moment and is done now.
-fn acts(what: &What) -> bool {
+fn acts(what: &Observation) -> bool {
     matches!(
         what,
-        What::Op { .. }
-            | What::Redelivered { .. }
-            | What::Reading { .. }
-            | What::Torn { .. }
-            | What::AgentKilled
-            | What::AgentStarted { .. }
+        Observation::Op { .. }
+            | Observation::Redelivered { .. }
+            | Observation::Reading { .. }
+            | Observation::Torn { .. }
+            | Observation::AgentKilled
+            | Observation::AgentStarted { .. }
     )
 }
 
@@ -121,13 +121,13 @@ struct Guess {
 }
 
 impl Guess {
-    fn see(&mut self, what: &What) -> Vec<ShownLine> {
+    fn see(&mut self, what: &Observation) -> Vec<ShownLine> {
         match what {
-            What::Op {
+            Observation::Op {
                 op: ClientOp::Input { text, .. },
                 ..
             } => vec![ShownLine::User { text: text.clone() }],
-            What::Event { event, .. } => self.see_event(event),
+            Observation::Event { event, .. } => self.see_event(event),
             _ => Vec::new(),
         }
     }

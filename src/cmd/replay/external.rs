@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use cutpoint_check::outcome::{Case, Status};
 use cutpoint_engine::driver::START_LIMIT;
 use cutpoint_engine::runner::{Planned, WAIT_LIMIT};
 use cutpoint_explore::external::{ExternalToken, Intervention};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
 use tokio::task::JoinSet;
 
 use crate::agent_spec::AgentSpec;
@@ -85,7 +85,7 @@ fn tell(arguments: &super::Arguments, all: &[Ran]) -> Outcome {
     let Some(shown) = all.iter().find(broke).or(all.first()) else {
         return Err(Failure::trouble("interrupted before a run had ended"));
     };
-    let case: &Case = &shown.case;
+    let case: &CaseResult = &shown.case;
     for entry in &case.trace.entries {
         say!("{}", cutpoint_report::describe_entry(entry))?;
     }
@@ -100,7 +100,7 @@ fn tell(arguments: &super::Arguments, all: &[Ran]) -> Outcome {
     say!("\n{broken} of {} runs broke a rule", all.len())?;
     Ok(match case.status {
         _ if broken > 0 => ExitCode::Breach,
-        Status::Conforms | Status::Breach => ExitCode::Conforms,
+        CaseStatus::Conforms | CaseStatus::Breach => ExitCode::Conforms,
         status => ExitCode::of(status),
     })
 }

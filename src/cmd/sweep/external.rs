@@ -5,7 +5,6 @@ mod told;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use cutpoint_check::outcome::Status;
 use cutpoint_engine::cuts;
 use cutpoint_engine::driver::START_LIMIT;
 use cutpoint_engine::runner::Planned;
@@ -14,6 +13,7 @@ use cutpoint_explore::external::{
 };
 use cutpoint_explore::{Act, fingerprint};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::case::CaseStatus;
 use tokio::task::JoinSet;
 
 use self::told::Totals;
@@ -258,7 +258,7 @@ impl<'a> External<'a> {
     /// Plans the schedules of a scenario by its plain run. Gives whether the agent can run it.
     fn plan(&mut self, scenario: usize, ran: &Ran) -> bool {
         let swept = &mut self.scenarios[scenario];
-        if ran.case.status == Status::Skipped {
+        if ran.case.status == CaseStatus::Skipped {
             self.totals.skipped += 1;
             return false;
         }

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature};
-use crate::verdict::Level;
 use crate::view::{At, Call, Role, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct PendingApprovalIsAborted;
 
@@ -144,7 +144,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::Decision;
+    use cutpoint_trace::Decision;
 
     fn asked() -> Tracer {
         let mut t = Tracer::new();
@@ -202,10 +202,14 @@ mod tests {
         let approved = |own: &str, ms: u64| {
             let mut t = Tracer::new();
             t.start("t1", "run").request(1, &[user("run")]);
-            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.sub_agent("t1", "a", "look", false)
+                .request_of(1, 2, &[user("look")]);
             t.emit(2, call("c2")).finish(2).ask("t1", "c2");
-            t.emit(1, call("c1")).sent(1, json!({"type": own})).ask("t1", "c1");
-            t.decide("c2", Decision::Abort).decide("c1", Decision::Approve);
+            t.emit(1, call("c1"))
+                .sent(1, json!({"type": own}))
+                .ask("t1", "c1");
+            t.decide("c2", Decision::Abort)
+                .decide("c1", Decision::Approve);
             t.begin("t1", "c1").interrupt().end("t1", "c1", None);
             t.wait_ms(ms).sub_ended("t1", "a", "closed").aborted("t1");
             t

@@ -1,9 +1,9 @@
 //! APPR-2: an answer that comes too late changes nothing.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Decision, Feature, What};
-use crate::verdict::Level;
 use crate::view::{Approval, At, Call, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Decision, Feature, Observation};
 
 pub(super) struct LateApprovalIsHarmless;
 
@@ -88,13 +88,15 @@ fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(&
         .take(until)
         .skip(approval.at)
     {
-        match &entry.what {
-            What::AgentExited {
+        match &entry.observation {
+            Observation::AgentExited {
                 expected: false, ..
             } => return Some(("the agent ended", at)),
-            What::Event { event, .. } => match event {
-                crate::trace::AgentEvent::TurnStarted { .. } => return Some(("a turn began", at)),
-                crate::trace::AgentEvent::TurnEnded { .. } => {
+            Observation::Event { event, .. } => match event {
+                cutpoint_trace::AgentEvent::TurnStarted { .. } => {
+                    return Some(("a turn began", at));
+                }
+                cutpoint_trace::AgentEvent::TurnEnded { .. } => {
                     return Some(("a turn was told as ended", at));
                 }
                 _ => {}
@@ -119,7 +121,8 @@ fn aborts_another(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> 
         let call = view.call(approval.call_id);
         stops(approval) && call.is_some_and(|call| call.turn == Some(index))
     };
-    let asked = !view.turns[index].interrupts.is_empty() || view.approvals.iter().any(|it| own(&it));
+    let asked =
+        !view.turns[index].interrupts.is_empty() || view.approvals.iter().any(|it| own(&it));
     (ending.interrupted() && !asked).then_some(ending.at)
 }
 
@@ -135,15 +138,19 @@ fn next_op(view: &View<'_>, at: At) -> At {
         return at;
     }
     let behind = view.trace.entries.iter().enumerate().skip(at + 1);
-    let mut ops =
-        behind.filter(|(_, entry)| matches!(entry.what, What::Op { .. } | What::AgentKilled));
+    let mut ops = behind.filter(|(_, entry)| {
+        matches!(
+            entry.observation,
+            Observation::Op { .. } | Observation::AgentKilled
+        )
+    });
     ops.next().map_or(view.trace.entries.len(), |(at, _)| at)
 }
 
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
-    use crate::trace::{Decision, What};
+    use cutpoint_trace::{Decision, Observation};
 
     fn late() -> Tracer {
         let mut t = Tracer::new();
@@ -188,9 +195,11 @@ mod tests {
     fn an_answer_behind_the_end_of_the_sub_agent_that_asked_is_late() {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
-        t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+        t.sub_agent("t1", "a", "look", false)
+            .request_of(1, 2, &[user("look")]);
         t.emit(2, call("c1")).finish(2).ask("t1", "c1");
-        t.sub_ended("t1", "a", "closed").decide("c1", Decision::Abort);
+        t.sub_ended("t1", "a", "closed")
+            .decide("c1", Decision::Abort);
         keeps("APPR-2", t.clone().finish(1).completed("t1"), 1);
         let breach = breaks("APPR-2", t.begin("t1", "c1"));
         assert!(breach.message.contains("the call ran"));
@@ -221,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_breaks_of_it_is_a_breach() {
-        let exited = What::AgentExited {
+        let exited = Observation::AgentExited {
             code: Some(101),
             expected: false,
             stderr: String::new(),

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{ClientOp, Feature, What};
-use crate::verdict::Level;
 use crate::view::{At, Call, Exchange, Held, Role, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{ClientOp, Feature, Observation};
 
 pub(super) struct PendingQuestionHasNoAnswer;
 
@@ -81,7 +81,10 @@ impl Invariant for PendingQuestionHasNoAnswer {
                     let late = shut_down_before(view, call, given);
                     let excused = young || died || forked || late;
                     let lost = !excused && !text.contains(&squeeze(answer));
-                    (lost.then(|| format!("does not tell the answer {answer:?}")), given)
+                    (
+                        lost.then(|| format!("does not tell the answer {answer:?}")),
+                        given,
+                    )
                 }
                 None => (pending_fault(&text), cut.unwrap_or(asked)),
             };
@@ -146,8 +149,14 @@ fn shut_down_before(view: &View<'_>, call: &Call<'_>, given: At) -> bool {
     let begun = call.turn.map_or(given, |turn| view.turns[turn].begun);
     let between = view.trace.entries.get(begun..given).unwrap_or_default();
     between.iter().any(|entry| {
-        let what = &entry.what;
-        matches!(what, What::Op { op: ClientOp::Shutdown, .. })
+        let what = &entry.observation;
+        matches!(
+            what,
+            Observation::Op {
+                op: ClientOp::Shutdown,
+                ..
+            }
+        )
     })
 }
 
@@ -192,7 +201,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::{ClientOp, ReadTrigger, TurnEnd};
+    use cutpoint_trace::{ClientOp, ReadTrigger, TurnEnd};
 
     fn asked() -> Tracer {
         let mut t = Tracer::new();
@@ -214,7 +223,11 @@ mod tests {
     #[test]
     fn no_answer_is_what_a_pending_question_gets() {
         keeps("APPR-3", &interrupted(r#"{"answers": []}"#), 1);
-        keeps("APPR-3", &interrupted(r#"{"answers": {}, "status": "aborted"}"#), 1);
+        keeps(
+            "APPR-3",
+            &interrupted(r#"{"answers": {}, "status": "aborted"}"#),
+            1,
+        );
         keeps("APPR-3", &interrupted("interrupted by the user"), 1);
         is_idle("APPR-3", asked().interrupted("t1"));
     }
@@ -223,7 +236,10 @@ mod tests {
     fn an_answer_that_nobody_gave_is_a_breach() {
         breaks("APPR-3", &interrupted(r#"{"answers": ["yes"]}"#));
         breaks("APPR-3", &interrupted("yes"));
-        let breach = breaks("APPR-3", &interrupted(r#"{"answers": [], "why": "The user declined"}"#));
+        let breach = breaks(
+            "APPR-3",
+            &interrupted(r#"{"answers": [], "why": "The user declined"}"#),
+        );
         assert!(breach.message.contains("declined"), "{}", breach.message);
     }
 
@@ -232,7 +248,11 @@ mod tests {
         let mut t = asked();
         t.reply_to("c1", "the blue one");
         let history = |text| [user("run"), call("c1"), output("c1", text)];
-        keeps("APPR-3", t.clone().request(2, &history(r#"["the blue one"]"#)), 1);
+        keeps(
+            "APPR-3",
+            t.clone().request(2, &history(r#"["the blue one"]"#)),
+            1,
+        );
         breaks("APPR-3", t.request(2, &history(r#"{"answers": []}"#)));
     }
 
@@ -241,9 +261,15 @@ mod tests {
         let forked = |ms: u64, before: bool| {
             let mut t = asked();
             if before {
-                t.op(ClientOp::Fork).forked("f.jsonl").wait_ms(ms).reply_to("c1", "blue");
+                t.op(ClientOp::Fork)
+                    .forked("f.jsonl")
+                    .wait_ms(ms)
+                    .reply_to("c1", "blue");
             } else {
-                t.reply_to("c1", "blue").wait_ms(ms).op(ClientOp::Fork).forked("f.jsonl");
+                t.reply_to("c1", "blue")
+                    .wait_ms(ms)
+                    .op(ClientOp::Fork)
+                    .forked("f.jsonl");
             }
             t.kill().resume().set_file("").goes_on_in("f.jsonl");
             t.request(2, &[user("run"), call("c1"), output("c1", "aborted")]);
@@ -296,13 +322,16 @@ mod tests {
             t.emit(1, call("c1")).question("t1", "c1");
             t.sent(1, json!({"type": response})).wait_ms(ms);
             let message = "too long".to_owned();
-            t.reply_to("c1", "blue").ended(Some("t1"), TurnEnd::Failed { message });
+            t.reply_to("c1", "blue")
+                .ended(Some("t1"), TurnEnd::Failed { message });
             told(t, r#"{"answers": []}"#)
         };
         let killed = |response: &str, ms: u64| {
             let mut t = Tracer::new();
             t.start("t1", "run").request(1, &[user("run")]);
-            t.emit(1, call("c1")).wrote(&call("c1")).question("t1", "c1");
+            t.emit(1, call("c1"))
+                .wrote(&call("c1"))
+                .question("t1", "c1");
             t.sent(1, json!({"type": response})).wait_ms(ms);
             t.reply_to("c1", "blue").wrote(&output("c1", "aborted"));
             t.kill().read(ReadTrigger::Exit).resume();
@@ -325,7 +354,10 @@ mod tests {
             } else {
                 t.reply_to("c1", "blue").wait_ms(200).op(ClientOp::Shutdown);
             }
-            t.wrote(&output("c1", told)).kill().read(ReadTrigger::Exit).resume();
+            t.wrote(&output("c1", told))
+                .kill()
+                .read(ReadTrigger::Exit)
+                .resume();
             t.request(2, &[user("run"), call("c1"), output("c1", told)]);
             t
         };

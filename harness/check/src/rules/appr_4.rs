@@ -1,9 +1,9 @@
 //! APPR-4: an approval answered with "abort" is an interrupt.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Decision, Feature, TurnEnd};
-use crate::verdict::Level;
 use crate::view::{Approval, At, Call, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Decision, Feature, TurnEnd};
 
 pub(super) struct AbortAnswerInterrupts;
 
@@ -108,7 +108,12 @@ impl Invariant for AbortAnswerInterrupts {
 
 /// Whether the turn of a sub-agent's call had nothing left to do when that was answered. Its own call
 /// would be something left.
-fn had_nothing_left(view: &View<'_>, call: &Call<'_>, turn: usize, approval: &Approval<'_>) -> bool {
+fn had_nothing_left(
+    view: &View<'_>,
+    call: &Call<'_>,
+    turn: usize,
+    approval: &Approval<'_>,
+) -> bool {
     view.is_a_sub_agents(call)
         && view.response_was_over(turn, approval.at, approval.held)
         // A tool that ends right behind the answer is no excuse here: as if something were held.
@@ -129,7 +134,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::{Decision, TurnEnd};
+    use cutpoint_trace::{Decision, TurnEnd};
 
     fn aborting() -> Tracer {
         let mut t = Tracer::new();
@@ -211,11 +216,17 @@ mod tests {
         // A tool of the sub-agent's does not keep the turn, one of its own does.
         let running = |sub: bool| {
             let mut t = Tracer::new();
-            t.start("t1", "run").request(1, &[user("run")]).emit(1, call("own"));
-            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.start("t1", "run")
+                .request(1, &[user("run")])
+                .emit(1, call("own"));
+            t.sub_agent("t1", "a", "look", false)
+                .request_of(1, 2, &[user("look")]);
             t.emit(2, call("c1")).emit(2, call("c2"));
             t.begin("t1", if sub { "c2" } else { "own" });
-            t.ask("t1", "c1").finish(1).decide("c1", Decision::Abort).completed("t1");
+            t.ask("t1", "c1")
+                .finish(1)
+                .decide("c1", Decision::Abort)
+                .completed("t1");
             t
         };
         keeps("APPR-4", &running(true), 1);
@@ -225,8 +236,11 @@ mod tests {
         breaks("APPR-4", &answered(false, true, false));
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
-        t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
-        t.emit(2, call("c1")).ask("t1", "c1").decide("c1", Decision::Abort);
+        t.sub_agent("t1", "a", "look", false)
+            .request_of(1, 2, &[user("look")]);
+        t.emit(2, call("c1"))
+            .ask("t1", "c1")
+            .decide("c1", Decision::Abort);
         breaks("APPR-4", t.wait_ms(500).finish(1).completed("t1"));
     }
 
@@ -235,7 +249,8 @@ mod tests {
         let answered = |refused: bool, ms: u64, closes: bool| {
             let mut t = Tracer::new();
             t.start("t1", "run").request(1, &[user("run")]);
-            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.sub_agent("t1", "a", "look", false)
+                .request_of(1, 2, &[user("look")]);
             t.emit(2, call("c1")).finish(2).ask("t1", "c1");
             if refused {
                 t.answer(1, 404, "no");
@@ -261,7 +276,8 @@ mod tests {
         let answered = |close: &str, ended: bool, took_ms: u64, ends: bool| {
             let mut t = Tracer::new();
             t.start("t1", "run").request(1, &[user("run")]);
-            t.sub_agent("t1", "a", "look", false).request_of(1, 2, &[user("look")]);
+            t.sub_agent("t1", "a", "look", false)
+                .request_of(1, 2, &[user("look")]);
             t.emit(2, call("c1")).finish(2).ask("t1", "c1");
             let mut closing = call("own");
             closing["name"] = json!(close);
@@ -269,7 +285,9 @@ mod tests {
             if ended {
                 t.sub_ended("t1", "a", "closed");
             }
-            t.wait_ms(150).decide("c1", Decision::Abort).wait_ms(took_ms);
+            t.wait_ms(150)
+                .decide("c1", Decision::Abort)
+                .wait_ms(took_ms);
             if ends && !ended {
                 t.sub_ended("t1", "a", "closed");
             }

@@ -2,11 +2,11 @@
 
 use cutpoint_protocol::pairing::Fault;
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{Role, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct EveryCallIsAnswered;
 
@@ -51,7 +51,8 @@ impl Invariant for EveryCallIsAnswered {
                 let (call_id, message) = match fault {
                     Fault::Unanswered { call_id, kind, .. } => {
                         let kind = kind.in_words();
-                        let message = format!("request {number} has no output for {kind} {call_id}");
+                        let message =
+                            format!("request {number} has no output for {kind} {call_id}");
                         (call_id, message)
                     }
                     Fault::WrongKind {
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn a_rebuilt_history_counts_as_the_whole() {
         let mut t = Tracer::new();
-        t.push(crate::trace::What::Request {
+        t.push(cutpoint_trace::Observation::Request {
             exchange: 1,
             conversation: 0,
             path: "/responses".into(),

@@ -2,11 +2,11 @@
 
 use cutpoint_protocol::pairing::Fault;
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::View;
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct EveryOutputHasItsCall;
 

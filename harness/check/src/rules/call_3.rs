@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Role, Turn, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct CutCallsSaySo;
 
@@ -105,7 +105,10 @@ fn cut<'v, 'a>(view: &'v View<'a>, call: &'v Call<'a>) -> Option<Cut<'v, 'a>> {
     let finished = call.endings.iter().any(|ending| ending.exit_code.is_some());
     // An output that went to the model before anybody stopped anything is no cut one: the tool
     // may well run on in the background.
-    let interrupt = turn.interrupts.first().map(|first| view.interrupts[*first].at);
+    let interrupt = turn
+        .interrupts
+        .first()
+        .map(|first| view.interrupts[*first].at);
     let stopped = interrupt.unwrap_or(ending.at).min(ending.at);
     let answered = (call.answered).is_some_and(|first| view.exchanges[first].at < stopped);
     (seen < ending.at && !finished && !answered).then_some(Cut {
@@ -129,7 +132,10 @@ fn fault(output: &Value, cut: &Cut<'_, '_>) -> Option<String> {
     }
     let silent = !CUT.iter().any(|word| text.contains(word));
     (silent && cut.begun.is_some()).then(|| {
-        format!("does not say that call {id} was cut off: its output is {:?}", shorten(&text))
+        format!(
+            "does not say that call {id} was cut off: its output is {:?}",
+            shorten(&text)
+        )
     })
 }
 
@@ -138,7 +144,12 @@ fn claim(text: &str, call: &Call<'_>) -> Option<&'static str> {
     let text = squeeze(text);
     let printed = || {
         let ended = call.endings.iter().map(|ending| ending.output);
-        let printed: String = call.shown.iter().map(|(_, text)| *text).chain(ended).collect();
+        let printed: String = call
+            .shown
+            .iter()
+            .map(|(_, text)| *text)
+            .chain(ended)
+            .collect();
         squeeze(&printed.to_lowercase())
     };
     CLAIMS
@@ -171,7 +182,7 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
-    use crate::trace::AgentEvent;
+    use cutpoint_trace::AgentEvent;
 
     /// A call, begun and ended as told, whose turn is interrupted; the next request has this output.
     fn cut_call(begun: bool, exit_code: Option<Option<i32>>, text: &str) -> Tracer {
@@ -191,14 +202,21 @@ mod tests {
             t.end("t1", "c1", exit_code);
         }
         t.aborted("t1").start("t2", "next");
-        t.request(2, &[user("run"), call("c1"), output("c1", text), user("next")]);
+        t.request(
+            2,
+            &[user("run"), call("c1"), output("c1", text), user("next")],
+        );
         t
     }
 
     #[test]
     fn an_output_that_says_so_passes() {
         keeps("CALL-3", &interrupted_tool(), 1);
-        keeps("CALL-3", &cut_call(true, None, "Interrupted by the user"), 1);
+        keeps(
+            "CALL-3",
+            &cut_call(true, None, "Interrupted by the user"),
+            1,
+        );
         let printed = "step 1 completed successfully\ncommand was killed";
         keeps("CALL-3", &cut_call(true, None, printed), 1);
         keeps("CALL-3", &cut_call(false, None, ""), 1);
@@ -237,7 +255,11 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         t.emit(1, call("c1")).finish(1).begin("t1", "c1");
-        let history = [user("run"), call("c1"), output("c1", "runs in the background")];
+        let history = [
+            user("run"),
+            call("c1"),
+            output("c1", "runs in the background"),
+        ];
         t.request(2, &history).interrupted("t1");
         t.start("t2", "next").request(3, &history);
         is_idle("CALL-3", &t);

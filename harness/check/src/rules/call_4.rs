@@ -1,10 +1,10 @@
 //! CALL-4: a call that was executed stays in the history.
 
-use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Exchange, Role, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct BegunCallsStay;
 
@@ -123,7 +123,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
-    use crate::trace::{ClientOp, ReadTrigger, StreamEnd};
+    use cutpoint_trace::{ClientOp, ReadTrigger, StreamEnd};
 
     fn begun() -> Tracer {
         let mut t = Tracer::new();
@@ -168,7 +168,9 @@ mod tests {
     fn a_fork_has_what_had_begun_when_it_was_asked_for() {
         let forked = |early: bool| {
             let mut t = Tracer::new();
-            t.start("t1", "run").request(1, &[user("run")]).emit(1, call("c1"));
+            t.start("t1", "run")
+                .request(1, &[user("run")])
+                .emit(1, call("c1"));
             if early {
                 t.begin("t1", "c1").op(ClientOp::Fork);
             } else {

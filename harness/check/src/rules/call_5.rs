@@ -3,11 +3,11 @@
 use cutpoint_protocol::field::{field, text};
 use serde_json::Value;
 
-use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{Call, Exchange, Role, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct NoInventedCalls;
 
@@ -113,7 +113,9 @@ fn same_call(emitted: &Value, carried: &Value) -> bool {
             let command = |call: &Value| call.get("action")?.get("command").cloned();
             same("type") && command(emitted) == command(carried)
         }
-        Some("custom_tool_call") => same("type") && same("name") && same_text("input", emitted, carried),
+        Some("custom_tool_call") => {
+            same("type") && same("name") && same_text("input", emitted, carried)
+        }
         _ => same("type") && same("name") && same_text("arguments", emitted, carried),
     }
 }
@@ -151,7 +153,8 @@ fn left_out(view: &View<'_>) -> usize {
     }
     let followed = |call: &Call<'_>| {
         let last = call.conversation.and_then(|own| last_of.get(&own));
-        last.zip(call.added).is_some_and(|(last, added)| added < *last)
+        last.zip(call.added)
+            .is_some_and(|(last, added)| added < *last)
     };
     view.calls
         .iter()

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, TaskKind};
-use crate::verdict::Level;
 use crate::view::{At, Call, Exchange, Role, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, TaskKind};
 
 pub(super) struct PartialOutputIsKept;
 
@@ -161,7 +161,7 @@ fn squeeze(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
-    use crate::trace::TaskKind;
+    use cutpoint_trace::TaskKind;
 
     /// A call that prints before and behind the interrupt, and the output that the model gets.
     fn printed(before: &str, behind: &str, told: &str) -> Tracer {
@@ -221,16 +221,29 @@ mod tests {
     fn a_command_of_the_users_is_told_in_a_message() {
         let command = |told: &str| {
             let mut t = Tracer::new();
-            t.task(TaskKind::Shell, "make").reply(Some("t1")).started("t1");
-            t.begin("t1", "user-shell-1").printed("t1", "user-shell-1", "cc main.c\n");
+            t.task(TaskKind::Shell, "make")
+                .reply(Some("t1"))
+                .started("t1");
+            t.begin("t1", "user-shell-1")
+                .printed("t1", "user-shell-1", "cc main.c\n");
             t.interrupted("t1").start("t2", "next");
             t.request(1, &[user(told), user("next")]);
             t
         };
-        keeps("CALL-6", &command("<user_shell_command>make: cc main.c</user_shell_command>"), 1);
-        let breach = breaks("CALL-6", &command("<user_shell_command>make</user_shell_command>"));
+        keeps(
+            "CALL-6",
+            &command("<user_shell_command>make: cc main.c</user_shell_command>"),
+            1,
+        );
+        let breach = breaks(
+            "CALL-6",
+            &command("<user_shell_command>make</user_shell_command>"),
+        );
         assert!(breach.message.contains("the user's command"));
-        breaks("REQ-5", &command("<user_shell_command>cc main.c</user_shell_command>"));
+        breaks(
+            "REQ-5",
+            &command("<user_shell_command>cc main.c</user_shell_command>"),
+        );
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature, TurnEnd, What};
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{At, Exchange, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature, Observation, TurnEnd};
 
 pub(super) struct NamedCallsAreAnswered;
 
@@ -109,11 +109,15 @@ fn check_retries(view: &View<'_>, findings: &mut Findings) {
     let mut chains: Vec<(usize, Option<u16>, Option<At>)> = Vec::new();
     let mut usual: HashMap<u16, usize> = HashMap::default();
     for exchange in &view.exchanges {
-        let previous = exchange.previous.map(|index| (index, &view.exchanges[index]));
+        let previous = exchange
+            .previous
+            .map(|index| (index, &view.exchanges[index]));
         let previous = previous.filter(|(_, previous)| previous.turn == exchange.turn);
         let chain = match previous.and_then(|(index, it)| Some((index, it.status?, it.at))) {
             Some((_, 400, at)) => (0, None, Some(at)),
-            Some((index, status @ 401.., _)) => (chains[index].0 + 1, Some(status), chains[index].2),
+            Some((index, status @ 401.., _)) => {
+                (chains[index].0 + 1, Some(status), chains[index].2)
+            }
             _ => (0, None, None),
         };
         if let (count, Some(status), None) = chain {
@@ -123,7 +127,9 @@ fn check_retries(view: &View<'_>, findings: &mut Findings) {
         chains.push(chain);
     }
     for (index, turn) in view.turns.iter().enumerate() {
-        let ending = turn.ending().filter(|it| matches!(it.end, TurnEnd::Failed { .. }));
+        let ending = turn
+            .ending()
+            .filter(|it| matches!(it.end, TurnEnd::Failed { .. }));
         let own = view.exchanges.iter().rposition(|it| it.turn == Some(index));
         let (Some(ending), Some(last)) = (ending, own) else {
             continue;
@@ -137,7 +143,11 @@ fn check_retries(view: &View<'_>, findings: &mut Findings) {
                 "behind a refusal that names a call, status {status} was tried again {count} times \
                  only, and {most} times elsewhere"
             );
-            findings.breach(view, message, &[refusal, view.exchanges[last].at, ending.at]);
+            findings.breach(
+                view,
+                message,
+                &[refusal, view.exchanges[last].at, ending.at],
+            );
         }
     }
 }
@@ -215,12 +225,12 @@ fn following(view: &View<'_>) -> HashMap<usize, usize> {
 
 /// What the API said.
 fn message<'a>(view: &View<'a>, exchange: &Exchange<'_>) -> Option<&'a str> {
-    match &view.trace.entries.get(exchange.body?)?.what {
-        What::ResponseBody {
+    match &view.trace.entries.get(exchange.body?)?.observation {
+        Observation::ResponseBody {
             body: Value::String(text),
             ..
         } => Some(text),
-        What::ResponseBody { body, .. } => body.get("error")?.get("message")?.as_str(),
+        Observation::ResponseBody { body, .. } => body.get("error")?.get("message")?.as_str(),
         _ => None,
     }
 }
@@ -239,7 +249,7 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::{InputMode, TurnEnd};
+    use cutpoint_trace::{InputMode, TurnEnd};
 
     const REFUSAL: &str = "No tool output found for function call c1.";
 
@@ -309,10 +319,19 @@ mod tests {
     fn requests_may_overtake_the_announcement_of_their_turn() {
         let refused = [user("run"), call("c1")];
         let mut t = Tracer::new();
-        t.input("run", InputMode::Start).request(1, &refused).answer(1, 400, REFUSAL);
-        t.started("t1").background("x").request(2, &history()).answer(2, 400, REFUSAL);
+        t.input("run", InputMode::Start)
+            .request(1, &refused)
+            .answer(1, 400, REFUSAL);
+        t.started("t1")
+            .background("x")
+            .request(2, &history())
+            .answer(2, 400, REFUSAL);
         keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
-        assert!(breaks("CALL-7", t.request(3, &history())).message.contains("a second time"));
+        assert!(
+            breaks("CALL-7", t.request(3, &history()))
+                .message
+                .contains("a second time")
+        );
     }
 
     #[test]
@@ -323,9 +342,14 @@ mod tests {
             for number in 10..14 {
                 t.request(number, &[user("one")]).answer(number, 503, "no");
             }
-            t.request(14, &[user("one")]).created(14).finish(14).completed("t0");
+            t.request(14, &[user("one")])
+                .created(14)
+                .finish(14)
+                .completed("t0");
             let run = [user("one"), user("run"), call("c1")];
-            t.start("t1", "run").request(20, &run).answer(20, 400, REFUSAL);
+            t.start("t1", "run")
+                .request(20, &run)
+                .answer(20, 400, REFUSAL);
             t.background("c1 is sent as aborted");
             for number in 21..=21 + behind {
                 let history = [run.as_slice(), &[output("c1", "aborted")]].concat();
@@ -336,7 +360,11 @@ mod tests {
         };
         keeps("CALL-7", &retried(4), 1);
         let breach = breaks("CALL-7", &retried(3));
-        assert!(breach.message.contains("3 times only, and 4 times elsewhere"));
+        assert!(
+            breach
+                .message
+                .contains("3 times only, and 4 times elsewhere")
+        );
     }
 
     #[test]

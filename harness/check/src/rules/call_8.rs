@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Exchange, Role, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct DebtOutlivesTheAbort;
 
@@ -110,8 +110,7 @@ impl<'a> Debts<'a> {
         let calls: HashSet<&str> = exchange.calls().collect();
         let fresh = std::mem::replace(&mut self.lineage, exchange.lineage) != exchange.lineage;
         let number = exchange.number;
-        let gone =
-            |since: At| fresh || exchange.has_compaction() || view.gone_between(since, over);
+        let gone = |since: At| fresh || exchange.has_compaction() || view.gone_between(since, over);
         for (aborted, id) in std::mem::take(&mut self.left) {
             if gone(aborted) || !calls.contains(id) {
                 continue;
@@ -174,7 +173,7 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
-    use crate::trace::ClientOp;
+    use cutpoint_trace::ClientOp;
 
     fn answered() -> Vec<Value> {
         vec![
@@ -235,13 +234,28 @@ mod tests {
     fn a_fork_owes_nothing_for_what_came_behind_it() {
         let forked = |behind: bool, items: &[Value]| {
             let mut t = Tracer::new();
-            t.start("t1", "run").request(1, &[user("run")]).created(1).finish(1).completed("t1");
+            t.start("t1", "run")
+                .request(1, &[user("run")])
+                .created(1)
+                .finish(1)
+                .completed("t1");
             if behind {
                 t.op(ClientOp::Fork).forked("f.jsonl");
             }
-            t.start("t2", "two").request(2, &[user("run"), user("two")]).created(2);
+            t.start("t2", "two")
+                .request(2, &[user("run"), user("two")])
+                .created(2);
             t.emit(2, call("c2")).interrupted("t2").start("t3", "next");
-            t.request(3, &[user("run"), user("two"), call("c2"), output("c2", "aborted"), user("next")]);
+            t.request(
+                3,
+                &[
+                    user("run"),
+                    user("two"),
+                    call("c2"),
+                    output("c2", "aborted"),
+                    user("next"),
+                ],
+            );
             t.answer(3, 500, "no");
             if !behind {
                 t.op(ClientOp::Fork).forked("f.jsonl");
@@ -258,7 +272,7 @@ mod tests {
     #[test]
     fn a_fresh_session_owes_nothing() {
         let mut t = failing(500);
-        t.exit().push(crate::trace::What::AgentStarted {
+        t.exit().push(cutpoint_trace::Observation::AgentStarted {
             pid: None,
             resumed: false,
         });

@@ -3,9 +3,9 @@
 use cutpoint_protocol::field::{field, text};
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature, What};
-use crate::verdict::Level;
 use crate::view::{At, Exchange, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature, Observation};
 
 pub(super) struct FinishedItemsStay;
 
@@ -126,7 +126,7 @@ impl Finished<'_> {
 }
 
 fn finished<'a>(view: &View<'a>, at: At) -> Option<Finished<'a>> {
-    let What::Sent { data, .. } = &view.trace.entries.get(at)?.what else {
+    let Observation::Sent { data, .. } = &view.trace.entries.get(at)?.observation else {
         return None;
     };
     if text(data, "type")? != "response.output_item.done" {

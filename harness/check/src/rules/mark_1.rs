@@ -1,10 +1,10 @@
 //! MARK-1: the marker is in the rollout before the client hears of the abort.
 
-use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, ReadTrigger, What};
-use crate::verdict::Level;
+use crate::map::HashMap;
 use crate::view::{At, Ending, RolloutFile, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, Observation, ReadTrigger};
 
 pub(super) struct MarkerBeforeAbort;
 
@@ -130,8 +130,8 @@ impl<'v, 'a> Index<'v, 'a> {
     ) -> Result<(), String> {
         let mut why = "its rollout was not read".to_owned();
         for (at, entry) in view.trace.entries.iter().enumerate().skip(from) {
-            match &entry.what {
-                What::Rollout {
+            match &entry.observation {
+                Observation::Rollout {
                     trigger: ReadTrigger::TurnEnded { .. },
                     path,
                     ..
@@ -144,7 +144,7 @@ impl<'v, 'a> Index<'v, 'a> {
                         Err(found) => why = found,
                     }
                 }
-                What::RolloutUnreadable {
+                Observation::RolloutUnreadable {
                     trigger: ReadTrigger::TurnEnded { .. },
                     error,
                     ..
@@ -226,7 +226,7 @@ mod tests {
     use crate::testing::{
         ROLLOUT, Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, marker,
     };
-    use crate::trace::{AgentEvent, ClientOp, ReadTrigger, TaskKind, What};
+    use cutpoint_trace::{AgentEvent, ClientOp, Observation, ReadTrigger, TaskKind};
 
     fn interrupting() -> Tracer {
         let mut t = Tracer::new();
@@ -258,7 +258,7 @@ mod tests {
         let torn = t.file().trim_end().to_owned();
         t.set_file(&torn).event(AgentEvent::TurnEnded {
             turn_id: Some("t1".into()),
-            end: crate::trace::TurnEnd::Aborted { reason: None },
+            end: cutpoint_trace::TurnEnd::Aborted { reason: None },
         });
         breaks("MARK-1", t.read_at_end("t1"));
     }
@@ -267,7 +267,7 @@ mod tests {
     fn a_file_that_cannot_be_read_is_a_breach() {
         let mut t = interrupting();
         let turn_id = Some("t1".to_owned());
-        t.aborted("t1").push(What::RolloutUnreadable {
+        t.aborted("t1").push(Observation::RolloutUnreadable {
             trigger: ReadTrigger::TurnEnded { turn_id },
             path: ROLLOUT.into(),
             error: "no such file".into(),
@@ -300,7 +300,10 @@ mod tests {
     /// A turn, and in a session behind it one that is interrupted, with its marker or without.
     fn interrupted_later(mut t: Tracer, marked: bool) -> Tracer {
         t.start("t2", "two").completed("t2").read_at_end("t2");
-        t.kill().read(ReadTrigger::Exit).resume().start("t3", "three");
+        t.kill()
+            .read(ReadTrigger::Exit)
+            .resume()
+            .start("t3", "three");
         if marked {
             t.interrupted("t3");
         } else {

@@ -1,9 +1,9 @@
 //! MARK-2: the marker is on stable storage before the client hears of the abort.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, ReadTrigger, Stored, What};
-use crate::verdict::Level;
 use crate::view::{At, Change, LineKind, Read, RolloutFile, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, Observation, ReadTrigger, StoreOp};
 
 pub(super) struct MarkerIsDurable;
 
@@ -91,7 +91,10 @@ fn marker<'f, 'a>(
         ReadTrigger::TurnEnded { turn_id } => turn_id.as_ref().is_none_or(|id| id == turn.id),
         _ => false,
     };
-    let before = file.reads[..next].iter().rev().find(|read| read.at < turn.begun);
+    let before = file.reads[..next]
+        .iter()
+        .rev()
+        .find(|read| read.at < turn.begun);
     let before = before.map_or(0, |read| read.markers);
     if !because || read.markers <= before || !file.reads.iter().all(appended) {
         return None;
@@ -108,10 +111,10 @@ fn unsynced(view: &View<'_>, file: &str, until: At) -> (u64, Option<At>) {
     let mut bytes = 0;
     let entries = view.trace.entries[..until].iter().enumerate().rev();
     for (at, entry) in entries {
-        match &entry.what {
-            What::Stored { path, done } if path == file => match done {
-                Stored::Written { bytes: more } => bytes += more,
-                Stored::Synced => return (bytes, Some(at)),
+        match &entry.observation {
+            Observation::Stored { path, done } if path == file => match done {
+                StoreOp::Written { bytes: more } => bytes += more,
+                StoreOp::Synced => return (bytes, Some(at)),
             },
             _ => {}
         }
@@ -124,7 +127,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, is_idle, keeps, marker};
-    use crate::trace::{AgentEvent, TurnEnd};
+    use cutpoint_trace::{AgentEvent, TurnEnd};
 
     /// A turn whose marker is in the file, without what is done to store it.
     fn marked() -> Tracer {
@@ -193,7 +196,10 @@ mod tests {
     #[test]
     fn a_file_that_is_read_for_another_turn_says_nothing() {
         let mut t = marked();
-        t.written().aborted("t1").start("t2", "go on").completed("t2");
+        t.written()
+            .aborted("t1")
+            .start("t2", "go on")
+            .completed("t2");
         is_idle("MARK-2", t.read_at_end("t2"));
     }
 

@@ -1,10 +1,10 @@
 //! MARK-3: the model is told of an interrupted turn once, in the right place.
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, Exchange, Region, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct OneMarkerInItsPlace;
 
@@ -57,7 +57,12 @@ impl Invariant for OneMarkerInItsPlace {
                 let Some(fault) = fault(view, &region) else {
                     continue;
                 };
-                let key = (exchange.conversation, region.turn, region.lost.len(), fault.0);
+                let key = (
+                    exchange.conversation,
+                    region.turn,
+                    region.lost.len(),
+                    fault.0,
+                );
                 if told.insert(key) {
                     tell(view, exchange, &region, &fault.1, &mut findings);
                 }
@@ -82,10 +87,15 @@ fn fault(view: &View<'_>, region: &Region) -> Option<(u8, String)> {
     }
     // Where several turns share a region there is no telling whose items are whose.
     let marker = region.markers.first().filter(|_| region.lost.is_empty());
-    let behind = marker.zip(region.last_item).is_some_and(|(marker, last)| *marker < last);
+    let behind = marker
+        .zip(region.last_item)
+        .is_some_and(|(marker, last)| *marker < last);
     (behind && !region.interrupted.is_empty()).then(|| {
         let names = names(view, region);
-        (2, format!("the marker of {names} before the last of its items"))
+        (
+            2,
+            format!("the marker of {names} before the last of its items"),
+        )
     })
 }
 
@@ -112,7 +122,12 @@ fn tell(
     findings: &mut Findings,
 ) {
     let message = format!("request {} has {fault}", exchange.number);
-    let shown_by: Vec<At> = region.interrupted.iter().copied().chain([exchange.at]).collect();
+    let shown_by: Vec<At> = region
+        .interrupted
+        .iter()
+        .copied()
+        .chain([exchange.at])
+        .collect();
     findings.breach(view, message, &shown_by);
 }
 
@@ -124,7 +139,7 @@ mod tests {
         Tracer, assistant, breaks, call, interrupted_tool, is_idle, keeps, long_session, marker,
         output, user,
     };
-    use crate::trace::{ClientOp, Decision, InputMode, ReadTrigger, StreamEnd, TaskKind};
+    use cutpoint_trace::{ClientOp, Decision, InputMode, ReadTrigger, StreamEnd, TaskKind};
 
     /// An interrupted turn, and the request of the next one with this in between.
     fn between(items: &[Value]) -> Tracer {
@@ -147,7 +162,10 @@ mod tests {
     #[test]
     fn none_or_two_are_breaches() {
         let none = breaks("MARK-3", &between(&[]));
-        assert_eq!(none.message, "request 2 has no marker for interrupted turn t1");
+        assert_eq!(
+            none.message,
+            "request 2 has no marker for interrupted turn t1"
+        );
         let two = breaks("MARK-3", &between(&[marker(), marker()]));
         assert!(two.message.contains("2 markers"));
     }
@@ -159,9 +177,19 @@ mod tests {
         assert!(early.message.contains("before the last of its items"));
         let mut t = between(&[marker()]);
         t.request(3, &[user("one"), user("two"), marker()]);
-        assert!(breaks("MARK-3", &t).message.contains("request 3 has no marker"));
+        assert!(
+            breaks("MARK-3", &t)
+                .message
+                .contains("request 3 has no marker")
+        );
         let mut t = between(&[call("c"), output("c", "aborted"), marker()]);
-        let late = [user("one"), call("c"), marker(), user("two"), output("c", "aborted")];
+        let late = [
+            user("one"),
+            call("c"),
+            marker(),
+            user("two"),
+            output("c", "aborted"),
+        ];
         let late = breaks("MARK-3", t.request(3, &late));
         assert!(late.message.contains("before the last of its items"));
     }
@@ -170,7 +198,9 @@ mod tests {
     fn a_lost_prompt_leaves_its_marker_to_the_turn_before() {
         let lost = |markers: usize| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .interrupted("t1");
             t.start("t2", "two").interrupted("t2").start("t3", "three");
             let mut history = vec![user("one")];
             history.extend(vec![marker(); markers]);
@@ -179,16 +209,29 @@ mod tests {
             t
         };
         keeps("MARK-3", &lost(2), 2);
-        assert!(breaks("MARK-3", &lost(1)).message.contains("1 of 2 markers"));
+        assert!(
+            breaks("MARK-3", &lost(1))
+                .message
+                .contains("1 of 2 markers")
+        );
         breaks("MARK-3", &lost(3));
     }
 
     #[test]
     fn steered_input_belongs_to_its_turn() {
         let mut t = Tracer::new();
-        t.start("t1", "one").input("more", InputMode::Steer).reply(Some("t1"));
+        t.start("t1", "one")
+            .input("more", InputMode::Steer)
+            .reply(Some("t1"));
         t.interrupted("t1").start("t2", "two");
-        let history = [user("one"), call("c"), output("c", "x"), user("more"), marker(), user("two")];
+        let history = [
+            user("one"),
+            call("c"),
+            output("c", "x"),
+            user("more"),
+            marker(),
+            user("two"),
+        ];
         keeps("MARK-3", t.request(1, &history), 1);
     }
 
@@ -221,8 +264,13 @@ mod tests {
             } else {
                 t.interrupt().input("two", InputMode::Start);
             }
-            t.wrote(&marker()).aborted("t1").read_at_end("t1").kill().resume();
-            t.start("t3", "three").request(2, &[&[user("one")], items, &[user("three")]].concat());
+            t.wrote(&marker())
+                .aborted("t1")
+                .read_at_end("t1")
+                .kill()
+                .resume();
+            t.start("t3", "three")
+                .request(2, &[&[user("one")], items, &[user("three")]].concat());
             t
         };
         keeps("MARK-3", &killed(&[marker(), user("two")], false), 1);
@@ -233,7 +281,9 @@ mod tests {
     #[test]
     fn other_conversations_and_compacted_histories_owe_nothing() {
         let mut t = Tracer::new();
-        t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
+        t.start("t1", "one")
+            .request(1, &[user("one")])
+            .interrupted("t1");
         t.request_of(1, 2, &[user("sub-task")]);
         is_idle("MARK-3", &t);
         t.wrote_line("compacted", &json!({})).read(ReadTrigger::End);
@@ -244,14 +294,26 @@ mod tests {
     fn a_turn_that_input_joins_may_have_items_in_front_of_it() {
         let reviewed = |joins: bool| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
-            t.task(TaskKind::Review, "it").reply(Some("t2")).started("t2");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .interrupted("t1");
+            t.task(TaskKind::Review, "it")
+                .reply(Some("t2"))
+                .started("t2");
             if joins {
-                t.input("two", InputMode::Steer).completed("t2").start("t3", "three");
+                t.input("two", InputMode::Steer)
+                    .completed("t2")
+                    .start("t3", "three");
             } else {
                 t.completed("t2").start("t3", "two");
             }
-            let items = [user("one"), marker(), assistant("Fine."), user("two"), user("three")];
+            let items = [
+                user("one"),
+                marker(),
+                assistant("Fine."),
+                user("two"),
+                user("three"),
+            ];
             t.request(2, &items[..if joins { 5 } else { 4 }]);
             t
         };
@@ -264,8 +326,12 @@ mod tests {
     fn input_that_came_too_late_may_begin_a_turn_that_a_kill_kept_from_being_told() {
         let killed = |markers: &[Value]| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).interrupted("t1");
-            t.task(TaskKind::Review, "it").started("t2").begin("t2", "c1");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .interrupted("t1");
+            t.task(TaskKind::Review, "it")
+                .started("t2")
+                .begin("t2", "c1");
             t.op(ClientOp::Approval {
                 call_id: "c1".into(),
                 decision: Decision::Abort,
@@ -286,10 +352,16 @@ mod tests {
         let killed = |markers: &[Value]| {
             let mut t = Tracer::new();
             t.start("t1", "one").request(1, &[user("one")]);
-            t.task(TaskKind::Compact, "").interrupt().replaced("t1").started("t2");
+            t.task(TaskKind::Compact, "")
+                .interrupt()
+                .replaced("t1")
+                .started("t2");
             t.input("two", InputMode::Replace).aborted("t2");
             t.kill().resume().start("t3", "three");
-            t.request(2, &[&[user("one")], markers, &[user("two"), user("three")]].concat());
+            t.request(
+                2,
+                &[&[user("one")], markers, &[user("two"), user("three")]].concat(),
+            );
             t
         };
         keeps("MARK-3", &killed(&[marker()]), 1);
@@ -307,8 +379,16 @@ mod tests {
             t.start("t1", "one").request(1, &[user("one")]);
             t.emit(1, call("c")).finish(1).ask("t1", "c");
             t.decide("c", first).decide("c", Decision::Abort);
-            t.input("more", InputMode::Steer).interrupt().aborted("t1").start("t2", "two");
-            let history = [&[user("one"), call("c"), output("c", "x")], items, &[user("two")]].concat();
+            t.input("more", InputMode::Steer)
+                .interrupt()
+                .aborted("t1")
+                .start("t2", "two");
+            let history = [
+                &[user("one"), call("c"), output("c", "x")],
+                items,
+                &[user("two")],
+            ]
+            .concat();
             t.request(2, &history);
             t
         };
@@ -328,7 +408,8 @@ mod tests {
                 t.user_message("t1", "more");
             }
             t.aborted("t1").start("t2", "two");
-            t.request(2, &[user("one"), user("more"), marker(), user("two")]).kill();
+            t.request(2, &[user("one"), user("more"), marker(), user("two")])
+                .kill();
             t
         };
         keeps("MARK-3", &told(true), 1);

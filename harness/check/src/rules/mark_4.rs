@@ -1,10 +1,10 @@
 //! MARK-4: no marker where nothing was interrupted.
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, Region, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct NoMarkerWithoutInterrupt;
 
@@ -103,7 +103,7 @@ mod tests {
     use crate::testing::{
         Tracer, assistant, breaks, interrupted_tool, is_idle, keeps, long_session, marker, user,
     };
-    use crate::trace::{AgentEvent, ClientOp, InputMode, TaskKind};
+    use cutpoint_trace::{AgentEvent, ClientOp, InputMode, TaskKind};
 
     fn completed(idle: bool, history: &[Value]) -> Tracer {
         let mut t = Tracer::new();
@@ -141,7 +141,8 @@ mod tests {
             t.request(1, &[user("one")]).finish(1).completed("t1");
             forks(&mut t, 2);
             t.kill().resume();
-            t.start("t2", "two").request(2, &[user("one"), marker(), user("two")]);
+            t.start("t2", "two")
+                .request(2, &[user("one"), marker(), user("two")]);
             t
         };
         breaks("MARK-4", &forked(0));
@@ -153,15 +154,29 @@ mod tests {
     fn what_was_sent_into_a_turn_may_stand_in_a_later_one_that_was_killed() {
         let killed = |completes: bool| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .finish(1)
+                .completed("t1");
             t.task(TaskKind::Shell, "true").started("t2");
-            t.input("two", InputMode::Steer).input("three", InputMode::Steer).completed("t2");
+            t.input("two", InputMode::Steer)
+                .input("three", InputMode::Steer)
+                .completed("t2");
             t.started("t3").user_message("t3", "two").interrupt();
             if completes {
                 t.completed("t3");
             }
             t.kill().resume().start("t4", "four");
-            t.request(2, &[user("one"), user("two"), user("three"), marker(), user("four")]);
+            t.request(
+                2,
+                &[
+                    user("one"),
+                    user("two"),
+                    user("three"),
+                    marker(),
+                    user("four"),
+                ],
+            );
             t
         };
         keeps("MARK-4", &killed(false), 1);
@@ -204,7 +219,9 @@ mod tests {
     #[test]
     fn a_request_may_overtake_the_abort_event() {
         let mut t = Tracer::new();
-        t.start("t1", "one").interrupt().input("two", InputMode::Start);
+        t.start("t1", "one")
+            .interrupt()
+            .input("two", InputMode::Start);
         t.request(1, &[user("one"), marker(), user("two")]);
         t.aborted("t1").started("t2");
         is_idle("MARK-4", &t);
@@ -216,7 +233,8 @@ mod tests {
             let mut t = Tracer::new();
             t.start("t1", "one").request(1, &[user("one")]);
             // The input for the third turn is sent before the second one starts.
-            t.task(TaskKind::Shell, "true").input("three", InputMode::Start);
+            t.task(TaskKind::Shell, "true")
+                .input("three", InputMode::Start);
             t.replaced("t1").started("t2");
             if interrupted {
                 t.interrupt().aborted("t2");
@@ -224,8 +242,10 @@ mod tests {
                 t.replaced("t2");
             }
             t.started("t3").user_message("t3", "three").completed("t3");
-            t.op(ClientOp::Rollback { turns: 1 }).event(AgentEvent::RolledBack { turns: 1 });
-            t.start("t4", "four").request(2, &[user("one"), marker(), user("four")]);
+            t.op(ClientOp::Rollback { turns: 1 })
+                .event(AgentEvent::RolledBack { turns: 1 });
+            t.start("t4", "four")
+                .request(2, &[user("one"), marker(), user("four")]);
             t
         };
         keeps("MARK-4", &taken_back(true), 1);

@@ -1,9 +1,9 @@
 //! MARK-5: the marker survives a crash.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{At, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct MarkerSurvivesCrash;
 
@@ -132,7 +132,7 @@ mod tests {
             .request(1, &[user("one")])
             .interrupted("t1")
             .kill();
-        t.push(crate::trace::What::AgentStarted {
+        t.push(cutpoint_trace::Observation::AgentStarted {
             pid: None,
             resumed: false,
         });

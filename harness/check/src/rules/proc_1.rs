@@ -1,10 +1,10 @@
 //! PROC-1: an aborted turn's tools are gone.
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, Process, What};
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, Observation, Process};
 
 pub(super) struct ToolsEndWithTheTurn;
 
@@ -91,8 +91,8 @@ impl Invariant for ToolsEndWithTheTurn {
 /// Each look at the processes.
 fn looks<'a>(view: &View<'a>) -> Vec<(At, &'a [Process])> {
     let entries = view.trace.entries.iter().enumerate();
-    let look = |(at, entry): (At, &'a crate::trace::Entry)| match &entry.what {
-        What::Processes { alive, .. } => Some((at, alive.as_slice())),
+    let look = |(at, entry): (At, &'a cutpoint_trace::Entry)| match &entry.observation {
+        Observation::Processes { alive, .. } => Some((at, alive.as_slice())),
         _ => None,
     };
     entries.filter_map(look).collect()
@@ -115,9 +115,9 @@ fn left<'a>(
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, call, is_idle, keeps, outcome, user};
-    use crate::trace::{ClientOp, Feature};
-    use crate::verdict::Outcome;
+    use crate::testing::{Tracer, breaks, call, is_idle, keeps, user, verdict_of};
+    use cutpoint_trace::verdict::Verdict;
+    use cutpoint_trace::{ClientOp, Feature};
 
     fn aborted() -> Tracer {
         let mut t = Tracer::new();
@@ -181,8 +181,8 @@ mod tests {
         t.alive(&[7]).wait_ms(2500).alive(&[7]);
         let t = t.with(Feature::BackgroundTools);
         assert!(matches!(
-            outcome("PROC-1", &t),
-            Outcome::NotApplicable { .. }
+            verdict_of("PROC-1", &t),
+            Verdict::NotApplicable { .. }
         ));
     }
 }

@@ -1,9 +1,9 @@
 //! PROC-2: nothing outlives the agent.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, What};
-use crate::verdict::Level;
 use crate::view::{At, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, Observation};
 
 pub(super) struct NothingOutlivesTheAgent;
 
@@ -83,10 +83,10 @@ fn last_look<'a>(
     view: &View<'a>,
     from: At,
     until: At,
-) -> Option<(At, &'a [crate::trace::Process])> {
+) -> Option<(At, &'a [cutpoint_trace::Process])> {
     let between = view.trace.entries[from..until].iter().enumerate().rev();
-    let mut looks = between.filter_map(|(at, entry)| match &entry.what {
-        What::Processes { alive, .. } => Some((from + at, alive.as_slice())),
+    let mut looks = between.filter_map(|(at, entry)| match &entry.observation {
+        Observation::Processes { alive, .. } => Some((from + at, alive.as_slice())),
         _ => None,
     });
     looks.next()
@@ -94,8 +94,8 @@ fn last_look<'a>(
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, is_idle, keeps, outcome};
-    use crate::verdict::Outcome;
+    use crate::testing::{Tracer, breaks, is_idle, keeps, verdict_of};
+    use cutpoint_trace::verdict::Verdict;
 
     fn ended() -> Tracer {
         let mut t = Tracer::new();
@@ -115,8 +115,8 @@ mod tests {
     fn what_outlives_the_agent_is_a_breach() {
         let breach = breaks("PROC-2", ended().wait_ms(2000).alive(&[7]));
         assert_eq!(breach.message, "process 7 outlived the agent: sleep 7");
-        let two = outcome("PROC-2", ended().wait_ms(2000).alive(&[7, 8]));
-        assert!(matches!(two, Outcome::Fail { breaches, .. } if breaches.len() == 2));
+        let two = verdict_of("PROC-2", ended().wait_ms(2000).alive(&[7, 8]));
+        assert!(matches!(two, Verdict::Fail { breaches, .. } if breaches.len() == 2));
     }
 
     #[test]

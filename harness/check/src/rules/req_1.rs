@@ -3,9 +3,9 @@
 use super::turn_3::interrupted;
 use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AbortReason, Feature, TurnEnd, What};
-use crate::verdict::Level;
 use crate::view::{At, Ending, Interrupt, InterruptState, OpAnswer, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AbortReason, Feature, Observation, TurnEnd};
 
 pub(super) struct InterruptsAreAnswered;
 
@@ -136,7 +136,9 @@ fn fault(
 ) -> Option<String> {
     let id = view.turns[turn].id;
     let Some(ending) = ending else {
-        return Some(format!("an interrupt of turn {id} was answered before the turn had ended"));
+        return Some(format!(
+            "an interrupt of turn {id} was answered before the turn had ended"
+        ));
     };
     let given = answer.reason;
     let as_it_was = match ending.end {
@@ -168,7 +170,10 @@ fn ended_soon(view: &View<'_>, at: At) -> bool {
         .map_or(view.end_ns(), |stop| view.at_ns(*stop));
     let from_ns = view.at_ns(at);
     let killed = view.stops.get(stop).is_some_and(|stop| {
-        matches!(view.trace.entries[*stop].what, What::AgentKilled)
+        matches!(
+            view.trace.entries[*stop].observation,
+            Observation::AgentKilled
+        )
     });
     // One that was not killed has had the time behind the hold to answer.
     let held_ns = if killed {
@@ -182,7 +187,7 @@ fn ended_soon(view: &View<'_>, at: At) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, front_session, interrupted_tool, is_idle, keeps};
-    use crate::trace::{AbortReason, Feature, InputMode};
+    use cutpoint_trace::{AbortReason, Feature, InputMode};
 
     fn running() -> Tracer {
         let mut t = Tracer::new();
@@ -210,8 +215,8 @@ mod tests {
         assert!(breaks("REQ-1", &t).message.ends_with("never answered"));
         let t = t.without(Feature::OpReplies);
         assert!(matches!(
-            crate::testing::outcome("REQ-1", &t),
-            crate::verdict::Outcome::NotApplicable { .. }
+            crate::testing::verdict_of("REQ-1", &t),
+            cutpoint_trace::verdict::Verdict::NotApplicable { .. }
         ));
     }
 
@@ -306,7 +311,11 @@ mod tests {
             t.started("t2");
             t
         };
-        keeps("REQ-1", replaced().aborted("t2").answered(3, INTERRUPTED), 1);
+        keeps(
+            "REQ-1",
+            replaced().aborted("t2").answered(3, INTERRUPTED),
+            1,
+        );
         breaks("REQ-1", replaced().answered(3, INTERRUPTED));
         breaks("REQ-1", replaced().completed("t2").answered(3, INTERRUPTED));
     }

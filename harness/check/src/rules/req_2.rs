@@ -1,10 +1,10 @@
 //! REQ-2: every model request has a cause.
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, Exchange, Role, Turn, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct RequestsHaveCauses;
 
@@ -63,7 +63,8 @@ impl Invariant for RequestsHaveCauses {
             findings.exercised += 1;
             let number = exchange.number;
             if let Some(abort) = behind_abort(view, exchange, &ends) {
-                let message = format!("request {number} was sent behind an abort, without new input");
+                let message =
+                    format!("request {number} was sent behind an abort, without new input");
                 findings.breach(view, message, &[abort, exchange.at]);
             } else if let Some(start) = while_resuming(view, exchange) {
                 let message = format!("request {number} was sent on resume, before any new input");
@@ -74,7 +75,11 @@ impl Invariant for RequestsHaveCauses {
                      before it did not fail"
                 );
                 let previous = exchange.previous.map(|index| view.exchanges[index].at);
-                findings.breach(view, message, &[previous.unwrap_or(exchange.at), exchange.at]);
+                findings.breach(
+                    view,
+                    message,
+                    &[previous.unwrap_or(exchange.at), exchange.at],
+                );
             }
         }
         findings
@@ -152,7 +157,9 @@ fn told_by_its_parent(view: &View<'_>, previous: &Exchange<'_>, exchange: &Excha
         let users = exchange.roles.iter();
         users.filter(|role| matches!(role, Role::User(_))).count()
     };
-    let live = exchange.turn.is_some_and(|turn| view.turns[turn].ending_before(exchange.at).is_none());
+    let live = exchange
+        .turn
+        .is_some_and(|turn| view.turns[turn].ending_before(exchange.at).is_none());
     live && !exchange.is_the_users() && said(exchange) > said(previous)
 }
 
@@ -174,7 +181,10 @@ fn new_input_in_history(view: &View<'_>, exchange: &Exchange<'_>, live: bool) ->
         return false;
     };
     let before = exchange.previous.map(|index| &view.exchanges[index]);
-    if before.and_then(carried).is_some_and(|before| before >= newest) {
+    if before
+        .and_then(carried)
+        .is_some_and(|before| before >= newest)
+    {
         return false;
     }
     let over = |turn: usize| view.turns[turn].ending_before(exchange.at).is_some();
@@ -183,13 +193,18 @@ fn new_input_in_history(view: &View<'_>, exchange: &Exchange<'_>, live: bool) ->
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, call, interrupted_tool, keeps, long_session, output, user};
-    use crate::trace::{InputMode, StreamEnd, TaskKind};
+    use crate::testing::{
+        Tracer, breaks, call, interrupted_tool, keeps, long_session, output, user,
+    };
+    use cutpoint_trace::{InputMode, StreamEnd, TaskKind};
 
     fn stopped() -> Tracer {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
-        t.emit(1, call("c1")).finish(1).begin("t1", "c1").interrupt();
+        t.emit(1, call("c1"))
+            .finish(1)
+            .begin("t1", "c1")
+            .interrupt();
         t
     }
 
@@ -204,7 +219,11 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         t.input("more", InputMode::Steer).reply(Some("t1"));
-        keeps("REQ-2", t.finish(1).request(2, &[user("run"), user("more")]), 2);
+        keeps(
+            "REQ-2",
+            t.finish(1).request(2, &[user("run"), user("more")]),
+            2,
+        );
     }
 
     #[test]
@@ -234,7 +253,10 @@ mod tests {
         t.disconnected(2);
         keeps("REQ-2", &t, 2);
         let mut t = stopped();
-        t.aborted("t1").wait_ms(20).request(2, &answered()).disconnected(2);
+        t.aborted("t1")
+            .wait_ms(20)
+            .request(2, &answered())
+            .disconnected(2);
         breaks("REQ-2", &t);
     }
 
@@ -248,7 +270,10 @@ mod tests {
             t.wait_ms(20);
             if turn {
                 t.start("t2", "next").request(2, &history);
-                t.emit(2, call("c2")).finish(2).begin("t2", "c2").end("t2", "c2", Some(0));
+                t.emit(2, call("c2"))
+                    .finish(2)
+                    .begin("t2", "c2")
+                    .end("t2", "c2", Some(0));
             }
             history.extend([call("c2"), output("c2", "done")]);
             t.kill().wait_ms(ms).request(3, &history);
@@ -256,7 +281,11 @@ mod tests {
         };
         for unread in [true, false] {
             let end = |mut t: Tracer| {
-                if unread { t.disconnected(3) } else { t.finish(3) };
+                if unread {
+                    t.disconnected(3)
+                } else {
+                    t.finish(3)
+                };
                 t
             };
             keeps("REQ-2", &end(killed(true, 0)), 3);
@@ -268,7 +297,11 @@ mod tests {
     #[test]
     fn a_request_before_the_abort_is_a_race() {
         let mut t = stopped();
-        keeps("REQ-2", t.request(2, &answered()).disconnected(2).aborted("t1"), 2);
+        keeps(
+            "REQ-2",
+            t.request(2, &answered()).disconnected(2).aborted("t1"),
+            2,
+        );
     }
 
     #[test]
@@ -281,7 +314,10 @@ mod tests {
     #[test]
     fn a_request_while_resuming_is_a_breach() {
         let mut t = Tracer::new();
-        t.start("t1", "run").request(1, &[user("run")]).kill().resume();
+        t.start("t1", "run")
+            .request(1, &[user("run")])
+            .kill()
+            .resume();
         t.request(2, &[user("run")]);
         assert!(breaks("REQ-2", &t).message.contains("on resume"));
     }
@@ -290,8 +326,13 @@ mod tests {
     fn who_asked_for_a_stream_may_ask_again_when_a_body_came() {
         let asked = |again: u64| {
             let mut t = Tracer::new();
-            t.start("t1", "run").request(1, &[user("run")]).answer(1, 200, "");
-            t.wait_ms(again).request(2, &[user("run")]).finish(2).completed("t1");
+            t.start("t1", "run")
+                .request(1, &[user("run")])
+                .answer(1, 200, "");
+            t.wait_ms(again)
+                .request(2, &[user("run")])
+                .finish(2)
+                .completed("t1");
             t
         };
         keeps("REQ-2", &asked(300), 2);
@@ -303,13 +344,21 @@ mod tests {
     fn a_request_without_a_cause_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]).finish(1);
-        assert!(breaks("REQ-2", t.request(2, &[user("run")])).message.contains("no cause"));
+        assert!(
+            breaks("REQ-2", t.request(2, &[user("run")]))
+                .message
+                .contains("no cause")
+        );
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         breaks("REQ-2", t.request(2, &[user("run")]));
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
-        keeps("REQ-2", t.stream_end(1, StreamEnd::Cut).request(2, &[user("run")]), 2);
+        keeps(
+            "REQ-2",
+            t.stream_end(1, StreamEnd::Cut).request(2, &[user("run")]),
+            2,
+        );
         breaks("REQ-2", Tracer::new().request(1, &[user("hello")]));
     }
 }

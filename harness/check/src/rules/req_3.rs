@@ -1,10 +1,10 @@
 //! REQ-3: retries are bounded, back off, and stop at the interrupt.
 
-use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature};
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{At, Exchange, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct RetriesAreBounded;
 
@@ -123,7 +123,10 @@ fn retried<'v, 'a>(view: &'v View<'a>, exchange: &Exchange<'a>) -> Option<&'v Ex
 /// Whether the sub-agent that a request is of has begun a turn of its own since its request before.
 fn begins_anew(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
     let is_own = |own: &usize| view.exchanges[*own].at == exchange.at;
-    let mut agents = view.agents.iter().filter(|agent| agent.exchanges.iter().any(is_own));
+    let mut agents = view
+        .agents
+        .iter()
+        .filter(|agent| agent.exchanges.iter().any(is_own));
     let started = |event: &AgentEvent| matches!(event, AgentEvent::TurnStarted { .. });
     agents.any(|agent| {
         let mut events = agent.events.iter();
@@ -200,7 +203,7 @@ fn interrupted_failures(view: &View<'_>) -> usize {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, user};
-    use crate::trace::{AgentEvent, StreamEnd, What};
+    use cutpoint_trace::{AgentEvent, Observation, StreamEnd};
 
     /// A turn whose requests all fail, with this delay before each further one.
     fn failing(count: usize, delay_ms: u64) -> Tracer {
@@ -253,7 +256,7 @@ mod tests {
         let paused = |delay_ms: u64, asked_ms: u64| {
             let mut t = Tracer::new();
             t.start("t1", "run").request(1, &[user("run")]);
-            t.push(What::ResponseHead {
+            t.push(Observation::ResponseHead {
                 exchange: 1,
                 status: 429,
                 reply: None,
@@ -275,13 +278,19 @@ mod tests {
             let mut t = Tracer::new();
             t.start("t1", "run").request(1, &[user("run")]);
             t.answer(1, 503, "later").interrupt();
-            t.request(2, &[user("run")]).answer(2, 503, "later").wait_ms(ms);
+            t.request(2, &[user("run")])
+                .answer(2, 503, "later")
+                .wait_ms(ms);
             t.request(3, &[user("run")]).answer(3, 503, "later");
             t.aborted("t1");
             t
         };
         keeps("REQ-3", &retried(5), 3);
-        assert!(breaks("REQ-3", &retried(20)).message.contains("a second retry"));
+        assert!(
+            breaks("REQ-3", &retried(20))
+                .message
+                .contains("a second retry")
+        );
     }
 
     #[test]
@@ -289,12 +298,13 @@ mod tests {
         let spoken_to = |begins: bool| {
             let mut t = Tracer::new();
             t.start("t1", "run").sub_agent("t1", "a", "look", false);
-            t.request_of(1, 1, &[user("look")]).push(What::ResponseHead {
-                exchange: 1,
-                status: 429,
-                reply: None,
-                retry_after_ms: Some(1000),
-            });
+            t.request_of(1, 1, &[user("look")])
+                .push(Observation::ResponseHead {
+                    exchange: 1,
+                    status: 429,
+                    reply: None,
+                    retry_after_ms: Some(1000),
+                });
             t.stream_end(1, StreamEnd::Complete);
             if begins {
                 let turn_id = "s2".to_owned();
@@ -311,13 +321,15 @@ mod tests {
     fn a_server_may_ask_for_no_pause() {
         let retried = |retry_after_ms: Option<u64>| {
             let mut t = failing(1, 0);
-            t.request(2, &[user("run")]).push(What::ResponseHead {
-                exchange: 2,
-                status: 500,
-                reply: None,
-                retry_after_ms,
-            });
-            t.stream_end(2, StreamEnd::Complete).request(3, &[user("run")]);
+            t.request(2, &[user("run")])
+                .push(Observation::ResponseHead {
+                    exchange: 2,
+                    status: 500,
+                    reply: None,
+                    retry_after_ms,
+                });
+            t.stream_end(2, StreamEnd::Complete)
+                .request(3, &[user("run")]);
             t
         };
         keeps("REQ-3", &retried(Some(0)), 2);

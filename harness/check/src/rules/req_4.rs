@@ -1,9 +1,9 @@
 //! REQ-4: an abort closes the stream.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{At, Exchange, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct StreamIsClosed;
 

@@ -1,9 +1,9 @@
 //! REQ-5: what the user said is not lost.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature};
-use crate::verdict::Level;
 use crate::view::{At, Exchange, Input, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct InputIsKept;
 
@@ -147,7 +147,10 @@ fn summarised(view: &View<'_>, input: &Input<'_>, index: usize, until: At) -> bo
     if view.compactions.is_empty() {
         return false;
     }
-    let mut behind = view.exchanges.iter().filter(|exchange| exchange.at > input.at);
+    let mut behind = view
+        .exchanges
+        .iter()
+        .filter(|exchange| exchange.at > input.at);
     let Some(first) = behind.find(|exchange| carries(exchange, index, input.text)) else {
         return false;
     };
@@ -182,7 +185,7 @@ mod tests {
     use crate::testing::{
         Tracer, breaks, interrupted_tool, is_idle, keeps, long_session, marker, user,
     };
-    use crate::trace::{AgentEvent, ClientOp, InputMode, TaskKind};
+    use cutpoint_trace::{AgentEvent, ClientOp, InputMode, TaskKind};
 
     fn steered() -> Tracer {
         let mut t = Tracer::new();
@@ -228,20 +231,27 @@ mod tests {
     fn what_is_said_during_a_compaction_stays() {
         let compacted = |steered: bool| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).completed("t1");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .completed("t1");
             t.task(TaskKind::Compact, "")
                 .reply(Some("t2"))
                 .started("t2")
                 .request(2, &[user("one")])
                 .input("wait", InputMode::Steer);
-            t.event(AgentEvent::Compacted { turn_id: None }).completed("t2");
+            t.event(AgentEvent::Compacted { turn_id: None })
+                .completed("t2");
             let wait = steered.then(|| user("wait"));
             let history: Vec<_> = wait.into_iter().chain([user("two")]).collect();
             t.start("t3", "two").request(3, &history);
             t
         };
         keeps("REQ-5", &compacted(true), 3);
-        assert!(breaks("REQ-5", &compacted(false)).message.contains("\"wait\""));
+        assert!(
+            breaks("REQ-5", &compacted(false))
+                .message
+                .contains("\"wait\"")
+        );
     }
 
     #[test]
@@ -262,7 +272,11 @@ mod tests {
             t
         };
         keeps("REQ-5", &forked(false), 2);
-        assert!(breaks("REQ-5", &forked(true)).message.contains("\"and two\""));
+        assert!(
+            breaks("REQ-5", &forked(true))
+                .message
+                .contains("\"and two\"")
+        );
     }
 
     #[test]

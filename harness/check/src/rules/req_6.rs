@@ -1,10 +1,10 @@
 //! REQ-6: headers of a turn stay with the turn.
 
-use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashMap;
 use crate::view::{Exchange, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct TurnHeadersEndWithTheTurn;
 
@@ -98,7 +98,9 @@ fn cut_before(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
     let starts = view.starts.partition_point(|start| start.at < exchange.at);
     let start = view.starts[..starts].last().map_or(0, |start| start.at);
     let is_cut = |cut: usize| (start..exchange.at).contains(&cut);
-    view.turns.iter().rposition(|turn| turn.killed.or(turn.exited).is_some_and(is_cut))
+    view.turns
+        .iter()
+        .rposition(|turn| turn.killed.or(turn.exited).is_some_and(is_cut))
 }
 
 /// Whether the headers of a response to the turn had been sent before a request was: the header
@@ -115,7 +117,7 @@ fn given(view: &View<'_>, begun: &[(Owner, usize)], turn: Owner, exchange: &Exch
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::{InputMode, StreamEnd, What};
+    use cutpoint_trace::{InputMode, Observation, StreamEnd};
 
     /// A turn of two requests, the second with the header that the first response gave.
     fn routed() -> Tracer {
@@ -143,7 +145,7 @@ mod tests {
     fn a_response_that_breaks_off_at_its_headers_has_given_its_header() {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
-        t.push(What::ResponseHead {
+        t.push(Observation::ResponseHead {
             exchange: 1,
             status: 200,
             reply: Some(1),
@@ -161,7 +163,11 @@ mod tests {
         t.input("ho", InputMode::Steer).finish(1).completed("t1");
         t.request(2, &[user("hi"), user("ho")]).created(2);
         t.started("t2").finish(2);
-        keeps("REQ-6", t.request_with(3, "b", &[user("hi"), user("ho")]), 2);
+        keeps(
+            "REQ-6",
+            t.request_with(3, "b", &[user("hi"), user("ho")]),
+            2,
+        );
     }
 
     #[test]
@@ -182,7 +188,11 @@ mod tests {
         keeps("REQ-6", &killed(false), 1);
         breaks("REQ-6", &killed(true));
         let mut t = killed(false);
-        t.request_with(3, "a", &[user("run"), call("c1"), output("c1", "x"), user("next")]);
+        t.request_with(
+            3,
+            "a",
+            &[user("run"), call("c1"), output("c1", "x"), user("next")],
+        );
         assert!(breaks("REQ-6", &t).message.contains("of an earlier turn"));
     }
 

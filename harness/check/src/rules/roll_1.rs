@@ -1,9 +1,9 @@
 //! ROLL-1: each whole line of a rollout can be read.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{LineKind, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct WholeLinesAreReadable;
 
@@ -58,7 +58,7 @@ impl Invariant for WholeLinesAreReadable {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps, long_session};
-    use crate::trace::ReadTrigger;
+    use cutpoint_trace::ReadTrigger;
 
     #[test]
     fn readable_lines_pass() {
@@ -69,18 +69,24 @@ mod tests {
     #[test]
     fn a_last_line_may_be_torn() {
         let mut t = interrupted_tool();
-        t.wrote_raw("{\"timestamp\":\"t\",\"ty").read(ReadTrigger::End);
+        t.wrote_raw("{\"timestamp\":\"t\",\"ty")
+            .read(ReadTrigger::End);
         keeps("ROLL-1", &t, 3);
         t.wrote_raw("pe\":\"x\",\"payload\":{}}\n");
         keeps("ROLL-1", t.read(ReadTrigger::End), 4);
-        is_idle("ROLL-1", Tracer::new().wrote_raw("{").read(ReadTrigger::End));
+        is_idle(
+            "ROLL-1",
+            Tracer::new().wrote_raw("{").read(ReadTrigger::End),
+        );
     }
 
     #[test]
     fn a_torn_line_in_the_middle_is_told_once() {
         let mut t = interrupted_tool();
-        t.wrote_raw("{\"timestamp\":\"t\",\"ty").read(ReadTrigger::End);
-        t.wrote_line("x", &serde_json::json!({})).read(ReadTrigger::End);
+        t.wrote_raw("{\"timestamp\":\"t\",\"ty")
+            .read(ReadTrigger::End);
+        t.wrote_line("x", &serde_json::json!({}))
+            .read(ReadTrigger::End);
         t.read(ReadTrigger::End);
         assert!(breaks("ROLL-1", &t).message.contains("not valid JSON"));
     }
@@ -95,14 +101,19 @@ mod tests {
             t
         };
         keeps("ROLL-1", &torn("\n"), 5);
-        assert!(breaks("ROLL-1", &torn("")).message.contains("not valid JSON"));
+        assert!(
+            breaks("ROLL-1", &torn(""))
+                .message
+                .contains("not valid JSON")
+        );
         keeps("ROLL-2", &torn("\n"), 4);
     }
 
     #[test]
     fn another_form_is_a_breach() {
         let mut t = Tracer::new();
-        t.wrote_raw("{\"record_type\":\"state\"}\n").read(ReadTrigger::End);
+        t.wrote_raw("{\"record_type\":\"state\"}\n")
+            .read(ReadTrigger::End);
         assert!(breaks("ROLL-1", &t).message.contains("not of the form"));
     }
 }

@@ -1,9 +1,9 @@
 //! ROLL-2: a rollout only grows.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{Change, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct AppendOnly;
 
@@ -72,12 +72,14 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{ROLLOUT, Tracer, breaks, interrupted_tool, keeps, long_session};
-    use crate::trace::ReadTrigger::{End, Exit};
-    use crate::trace::What;
+    use cutpoint_trace::Observation;
+    use cutpoint_trace::ReadTrigger::{End, Exit};
 
     fn torn() -> Tracer {
         let mut t = Tracer::new();
-        t.wrote_line("x", &json!({})).wrote_raw("{\"timest").read(End);
+        t.wrote_line("x", &json!({}))
+            .wrote_raw("{\"timest")
+            .read(End);
         t
     }
 
@@ -92,7 +94,11 @@ mod tests {
     fn a_rewritten_or_cut_file_is_a_breach() {
         let mut t = interrupted_tool();
         let changed = t.file().replacen("run it", "ran it", 1);
-        assert!(breaks("ROLL-2", t.set_file(&changed).read_anew(End)).message.contains("only the first"));
+        assert!(
+            breaks("ROLL-2", t.set_file(&changed).read_anew(End))
+                .message
+                .contains("only the first")
+        );
         let mut t = interrupted_tool();
         let cut = t.file()[..20].to_owned();
         breaks("ROLL-2", t.set_file(&cut).read_anew(End));
@@ -102,14 +108,21 @@ mod tests {
     #[test]
     fn a_read_that_leaves_a_gap_is_a_breach() {
         let mut t = interrupted_tool();
-        assert!(breaks("ROLL-2", t.read_as(End, 9_999, "")).message.contains("byte 9999"));
+        assert!(
+            breaks("ROLL-2", t.read_as(End, 9_999, ""))
+                .message
+                .contains("byte 9999")
+        );
     }
 
     #[test]
     fn a_restarted_agent_may_repair_the_tail() {
         let mut t = torn();
         let whole = t.file().trim_end_matches("{\"timest").to_owned();
-        t.kill().resume().set_file(&whole).wrote_line("x", &json!({}));
+        t.kill()
+            .resume()
+            .set_file(&whole)
+            .wrote_line("x", &json!({}));
         keeps("ROLL-2", t.read_anew(End), 1);
         let mut t = torn();
         t.set_file(&whole);
@@ -122,10 +135,13 @@ mod tests {
     fn what_a_tear_left_of_a_character_counts_with_its_bytes() {
         let sealed = |left: usize| {
             let mut t = Tracer::new();
-            t.wrote_line("x", &json!({})).wrote_raw("{\"é\u{1f600}\"}\n").read(End).kill();
+            t.wrote_line("x", &json!({}))
+                .wrote_raw("{\"é\u{1f600}\"}\n")
+                .read(End)
+                .kill();
             let (path, whole) = (ROLLOUT.to_owned(), t.file().len());
             let bytes = (whole - left) as u64;
-            t.push(What::Torn { path, bytes }).resume();
+            t.push(Observation::Torn { path, bytes }).resume();
             (t, whole)
         };
         for from_the_end in [6, 5, 4] {

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use cutpoint_protocol::marker;
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, Exchange, Held, Resumption, Role, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct CutRolloutsResume;
 
@@ -54,7 +54,10 @@ impl Invariant for CutRolloutsResume {
             let Some(next) = view.request_behind(resumption.at) else {
                 continue;
             };
-            let again = view.starts.iter().any(|start| resumption.at < start.at && start.at < next.at);
+            let again = view
+                .starts
+                .iter()
+                .any(|start| resumption.at < start.at && start.at < next.at);
             let over = next.over().unwrap_or(next.at + 2) + 1;
             if again || next.has_compaction() || view.gone_between(resumption.at, over) {
                 continue;
@@ -89,7 +92,10 @@ fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<String> {
     let mut markers = 0;
     for held in &resumption.held {
         let (has, what) = match held {
-            Held::Call(id) => (id.is_empty() || calls.contains(id.as_str()), format!("call {id}")),
+            Held::Call(id) => (
+                id.is_empty() || calls.contains(id.as_str()),
+                format!("call {id}"),
+            ),
             Held::Output(id) => (
                 outputs.contains(id.as_str()) || !recorded(id),
                 format!("the output of call {id}"),
@@ -108,12 +114,19 @@ fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<String> {
             ),
         };
         if !has {
-            return Some(format!("lacks {what}, which the rollout has in a whole line"));
+            return Some(format!(
+                "lacks {what}, which the rollout has in a whole line"
+            ));
         }
     }
-    let carried = next.roles.iter().filter(|role| **role == Role::Marker).count();
-    (carried < markers)
-        .then(|| format!("has {carried} of the {markers} markers that the rollout has in whole lines"))
+    let carried = next
+        .roles
+        .iter()
+        .filter(|role| **role == Role::Marker)
+        .count();
+    (carried < markers).then(|| {
+        format!("has {carried} of the {markers} markers that the rollout has in whole lines")
+    })
 }
 
 fn is_marker(text: &str) -> bool {
@@ -131,14 +144,20 @@ mod tests {
     use crate::testing::{
         Tracer, assistant, breaks, call, is_idle, keeps, long_session, marker, output, user,
     };
-    use crate::trace::ReadTrigger;
+    use cutpoint_trace::ReadTrigger;
 
     /// A turn with a message, a call and a marker; the agent is killed; that many bytes are torn
     /// off, and the resumed session's request carries these items in front of its input.
     fn resumed(torn: usize, items: &[Value]) -> Tracer {
         let mut t = Tracer::new();
         t.start("t1", "one").request(1, &[user("one")]);
-        for item in [user("one"), assistant("Hello."), call("c"), output("c", "x"), marker()] {
+        for item in [
+            user("one"),
+            assistant("Hello."),
+            call("c"),
+            output("c", "x"),
+            marker(),
+        ] {
             t.wrote(&item);
         }
         t.aborted("t1").kill().read(ReadTrigger::Exit).tear(torn);
@@ -148,7 +167,13 @@ mod tests {
     }
 
     fn whole() -> [Value; 5] {
-        [user("one"), assistant("Hello."), call("c"), output("c", "aborted"), marker()]
+        [
+            user("one"),
+            assistant("Hello."),
+            call("c"),
+            output("c", "aborted"),
+            marker(),
+        ]
     }
 
     #[test]
@@ -161,23 +186,42 @@ mod tests {
 
     #[test]
     fn whole_lines_that_are_lost_are_breaches() {
-        assert!(breaks("ROLL-3", &resumed(5, &whole()[..4])).message.contains("0 of the 1 markers"));
+        assert!(
+            breaks("ROLL-3", &resumed(5, &whole()[..4]))
+                .message
+                .contains("0 of the 1 markers")
+        );
         let lost = breaks("ROLL-3", &resumed(100, &whole()[..1]));
         assert!(lost.message.contains("\"Hello.\""), "{}", lost.message);
-        assert!(breaks("ROLL-3", &resumed(100, &[user("one"), assistant("Hello.")])).message.contains("call c"));
-        assert!(breaks("ROLL-3", &resumed(100, &whole()[1..])).message.contains("\"one\""));
+        assert!(
+            breaks("ROLL-3", &resumed(100, &[user("one"), assistant("Hello.")]))
+                .message
+                .contains("call c")
+        );
+        assert!(
+            breaks("ROLL-3", &resumed(100, &whole()[1..]))
+                .message
+                .contains("\"one\"")
+        );
     }
 
     #[test]
     fn an_open_call_is_a_breach() {
-        assert!(breaks("ROLL-3", &resumed(100, &whole()[..3])).message.contains("without its output"));
+        assert!(
+            breaks("ROLL-3", &resumed(100, &whole()[..3]))
+                .message
+                .contains("without its output")
+        );
     }
 
     #[test]
     fn what_was_compacted_is_not_judged() {
         let mut t = Tracer::new();
-        t.start("t1", "one").wrote(&user("one")).wrote(&assistant("Hello."));
-        t.wrote_line("compacted", &serde_json::json!({})).completed("t1");
+        t.start("t1", "one")
+            .wrote(&user("one"))
+            .wrote(&assistant("Hello."));
+        t.wrote_line("compacted", &serde_json::json!({}))
+            .completed("t1");
         t.kill().read(ReadTrigger::Exit).resume().start("t2", "two");
         keeps("ROLL-3", t.request(1, &[user("summary"), user("two")]), 1);
         is_idle("ROLL-3", &Tracer::new());

@@ -1,10 +1,10 @@
 //! ROLL-4: a rollout brackets each turn once, in order.
 
-use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, ReadTrigger};
-use crate::verdict::Level;
+use crate::map::HashMap;
 use crate::view::{At, Bracket, FileLine, LineKind, Read, RolloutFile, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, ReadTrigger};
 
 pub(super) struct TurnsAreBracketed;
 
@@ -173,7 +173,8 @@ impl<'c> Brackets<'c, '_> {
             _ => false,
         };
         let mut others = self.view.rollouts.iter();
-        let elsewhere = others.any(|other| other.path != self.file.path && other.lines.iter().any(starts));
+        let elsewhere =
+            others.any(|other| other.path != self.file.path && other.lines.iter().any(starts));
         elsewhere && !self.view.forks.is_empty()
     }
 
@@ -269,10 +270,10 @@ fn name(bracket: &Bracket) -> String {
 mod tests {
     use serde_json::json;
 
-    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, outcome};
-    use crate::trace::ReadTrigger::{End, Exit};
-    use crate::trace::{AgentEvent, ClientOp, TurnEnd, What};
-    use crate::verdict::Outcome;
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, verdict_of};
+    use cutpoint_trace::ReadTrigger::{End, Exit};
+    use cutpoint_trace::verdict::Verdict;
+    use cutpoint_trace::{AgentEvent, ClientOp, Observation, TurnEnd};
 
     fn line(t: &mut Tracer, event: &str, id: Option<&str>) {
         t.wrote_line("event_msg", &json!({"type": event, "turn_id": id}));
@@ -283,7 +284,12 @@ mod tests {
         keeps("ROLL-4", &interrupted_tool(), 2);
         keeps("ROLL-4", &long_session(), 5);
         let mut t = Tracer::new();
-        for event in ["task_started", "turn_aborted", "task_started", "task_complete"] {
+        for event in [
+            "task_started",
+            "turn_aborted",
+            "task_started",
+            "task_complete",
+        ] {
             line(&mut t, event, None);
         }
         keeps("ROLL-4", t.read(End), 2);
@@ -297,7 +303,11 @@ mod tests {
             end: TurnEnd::Complete,
         });
         keeps("ROLL-4", t.read_at_end("t1"), 1);
-        assert!(breaks("ROLL-4", t.read(End)).message.contains("no terminal line"));
+        assert!(
+            breaks("ROLL-4", t.read(End))
+                .message
+                .contains("no terminal line")
+        );
     }
 
     #[test]
@@ -315,7 +325,7 @@ mod tests {
         line(&mut t, "task_started", Some("b"));
         line(&mut t, "task_complete", Some("b"));
         line(&mut t, "task_complete", Some("b"));
-        let Outcome::Fail { breaches, .. } = outcome("ROLL-4", t.read(End)) else {
+        let Verdict::Fail { breaches, .. } = verdict_of("ROLL-4", t.read(End)) else {
             panic!("turns overlap");
         };
         assert!(breaches[0].message.contains("while turn a of line 1"));
@@ -325,30 +335,52 @@ mod tests {
     #[test]
     fn a_turn_that_starts_twice_is_a_breach() {
         let mut t = Tracer::new();
-        for event in ["task_started", "turn_aborted", "task_started", "task_complete"] {
+        for event in [
+            "task_started",
+            "turn_aborted",
+            "task_started",
+            "task_complete",
+        ] {
             line(&mut t, event, Some("a"));
         }
-        assert!(breaks("ROLL-4", t.read(End)).message.contains("starts again"));
+        assert!(
+            breaks("ROLL-4", t.read(End))
+                .message
+                .contains("starts again")
+        );
     }
 
     #[test]
     fn a_turn_that_was_never_written_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "hi").completed("t1");
-        t.event(AgentEvent::TurnStarted { turn_id: "t2".into() });
-        t.event(AgentEvent::TurnEnded { turn_id: Some("t2".into()), end: TurnEnd::Complete });
+        t.event(AgentEvent::TurnStarted {
+            turn_id: "t2".into(),
+        });
+        t.event(AgentEvent::TurnEnded {
+            turn_id: Some("t2".into()),
+            end: TurnEnd::Complete,
+        });
         t.op(ClientOp::Shutdown).exit();
-        assert!(breaks("ROLL-4", t.read(End)).message.contains("starts turn t2"));
+        assert!(
+            breaks("ROLL-4", t.read(End))
+                .message
+                .contains("starts turn t2")
+        );
     }
 
     #[test]
     fn a_fork_may_end_the_turn_that_the_first_rollout_starts() {
         let ended = |id: &str| {
             let mut t = Tracer::new();
-            t.start("t1", "hi").read(Exit).forked("f.jsonl").kill().resume();
+            t.start("t1", "hi")
+                .read(Exit)
+                .forked("f.jsonl")
+                .kill()
+                .resume();
             let line = json!({"type": "turn_aborted", "turn_id": id});
             let line = json!({"timestamp": "t", "type": "event_msg", "payload": line});
-            t.push(What::Rollout {
+            t.push(Observation::Rollout {
                 trigger: End,
                 path: "f.jsonl".into(),
                 from: 0,
@@ -357,16 +389,32 @@ mod tests {
             t
         };
         keeps("ROLL-4", &ended("t1"), 1);
-        assert!(breaks("ROLL-4", &ended("t0")).message.contains("without being open"));
+        assert!(
+            breaks("ROLL-4", &ended("t0"))
+                .message
+                .contains("without being open")
+        );
     }
 
     #[test]
     fn what_was_torn_off_is_not_missed() {
         let mut t = Tracer::new();
-        t.start("t0", "one").completed("t0").start("t1", "hi").completed("t1");
+        t.start("t0", "one")
+            .completed("t0")
+            .start("t1", "hi")
+            .completed("t1");
         t.kill().read(Exit);
-        let last_two: usize = t.file().lines().rev().take(2).map(|line| line.len() + 1).sum();
-        t.tear(last_two).resume().start("t2", "next").completed("t2");
+        let last_two: usize = t
+            .file()
+            .lines()
+            .rev()
+            .take(2)
+            .map(|line| line.len() + 1)
+            .sum();
+        t.tear(last_two)
+            .resume()
+            .start("t2", "next")
+            .completed("t2");
         keeps("ROLL-4", t.read(End), 2);
     }
 

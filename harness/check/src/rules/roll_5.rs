@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use crate::map::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, ReadTrigger};
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{At, Change, Exchange, Held, Role, RolloutFile, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, ReadTrigger};
 
 pub(super) struct RecordedBeforeSent;
 
@@ -181,7 +181,7 @@ fn in_words(item: &Held) -> String {
 #[cfg(test)]
 mod tests {
     use crate::testing::{ROLLOUT, Tracer, assistant, breaks, call, is_idle, keeps, output, user};
-    use crate::trace::{ReadTrigger, What};
+    use cutpoint_trace::{Observation, ReadTrigger};
 
     fn asked(recorded: bool) -> Tracer {
         let mut t = Tracer::new();
@@ -233,7 +233,7 @@ mod tests {
     fn a_file_that_is_not_there_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
-        t.push(What::RolloutUnreadable {
+        t.push(Observation::RolloutUnreadable {
             trigger: ReadTrigger::Request { exchange: 1 },
             path: ROLLOUT.into(),
             error: "no such file".into(),

@@ -3,9 +3,9 @@
 use cutpoint_protocol::rollout::TurnEnd as LineEnd;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature, TurnEnd};
-use crate::verdict::Level;
 use crate::view::{At, LineKind, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature, TurnEnd};
 
 pub(super) struct CutTurnsAreInterrupted;
 
@@ -125,7 +125,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, is_idle, keeps, long_session, user};
-    use crate::trace::{AgentEvent, ReadTrigger};
+    use cutpoint_trace::{AgentEvent, ReadTrigger};
 
     fn cut() -> Tracer {
         let mut t = Tracer::new();

@@ -1,10 +1,10 @@
 //! ROLL-7: forks and rollbacks leave a history that can be gone on with.
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, Exchange, Fork, Role, Rollback, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct ForksAndRollbacksArePaired;
 
@@ -86,17 +86,20 @@ fn unmarked(view: &View<'_>, fork: &Fork, next: &Exchange<'_>) -> Option<String>
     }
     let regions = view.regions(next);
     let own = |turns: &[usize]| turns.contains(&cut);
-    let region = regions.iter().find(|region| region.turn == Some(cut) || own(&region.lost))?;
+    let region = regions
+        .iter()
+        .find(|region| region.turn == Some(cut) || own(&region.lost))?;
     let id = turn.id;
     if !region.lost.is_empty() {
         // Several turns share the region, of which the others have markers of their own.
         let (found, wanted) = (region.markers.len(), region.min + 1);
-        return (found < wanted).then(|| format!("has {found} of {wanted} markers up to turn {id}"));
+        return (found < wanted)
+            .then(|| format!("has {found} of {wanted} markers up to turn {id}"));
     }
     match region.markers[..] {
-        [marker] if region.last_item.is_some_and(|last| marker < last) => {
-            Some(format!("has the marker of turn {id} before the last of its items"))
-        }
+        [marker] if region.last_item.is_some_and(|last| marker < last) => Some(format!(
+            "has the marker of turn {id} before the last of its items"
+        )),
         [_] => None,
         ref markers => Some(format!("has {} markers for turn {id}", markers.len())),
     }
@@ -121,7 +124,8 @@ fn came_back(view: &View<'_>, rollback: &Rollback, next: &Exchange<'_>) -> Optio
     unexplained.find_map(|(place, _)| {
         let text = next.text(place)?;
         let text = text.trim();
-        said.contains(text).then(|| format!("has the input {text:?}, which was taken back"))
+        said.contains(text)
+            .then(|| format!("has the input {text:?}, which was taken back"))
     })
 }
 
@@ -130,14 +134,17 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{
-        ROLLOUT, Tracer, assistant, breaks, call, forked_session, is_idle, keeps, marker, output, user,
+        ROLLOUT, Tracer, assistant, breaks, call, forked_session, is_idle, keeps, marker, output,
+        user,
     };
-    use crate::trace::{AgentEvent, ClientOp, InputMode, ReadTrigger, TaskKind};
+    use cutpoint_trace::{AgentEvent, ClientOp, InputMode, ReadTrigger, TaskKind};
 
     /// A turn is forked while its call runs; the fork's request carries these items between.
     fn forked(items: &[Value]) -> Tracer {
         let mut t = Tracer::new();
-        t.start("t1", "one").request(1, &[user("one")]).emit(1, call("c"));
+        t.start("t1", "one")
+            .request(1, &[user("one")])
+            .emit(1, call("c"));
         t.op(ClientOp::Fork).forked("f.jsonl").kill().resume();
         t.start("t2", "two");
         t.request(2, &[&[user("one")], items, &[user("two")]].concat());
@@ -147,10 +154,14 @@ mod tests {
     /// The second of two turns is taken back; the next request carries these items between.
     fn rolled_back(items: &[Value]) -> Tracer {
         let mut t = Tracer::new();
-        t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+        t.start("t1", "one")
+            .request(1, &[user("one")])
+            .finish(1)
+            .completed("t1");
         t.start("t2", "two").request(2, &[user("one"), user("two")]);
         t.emit(2, call("c")).finish(2).interrupted("t2");
-        t.op(ClientOp::Rollback { turns: 1 }).event(AgentEvent::RolledBack { turns: 1 });
+        t.op(ClientOp::Rollback { turns: 1 })
+            .event(AgentEvent::RolledBack { turns: 1 });
         t.start("t3", "three");
         t.request(3, &[&[user("one")], items, &[user("three")]].concat());
         t
@@ -158,7 +169,11 @@ mod tests {
 
     #[test]
     fn paired_and_marked_forks_pass() {
-        keeps("ROLL-7", &forked(&[call("c"), output("c", "aborted"), marker()]), 1);
+        keeps(
+            "ROLL-7",
+            &forked(&[call("c"), output("c", "aborted"), marker()]),
+            1,
+        );
         keeps("ROLL-7", &forked_session(), 2);
     }
 
@@ -175,10 +190,16 @@ mod tests {
     fn a_conversation_that_does_not_go_on_in_the_fork_needs_no_marker() {
         let ended = |goes_on_in: &str| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).read(ReadTrigger::Request { exchange: 1 });
-            t.op(ClientOp::Fork).forked("f.jsonl").finish(1).completed("t1");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .read(ReadTrigger::Request { exchange: 1 });
+            t.op(ClientOp::Fork)
+                .forked("f.jsonl")
+                .finish(1)
+                .completed("t1");
             t.kill().resume().goes_on_in(goes_on_in).start("t2", "two");
-            t.request(2, &[user("one"), user("two")]).read(ReadTrigger::Request { exchange: 2 });
+            t.request(2, &[user("one"), user("two")])
+                .read(ReadTrigger::Request { exchange: 2 });
             t
         };
         is_idle("ROLL-7", &ended(ROLLOUT));
@@ -194,8 +215,14 @@ mod tests {
     #[test]
     fn a_turn_that_ended_before_the_fork_needs_no_marker() {
         let mut t = Tracer::new();
-        t.start("t1", "one").request(1, &[user("one")]).op(ClientOp::Fork);
-        t.finish(1).completed("t1").forked("f.jsonl").kill().resume();
+        t.start("t1", "one")
+            .request(1, &[user("one")])
+            .op(ClientOp::Fork);
+        t.finish(1)
+            .completed("t1")
+            .forked("f.jsonl")
+            .kill()
+            .resume();
         t.start("t2", "two").request(2, &[user("one"), user("two")]);
         keeps("ROLL-7", &t, 1);
     }
@@ -206,12 +233,19 @@ mod tests {
         let kept = breaks("ROLL-7", &rolled_back(&[user("two")]));
         assert!(kept.message.contains("\"two\""), "{}", kept.message);
         let call_kept = [call("c"), output("c", "aborted")];
-        assert!(breaks("ROLL-7", &rolled_back(&call_kept)).message.contains("call c"));
+        assert!(
+            breaks("ROLL-7", &rolled_back(&call_kept))
+                .message
+                .contains("call c")
+        );
         let orphan = breaks("ROLL-7", &rolled_back(&[output("c", "aborted")]));
         assert!(orphan.message.contains("without its call"));
         let mut t = rolled_back(&[]);
         t.completed("t3").start("t4", "two");
-        t.request(4, &[user("one"), user("three"), assistant("x"), user("two")]);
+        t.request(
+            4,
+            &[user("one"), user("three"), assistant("x"), user("two")],
+        );
         keeps("ROLL-7", &t, 1);
     }
 
@@ -219,7 +253,10 @@ mod tests {
     fn what_is_said_behind_the_request_for_a_rollback_is_not_taken_back() {
         let said = |behind: bool| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .finish(1)
+                .completed("t1");
             t.start("t2", "two").request(2, &[user("one"), user("two")]);
             t.finish(2).completed("t2");
             let undo = ClientOp::Rollback { turns: 1 };
@@ -240,10 +277,15 @@ mod tests {
     fn a_review_is_a_turn_that_can_be_taken_back() {
         let reviewed = |task: TaskKind| {
             let mut t = Tracer::new();
-            t.start("t1", "one").request(1, &[user("one")]).finish(1).completed("t1");
+            t.start("t1", "one")
+                .request(1, &[user("one")])
+                .finish(1)
+                .completed("t1");
             t.task(task, "look").started("t2").completed("t2");
-            t.op(ClientOp::Rollback { turns: 1 }).event(AgentEvent::RolledBack { turns: 1 });
-            t.start("t3", "three").request(2, &[user("one"), user("three")]);
+            t.op(ClientOp::Rollback { turns: 1 })
+                .event(AgentEvent::RolledBack { turns: 1 });
+            t.start("t3", "three")
+                .request(2, &[user("one"), user("three")]);
             t
         };
         keeps("ROLL-7", &reviewed(TaskKind::Review), 1);
@@ -263,8 +305,14 @@ mod tests {
     fn input_that_joined_the_cut_turn_untold_stands_in_front_of_its_marker() {
         let forked = |mode: InputMode, items: &[Value]| {
             let mut t = Tracer::new();
-            t.input("one", InputMode::Start).input("more", mode).started("t1");
-            t.op(ClientOp::Fork).forked("f.jsonl").kill().resume().start("t2", "two");
+            t.input("one", InputMode::Start)
+                .input("more", mode)
+                .started("t1");
+            t.op(ClientOp::Fork)
+                .forked("f.jsonl")
+                .kill()
+                .resume()
+                .start("t2", "two");
             t.request(1, &[&[user("one")], items, &[user("two")]].concat());
             t
         };

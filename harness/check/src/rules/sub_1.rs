@@ -1,9 +1,9 @@
 //! SUB-1: sub-agents end with the turn that started them.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AbortReason, ClientOp, Feature, InputMode, TurnEnd, What};
-use crate::verdict::Level;
 use crate::view::{At, Ending, SubAgent, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AbortReason, ClientOp, Feature, InputMode, Observation, TurnEnd};
 
 pub(super) struct SubAgentsEndWithTheTurn;
 
@@ -116,7 +116,9 @@ fn late(view: &View<'_>, agent: &SubAgent<'_>, cut: At) -> Option<(String, At)> 
     (took_ns > bound_ns).then(|| {
         let (took, bound) = (took_ns / 1_000_000, bound_ns / 1_000_000);
         let text = match ended {
-            Some(_) => format!("ended {took} ms behind the cut of its turn; {bound} ms are allowed"),
+            Some(_) => {
+                format!("ended {took} ms behind the cut of its turn; {bound} ms are allowed")
+            }
             None => format!("had not ended {took} ms behind the cut of its turn"),
         };
         (text, cut)
@@ -175,13 +177,16 @@ fn takes_along(
         }
     );
     let before = &view.trace.entries[..ending.at];
-    if (before.iter()).any(|entry| matches!(entry.what, What::Unscripted { .. })) {
+    if (before.iter()).any(|entry| matches!(entry.observation, Observation::Unscripted { .. })) {
         return None;
     }
-    let mut ops = before.iter().enumerate().filter_map(|(at, entry)| match &entry.what {
-        What::Op { op, .. } => Some((at, op)),
-        _ => None,
-    });
+    let mut ops = before
+        .iter()
+        .enumerate()
+        .filter_map(|(at, entry)| match &entry.observation {
+            Observation::Op { op, .. } => Some((at, op)),
+            _ => None,
+        });
     let known = &view.turns[turn];
     let sent = known.input.map(|input| view.inputs[input].at);
     // Ops are taken in order: one that was sent behind the turn's input may meet the turn, though nobody
@@ -208,7 +213,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
-    use crate::trace::{AgentEvent, Decision, Feature, InputMode, What};
+    use cutpoint_trace::{AgentEvent, Decision, Feature, InputMode, Observation};
 
     fn started() -> Tracer {
         let mut t = Tracer::new();
@@ -220,7 +225,9 @@ mod tests {
 
     fn closed() -> Tracer {
         let mut t = started();
-        t.interrupt().disconnected(2).sub_ended("t1", "a1", "closed");
+        t.interrupt()
+            .disconnected(2)
+            .sub_ended("t1", "a1", "closed");
         t
     }
 
@@ -243,12 +250,18 @@ mod tests {
 
     #[test]
     fn what_follows_its_end_is_a_breach() {
-        breaks("SUB-1", closed().aborted("t1").request_of(1, 3, &[user("look")]));
+        breaks(
+            "SUB-1",
+            closed().aborted("t1").request_of(1, 3, &[user("look")]),
+        );
         let delta = AgentEvent::TextDelta {
             turn_id: None,
             text: "hm".into(),
         };
-        breaks("SUB-1", closed().of_sub_agent("t1", "a1", delta).aborted("t1"));
+        breaks(
+            "SUB-1",
+            closed().of_sub_agent("t1", "a1", delta).aborted("t1"),
+        );
         let mut t = started();
         t.interrupt().sub_ended("t1", "a1", "closed").aborted("t1");
         breaks("SUB-1", t.wait_ms(600).disconnected(2));
@@ -260,8 +273,11 @@ mod tests {
             let mut t = Tracer::new();
             t.start("t1", "go").request(1, &[user("go")]);
             t.sub_agent("t1", "a1", "look", false);
-            t.request_of(1, 2, &[user("look")]).emit(2, call("c2")).finish(2);
-            t.sent(1, json!({"type": "response.failed"})).ask("t1", "c2");
+            t.request_of(1, 2, &[user("look")])
+                .emit(2, call("c2"))
+                .finish(2);
+            t.sent(1, json!({"type": "response.failed"}))
+                .ask("t1", "c2");
             if asked {
                 t.decide("c2", Decision::Abort);
             }
@@ -285,7 +301,13 @@ mod tests {
         breaks("SUB-1", started().interrupt().wait_ms(2700).interrupt());
         let mut t = started();
         t.interrupt().reading(false).wait_ms(9000).reading(true);
-        keeps("SUB-1", t.disconnected(2).sub_ended("t1", "a1", "closed").aborted("t1"), 1);
+        keeps(
+            "SUB-1",
+            t.disconnected(2)
+                .sub_ended("t1", "a1", "closed")
+                .aborted("t1"),
+            1,
+        );
     }
 
     #[test]
@@ -306,9 +328,17 @@ mod tests {
             if behind_the_input {
                 send(&mut t);
             }
-            t.started("t1").user_message("t1", "go").request(1, &[user("go")]).finish(1);
-            t.sub_agent("t1", "a1", "look", false).sub_ended("t1", "a1", "closed");
-            if replaced { t.replaced("t1") } else { t.aborted("t1") };
+            t.started("t1")
+                .user_message("t1", "go")
+                .request(1, &[user("go")])
+                .finish(1);
+            t.sub_agent("t1", "a1", "look", false)
+                .sub_ended("t1", "a1", "closed");
+            if replaced {
+                t.replaced("t1")
+            } else {
+                t.aborted("t1")
+            };
             t
         };
         for replaced in [false, true] {
@@ -322,11 +352,17 @@ mod tests {
         let mut t = started();
         t.finish(2).sub_ended("t1", "a1", "closed").aborted("t1");
         let breach = breaks("SUB-1", &t);
-        assert!(breach.message.contains("nobody had asked"), "{}", breach.message);
+        assert!(
+            breach.message.contains("nobody had asked"),
+            "{}",
+            breach.message
+        );
         let mut t = started();
-        t.finish(2).sub_ended("t1", "a1", "closed").request(3, &[user("go")]);
+        t.finish(2)
+            .sub_ended("t1", "a1", "closed")
+            .request(3, &[user("go")]);
         let (exchange, message) = (3, "no reply".to_owned());
-        t.push(What::Unscripted { exchange, message });
+        t.push(Observation::Unscripted { exchange, message });
         keeps("SUB-1", t.aborted("t1"), 1);
     }
 
@@ -345,7 +381,10 @@ mod tests {
     #[test]
     fn an_agent_that_tells_nothing_is_not_judged() {
         let t = started().without(Feature::SubAgents);
-        let outcome = crate::testing::outcome("SUB-1", &t);
-        assert!(matches!(outcome, crate::verdict::Outcome::NotApplicable { .. }));
+        let verdict = crate::testing::verdict_of("SUB-1", &t);
+        assert!(matches!(
+            verdict,
+            cutpoint_trace::verdict::Verdict::NotApplicable { .. }
+        ));
     }
 }

@@ -1,9 +1,9 @@
 //! SUB-2: what a sub-agent asks is asked by the session that it works for.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Decision, Feature};
-use crate::verdict::Level;
 use crate::view::{At, Call, SubAgent, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Decision, Feature};
 
 pub(super) struct ParentsAskForThem;
 
@@ -31,7 +31,9 @@ impl Invariant for ParentsAskForThem {
     }
 
     fn legal_races(&self) -> &'static [&'static str] {
-        &["A call that the user has allowed for the whole session is not asked about, and may begin."]
+        &[
+            "A call that the user has allowed for the whole session is not asked about, and may begin.",
+        ]
     }
 
     fn exercised_when(&self) -> &'static str {
@@ -72,8 +74,10 @@ impl Invariant for ParentsAskForThem {
                 );
                 findings.breach(view, message, &[agent.started, asked]);
             } else if let Some(begun) = begun_unasked(view, call) {
-                let message =
-                    format!("call {id} of sub-agent {} ran without the user's yes", agent.id);
+                let message = format!(
+                    "call {id} of sub-agent {} ran without the user's yes",
+                    agent.id
+                );
                 findings.breach(view, message, &[asked, begun]);
             }
         }
@@ -105,7 +109,7 @@ fn begun_unasked(view: &View<'_>, call: &Call<'_>) -> Option<At> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, user};
-    use crate::trace::{AgentEvent, Decision};
+    use cutpoint_trace::{AgentEvent, Decision};
 
     fn calls() -> Tracer {
         let mut t = Tracer::new();

@@ -1,9 +1,9 @@
 //! SUB-3: an interrupt does not wait for a client that does not read.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, What};
-use crate::verdict::Level;
 use crate::view::{At, Exchange, InterruptState, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, Observation};
 
 pub(super) struct NobodyReadsNothingHangs;
 
@@ -95,8 +95,8 @@ impl Invariant for NobodyReadsNothingHangs {
 /// if it did read.
 fn deaf_until(view: &View<'_>, at: At) -> Option<At> {
     let entries = &view.trace.entries;
-    let reading = |at: &At| match entries[*at].what {
-        What::Reading { on } => Some(on),
+    let reading = |at: &At| match entries[*at].observation {
+        Observation::Reading { on } => Some(on),
         _ => None,
     };
     let before = (0..at).rev().find_map(|at| reading(&at));

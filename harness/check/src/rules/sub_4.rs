@@ -1,9 +1,9 @@
 //! SUB-4: a one-shot sub-agent ends by itself.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature};
-use crate::verdict::Level;
 use crate::view::{At, SubAgent, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct OneShotsEndByThemselves;
 
@@ -52,7 +52,8 @@ impl Invariant for OneShotsEndByThemselves {
                 continue;
             };
             findings.exercised += 1;
-            if let Some((fault, at)) = goes_on(view, agent, over).or_else(|| stays(view, agent, over))
+            if let Some((fault, at)) =
+                goes_on(view, agent, over).or_else(|| stays(view, agent, over))
             {
                 let message = format!("one-shot sub-agent {} {fault}", agent.id);
                 findings.breach(view, message, &[agent.started, over, at]);
@@ -89,8 +90,7 @@ fn stays(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(String, At)
     let bound_ns = bound_ns.saturating_add(DRAIN_NS);
     (took_ns > bound_ns).then(|| {
         let (took, bound) = (took_ns / 1_000_000, bound_ns / 1_000_000);
-        let text =
-            format!("lived {took} ms behind the end of its turn; {bound} ms are allowed");
+        let text = format!("lived {took} ms behind the end of its turn; {bound} ms are allowed");
         (text, until)
     })
 }
@@ -98,7 +98,7 @@ fn stays(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(String, At)
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, is_idle, keeps, user};
-    use crate::trace::AgentEvent;
+    use cutpoint_trace::AgentEvent;
 
     fn done(one_shot: bool) -> Tracer {
         let mut t = Tracer::new();

@@ -1,9 +1,9 @@
 //! TURN-1: one terminal event per turn.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{Turn, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct OneEndPerTurn;
 
@@ -80,7 +80,7 @@ fn too_many(turn: &Turn<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session};
-    use crate::trace::{ClientOp, TurnEnd};
+    use cutpoint_trace::{ClientOp, TurnEnd};
 
     #[test]
     fn one_end_each_passes() {

@@ -1,9 +1,9 @@
 //! TURN-2: an interrupt ends the active turn.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, InputMode, TaskKind};
-use crate::verdict::Level;
 use crate::view::{At, Ending, Input, Interrupt, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, InputMode, TaskKind};
 
 pub(super) struct InterruptEndsTurn;
 
@@ -129,7 +129,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
-    use crate::trace::{InputMode, TaskKind, TurnEnd};
+    use cutpoint_trace::{InputMode, TaskKind, TurnEnd};
 
     fn running() -> Tracer {
         let mut t = Tracer::new();
@@ -269,7 +269,10 @@ mod tests {
         };
         keeps("TURN-2", &failing("response.incomplete", 10, failed()), 1);
         breaks("TURN-2", &failing("response.incomplete", 200, failed()));
-        breaks("TURN-2", &failing("response.incomplete", 10, TurnEnd::Complete));
+        breaks(
+            "TURN-2",
+            &failing("response.incomplete", 10, TurnEnd::Complete),
+        );
         breaks("TURN-2", &failing("response.completed", 10, failed()));
         breaks("TURN-2", &failing("response.in_progress", 10, failed()));
     }

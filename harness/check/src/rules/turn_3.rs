@@ -1,9 +1,9 @@
 //! TURN-3: a replaced turn ends before the new one starts.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AbortReason, Decision, Feature, InputMode, TurnEnd};
-use crate::verdict::Level;
 use crate::view::{At, Ending, InterruptState, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AbortReason, Decision, Feature, InputMode, TurnEnd};
 
 pub(super) struct ReplacedTurnEndsFirst;
 
@@ -67,8 +67,7 @@ impl Invariant for ReplacedTurnEndsFirst {
             };
             if !legal(view, old, ending, started) {
                 let (old_id, how) = (old.id, ending.in_words());
-                let message =
-                    format!("turn {old_id}, replaced by turn {}, ended as {how}", new.id);
+                let message = format!("turn {old_id}, replaced by turn {}, ended as {how}", new.id);
                 findings.breach(view, message, &[input.at, ending.at, started]);
             }
         }
@@ -125,7 +124,7 @@ fn answered_with_abort(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, long_session, user};
-    use crate::trace::{Decision, InputMode};
+    use cutpoint_trace::{Decision, InputMode};
 
     fn replacing() -> Tracer {
         let mut t = Tracer::new();
@@ -182,23 +181,35 @@ mod tests {
     fn an_interrupt_may_overtake_the_start_of_the_turn() {
         let mut t = Tracer::new();
         t.input("one", InputMode::Start).interrupt().started("t1");
-        t.input("two", InputMode::Replace).aborted("t1").started("t2");
+        t.input("two", InputMode::Replace)
+            .aborted("t1")
+            .started("t2");
         keeps("TURN-3", &t, 1);
         let mut t = Tracer::new();
-        t.start("t1", "one").input("two", InputMode::Replace).interrupt();
-        t.replaced("t1").started("t2").input("three", InputMode::Replace);
+        t.start("t1", "one")
+            .input("two", InputMode::Replace)
+            .interrupt();
+        t.replaced("t1")
+            .started("t2")
+            .input("three", InputMode::Replace);
         keeps("TURN-3", t.aborted("t2").started("t3"), 2);
         let mut t = Tracer::new();
         t.interrupt().start("t1", "one");
-        t.input("two", InputMode::Replace).aborted("t1").started("t2");
+        t.input("two", InputMode::Replace)
+            .aborted("t1")
+            .started("t2");
         breaks("TURN-3", &t);
     }
 
     #[test]
     fn an_interrupt_may_meet_a_turn_whose_input_came_before_the_last_ones_end() {
         let mut t = Tracer::new();
-        t.start("t1", "one").input("two", InputMode::Start).completed("t1");
-        t.interrupt().started("t2").input("three", InputMode::Replace);
+        t.start("t1", "one")
+            .input("two", InputMode::Start)
+            .completed("t1");
+        t.interrupt()
+            .started("t2")
+            .input("three", InputMode::Replace);
         keeps("TURN-3", t.aborted("t2").started("t3"), 1);
         let mut t = Tracer::new();
         t.start("t1", "one").completed("t1").interrupt();

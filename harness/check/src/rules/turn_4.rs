@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature};
-use crate::verdict::Level;
 use crate::view::{At, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct NothingAfterTheEnd;
 
@@ -74,7 +74,11 @@ fn restores(view: &View<'_>, at: At) -> bool {
         return false;
     };
     let state = matches!(view.event(at), Some(AgentEvent::Other { .. }));
-    state && !view.turns.iter().any(|turn| start.at < turn.begun && turn.begun < at)
+    state
+        && !view
+            .turns
+            .iter()
+            .any(|turn| start.at < turn.begun && turn.begun < at)
 }
 
 fn name(event: &AgentEvent) -> &str {
@@ -105,9 +109,9 @@ fn name(event: &AgentEvent) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, outcome};
-    use crate::trace::{AgentEvent, Feature};
-    use crate::verdict::Outcome;
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, verdict_of};
+    use cutpoint_trace::verdict::Verdict;
+    use cutpoint_trace::{AgentEvent, Feature};
 
     fn token_count(turn: Option<&str>) -> AgentEvent {
         AgentEvent::Other {
@@ -163,8 +167,8 @@ mod tests {
     fn without_ids_nothing_can_be_said() {
         let t = Tracer::new().without(Feature::TurnIds);
         assert!(matches!(
-            outcome("TURN-4", &t),
-            Outcome::NotApplicable { .. }
+            verdict_of("TURN-4", &t),
+            Verdict::NotApplicable { .. }
         ));
     }
 }

@@ -1,10 +1,10 @@
 //! TURN-5: an interrupt without a turn changes nothing, and is answered.
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, Interrupt, InterruptState, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct IdleInterruptIsHarmless;
 
@@ -99,7 +99,7 @@ fn check_answers(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Find
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps, long_session};
-    use crate::trace::{Feature, InputMode, TurnEnd};
+    use cutpoint_trace::{Feature, InputMode, TurnEnd};
 
     fn idle() -> Tracer {
         let mut t = Tracer::new();
@@ -119,8 +119,7 @@ mod tests {
     #[test]
     fn an_abort_of_nothing_is_a_breach() {
         let mut t = idle();
-        t.reply(None)
-            .ended(None, TurnEnd::Aborted { reason: None });
+        t.reply(None).ended(None, TurnEnd::Aborted { reason: None });
         breaks("TURN-5", &t);
         breaks("TURN-5", idle().reply(None).aborted("t1"));
         let mut t = idle();

@@ -2,9 +2,9 @@
 
 use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{At, InterruptState, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct AbortIsPrompt;
 
@@ -93,7 +93,7 @@ impl Invariant for AbortIsPrompt {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps};
-    use crate::trace::What;
+    use cutpoint_trace::Observation;
 
     fn interrupted() -> Tracer {
         let mut t = Tracer::new();
@@ -151,8 +151,9 @@ mod tests {
     #[test]
     fn time_in_which_nobody_reads_does_not_count() {
         let mut t = interrupted();
-        t.push(What::Reading { on: false }).wait_ms(5000);
-        t.reached("aborting").push(What::Reading { on: true });
+        t.push(Observation::Reading { on: false }).wait_ms(5000);
+        t.reached("aborting")
+            .push(Observation::Reading { on: true });
         t.wait_ms(5000).released("aborting").wait_ms(1000);
         keeps("TURN-6", t.clone().aborted("t1"), 1);
         breaks("TURN-6", t.wait_ms(1200).aborted("t1"));

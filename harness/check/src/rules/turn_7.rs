@@ -1,9 +1,9 @@
 //! TURN-7: two interrupts, one abort.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{At, InterruptState, Turn, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct AbortedOnce;
 
@@ -96,7 +96,7 @@ fn aborts(view: &View<'_>, turn: &Turn<'_>, until: At) -> Vec<At> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, interrupted_tool, is_idle, keeps, long_session};
-    use crate::trace::TurnEnd;
+    use cutpoint_trace::TurnEnd;
 
     fn twice() -> Tracer {
         let mut t = Tracer::new();

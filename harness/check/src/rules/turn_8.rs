@@ -1,9 +1,9 @@
 //! TURN-8: one id per turn.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::Feature;
-use crate::verdict::Level;
 use crate::view::{At, Interrupt, InterruptState, Turn, View};
+use cutpoint_trace::Feature;
+use cutpoint_trace::verdict::Level;
 
 pub(super) struct OneIdPerTurn;
 
@@ -98,7 +98,10 @@ fn overtaken(view: &View<'_>, index: usize) -> bool {
 fn unterminated(turn: &Turn<'_>) -> (At, String) {
     let id = turn.id;
     match turn.started {
-        Some(started) => (started, format!("turn {id} started and was never terminated")),
+        Some(started) => (
+            started,
+            format!("turn {id} started and was never terminated"),
+        ),
         None => (
             turn.begun,
             format!("a reply announced turn {id}, which neither started nor was terminated"),
@@ -115,11 +118,18 @@ fn wrongly_refused<'a>(view: &View<'a>, interrupt: &Interrupt<'a>) -> Option<(At
     interrupt.named?;
     let mut answers = interrupt.answers.iter();
     let refused = answers.find(|answer| answer.error.is_some())?.at;
-    let over = [turn.ending().map(|ending| ending.at), turn.killed, turn.exited];
+    let over = [
+        turn.ending().map(|ending| ending.at),
+        turn.killed,
+        turn.exited,
+    ];
     let over = over.into_iter().flatten().min();
     let stays = over.is_none_or(|over| view.between_ns(refused, over) > RACE_NS);
     // A later interrupt may have ended the turn soon after: that is no race of the first.
-    let again = turn.interrupts.iter().map(|other| view.interrupts[*other].at);
+    let again = turn
+        .interrupts
+        .iter()
+        .map(|other| view.interrupts[*other].at);
     let again = again.filter(|at| *at > refused).min();
     let helped = again.zip(over).is_some_and(|(again, over)| again < over);
     (stays || helped).then_some((refused, turn.id))
@@ -127,9 +137,9 @@ fn wrongly_refused<'a>(view: &View<'a>, interrupt: &Interrupt<'a>) -> Option<(At
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, outcome};
-    use crate::trace::{ClientOp, InputMode};
-    use crate::verdict::Outcome;
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, verdict_of};
+    use cutpoint_trace::verdict::Verdict;
+    use cutpoint_trace::{ClientOp, InputMode};
 
     #[test]
     fn one_id_passes() {
@@ -167,7 +177,11 @@ mod tests {
         keeps("TURN-8", announced().kill(), 2);
         let mut t = announced();
         t.start("t3", "three").completed("t3").kill();
-        assert!(breaks("TURN-8", &t).message.contains("announced turn ghost"));
+        assert!(
+            breaks("TURN-8", &t)
+                .message
+                .contains("announced turn ghost")
+        );
     }
 
     #[test]
@@ -183,7 +197,7 @@ mod tests {
     fn an_end_of_another_id_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "one").completed("t9");
-        let Outcome::Fail { breaches, .. } = outcome("TURN-8", &t) else {
+        let Verdict::Fail { breaches, .. } = verdict_of("TURN-8", &t) else {
             panic!("t1 has no end, and t9 no start");
         };
         assert_eq!(breaches.len(), 2);

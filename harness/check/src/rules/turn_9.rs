@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::map::{HashMap, HashSet};
 use crate::ids::canonical;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{Feature, InputMode, What};
-use crate::verdict::Level;
+use crate::map::{HashMap, HashSet};
 use crate::view::{At, Input, OpAnswer, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{Feature, InputMode, Observation};
 
 pub(super) struct CallersIdsAreKept;
 
@@ -122,7 +122,9 @@ fn was_a_turn(view: &View<'_>, id: &str, at: At) -> bool {
 
 fn lineage_at(view: &View<'_>, at: At) -> usize {
     let later = view.starts.iter().skip(1);
-    later.filter(|start| start.at < at && !start.resumed).count()
+    later
+        .filter(|start| start.at < at && !start.resumed)
+        .count()
 }
 
 /// Where a turn began that an input started, or nothing else.
@@ -193,8 +195,8 @@ fn check_spellings(view: &View<'_>, accepted: &HashMap<String, At>, findings: &m
     }
     let mut told = BTreeSet::new();
     for (at, entry) in view.trace.entries.iter().enumerate() {
-        let carried = match &entry.what {
-            What::Event { event, .. } => event.turn_id(),
+        let carried = match &entry.observation {
+            Observation::Event { event, .. } => event.turn_id(),
             _ => None,
         };
         let Some(carried) = carried else {
@@ -213,9 +215,9 @@ fn check_spellings(view: &View<'_>, accepted: &HashMap<String, At>, findings: &m
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Tracer, breaks, front_session, is_idle, keeps, outcome};
-    use crate::trace::{ClientOp, Feature, InputMode};
-    use crate::verdict::Outcome;
+    use crate::testing::{Tracer, breaks, front_session, is_idle, keeps, verdict_of};
+    use cutpoint_trace::verdict::Verdict;
+    use cutpoint_trace::{ClientOp, Feature, InputMode};
 
     const ID: &str = "0193e0f4-5c2a-7e0b-9f7d-2f6a8c1b4d5e";
     const SHOUTED: &str = "{0193E0F4-5C2A-7E0B-9F7D-2F6A8C1B4D5E}";
@@ -230,7 +232,8 @@ mod tests {
     fn ids_that_are_kept_pass() {
         keeps("TURN-9", &front_session(), 5);
         let mut t = Tracer::new();
-        t.named_input("hi", InputMode::Start, SHOUTED).reply(Some(ID));
+        t.named_input("hi", InputMode::Start, SHOUTED)
+            .reply(Some(ID));
         t.started(ID).completed(ID);
         t.named_input("again", InputMode::Start, BARE).refuse();
         keeps("TURN-9", &t, 2);
@@ -240,20 +243,27 @@ mod tests {
     #[test]
     fn input_that_meets_a_turn_on_its_way_may_be_refused() {
         let mut t = Tracer::new();
-        t.named_input("hi", InputMode::Start, ID).started("t1").refuse();
+        t.named_input("hi", InputMode::Start, ID)
+            .started("t1")
+            .refuse();
         keeps("TURN-9", &t, 1);
         let mut t = Tracer::new();
-        t.named_input("hi", InputMode::Start, ID).refuse().started("t1");
+        t.named_input("hi", InputMode::Start, ID)
+            .refuse()
+            .started("t1");
         breaks("TURN-9", &t);
     }
 
     #[test]
     fn a_text_that_is_no_uuid_is_refused() {
         let mut t = Tracer::new();
-        t.named_input("hi", InputMode::Start, "seven").reply(Some("seven"));
+        t.named_input("hi", InputMode::Start, "seven")
+            .reply(Some("seven"));
         assert!(breaks("TURN-9", &t).message.contains("is no UUID"));
         let mut t = Tracer::new();
-        t.named_input("hi", InputMode::Start, "seven").refuse().started("x");
+        t.named_input("hi", InputMode::Start, "seven")
+            .refuse()
+            .started("x");
         assert!(breaks("TURN-9", &t).message.ends_with("a turn started"));
         let mut t = Tracer::new();
         open(&mut t, "seven");
@@ -289,17 +299,22 @@ mod tests {
         t.refuse();
         breaks("TURN-9", &t);
         let mut t = Tracer::new();
-        t.start("t1", "hi").named_input("joins", InputMode::Start, ID).refuse();
+        t.start("t1", "hi")
+            .named_input("joins", InputMode::Start, ID)
+            .refuse();
         keeps("TURN-9", &t, 1);
         let mut t = Tracer::new();
-        t.start("t1", "hi").named_input("replaces", InputMode::Replace, ID).refuse();
+        t.start("t1", "hi")
+            .named_input("replaces", InputMode::Replace, ID)
+            .refuse();
         breaks("TURN-9", &t);
     }
 
     #[test]
     fn a_turn_is_called_by_one_name() {
         let mut t = Tracer::new();
-        t.named_input("hi", InputMode::Start, BARE).reply(Some(BARE));
+        t.named_input("hi", InputMode::Start, BARE)
+            .reply(Some(BARE));
         assert!(breaks("TURN-9", &t).message.contains("answered with"));
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, BARE).reply(Some(ID));
@@ -314,6 +329,9 @@ mod tests {
         t.named_input("and now?", InputMode::Start, ID).kill();
         is_idle("TURN-9", &t);
         let t = t.without(Feature::CallerIds);
-        assert!(matches!(outcome("TURN-9", &t), Outcome::NotApplicable { .. }));
+        assert!(matches!(
+            verdict_of("TURN-9", &t),
+            Verdict::NotApplicable { .. }
+        ));
     }
 }

@@ -1,10 +1,10 @@
 //! VIEW-1: a turn's message consists of its own text.
 
-use crate::map::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature, ShownLine, TurnEnd, What};
-use crate::verdict::Level;
+use crate::map::HashMap;
 use crate::view::{At, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature, Observation, ShownLine, TurnEnd};
 
 pub(super) struct TextStaysInItsTurn;
 
@@ -48,18 +48,18 @@ impl Invariant for TextStaysInItsTurn {
         // The event that came late, as long as no other event follows it.
         let mut late: Option<At> = None;
         for (at, entry) in view.trace.entries.iter().enumerate() {
-            match &entry.what {
-                What::Event { event, .. } => {
+            match &entry.observation {
+                Observation::Event { event, .. } => {
                     late = None;
                     aborted |= is_abort(event);
                     behind |= aborted && matches!(event, AgentEvent::TurnStarted { .. });
                     told.add(at, event);
                 }
-                What::Redelivered { event } => {
+                Observation::Redelivered { event } => {
                     late = is_text_or_call(event).then_some(at);
                     findings.exercised += usize::from(late.is_some());
                 }
-                What::Shown { line } => {
+                Observation::Shown { line } => {
                     if let Some(late) = late {
                         let text = start(line.text());
                         let message = format!("an event of a turn that has ended shows {text:?}");
@@ -69,8 +69,9 @@ impl Invariant for TextStaysInItsTurn {
                         if !own.gave(text) {
                             let (text, begun) = (start(text), told.origin(turn, text));
                             let turn = turn.unwrap_or("none");
-                            let message =
-                                format!("turn {turn} shows {text:?}, which its events did not give");
+                            let message = format!(
+                                "turn {turn} shows {text:?}, which its events did not give"
+                            );
                             let shown_by: Vec<At> = begun.into_iter().chain([at]).collect();
                             findings.breach(view, message, &shown_by);
                         }
@@ -109,7 +110,8 @@ struct Texts<'a> {
 impl Texts<'_> {
     /// Whether a text is one of the whole ones, or a run of pieces with none left out.
     fn gave(&self, text: &str) -> bool {
-        self.whole.contains(&text) || (0..self.pieces.len()).any(|from| is_run(text, &self.pieces[from..]))
+        self.whole.contains(&text)
+            || (0..self.pieces.len()).any(|from| is_run(text, &self.pieces[from..]))
     }
 }
 
@@ -174,9 +176,8 @@ impl<'a> Told<'a> {
     /// The last event of another turn that may have given a part of the text.
     fn origin(&self, turn: Option<&str>, text: &str) -> Option<At> {
         let mut pieces = self.all.iter().rev();
-        let other = pieces.find(|(_, of, piece)| {
-            Some(*of) != turn && !piece.is_empty() && text.contains(piece)
-        });
+        let other = pieces
+            .find(|(_, of, piece)| Some(*of) != turn && !piece.is_empty() && text.contains(piece));
         other.map(|(at, ..)| *at)
     }
 }
@@ -184,13 +185,18 @@ impl<'a> Told<'a> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, is_idle, keeps, stream_error, watched_session};
-    use crate::trace::{AgentEvent, ShownLine};
+    use cutpoint_trace::{AgentEvent, ShownLine};
 
     /// A turn that is cut when it has shown half a sentence, and the next one's start.
     fn cut() -> Tracer {
         let mut t = Tracer::watched();
-        t.start("t1", "hi").reasons("t1", "Hm. ").delta("t1", "The ").delta("t1", "quick");
-        t.aborted("t1").sees_reasoning("t1", "Hm. ").sees_message("t1", "The quick");
+        t.start("t1", "hi")
+            .reasons("t1", "Hm. ")
+            .delta("t1", "The ")
+            .delta("t1", "quick");
+        t.aborted("t1")
+            .sees_reasoning("t1", "Hm. ")
+            .sees_message("t1", "The quick");
         t.sees_status("task interrupted").start("t2", "next");
         t
     }
@@ -199,11 +205,17 @@ mod tests {
     fn a_turns_own_text_passes() {
         keeps("VIEW-1", &watched_session(), 2);
         let mut t = cut();
-        t.reasons("t2", "Well.").delta("t2", "No").sees_reasoning("t2", "Well.");
-        t.delta("t2", "w.").message("t2", "Now.").sees_message("t2", "Now.");
+        t.reasons("t2", "Well.")
+            .delta("t2", "No")
+            .sees_reasoning("t2", "Well.");
+        t.delta("t2", "w.")
+            .message("t2", "Now.")
+            .sees_message("t2", "Now.");
         keeps("VIEW-1", &t, 2);
         let mut t = Tracer::watched();
-        t.start("t1", "hi").message("t1", "Hello.").sees_message("t1", "Hello.");
+        t.start("t1", "hi")
+            .message("t1", "Hello.")
+            .sees_message("t1", "Hello.");
         is_idle("VIEW-1", &t);
     }
 
@@ -219,14 +231,19 @@ mod tests {
     #[test]
     fn one_stale_piece_is_a_breach() {
         let mut t = cut();
-        t.late_delta("t1", "quick").delta("t2", "Now.").message("t2", "Now.");
+        t.late_delta("t1", "quick")
+            .delta("t2", "Now.")
+            .message("t2", "Now.");
         breaks("VIEW-1", t.sees_message("t2", "quickNow."));
     }
 
     #[test]
     fn reasoning_of_the_aborted_turn_is_a_breach() {
         let mut t = cut();
-        breaks("VIEW-1", t.reasons("t2", "Well.").sees_reasoning("t2", "Hm. Well."));
+        breaks(
+            "VIEW-1",
+            t.reasons("t2", "Well.").sees_reasoning("t2", "Hm. Well."),
+        );
     }
 
     #[test]
@@ -234,7 +251,13 @@ mod tests {
         let mut t = cut();
         t.delta("t2", "Now.").completed("t2");
         let text = "quick".to_owned();
-        breaks("VIEW-1", t.sees(ShownLine::Message { turn_id: None, text }));
+        breaks(
+            "VIEW-1",
+            t.sees(ShownLine::Message {
+                turn_id: None,
+                text,
+            }),
+        );
     }
 
     #[test]
@@ -249,7 +272,8 @@ mod tests {
         let (call_id, text) = ("c1".to_owned(), "ls".to_owned());
         breaks("VIEW-1", t.sees(ShownLine::Command { call_id, text }));
         let mut t = cut();
-        t.late(stream_error("t1", "broken")).sees_error("broken", None);
+        t.late(stream_error("t1", "broken"))
+            .sees_error("broken", None);
         is_idle("VIEW-1", &t);
     }
 }

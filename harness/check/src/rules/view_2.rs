@@ -1,9 +1,9 @@
 //! VIEW-2: every error is shown, and stops its own turn only.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature, Raw, ShownLine, TurnEnd, What};
-use crate::verdict::Level;
 use crate::view::{At, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature, Observation, RawMessage, ShownLine, TurnEnd};
 
 pub(super) struct ErrorsAreShown;
 
@@ -41,8 +41,8 @@ impl Invariant for ErrorsAreShown {
         let mut findings = Findings::default();
         let mut active = None;
         for (at, entry) in view.trace.entries.iter().enumerate() {
-            match &entry.what {
-                What::Event { event, raw } => {
+            match &entry.observation {
+                Observation::Event { event, raw } => {
                     if let AgentEvent::TurnStarted { turn_id } = event {
                         active = Some(Active {
                             turn_id,
@@ -58,12 +58,12 @@ impl Invariant for ErrorsAreShown {
                         active = active.filter(|active| turn_id.as_deref() != Some(active.turn_id));
                     }
                 }
-                What::Redelivered { event } => {
+                Observation::Redelivered { event } => {
                     if let Some(message) = error(event) {
                         check_shown(view, &mut findings, at, message, None);
                     }
                 }
-                What::AgentStarted { .. } => active = None,
+                Observation::AgentStarted { .. } => active = None,
                 _ => {}
             }
         }
@@ -75,13 +75,13 @@ impl Invariant for ErrorsAreShown {
 #[derive(Debug, Clone, Copy)]
 struct Active<'a> {
     turn_id: &'a str,
-    begun: &'a Raw,
+    begun: &'a RawMessage,
 }
 
 impl Active<'_> {
     /// Whether an error stops this turn: it is the turn's failure, or what came of its submission.
     /// An error that names a turn without ending it is one that the turn tries to get over.
-    fn stops(&self, error: &AgentEvent, raw: &Raw) -> bool {
+    fn stops(&self, error: &AgentEvent, raw: &RawMessage) -> bool {
         match error {
             AgentEvent::TurnEnded { turn_id, .. } => turn_id.as_deref() == Some(self.turn_id),
             AgentEvent::Error { turn_id: None, .. } => {
@@ -112,12 +112,14 @@ fn check_shown(
     wanted: Option<&str>,
 ) {
     findings.exercised += 1;
-    let shown = view.shown_behind(at).find_map(|(line_at, line)| match line {
-        ShownLine::Error { text, stopped } if text.contains(message.trim()) => {
-            Some((line_at, stopped.as_deref()))
-        }
-        _ => None,
-    });
+    let shown = view
+        .shown_behind(at)
+        .find_map(|(line_at, line)| match line {
+            ShownLine::Error { text, stopped } if text.contains(message.trim()) => {
+                Some((line_at, stopped.as_deref()))
+            }
+            _ => None,
+        });
     let start: String = message.chars().take(40).collect();
     let Some((line_at, stopped)) = shown else {
         let message = format!("the error {start:?} is not shown");
@@ -137,13 +139,17 @@ fn check_shown(
 #[cfg(test)]
 mod tests {
     use crate::testing::{Tracer, breaks, is_idle, keeps, stream_error, watched_session};
-    use crate::trace::{AgentEvent, TurnEnd};
+    use cutpoint_trace::{AgentEvent, TurnEnd};
 
     /// A turn that ran into trouble and has ended, and the next one.
     fn troubled() -> Tracer {
         let mut t = Tracer::watched();
-        t.started_by("t1", "op1").stream_error("t1", "broken").sees_error("broken", None);
-        t.aborted("t1").sees_status("task interrupted").started_by("t2", "op2");
+        t.started_by("t1", "op1")
+            .stream_error("t1", "broken")
+            .sees_error("broken", None);
+        t.aborted("t1")
+            .sees_status("task interrupted")
+            .started_by("t2", "op2");
         t
     }
 
@@ -152,8 +158,10 @@ mod tests {
         keeps("VIEW-2", &watched_session(), 1);
         let mut t = troubled();
         t.error("op3", "no such op").sees_error("no such op", None);
-        t.late(stream_error("t1", "broken")).sees_error("broken", None);
-        t.error("op2", "disk full").sees_error("disk full", Some("t2"));
+        t.late(stream_error("t1", "broken"))
+            .sees_error("broken", None);
+        t.error("op2", "disk full")
+            .sees_error("disk full", Some("t2"));
         t.failed("t2", "over").sees_error("over", Some("t2"));
         t.error("op2", "once more").sees_error("once more", None);
         keeps("VIEW-2", &t, 6);
@@ -205,6 +213,9 @@ mod tests {
         let breach = breaks("VIEW-2", t.failed("t2", "over").sees_error("over", None));
         assert!(breach.message.contains("is turn t2's"));
         let mut t = troubled();
-        breaks("VIEW-2", t.error("op2", "disk full").sees_error("disk full", None));
+        breaks(
+            "VIEW-2",
+            t.error("op2", "disk full").sees_error("disk full", None),
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! VIEW-3: text that was shown is in the history.
 
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AgentEvent, Feature};
-use crate::verdict::Level;
 use crate::view::{At, Turn, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct ShownTextIsKept;
 
@@ -84,8 +84,8 @@ impl Invariant for ShownTextIsKept {
 /// Each turn that was aborted, or is closed by a fork, with where that was asked for and done.
 fn cuts(view: &View<'_>) -> Vec<(usize, At, At)> {
     let turns = view.turns.iter().enumerate();
-    let aborted = turns
-        .filter_map(|(index, turn)| Some((index, view.cut_at(index)?, turn.ending()?.at)));
+    let aborted =
+        turns.filter_map(|(index, turn)| Some((index, view.cut_at(index)?, turn.ending()?.at)));
     let forked = view.forks.iter().filter_map(|fork| {
         let turn = fork.turn?;
         let ended = view.turns[turn].ending_before(fork.at).is_some();
@@ -122,7 +122,7 @@ mod tests {
     use serde_json::Value;
 
     use crate::testing::{Tracer, assistant, breaks, interrupted_tool, is_idle, keeps, user};
-    use crate::trace::ClientOp;
+    use cutpoint_trace::ClientOp;
 
     /// A turn that is cut when it has shown half a sentence, and the next request.
     fn cut(kept: &[Value]) -> Tracer {
@@ -174,7 +174,9 @@ mod tests {
     fn a_fork_in_mid_turn_keeps_what_was_shown() {
         let forked = |kept: &str| {
             let mut t = Tracer::new();
-            t.start("t1", "hi").delta("t1", "The quick").op(ClientOp::Fork);
+            t.start("t1", "hi")
+                .delta("t1", "The quick")
+                .op(ClientOp::Fork);
             t.forked("f.jsonl").kill().resume().start("t2", "next");
             t.request(1, &[user("hi"), assistant(kept), user("next")]);
             t

@@ -1,10 +1,10 @@
 //! VIEW-4: an abort reads as what it was.
 
-use crate::map::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::trace::{AbortReason, AgentEvent, Feature, ShownLine, TurnEnd, What};
-use crate::verdict::Level;
+use crate::map::HashSet;
 use crate::view::{At, View};
+use cutpoint_trace::verdict::Level;
+use cutpoint_trace::{AbortReason, AgentEvent, Feature, Observation, ShownLine, TurnEnd};
 
 pub(super) struct AbortReadsAsItWas;
 
@@ -45,9 +45,9 @@ impl Invariant for AbortReadsAsItWas {
         let mut findings = Findings::default();
         let mut known = HashSet::default();
         for (at, entry) in view.trace.entries.iter().enumerate() {
-            let (event, is_late) = match &entry.what {
-                What::Event { event, .. } => (event, false),
-                What::Redelivered { event } => (event, true),
+            let (event, is_late) = match &entry.observation {
+                Observation::Event { event, .. } => (event, false),
+                Observation::Redelivered { event } => (event, true),
                 _ => continue,
             };
             let abort = abort(event);
@@ -113,7 +113,7 @@ fn complaint(abort: Option<(&str, &str)>, wanted: Option<&str>, lines: &[(At, &s
 mod tests {
     use super::{INTERRUPTED, REPLACED};
     use crate::testing::{Tracer, breaks, is_idle, keeps, watched_session};
-    use crate::trace::{AbortReason, AgentEvent, TurnEnd};
+    use cutpoint_trace::{AbortReason, AgentEvent, TurnEnd};
 
     fn aborted_once_more() -> AgentEvent {
         let reason = Some(AbortReason::Interrupted);
@@ -133,10 +133,15 @@ mod tests {
     fn aborts_that_read_as_they_were_pass() {
         keeps("VIEW-4", &watched_session(), 1);
         let mut t = cut();
-        t.sees_status(INTERRUPTED).start("t2", "two").late(aborted_once_more());
+        t.sees_status(INTERRUPTED)
+            .start("t2", "two")
+            .late(aborted_once_more());
         keeps("VIEW-4", t.replaced("t2").sees_status(REPLACED), 3);
         let mut t = Tracer::watched();
-        is_idle("VIEW-4", t.start("t1", "one").completed("t1").sees_status("done"));
+        is_idle(
+            "VIEW-4",
+            t.start("t1", "one").completed("t1").sees_status("done"),
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Sub-agents and questions in traces.
 
 use super::{Tracer, assistant, call, marker, output, user};
-use crate::trace::{AgentEvent, ClientOp, Decision, TurnEnd, What};
+use cutpoint_trace::{AgentEvent, ClientOp, Decision, Observation, TurnEnd};
 
 impl Tracer {
     /// A sub-agent is started.
@@ -63,7 +63,7 @@ impl Tracer {
 
     /// The client stops reading, or goes on.
     pub(crate) fn reading(&mut self, on: bool) -> &mut Self {
-        self.push(What::Reading { on })
+        self.push(Observation::Reading { on })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A session over a protocol of requests and answers.
 
 use super::{Tracer, marker, user};
-use crate::trace::{AbortReason, ClientOp, Feature, InputMode};
+use cutpoint_trace::{AbortReason, ClientOp, Feature, InputMode};
 
 /// A session over a protocol that defers its answers and lets the caller choose ids: everything as
 /// it should be.

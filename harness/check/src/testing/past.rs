@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Tracer, assistant, call, marker, output, user};
-use crate::trace::{AgentEvent, ClientOp, InputMode, ReadTrigger, TaskKind};
+use cutpoint_trace::{AgentEvent, ClientOp, InputMode, ReadTrigger, TaskKind};
 
 /// A session whose turns are taken back, forked and compacted, in which the user runs a command and
 /// whose rollout is torn: everything as it should be.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Tracer, marker, user};
-use crate::trace::{AgentEvent, Feature, Raw, ShownLine, TurnEnd, What};
+use cutpoint_trace::{AgentEvent, Feature, Observation, RawMessage, ShownLine, TurnEnd};
 
 impl Tracer {
     /// An agent whose view is observed.
@@ -13,7 +13,7 @@ impl Tracer {
 
     /// A person sees this from now on.
     pub(crate) fn sees(&mut self, line: ShownLine) -> &mut Self {
-        self.push(What::Shown { line })
+        self.push(Observation::Shown { line })
     }
 
     /// A message of the model is seen while that turn is active.
@@ -53,8 +53,8 @@ impl Tracer {
             turn_id: None,
             message,
         };
-        let raw = Raw::of(&json!({"id": submission}));
-        self.push(What::Event { event, raw })
+        let raw = RawMessage::of(&json!({"id": submission}));
+        self.push(Observation::Event { event, raw })
     }
 
     /// The stream of that turn broke and is asked for anew.
@@ -67,8 +67,8 @@ impl Tracer {
         let event = AgentEvent::TurnStarted {
             turn_id: turn.to_owned(),
         };
-        let raw = Raw::of(&json!({"id": submission}));
-        self.push(What::Event { event, raw })
+        let raw = RawMessage::of(&json!({"id": submission}));
+        self.push(Observation::Event { event, raw })
     }
 
     pub(crate) fn failed(&mut self, turn: &str, message: &str) -> &mut Self {
@@ -78,7 +78,7 @@ impl Tracer {
 
     /// The view gets an event once more, late.
     pub(crate) fn late(&mut self, event: AgentEvent) -> &mut Self {
-        self.push(What::Redelivered { event })
+        self.push(Observation::Redelivered { event })
     }
 
     /// The view gets a piece of a message once more, late.

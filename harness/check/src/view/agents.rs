@@ -3,7 +3,7 @@
 use super::At;
 use super::exchanges::{Exchange, Role};
 use super::turns::Turns;
-use crate::trace::{AgentEvent, Trace, What};
+use cutpoint_trace::{AgentEvent, Observation, Trace};
 
 /// A sub-agent.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) fn agents<'a>(
 ) -> Vec<SubAgent<'a>> {
     let mut agents: Vec<SubAgent<'a>> = Vec::new();
     for (at, entry) in trace.entries.iter().enumerate() {
-        let What::Event { event, .. } = &entry.what else {
+        let Observation::Event { event, .. } = &entry.observation else {
             continue;
         };
         let known =

@@ -6,7 +6,7 @@ use super::calls::Calls;
 use super::exchanges::Exchanges;
 use super::rollouts::{AgentState, Rollouts};
 use super::turns::{OpAnswer, Turns};
-use crate::trace::{Feature, Trace, What};
+use cutpoint_trace::{Feature, Observation, Trace};
 
 pub(super) fn build(trace: &Trace) -> View<'_> {
     let ids = trace.header.agent.features.contains(&Feature::TurnIds);
@@ -16,9 +16,9 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
     let mut rollouts = Rollouts::default();
     for (at, entry) in trace.entries.iter().enumerate() {
         // Calls look turns up, so a turn's own event comes first.
-        follow_turns(&mut turns, at, &entry.what);
-        calls.entry(at, &entry.what, &mut turns);
-        if let Some(index) = exchanges.entry(at, &entry.what, &turns) {
+        follow_turns(&mut turns, at, &entry.observation);
+        calls.entry(at, &entry.observation, &mut turns);
+        if let Some(index) = exchanges.entry(at, &entry.observation, &turns) {
             let exchange = &exchanges.exchanges[index];
             turns.carried(exchange.inputs(), exchange.turn);
             calls.request(index, exchange);
@@ -27,8 +27,11 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
             starts: turns.starts.len(),
             down: turns.down(),
         };
-        rollouts.entry(at, &entry.what, agent);
-        if matches!(entry.what, What::AgentStarted { resumed: true, .. }) {
+        rollouts.entry(at, &entry.observation, agent);
+        if matches!(
+            entry.observation,
+            Observation::AgentStarted { resumed: true, .. }
+        ) {
             // The agent died before it could tell, but had it written down.
             let untold = rollouts
                 .rolled_back()
@@ -73,11 +76,11 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
     }
 }
 
-fn follow_turns<'a>(turns: &mut Turns<'a>, at: usize, what: &'a What) {
+fn follow_turns<'a>(turns: &mut Turns<'a>, at: usize, what: &'a Observation) {
     turns.held.entry(what);
     match what {
-        What::Op { id, op } => turns.op(at, id, op),
-        What::OpReply {
+        Observation::Op { id, op } => turns.op(at, id, op),
+        Observation::OpReply {
             id,
             turn_id,
             thread_id,
@@ -93,10 +96,10 @@ fn follow_turns<'a>(turns: &mut Turns<'a>, at: usize, what: &'a What) {
             };
             turns.op_reply(at, id, answer);
         }
-        What::Event { event, .. } => turns.event(at, event),
-        What::AgentStarted { resumed, .. } => turns.agent_started(at, *resumed),
-        What::AgentKilled => turns.agent_killed(at),
-        What::AgentExited { expected, .. } => turns.agent_exited(at, *expected),
+        Observation::Event { event, .. } => turns.event(at, event),
+        Observation::AgentStarted { resumed, .. } => turns.agent_started(at, *resumed),
+        Observation::AgentKilled => turns.agent_killed(at),
+        Observation::AgentExited { expected, .. } => turns.agent_exited(at, *expected),
         _ => {}
     }
 }

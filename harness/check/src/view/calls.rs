@@ -7,7 +7,7 @@ use super::At;
 use super::exchanges::{Exchange, Role};
 use super::turns::Turns;
 use crate::map::HashMap;
-use crate::trace::{AgentEvent, ClientOp, Decision, What};
+use cutpoint_trace::{AgentEvent, ClientOp, Decision, Observation};
 
 /// A call that the model emitted whole.
 #[derive(Debug, Clone, Copy)]
@@ -101,9 +101,9 @@ pub(super) struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    pub(super) fn entry(&mut self, at: At, what: &'a What, turns: &mut Turns<'a>) {
+    pub(super) fn entry(&mut self, at: At, what: &'a Observation, turns: &mut Turns<'a>) {
         match what {
-            What::Request {
+            Observation::Request {
                 exchange,
                 conversation,
                 ..
@@ -111,10 +111,10 @@ impl<'a> Calls<'a> {
                 self.conversations.insert(*exchange, *conversation);
                 self.newest = Some(*conversation);
             }
-            What::Sent { exchange, data, .. } => self.sent(at, *exchange, data, turns),
-            What::ResponseBody { exchange, body } => self.output(at, *exchange, body, turns),
-            What::Event { event, .. } => self.event(at, event, turns),
-            What::Op {
+            Observation::Sent { exchange, data, .. } => self.sent(at, *exchange, data, turns),
+            Observation::ResponseBody { exchange, body } => self.output(at, *exchange, body, turns),
+            Observation::Event { event, .. } => self.event(at, event, turns),
+            Observation::Op {
                 op: ClientOp::Approval { call_id, decision },
                 ..
             } => self.approvals.push(Approval {
@@ -123,7 +123,7 @@ impl<'a> Calls<'a> {
                 decision: *decision,
                 held: turns.holds(),
             }),
-            What::Op {
+            Observation::Op {
                 op: ClientOp::Answer { call_id, text },
                 ..
             } => self.answers.push(Answer { at, call_id, text }),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::At;
 use super::turns::Turns;
 use crate::map::HashMap;
-use crate::trace::{StreamEnd, What};
+use cutpoint_trace::{Observation, StreamEnd};
 
 /// What an item of a history is to the rules.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -199,18 +199,23 @@ pub(super) struct Exchanges<'a> {
 
 impl<'a> Exchanges<'a> {
     /// Takes an entry; a request is returned as an index into the exchanges.
-    pub(super) fn entry(&mut self, at: At, what: &'a What, turns: &Turns<'a>) -> Option<usize> {
-        if let What::Request { .. } = what {
+    pub(super) fn entry(
+        &mut self,
+        at: At,
+        what: &'a Observation,
+        turns: &Turns<'a>,
+    ) -> Option<usize> {
+        if let Observation::Request { .. } = what {
             return self.request(at, what, turns);
         }
         let number = match what {
-            What::Refused { exchange, .. }
-            | What::Unscripted { exchange, .. }
-            | What::ResponseHead { exchange, .. }
-            | What::ResponseBody { exchange, .. }
-            | What::Sent { exchange, .. }
-            | What::StreamEnd { exchange, .. }
-            | What::Disconnected { exchange } => exchange,
+            Observation::Refused { exchange, .. }
+            | Observation::Unscripted { exchange, .. }
+            | Observation::ResponseHead { exchange, .. }
+            | Observation::ResponseBody { exchange, .. }
+            | Observation::Sent { exchange, .. }
+            | Observation::StreamEnd { exchange, .. }
+            | Observation::Disconnected { exchange } => exchange,
             _ => return None,
         };
         let index = self.by_number.get(number)?;
@@ -218,8 +223,8 @@ impl<'a> Exchanges<'a> {
         None
     }
 
-    fn request(&mut self, at: At, what: &'a What, turns: &Turns<'a>) -> Option<usize> {
-        let What::Request {
+    fn request(&mut self, at: At, what: &'a Observation, turns: &Turns<'a>) -> Option<usize> {
+        let Observation::Request {
             exchange: number,
             conversation,
             headers,
@@ -264,12 +269,12 @@ impl<'a> Exchanges<'a> {
     }
 }
 
-fn note(exchange: &mut Exchange<'_>, at: At, what: &What) {
+fn note(exchange: &mut Exchange<'_>, at: At, what: &Observation) {
     match what {
-        What::Refused { .. } | What::Unscripted { .. } => {
+        Observation::Refused { .. } | Observation::Unscripted { .. } => {
             exchange.refused.get_or_insert(at);
         }
-        What::ResponseHead {
+        Observation::ResponseHead {
             status,
             retry_after_ms,
             ..
@@ -278,16 +283,16 @@ fn note(exchange: &mut Exchange<'_>, at: At, what: &What) {
             exchange.headed.get_or_insert(at);
             exchange.retry_after_ms = *retry_after_ms;
         }
-        What::ResponseBody { .. } => {
+        Observation::ResponseBody { .. } => {
             exchange.body.get_or_insert(at);
         }
-        What::StreamEnd { how, .. } => {
+        Observation::StreamEnd { how, .. } => {
             exchange.end.get_or_insert((at, *how));
         }
-        What::Disconnected { .. } => {
+        Observation::Disconnected { .. } => {
             exchange.disconnected.get_or_insert(at);
         }
-        What::Sent { data, .. } => {
+        Observation::Sent { data, .. } => {
             exchange.sent.push(at);
             let kind = text(data, "type");
             exchange.malformed |= kind.is_none();

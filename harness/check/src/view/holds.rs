@@ -1,7 +1,7 @@
 //! What the harness holds at cut points as a trace goes on.
 
 use crate::held::is_the_agents;
-use crate::trace::What;
+use cutpoint_trace::Observation;
 
 /// The cut points that were reached and not let go.
 #[derive(Debug, Default)]
@@ -13,27 +13,27 @@ pub(super) struct Holds<'a> {
 }
 
 impl<'a> Holds<'a> {
-    pub(super) fn entry(&mut self, what: &'a What) {
+    pub(super) fn entry(&mut self, what: &'a Observation) {
         match what {
-            What::Request { exchange, .. }
-            | What::ResponseHead { exchange, .. }
-            | What::Sent { exchange, .. }
-            | What::SentPart { exchange, .. } => self.answered = Some(*exchange),
-            What::Reached { point } => {
+            Observation::Request { exchange, .. }
+            | Observation::ResponseHead { exchange, .. }
+            | Observation::Sent { exchange, .. }
+            | Observation::SentPart { exchange, .. } => self.answered = Some(*exchange),
+            Observation::Reached { point } => {
                 let response = self.answered.filter(|_| !is_the_agents(point));
                 self.points.push((point, response));
             }
-            What::Released { point } => {
+            Observation::Released { point } => {
                 if let Some(held) = self.points.iter().position(|(held, _)| held == point) {
                     self.points.remove(held);
                 }
             }
             // Nobody waits for what the client hung up on.
-            What::Disconnected { exchange } => {
+            Observation::Disconnected { exchange } => {
                 self.points
                     .retain(|(_, response)| *response != Some(*exchange));
             }
-            What::AgentKilled | What::AgentExited { .. } => self.points.clear(),
+            Observation::AgentKilled | Observation::AgentExited { .. } => self.points.clear(),
             _ => {}
         }
     }

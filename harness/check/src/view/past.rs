@@ -3,7 +3,7 @@
 use super::At;
 use super::rollouts::{Held, RolloutFile};
 use super::turns::Turns;
-use crate::trace::TaskKind;
+use cutpoint_trace::TaskKind;
 
 /// A fork of the conversation.
 #[derive(Debug, Clone, Copy)]

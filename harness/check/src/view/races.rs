@@ -4,7 +4,7 @@ use cutpoint_protocol::field::text;
 use serde_json::Value;
 
 use super::{At, Call, Exchange, RACE_NS, SubAgent, View};
-use crate::trace::AgentEvent;
+use cutpoint_trace::AgentEvent;
 
 /// How long a sub-agent that is being closed may take to end: the 500 ms for which Codex's delegate
 /// drains it, and the grace period of its turn.

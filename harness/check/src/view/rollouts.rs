@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::At;
 use super::past::Resumption;
 use crate::map::HashMap;
-use crate::trace::{AgentEvent, ReadTrigger, What};
+use cutpoint_trace::{AgentEvent, Observation, ReadTrigger};
 
 /// Stands for each byte that a tear has left of a character, so that places in the content are those in the
 /// file. No line that a rollout writer wrote has it: JSON escapes it.
@@ -179,9 +179,9 @@ pub(super) struct AgentState {
 }
 
 impl<'a> Rollouts<'a> {
-    pub(super) fn entry(&mut self, at: At, what: &'a What, agent: AgentState) {
+    pub(super) fn entry(&mut self, at: At, what: &'a Observation, agent: AgentState) {
         match what {
-            What::Rollout {
+            Observation::Rollout {
                 trigger,
                 path,
                 from,
@@ -192,16 +192,16 @@ impl<'a> Rollouts<'a> {
                     self.compactions.push(at);
                 }
             }
-            What::Event {
+            Observation::Event {
                 event: AgentEvent::Compacted { .. },
                 ..
             } => self.compactions.push(at),
-            What::Torn { path, bytes } => {
+            Observation::Torn { path, bytes } => {
                 self.file(path).tear(at, *bytes);
                 self.tears.push(at);
             }
-            What::AgentStarted { resumed: true, .. } => self.resumed(at),
-            What::RolloutUnreadable { trigger, error, .. } => {
+            Observation::AgentStarted { resumed: true, .. } => self.resumed(at),
+            Observation::RolloutUnreadable { trigger, error, .. } => {
                 self.unreadable.push(Unreadable { at, trigger, error });
             }
             _ => {}

@@ -1,7 +1,7 @@
 //! Which turn a text of the user went into, by the agent's own word.
 
 use super::turns::Turns;
-use crate::trace::InputMode;
+use cutpoint_trace::InputMode;
 
 impl Turns<'_> {
     /// The agent tells which turn it took a text into: that is no guess, whatever was running when
@@ -40,8 +40,8 @@ impl Turns<'_> {
 #[cfg(test)]
 mod tests {
     use crate::testing::Tracer;
-    use crate::trace::InputMode;
     use crate::view::{Input, View};
+    use cutpoint_trace::InputMode;
 
     #[test]
     fn the_agent_knows_best_which_turn_took_what() {

@@ -5,7 +5,7 @@ use super::holds::Holds;
 use super::past::{Fork, Rollback};
 use crate::ids::canonical;
 use crate::map::{HashMap, HashSet};
-use crate::trace::{AbortReason, AgentEvent, ClientOp, Decision, InputMode, TaskKind, TurnEnd};
+use cutpoint_trace::{AbortReason, AgentEvent, ClientOp, Decision, InputMode, TaskKind, TurnEnd};
 
 /// A user input.
 #[derive(Debug)]
@@ -695,8 +695,8 @@ fn begins_for_sure(input: &Input<'_>) -> bool {
 mod tests {
     use super::InterruptState;
     use crate::testing::{Tracer, user};
-    use crate::trace::{ClientOp, InputMode, TurnEnd};
     use crate::view::View;
+    use cutpoint_trace::{ClientOp, InputMode, TurnEnd};
 
     #[test]
     fn input_that_joins_a_turn_is_not_taken_for_the_next_ones() {

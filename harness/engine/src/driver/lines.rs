@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cutpoint_check::trace::What;
+use cutpoint_trace::Observation;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::task::JoinHandle;
@@ -99,7 +99,7 @@ impl GarbageLog {
     pub(super) fn record(&mut self, tracer: &Arc<Tracer>, text: String) {
         self.seen += 1;
         if self.seen <= GARBAGE_KEPT_LINES {
-            tracer.record(What::Garbage { text });
+            tracer.record(Observation::Garbage { text });
         }
     }
 }

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutpoint_check::trace::{AgentInfo, ClientOp, Process};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::{AgentInfo, ClientOp, Process};
 use tokio::sync::watch;
 
 use self::points::Points;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use cutpoint_check::trace::{ClientOp, Decision, What};
 use cutpoint_scenario::ast::{CutPoint, DisconnectKind};
+use cutpoint_trace::{ClientOp, Decision, Observation};
 use tokio::sync::watch;
 
 use crate::lab::quiet;
@@ -75,7 +75,7 @@ pub struct Injection {
     /// What is done.
     pub deed: Deed,
     /// The step, as the trace shows it.
-    pub step: What,
+    pub step: Observation,
 }
 
 /// How a session is reached from within its own points.
@@ -302,7 +302,7 @@ impl World {
             return;
         };
         let id = format!("step-{}", injection.number);
-        let sent = What::Op {
+        let sent = Observation::Op {
             id: id.clone(),
             op: op.clone(),
         };
@@ -327,7 +327,8 @@ impl World {
         let Some(reach) = lock(&self.reach).take() else {
             return false;
         };
-        self.tracer.record_many([injection.step, What::AgentKilled]);
+        self.tracer
+            .record_many([injection.step, Observation::AgentKilled]);
         (reach.kill)();
         self.killed.store(true, Ordering::Relaxed);
         self.ended.send_replace(injection.number);

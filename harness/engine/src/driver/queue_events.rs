@@ -1,8 +1,8 @@
 //! Events of the submission/event queue protocol, as the trace names them.
 
-use cutpoint_check::trace::{AbortReason, AgentEvent, Raw, ReadTrigger, TurnEnd, What};
 use cutpoint_protocol::field::text;
 use cutpoint_protocol::session::{self, Event, EventMsg};
+use cutpoint_trace::{AbortReason, AgentEvent, Observation, RawMessage, ReadTrigger, TurnEnd};
 
 use crate::driver::CaseEnv;
 
@@ -15,10 +15,10 @@ pub(super) fn record(event: &Event, env: &CaseEnv) {
 
 fn record_event(event: &Event, env: &CaseEnv) {
     let meaning = meaning(&event.msg);
-    let raw = Raw::of(event);
+    let raw = RawMessage::of(event);
     let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
     let turn_id = meaning.turn_id().map(str::to_owned);
-    let what = What::Event {
+    let what = Observation::Event {
         event: meaning,
         raw,
     };

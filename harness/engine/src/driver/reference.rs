@@ -12,12 +12,12 @@ use cutpoint_agent::{
     Config, Defect, DefectSet, Endpoint, HistoryMode, Killer, Parts, Probe, Session as Agent,
     Submitter,
 };
-use cutpoint_check::trace::{
-    AgentEvent, AgentInfo, ClientOp, Decision, Entry, Feature, InputMode, Process, ReadTrigger,
-    TaskKind, What,
-};
 use cutpoint_protocol::session::{self, Event, InputItem, Op, Submission};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::{
+    AgentEvent, AgentInfo, ClientOp, Decision, Entry, Feature, InputMode, Observation, Process,
+    ReadTrigger, TaskKind,
+};
 use tokio::task::JoinHandle;
 
 use super::front::{self, FrontSession, How};
@@ -160,8 +160,8 @@ fn not_started(error: impl std::error::Error) -> AgentError {
 
 /// Waits until the session tells where its fork is.
 pub(super) async fn fork_of(env: &CaseEnv, seen: usize) -> Result<PathBuf, AgentError> {
-    let forked = |what: &What| match what {
-        What::Event {
+    let forked = |what: &Observation| match what {
+        Observation::Event {
             event: AgentEvent::Forked { path },
             ..
         } => Some(PathBuf::from(path)),
@@ -291,7 +291,8 @@ impl Running {
         let parts = parts(env, &config, Arc::new(Watch(env.clone())))?;
         env.screen.open(defects);
         let since = env.tracer.len();
-        env.tracer.record(What::AgentStarted { pid: None, resumed });
+        env.tracer
+            .record(Observation::AgentStarted { pid: None, resumed });
         let killer = Killer::default();
         env.points.set_reach(reach(&killer, None));
         let (agent, mut events) = tokio::select! {
@@ -317,7 +318,7 @@ impl Running {
 
 /// How often an agent was started so far.
 fn starts(env: &CaseEnv) -> u64 {
-    let is_start = |entry: &&Entry| matches!(entry.what, What::AgentStarted { .. });
+    let is_start = |entry: &&Entry| matches!(entry.observation, Observation::AgentStarted { .. });
     env.tracer
         .with(0, |entries| entries.iter().filter(is_start).count() as u64)
 }
@@ -342,7 +343,7 @@ fn client(submitter: Submitter, tracer: Arc<Tracer>) -> points::Send {
             };
             if let Err(closed) = submitter.submit(submission).await {
                 // Nobody took it: a client whose agent is gone knows that.
-                tracer.record(What::OpReply {
+                tracer.record(Observation::OpReply {
                     id,
                     turn_id: None,
                     thread_id: None,
@@ -367,8 +368,8 @@ impl ReferenceSession {
         if let Some(running) = &self.running {
             self.rollout = Some(running.agent.rollout_path().to_owned());
         } else if self.rollout.is_none() {
-            let stored = |what: &What| match what {
-                What::Stored { path, .. } => Some(PathBuf::from(path)),
+            let stored = |what: &Observation| match what {
+                Observation::Stored { path, .. } => Some(PathBuf::from(path)),
                 _ => None,
             };
             self.rollout = self.env.tracer.find(seen, stored).map(|(_, path)| path);
@@ -380,7 +381,8 @@ impl ReferenceSession {
     }
 
     fn end_limit(&self) -> Duration {
-        let ran_out = |what: &What| matches!(what, What::TimedOut { .. }).then_some(());
+        let ran_out =
+            |what: &Observation| matches!(what, Observation::TimedOut { .. }).then_some(());
         match self.env.tracer.find(0, ran_out) {
             Some(_) => self.env.limit.min(HUNG_LIMIT),
             None => self.env.limit,
@@ -399,7 +401,7 @@ impl ReferenceSession {
         };
         self.take_away(limit).await;
         self.env.rollout.read(ReadTrigger::Exit);
-        let exited = What::AgentExited {
+        let exited = Observation::AgentExited {
             code: None,
             expected: true,
             stderr: String::new(),
@@ -415,11 +417,11 @@ impl ReferenceSession {
             op: Op::Shutdown,
         };
         // It may have been asked before, and one that is killed meanwhile tells nobody of its end.
-        let ended = |what: &What| {
+        let ended = |what: &Observation| {
             matches!(
                 what,
-                What::AgentKilled
-                    | What::Event {
+                Observation::AgentKilled
+                    | Observation::Event {
                         event: AgentEvent::ShutdownComplete,
                         ..
                     }
@@ -485,7 +487,7 @@ impl Session for ReferenceSession {
         let seen = self.env.tracer.len();
         self.submit(id, &ClientOp::Fork).await?;
         let path = fork_of(&self.env, seen).await?;
-        self.env.tracer.record(What::AgentKilled);
+        self.env.tracer.record(Observation::AgentKilled);
         self.kill().await?;
         self.rollout = Some(path);
         self.resume().await

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_agent::{Defect, DefectSet};
-use cutpoint_check::trace::{AgentEvent, AgentInfo, ClientOp, Feature, Process, ReadTrigger, What};
 use cutpoint_protocol::session::{Event, EventMsg, Submission};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::{AgentEvent, AgentInfo, ClientOp, Feature, Observation, Process, ReadTrigger};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
@@ -220,7 +220,7 @@ impl Running {
             vec![OsStr::new("--resume"), path.as_os_str()]
         });
         let (process, stdin, stdout) = how.spawn(env, &options)?;
-        env.tracer.record(What::AgentStarted {
+        env.tracer.record(Observation::AgentStarted {
             pid: process.pid(),
             resumed: resume.is_some(),
         });
@@ -255,15 +255,15 @@ impl Running {
         seen: usize,
         limit: Duration,
     ) -> Result<PathBuf, AgentError> {
-        let configured = |what: &What| match what {
-            What::Event {
+        let configured = |what: &Observation| match what {
+            Observation::Event {
                 event: AgentEvent::Other { name, .. },
                 raw,
             } if name == "session_configured" => raw.value()["msg"]["rollout_path"]
                 .as_str()
                 .map(PathBuf::from)
                 .map(Some),
-            What::AgentExited { .. } => Some(None),
+            Observation::AgentExited { .. } => Some(None),
             _ => None,
         };
         let mut why = match env.tracer.wait(seen, limit, configured).await {
@@ -280,7 +280,7 @@ impl Running {
             }
         };
         let garbage = env.tracer.find(seen, |what| match what {
-            What::Garbage { text } => Some(text.clone()),
+            Observation::Garbage { text } => Some(text.clone()),
             _ => None,
         });
         if let Some((_, text)) = garbage {
@@ -308,7 +308,7 @@ impl Running {
         // The reader stops by itself soon after the process; this is for what nobody thought of.
         if !self.reader_has_ended().await {
             self.reader.abort();
-            let exited = What::AgentExited {
+            let exited = Observation::AgentExited {
                 code: None,
                 expected: true,
                 stderr: String::new(),
@@ -351,7 +351,7 @@ async fn read(
     } else {
         process.last_words().await
     };
-    env.tracer.record(What::AgentExited {
+    env.tracer.record(Observation::AgentExited {
         code: ending.code,
         expected,
         stderr,
@@ -446,7 +446,7 @@ impl Session for StdioSession {
         let seen = self.env.tracer.len();
         self.submit(id, &ClientOp::Fork).await?;
         let path = reference::fork_of(&self.env, seen).await?;
-        self.env.tracer.record(What::AgentKilled);
+        self.env.tracer.record(Observation::AgentKilled);
         self.kill().await?;
         self.running.rollout = path;
         self.resume().await

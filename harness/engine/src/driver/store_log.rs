@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cutpoint_agent::{RolloutFile, RolloutStore};
-use cutpoint_check::trace::{Stored, What};
+use cutpoint_trace::{Observation, StoreOp};
 
 use super::points::Points;
 use crate::tracer::Tracer;
@@ -68,9 +68,9 @@ struct LoggedFile {
 
 impl LoggedFile {
     /// Tells what was done; the agent can be held or killed before it learns of that.
-    async fn record(&mut self, done: Stored, point: &'static str) {
+    async fn record(&mut self, done: StoreOp, point: &'static str) {
         let path = self.path.clone();
-        self.tracer.record(What::Stored { path, done });
+        self.tracer.record(Observation::Stored { path, done });
         if let Some(hold) = self.points.pass(point) {
             hold.await;
         }
@@ -85,7 +85,7 @@ impl RolloutFile for LoggedFile {
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes).await?;
-        let done = Stored::Written {
+        let done = StoreOp::Written {
             bytes: written as u64,
         };
         self.record(done, WRITTEN).await;
@@ -94,7 +94,7 @@ impl RolloutFile for LoggedFile {
 
     async fn sync(&mut self) -> io::Result<()> {
         self.inner.sync().await?;
-        self.record(Stored::Synced, SYNCED).await;
+        self.record(StoreOp::Synced, SYNCED).await;
         Ok(())
     }
 
@@ -124,13 +124,13 @@ mod tests {
         let (mut file, content) = store.open(&dir.path().join("r.jsonl")).await.unwrap();
         assert_eq!(content, b"one\n");
         file.write(b"more\n").await.unwrap();
-        let done = |entry: &cutpoint_check::trace::Entry| match &entry.what {
-            What::Stored { done, .. } => Some(*done),
+        let done = |entry: &cutpoint_trace::Entry| match &entry.observation {
+            Observation::Stored { done, .. } => Some(*done),
             _ => None,
         };
         let seen: Vec<_> = tracer.entries().iter().filter_map(done).collect();
-        let written = |bytes| Stored::Written { bytes };
-        assert_eq!(seen, [written(4), Stored::Synced, written(5)]);
+        let written = |bytes| StoreOp::Written { bytes };
+        assert_eq!(seen, [written(4), StoreOp::Synced, written(5)]);
         assert_eq!(points.passed(), [WRITTEN, SYNCED, WRITTEN]);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use cutpoint_check::trace::Entry;
+use cutpoint_trace::Entry;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

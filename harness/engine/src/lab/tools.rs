@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cutpoint_agent::{Abandon, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner};
-use cutpoint_check::trace::Process;
+use cutpoint_trace::Process;
 use tokio::time::Instant;
 
 use super::files::MemoryFiles;

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cutpoint_check::trace::{StreamEnd, What};
 use cutpoint_scenario::ast::DisconnectKind;
+use cutpoint_trace::{Observation, StreamEnd};
 use hyper::body::{Body, Frame as HttpFrame};
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -115,7 +115,7 @@ impl GatedBody {
         self
     }
 
-    fn record(&self, what: impl FnOnce(usize) -> What) {
+    fn record(&self, what: impl FnOnce(usize) -> Observation) {
         if let Some(tracer) = &self.tracer {
             tracer.record(what(self.exchange));
         }
@@ -179,7 +179,7 @@ impl GatedBody {
         if cut.is_some() {
             self.cursor.byte = end;
             let index = self.cursor.frame + 1;
-            self.record(|exchange| What::SentPart {
+            self.record(|exchange| Observation::SentPart {
                 exchange,
                 index,
                 bytes: end,
@@ -188,7 +188,7 @@ impl GatedBody {
             if self.tracer.is_some() {
                 let data = data_of(frame);
                 let index = self.cursor.frame + 1;
-                self.record(|exchange| What::Sent {
+                self.record(|exchange| Observation::Sent {
                     exchange,
                     index,
                     data,
@@ -206,7 +206,7 @@ impl GatedBody {
     fn end(&mut self, how: StreamEnd) {
         self.done = true;
         self.live = None;
-        self.record(|exchange| What::StreamEnd { exchange, how });
+        self.record(|exchange| Observation::StreamEnd { exchange, how });
     }
 
     fn end_with(&mut self, kind: DisconnectKind) -> Option<Result<HttpFrame<Bytes>, io::Error>> {
@@ -291,7 +291,7 @@ impl Body for GatedBody {
 impl Drop for GatedBody {
     fn drop(&mut self) {
         if !self.done {
-            self.record(|exchange| What::Disconnected { exchange });
+            self.record(|exchange| Observation::Disconnected { exchange });
         }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cutpoint_check::trace::What;
 use cutpoint_protocol::Item;
 use cutpoint_protocol::api_error::{self, ApiError};
 use cutpoint_protocol::pairing;
@@ -12,6 +11,7 @@ use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_recording::session::is_synthesized;
 use cutpoint_recording::{Match, Matcher, Recording, Response};
 use cutpoint_scenario::ast::{CutPoint, ReplyEnd, ReplyPart};
+use cutpoint_trace::Observation;
 use serde_json::Value;
 
 use super::body::Pace;
@@ -270,7 +270,7 @@ impl Case {
     }
 
     /// Records an observation, if anybody wants it.
-    pub fn record(&self, what: impl FnOnce() -> What) {
+    pub fn record(&self, what: impl FnOnce() -> Observation) {
         if let Some(tracer) = &self.config.tracer {
             tracer.record(what());
         }
@@ -328,7 +328,7 @@ impl Case {
             }
             Err(message) => {
                 state.tally.unmatched += 1;
-                self.record(|| What::Unscripted {
+                self.record(|| Observation::Unscripted {
                     exchange,
                     message: message.clone(),
                 });
@@ -549,7 +549,7 @@ impl Case {
 
     fn refuse(&self, state: &mut State, exchange: usize, error: &ApiError) -> Answer {
         state.tally.refused += 1;
-        self.record(|| What::Refused {
+        self.record(|| Observation::Refused {
             exchange,
             status: error.status,
             message: error.message().to_owned(),
@@ -573,7 +573,7 @@ impl Case {
     ) {
         self.record(|| {
             let rebuilt = history.filter(|_| request.previous_response_id().is_some());
-            What::Request {
+            Observation::Request {
                 exchange,
                 conversation,
                 path: "/responses".to_owned(),

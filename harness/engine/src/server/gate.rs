@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use cutpoint_check::trace::What;
 use cutpoint_scenario::ast::{CutPoint, DisconnectKind};
+use cutpoint_trace::Observation;
 
 use super::{CONNECTION_LIMIT, Ends};
 use crate::tracer::Tracer;
@@ -82,7 +82,7 @@ impl Gate {
         let reached = state.reached;
         drop(state);
         if reached {
-            self.record(What::Released {
+            self.record(Observation::Released {
                 point: self.name.clone(),
             });
         }
@@ -101,7 +101,7 @@ impl Gate {
         drop(state);
         forgotten.into_iter().for_each(Waker::wake);
         if first {
-            self.record(What::Reached {
+            self.record(Observation::Reached {
                 point: self.name.clone(),
             });
         }
@@ -118,7 +118,7 @@ impl Gate {
         self.lock().verdict.is_none()
     }
 
-    fn record(&self, what: What) {
+    fn record(&self, what: Observation) {
         if let Some(tracer) = &self.tracer {
             tracer.record(what);
         }

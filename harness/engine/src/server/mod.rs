@@ -29,10 +29,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cutpoint_check::trace::What;
 use cutpoint_protocol::api_error;
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_scenario::ast::DisconnectKind;
+use cutpoint_trace::Observation;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -334,19 +334,19 @@ async fn responses(
             if let Some(kind) = pass(before, &control, case, exchange).await {
                 return dropped(kind, control, case, exchange);
             }
-            case.record(|| What::ResponseHead {
+            case.record(|| Observation::ResponseHead {
                 exchange,
                 status,
                 reply,
                 retry_after_ms: retry_after_ms(&headers),
             });
-            case.record(|| What::ResponseBody {
+            case.record(|| Observation::ResponseBody {
                 exchange,
                 body: serde_json::from_str(&body).unwrap_or_else(|_| json!(body)),
             });
-            case.record(|| What::StreamEnd {
+            case.record(|| Observation::StreamEnd {
                 exchange,
-                how: cutpoint_check::trace::StreamEnd::Complete,
+                how: cutpoint_trace::StreamEnd::Complete,
             });
             whole(status, &headers, body)
         }
@@ -364,7 +364,7 @@ async fn responses(
                 return not_streamed(case, exchange, reply, &plan, remember);
             }
             let status = plan.status;
-            case.record(|| What::ResponseHead {
+            case.record(|| Observation::ResponseHead {
                 exchange,
                 status,
                 reply: Some(reply),
@@ -481,7 +481,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.held {
-            self.case.record(|| What::Disconnected {
+            self.case.record(|| Observation::Disconnected {
                 exchange: self.exchange,
             });
         }
@@ -509,7 +509,7 @@ fn dropped(
     exchange: usize,
 ) -> Response<ResponseBody> {
     if kind == DisconnectKind::End {
-        case.record(|| What::ResponseHead {
+        case.record(|| Observation::ResponseHead {
             exchange,
             status: 200,
             reply: None,
@@ -534,24 +534,24 @@ fn not_streamed(
 ) -> Response<ResponseBody> {
     let Some(response) = plan.whole_response() else {
         let message = "cutpoint: this reply has no terminal event, so it can only be streamed.";
-        case.record(|| What::Unscripted {
+        case.record(|| Observation::Unscripted {
             exchange,
             message: message.to_owned(),
         });
         return error(StatusCode::INTERNAL_SERVER_ERROR, message);
     };
     let body = response.clone();
-    case.record(|| What::ResponseHead {
+    case.record(|| Observation::ResponseHead {
         exchange,
         status: 200,
         reply: Some(reply),
         retry_after_ms: None,
     });
     let text = body.to_string();
-    case.record(|| What::ResponseBody { exchange, body });
-    case.record(|| What::StreamEnd {
+    case.record(|| Observation::ResponseBody { exchange, body });
+    case.record(|| Observation::StreamEnd {
         exchange,
-        how: cutpoint_check::trace::StreamEnd::Complete,
+        how: cutpoint_trace::StreamEnd::Complete,
     });
     if let Some((id, history)) = remember {
         case.remember(id, history);

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use cutpoint_check::trace::What;
 use cutpoint_engine::server::ServerConfig;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
 use cutpoint_scenario::ast::ReplyEnd;
+use cutpoint_trace::Observation;
 use tokio::net::TcpSocket;
 
 use crate::client::{self, Client, post};
@@ -76,7 +76,7 @@ async fn a_client_that_stops_reading_holds_up_nobody() {
             assert_eq!(other.head().await.status, 200);
             assert_eq!(other.finish().await, client::End::Whole);
         }
-        let sent = rig.count(|what| matches!(what, What::Sent { .. }));
+        let sent = rig.count(|what| matches!(what, Observation::Sent { .. }));
         assert!(
             sent < EVENTS / 2,
             "{sent} of {EVENTS} events were taken while nobody read"

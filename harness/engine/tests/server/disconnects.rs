@@ -1,9 +1,9 @@
 //! Clients that go away before their response has ended.
 
-use cutpoint_check::trace::What;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
 use cutpoint_scenario::ast::ReplyEnd;
+use cutpoint_trace::Observation;
 use tokio::io::AsyncWriteExt;
 
 use crate::client;
@@ -34,7 +34,7 @@ async fn at_each_event_the_trace_tells_it_once() {
                 rig.ends().iter().all(|(exchange, _)| *exchange != 1),
                 "{gate}"
             );
-            let sent = rig.count(|what| matches!(what, What::Sent { exchange: 1, .. }));
+            let sent = rig.count(|what| matches!(what, Observation::Sent { exchange: 1, .. }));
             assert_eq!(sent, event, "{gate}");
         }
     }

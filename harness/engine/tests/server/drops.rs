@@ -1,8 +1,8 @@
 //! Connections that end before their streams do, each in its own way.
 
-use cutpoint_check::trace::StreamEnd;
 use cutpoint_engine::server::gate::Verdict;
 use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
+use cutpoint_trace::StreamEnd;
 
 use crate::client;
 use crate::rig::{Rig, composed, function_part, reply, says, text_part};

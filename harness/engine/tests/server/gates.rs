@@ -1,11 +1,11 @@
 //! Gates: a held client has exactly what stands in front of the point, and then all the rest.
 
-use cutpoint_check::trace::What;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
 use cutpoint_engine::server::gate::Verdict;
 use cutpoint_protocol::StreamEvent;
 use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd, ReplyPart};
+use cutpoint_trace::Observation;
 
 use crate::client;
 use crate::rig::{PATH, Rig, composed, config, function_part, reply, says, text_part};
@@ -235,7 +235,12 @@ async fn a_gate_that_was_opened_before_does_not_hold() {
         rig.release(phrase);
     }
     assert_eq!(rig.ask_stream(&says("hi")).await, stream.whole());
-    let gate = |what: &What| matches!(what, What::Reached { .. } | What::Released { .. });
+    let gate = |what: &Observation| {
+        matches!(
+            what,
+            Observation::Reached { .. } | Observation::Released { .. }
+        )
+    };
     assert_eq!(rig.count(gate), 0);
 }
 
@@ -360,7 +365,7 @@ async fn a_gate_is_reached_only_when_all_before_it_is_within_the_clients_reach()
             .await;
         other.json().await;
         turns_in_vain += 1;
-        if rig.count(|what| matches!(what, What::Reached { .. })) > reached {
+        if rig.count(|what| matches!(what, Observation::Reached { .. })) > reached {
             rig.release(gates[reached]);
             reached += 1;
             turns_in_vain = 0;

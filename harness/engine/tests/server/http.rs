@@ -1,9 +1,9 @@
 //! Plain HTTP as clients speak it: reuse, pipelining, old versions, paths, errors' shapes.
 
-use cutpoint_check::trace::What;
 use cutpoint_engine::server::case::{Script, ScriptedBody};
 use cutpoint_engine::server::{ReplayServer, ServerConfig, ServerError};
 use cutpoint_scenario::ast::ReplyEnd;
+use cutpoint_trace::Observation;
 use serde_json::{Value, json};
 
 use crate::client::{self, Client, post};
@@ -63,8 +63,8 @@ async fn a_stream_gives_the_turns_header_and_a_trace_keeps_no_credentials() {
         assert_eq!(client.finish().await, client::End::Whole);
     }
     assert_ne!(states[0], states[1]);
-    let kept = |what: &What| match what {
-        What::Request { headers, .. } => headers
+    let kept = |what: &Observation| match what {
+        Observation::Request { headers, .. } => headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .eq([("x-state", "a")]),

@@ -1,10 +1,10 @@
 //! Which reply a request gets.
 
-use cutpoint_check::trace::What;
 use cutpoint_engine::server::case::{Script, ScriptedBody, Tally};
 use cutpoint_protocol::sse::Document;
 use cutpoint_recording::{Exchange, RecordedRequest, Recording, Response};
 use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
+use cutpoint_trace::Observation;
 use serde_json::{Value, json};
 
 use crate::client;
@@ -87,13 +87,13 @@ async fn another_conversation_does_not_eat_the_replies() {
             .contains(r#""text":"two""#)
     );
     let conversations = rig.tracer.with(0, |entries| {
-        let of = |what: &What| match what {
-            What::Request { conversation, .. } => Some(*conversation),
+        let of = |what: &Observation| match what {
+            Observation::Request { conversation, .. } => Some(*conversation),
             _ => None,
         };
         entries
             .iter()
-            .filter_map(|entry| of(&entry.what))
+            .filter_map(|entry| of(&entry.observation))
             .collect::<Vec<_>>()
     });
     assert_eq!(conversations, [0, 1, 0]);
@@ -230,8 +230,8 @@ async fn what_matches_nothing_is_shown_against_the_nearest() {
         ..Tally::default()
     };
     assert_eq!(rig.case.tally(), tally);
-    let told = |what: &What| match what {
-        What::Unscripted {
+    let told = |what: &Observation| match what {
+        Observation::Unscripted {
             exchange: 1,
             message: told,
         } => message.ends_with(told),

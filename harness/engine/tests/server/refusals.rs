@@ -1,8 +1,8 @@
 //! What the API refuses, the server refuses, with the API's status and body.
 
-use cutpoint_check::trace::What;
 use cutpoint_engine::server::case::RESPONSES_KEPT;
 use cutpoint_scenario::ast::ReplyEnd;
+use cutpoint_trace::Observation;
 use serde_json::{Value, json};
 
 use crate::client::{self, Client, post};
@@ -96,8 +96,8 @@ async fn a_history_that_the_api_refuses_is_refused_and_uses_no_reply_up() {
         let (status, body) = rig.ask_json(&behind_a_prompt(items)).await;
         assert_eq!((status, body), (400, input_error(message)));
         let exchange_at = at + 1;
-        let told = |what: &What| match what {
-            What::Refused {
+        let told = |what: &Observation| match what {
+            Observation::Refused {
                 exchange,
                 status: 400,
                 message: told,
@@ -158,7 +158,7 @@ fn history(rig: &Rig, number: usize) -> Vec<String> {
         text.unwrap_or_default().to_owned()
     };
     let found = rig.tracer.find(0, |what| match what {
-        What::Request {
+        Observation::Request {
             exchange, history, ..
         } if *exchange == number => Some(history.clone()),
         _ => None,

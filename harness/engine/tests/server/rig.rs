@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cutpoint_check::trace::{StreamEnd, What};
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::{Case, CaseConfig, Script, ScriptedBody, ScriptedReply};
 use cutpoint_engine::server::gate::{Gate, Verdict};
@@ -13,6 +12,7 @@ use cutpoint_engine::tracer::Tracer;
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_recording::Recording;
 use cutpoint_scenario::ast::{CutPoint, ReplyEnd, ReplyPart};
+use cutpoint_trace::{Observation, StreamEnd};
 use serde_json::{Value, json};
 
 use crate::client::{Client, PATIENCE};
@@ -120,18 +120,20 @@ impl Rig {
     /// Waits until the response is held at that point.
     pub async fn reached(&self, phrase: &str) {
         let name = point(phrase).to_string();
-        self.wait(|what| matches!(what, What::Reached { point } if *point == name))
+        self.wait(|what| matches!(what, Observation::Reached { point } if *point == name))
             .await;
     }
 
     /// Waits until the client of that exchange was found gone.
     pub async fn disconnected(&self, number: usize) {
-        self.wait(|what| matches!(what, What::Disconnected { exchange } if *exchange == number))
-            .await;
+        self.wait(
+            |what| matches!(what, Observation::Disconnected { exchange } if *exchange == number),
+        )
+        .await;
     }
 
     /// Waits for an entry of the trace.
-    pub async fn wait(&self, wanted: impl Fn(&What) -> bool) {
+    pub async fn wait(&self, wanted: impl Fn(&Observation) -> bool) {
         let found = self
             .tracer
             .wait(0, PATIENCE, |what| wanted(what).then_some(()))
@@ -140,35 +142,38 @@ impl Rig {
     }
 
     /// How many entries of the trace there are of a kind.
-    pub fn count(&self, wanted: impl Fn(&What) -> bool) -> usize {
+    pub fn count(&self, wanted: impl Fn(&Observation) -> bool) -> usize {
         self.tracer.with(0, |entries| {
-            entries.iter().filter(|entry| wanted(&entry.what)).count()
+            entries
+                .iter()
+                .filter(|entry| wanted(&entry.observation))
+                .count()
         })
     }
 
     /// How the responses were ended by the server, with their exchanges.
     pub fn ends(&self) -> Vec<(usize, StreamEnd)> {
         let entries = self.tracer.entries();
-        let end = |what: &What| match what {
-            What::StreamEnd { exchange, how } => Some((*exchange, *how)),
+        let end = |what: &Observation| match what {
+            Observation::StreamEnd { exchange, how } => Some((*exchange, *how)),
             _ => None,
         };
         entries
             .iter()
-            .filter_map(|entry| end(&entry.what))
+            .filter_map(|entry| end(&entry.observation))
             .collect()
     }
 
     /// The exchanges whose clients went away.
     pub fn disconnects(&self) -> Vec<usize> {
         let entries = self.tracer.entries();
-        let gone = |what: &What| match what {
-            What::Disconnected { exchange } => Some(*exchange),
+        let gone = |what: &Observation| match what {
+            Observation::Disconnected { exchange } => Some(*exchange),
             _ => None,
         };
         entries
             .iter()
-            .filter_map(|entry| gone(&entry.what))
+            .filter_map(|entry| gone(&entry.observation))
             .collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Requests that do not ask for a stream.
 
-use cutpoint_check::trace::{StreamEnd, What};
 use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
+use cutpoint_trace::{Observation, StreamEnd};
 use serde_json::json;
 
 use crate::rig::{Rig, function_part, reply, says, text_part, text_reply};
@@ -20,7 +20,10 @@ async fn they_get_the_whole_response() {
     assert_eq!(body["output"][0]["content"][0]["text"], "some words");
     assert_eq!(body["output"][1]["call_id"], "call_1");
     assert_eq!(rig.ends(), [(1, StreamEnd::Complete)]);
-    assert_eq!(rig.count(|what| matches!(what, What::Sent { .. })), 0);
+    assert_eq!(
+        rig.count(|what| matches!(what, Observation::Sent { .. })),
+        0
+    );
 }
 
 #[tokio::test]
@@ -48,6 +51,6 @@ async fn a_reply_without_an_end_can_only_be_streamed() {
             .contains("no terminal event"),
         "{body}"
     );
-    let told = |what: &What| matches!(what, What::Unscripted { exchange: 1, .. });
+    let told = |what: &Observation| matches!(what, Observation::Unscripted { exchange: 1, .. });
     assert_eq!(rig.count(told), 1);
 }

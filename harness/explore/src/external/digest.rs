@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cutpoint_check::trace::{AgentEvent, ClientOp, Entry, TurnEnd, What};
+use cutpoint_trace::{AgentEvent, ClientOp, Entry, Observation, TurnEnd};
 use serde_json::Value;
 
 use crate::digest::digest_of_text;
@@ -13,7 +13,7 @@ use crate::digest::digest_of_text;
 pub fn digest(entries: &[Entry]) -> u64 {
     let mut words = Words::default();
     for entry in entries {
-        words.take(&entry.what);
+        words.take(&entry.observation);
     }
     digest_of_text(&words.said.join("\n"))
 }
@@ -26,10 +26,10 @@ struct Words {
 }
 
 impl Words {
-    fn take(&mut self, what: &What) {
+    fn take(&mut self, what: &Observation) {
         let word = match what {
-            What::Op { op, .. } => op_word(op),
-            What::OpReply { turn_id, error, .. } => {
+            Observation::Op { op, .. } => op_word(op),
+            Observation::OpReply { turn_id, error, .. } => {
                 let turn = self.turn(turn_id.as_deref());
                 let how = if error.is_some() {
                     "refused"
@@ -38,15 +38,15 @@ impl Words {
                 };
                 format!("{how} {turn}")
             }
-            What::Request {
+            Observation::Request {
                 conversation, body, ..
             } => format!("request {conversation} {}", items(body)),
-            What::Refused { status, .. } => format!("refused {status}"),
-            What::AgentKilled => "killed".to_owned(),
-            What::AgentStarted { resumed, .. } => format!("started {resumed}"),
-            What::AgentExited { expected, .. } => format!("exited {expected}"),
-            What::TimedOut { waiting_for, .. } => format!("waited for {waiting_for}"),
-            What::Event { event, .. } => match self.event(event) {
+            Observation::Refused { status, .. } => format!("refused {status}"),
+            Observation::AgentKilled => "killed".to_owned(),
+            Observation::AgentStarted { resumed, .. } => format!("started {resumed}"),
+            Observation::AgentExited { expected, .. } => format!("exited {expected}"),
+            Observation::TimedOut { waiting_for, .. } => format!("waited for {waiting_for}"),
+            Observation::Event { event, .. } => match self.event(event) {
                 Some(word) => word,
                 None => return,
             },
@@ -131,9 +131,9 @@ mod tests {
         let entry = |(seq, event)| Entry {
             seq,
             at_ns: seq * turn.len() as u64,
-            what: What::Event {
+            observation: Observation::Event {
                 event,
-                raw: cutpoint_check::trace::Raw::default(),
+                raw: cutpoint_trace::RawMessage::default(),
             },
         };
         (0..).zip(events).map(entry).collect()

@@ -1,14 +1,14 @@
 //! What a person sees.
 
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::verdict::{Breach, Level, Outcome};
 use cutpoint_report::{Console, Reporter, Summary};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::verdict::{Breach, Level, Verdict};
 
 use crate::samples::{
     self, breach, context, pass, should, skipped, trouble, unmet, verdict, waived,
 };
 
-fn console(cases: &[Case], colour: bool, strict: bool, finish: bool) -> String {
+fn console(cases: &[CaseResult], colour: bool, strict: bool, finish: bool) -> String {
     let mut bytes = Vec::new();
     let mut console = Console::new(&mut bytes, colour, context(strict));
     let mut summary = Summary::new(42, strict);
@@ -23,7 +23,7 @@ fn console(cases: &[Case], colour: bool, strict: bool, finish: bool) -> String {
 }
 
 /// The lines about one case.
-fn lines(case: &Case, strict: bool) -> String {
+fn lines(case: &CaseResult, strict: bool) -> String {
     console(std::slice::from_ref(case), false, strict, false)
 }
 
@@ -33,7 +33,7 @@ fn a_case_that_conforms() {
 }
 
 /// What a verbose console shows of a case.
-fn verbose(case: &Case) -> String {
+fn verbose(case: &CaseResult) -> String {
     let mut bytes = Vec::new();
     let mut console = Console::new(&mut bytes, false, context(false)).verbose(true);
     console.case(case).unwrap();
@@ -88,10 +88,10 @@ fn trouble_is_told_once() {
 #[test]
 fn a_scenario_error_and_an_agent_that_fails() {
     let mut wrong = pass();
-    wrong.status = Status::ScenarioError;
+    wrong.status = CaseStatus::ScenarioError;
     wrong.note = Some("the scenario waits for call_2, and no reply has such a call".into());
     let mut dead = pass();
-    dead.status = Status::AgentFailed;
+    dead.status = CaseStatus::AgentFailed;
     dead.note =
         Some("codex exited with code 1 before it answered `initialize`: no such file".into());
     dead.agent.defects = vec!["marker-after-event".into()];
@@ -110,11 +110,11 @@ fn many_breaches_and_much_evidence_are_cut() {
         },
     };
     let breaches = (0..8).map(one).collect();
-    case.verdicts[0].outcome = Outcome::Fail {
+    case.verdicts[0].verdict = Verdict::Fail {
         exercised: 9,
         breaches,
     };
-    case.verdicts[1].outcome = Outcome::Unknown {
+    case.verdicts[1].verdict = Verdict::Unknown {
         why: "the rule crashed: index out of bounds".into(),
     };
     insta::assert_snapshot!("much", lines(&case, false));
@@ -178,11 +178,11 @@ fn what_an_agent_wrote_cannot_act_on_the_terminal() {
     case.agent.name = nasty.into();
     case.agent.defects = vec![nasty.into()];
     case.verdicts[0].rule = nasty.into();
-    case.verdicts[0].outcome = samples::fail(nasty, &[0]);
+    case.verdicts[0].verdict = samples::fail(nasty, &[0]);
     case.verdicts.push(verdict(
         "X-1",
         Level::Must,
-        Outcome::Unknown { why: nasty.into() },
+        Verdict::Unknown { why: nasty.into() },
     ));
     case.unmet = unmet().unmet;
     case.unmet[0].found = nasty.into();

@@ -1,7 +1,7 @@
 //! One line about each entry of a trace.
 
-use cutpoint_check::trace::{Entry, What};
 use cutpoint_report::{describe_entry, describe_what};
+use cutpoint_trace::{Entry, Observation};
 use serde_json::json;
 
 use crate::samples::observations;
@@ -11,7 +11,7 @@ fn a_run_reads_like_a_story() {
     let entry = |(at, what)| Entry {
         seq: at as u64,
         at_ns: 1_234_567 * at as u64,
-        what,
+        observation: what,
     };
     let lines: Vec<String> = observations()
         .into_iter()
@@ -63,7 +63,7 @@ const RARE: &[&str] = &[
     r#"{"kind":"trouble","message":"disk full"}"#,
 ];
 
-fn rare() -> Vec<What> {
+fn rare() -> Vec<Observation> {
     let long = json!({"kind": "event", "event": {
         "type": "call_end", "turn_id": null, "call_id": "c", "exit_code": null, "output": "x".repeat(500),
     }});

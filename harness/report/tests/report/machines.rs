@@ -1,12 +1,12 @@
 //! What CI systems and other programs read.
 
-use cutpoint_check::outcome::{Case, Status};
 use cutpoint_report::json_lines::{CaseLine, Header, ReadError, Results, merge};
 use cutpoint_report::{Annotations, JsonLines, Junit, Reporter, Summary};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
 
 use crate::samples::{breach, context, fail, pass, should, skipped, trouble, unmet, waived};
 
-fn cases() -> [Case; 7] {
+fn cases() -> [CaseResult; 7] {
     [
         pass(),
         breach(),
@@ -18,13 +18,13 @@ fn cases() -> [Case; 7] {
     ]
 }
 
-fn summary(cases: &[Case], strict: bool) -> Summary {
+fn summary(cases: &[CaseResult], strict: bool) -> Summary {
     let mut summary = Summary::new(42, strict);
     cases.iter().for_each(|case| summary.add(case));
     summary
 }
 
-fn junit(cases: &[Case], strict: bool) -> String {
+fn junit(cases: &[CaseResult], strict: bool) -> String {
     let mut bytes = Vec::new();
     let mut junit = Junit::new(&mut bytes, context(strict));
     cases.iter().for_each(|case| junit.case(case).unwrap());
@@ -37,10 +37,14 @@ fn the_summary_counts() {
     let summary = summary(&cases(), false);
     let of = |status| summary.by_status.get(&status).copied();
     assert_eq!(
-        (summary.cases, of(Status::Conforms), of(Status::Breach)),
+        (
+            summary.cases,
+            of(CaseStatus::Conforms),
+            of(CaseStatus::Breach)
+        ),
         (7, Some(3), Some(2))
     );
-    assert_eq!(summary.worst(), Some(Status::Trouble));
+    assert_eq!(summary.worst(), Some(CaseStatus::Trouble));
     let names: Vec<_> = summary
         .rules
         .iter()
@@ -79,7 +83,7 @@ fn junit_is_valid_xml_whatever_an_agent_wrote() {
     let mut case = breach();
     let nasty = "a<b>&\"c\" ]]>\u{0}\u{1b}[1m\u{FFFE}\u{B}\n::x";
     case.scenario = nasty.into();
-    case.verdicts[0].outcome = fail(nasty, &[]);
+    case.verdicts[0].verdict = fail(nasty, &[]);
     case.note = Some(nasty.into());
     let text = junit(&[case], false);
     let forbidden = |c: char| matches!(c, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}');
@@ -93,7 +97,7 @@ fn junit_is_valid_xml_whatever_an_agent_wrote() {
     assert_eq!(read.failures, 1);
 }
 
-fn json_lines(cases: &[Case], strict: bool) -> Vec<u8> {
+fn json_lines(cases: &[CaseResult], strict: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut report = JsonLines::new(&mut bytes, &Header::new(42, strict)).unwrap();
     cases.iter().for_each(|case| report.case(case).unwrap());
@@ -122,7 +126,7 @@ fn json_lines_are_read_as_they_were_written() {
 
 /// The results of one of two parts of a run of four cases.
 fn part(index: usize) -> (String, Results) {
-    let numbered = |number: usize, mut case: Case| {
+    let numbered = |number: usize, mut case: CaseResult| {
         case.number = number;
         case
     };
@@ -196,7 +200,7 @@ fn what_are_no_results_says_why() {
     assert_eq!(CaseLine::new(&endless, false).duration_ms, 0.0);
 }
 
-fn annotations(cases: &[Case], strict: bool) -> String {
+fn annotations(cases: &[CaseResult], strict: bool) -> String {
     let mut bytes = Vec::new();
     let mut report = Annotations::new(&mut bytes, context(strict));
     cases.iter().for_each(|case| report.case(case).unwrap());
@@ -219,7 +223,7 @@ fn annotations_are_escaped() {
     case.scenario = "50%, then: more".into();
     case.replay = "x\ny".into();
     case.trace.entries.clear();
-    case.verdicts[0].outcome = fail("100%\nof\r\u{1b}[0m it", &[]);
+    case.verdicts[0].verdict = fail("100%\nof\r\u{1b}[0m it", &[]);
     let text = annotations(&[case], false);
     let expected = "::error file=a%2Cb%3Ac.kdl,title=CALL-1 (50%25%2C then%3A more)::100%25\\nof\\r\\u{1b}[0m it%0ACALL-1: ";
     assert!(text.starts_with(expected), "{text}");

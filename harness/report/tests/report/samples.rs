@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cutpoint_check::outcome::{Case, Status, Unmet};
-use cutpoint_check::trace::{
-    ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header,
-    InputMode, Process, Raw, ReadTrigger, ShownLine, Trace, TurnEnd, VERSION, What,
-};
-use cutpoint_check::verdict::{Breach, Level, Outcome, Verdict};
 use cutpoint_report::Context;
+use cutpoint_trace::case::{CaseResult, CaseStatus, UnmetExpectation};
+use cutpoint_trace::verdict::{Breach, Level, RuleVerdict, Verdict};
+use cutpoint_trace::{
+    ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header,
+    InputMode, Observation, Process, RawMessage, ReadTrigger, ShownLine, Trace, TurnEnd, VERSION,
+};
 use serde_json::{Value, json};
 
 /// The sentences of the rules that the samples know.
@@ -42,17 +42,17 @@ pub(crate) fn agent() -> AgentInfo {
     }
 }
 
-pub(crate) fn verdict(rule: &str, level: Level, outcome: Outcome) -> Verdict {
-    Verdict {
+pub(crate) fn verdict(rule: &str, level: Level, outcome: Verdict) -> RuleVerdict {
+    RuleVerdict {
         rule: rule.into(),
         level,
-        outcome,
+        verdict: outcome,
         waived: None,
     }
 }
 
-pub(crate) fn fail(message: &str, evidence: &[u64]) -> Outcome {
-    Outcome::Fail {
+pub(crate) fn fail(message: &str, evidence: &[u64]) -> Verdict {
+    Verdict::Fail {
         exercised: 2,
         breaches: vec![Breach {
             message: message.into(),
@@ -65,22 +65,22 @@ fn user(text: &str) -> Value {
     json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]})
 }
 
-fn step(number: usize, line: usize, text: &str) -> What {
-    What::Step {
+fn step(number: usize, line: usize, text: &str) -> Observation {
+    Observation::Step {
         number,
         line,
         text: text.into(),
     }
 }
 
-fn op(id: &str, op: ClientOp) -> What {
-    What::Op { id: id.into(), op }
+fn op(id: &str, op: ClientOp) -> Observation {
+    Observation::Op { id: id.into(), op }
 }
 
-fn event(event: AgentEvent) -> What {
-    What::Event {
+fn event(event: AgentEvent) -> Observation {
+    Observation::Event {
         event,
-        raw: Raw::default(),
+        raw: RawMessage::default(),
     }
 }
 
@@ -93,8 +93,8 @@ fn input(text: &str) -> ClientOp {
     }
 }
 
-fn request(exchange: usize, input: &[Value]) -> What {
-    What::Request {
+fn request(exchange: usize, input: &[Value]) -> Observation {
+    Observation::Request {
         exchange,
         conversation: 0,
         path: "/responses".into(),
@@ -105,7 +105,7 @@ fn request(exchange: usize, input: &[Value]) -> What {
 }
 
 /// A run in which a call is interrupted and never answered.
-pub(crate) fn observations() -> Vec<What> {
+pub(crate) fn observations() -> Vec<Observation> {
     let turn = || Some("turn-1".to_owned());
     let call = json!({
         "type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "shell",
@@ -124,7 +124,7 @@ pub(crate) fn observations() -> Vec<What> {
         reason: Some(AbortReason::Interrupted),
     };
     let marker = "<turn_aborted>\nThe user interrupted.\n</turn_aborted>";
-    let rollout = What::Rollout {
+    let rollout = Observation::Rollout {
         trigger: ReadTrigger::TurnEnded { turn_id: turn() },
         path: "/home/user/.codex/sessions/rollout-1.jsonl".into(),
         from: 812,
@@ -137,13 +137,13 @@ pub(crate) fn observations() -> Vec<What> {
             turn_id: "turn-1".into(),
         }),
         request(1, &[user("run it")]),
-        What::Sent {
+        Observation::Sent {
             exchange: 1,
             index: 5,
             data: added.into(),
         },
         event(begin),
-        What::Reached {
+        Observation::Reached {
             point: "call_1 running".into(),
         },
         step(2, 8, "interrupt at=\"call_1 running\""),
@@ -156,7 +156,7 @@ pub(crate) fn observations() -> Vec<What> {
         step(3, 10, "user \"and now?\""),
         op("3", input("and now?")),
         request(2, &[user("run it"), call, user(marker), user("and now?")]),
-        What::Processes {
+        Observation::Processes {
             alive: vec![Process {
                 pid: 4711,
                 ppid: 1,
@@ -171,11 +171,11 @@ fn trace() -> Trace {
     trace_of(observations())
 }
 
-fn trace_of(observations: Vec<What>) -> Trace {
+fn trace_of(observations: Vec<Observation>) -> Trace {
     let entry = |(at, what)| Entry {
         seq: at as u64,
         at_ns: 1_250_000 * at as u64 * at as u64,
-        what,
+        observation: what,
     };
     Trace {
         header: Header {
@@ -193,9 +193,9 @@ fn trace_of(observations: Vec<What>) -> Trace {
 }
 
 /// A case that conforms.
-pub(crate) fn pass() -> Case {
-    let kept = |rule: &str, level| verdict(rule, level, Outcome::Pass { exercised: 3 });
-    Case {
+pub(crate) fn pass() -> CaseResult {
+    let kept = |rule: &str, level| verdict(rule, level, Verdict::Pass { exercised: 3 });
+    CaseResult {
         number: 1,
         scenario: "interrupt while a tool runs".into(),
         file: "scenarios/tools/tool-running.kdl".into(),
@@ -207,18 +207,18 @@ pub(crate) fn pass() -> Case {
             kept("TURN-1", Level::Must),
             kept("MARK-2", Level::Should),
             kept("PROC-1", Level::Must),
-            verdict("APPR-1", Level::Must, Outcome::NotExercised),
+            verdict("APPR-1", Level::Must, Verdict::NotExercised),
             verdict(
                 "SUB-1",
                 Level::Must,
-                Outcome::NotApplicable {
+                Verdict::NotApplicable {
                     why: "the agent has no sub-agents".into(),
                 },
             ),
         ],
         unmet: vec![],
         note: None,
-        status: Status::Conforms,
+        status: CaseStatus::Conforms,
         duration_ms: 83.4,
         replay: "cutpoint run scenarios/tools/tool-running.kdl --agent codex --seed 42".into(),
         trace_path: Some("target/cutpoint/tool-running.jsonl".into()),
@@ -227,11 +227,11 @@ pub(crate) fn pass() -> Case {
 }
 
 /// A case whose agent's view was observed.
-pub(crate) fn seen() -> Case {
+pub(crate) fn seen() -> CaseResult {
     let turn_id = || Some("turn-1".to_owned());
     let call_id = |call: &str| call.to_owned();
     let text = |text: &str| text.to_owned();
-    let shown = |line| What::Shown { line };
+    let shown = |line| Observation::Shown { line };
     let command = |call: &str, line: &str| {
         shown(ShownLine::Command {
             call_id: call_id(call),
@@ -282,7 +282,7 @@ pub(crate) fn seen() -> Case {
 }
 
 /// A case of which only the agent's events are known.
-pub(crate) fn told() -> Case {
+pub(crate) fn told() -> CaseResult {
     let turn_id = || Some("turn-1".to_owned());
     let piece = |text: &str| {
         event(AgentEvent::TextDelta {
@@ -323,28 +323,28 @@ pub(crate) fn told() -> Case {
 }
 
 /// A case in which a MUST rule is broken.
-pub(crate) fn breach() -> Case {
+pub(crate) fn breach() -> CaseResult {
     let mut case = pass();
-    case.verdicts[0].outcome = fail(
+    case.verdicts[0].verdict = fail(
         "request 2 has no output for function call call_1",
         &[4, 9, 13],
     );
-    case.status = Status::Breach;
+    case.status = CaseStatus::Breach;
     case
 }
 
 /// A case in which a SHOULD rule is broken.
-pub(crate) fn should() -> Case {
+pub(crate) fn should() -> CaseResult {
     let mut case = pass();
     let message = "turn turn-1 was reported as aborted before its marker was synced to stable storage, so a crash right behind the event loses it";
-    case.verdicts[2].outcome = fail(message, &[9, 10]);
+    case.verdicts[2].verdict = fail(message, &[9, 10]);
     case
 }
 
 /// A case with a waived breach.
-pub(crate) fn waived() -> Case {
+pub(crate) fn waived() -> CaseResult {
     let mut case = pass();
-    case.verdicts[3].outcome = fail(
+    case.verdicts[3].verdict = fail(
         "sleep 60 (pid 4711) is alive 2 s after the end of turn turn-1",
         &[14],
     );
@@ -353,43 +353,43 @@ pub(crate) fn waived() -> Case {
 }
 
 /// A case with expectations that were not met.
-pub(crate) fn unmet() -> Case {
+pub(crate) fn unmet() -> CaseResult {
     let mut case = pass();
     case.unmet = vec![
-        Unmet {
+        UnmetExpectation {
             text: "no-process \"sleep 60\"".into(),
             line: 12,
             found: "sleep 60 is alive (pid 4711)".into(),
             evidence: vec![14],
         },
-        Unmet {
+        UnmetExpectation {
             text: "await turn-aborted reason=replaced".into(),
             line: 0,
             found: "turn turn-1 was aborted as interrupted".into(),
             evidence: vec![],
         },
     ];
-    case.status = Status::Breach;
+    case.status = CaseStatus::Breach;
     case
 }
 
 /// A case that the agent cannot run.
-pub(crate) fn skipped() -> Case {
+pub(crate) fn skipped() -> CaseResult {
     let mut case = pass();
     case.verdicts.clear();
-    case.status = Status::Skipped;
+    case.status = CaseStatus::Skipped;
     case.note = Some("the agent cannot replace a running turn".into());
     case
 }
 
 /// A case that tells nothing of the agent.
-pub(crate) fn trouble() -> Case {
+pub(crate) fn trouble() -> CaseResult {
     let mut case = pass();
     let why = "the replay server could not bind a port: address in use";
     for verdict in &mut case.verdicts {
-        verdict.outcome = Outcome::Unknown { why: why.into() };
+        verdict.verdict = Verdict::Unknown { why: why.into() };
     }
-    case.status = Status::Trouble;
+    case.status = CaseStatus::Trouble;
     case.note = Some(why.into());
     case
 }

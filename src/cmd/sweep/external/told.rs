@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use cutpoint_check::rules;
-use cutpoint_check::trace::AgentInfo;
 use cutpoint_engine::quiescence::{Found, QuietCount};
 use cutpoint_explore::external::{ExternalBound, ExternalClass, ExternalToken};
 use cutpoint_explore::{Act, fingerprint};
+use cutpoint_trace::AgentInfo;
 use serde_json::{Value, json};
 
 use super::super::super::run::quoted;

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use cutpoint_check::trace::{
-    AbortReason, AgentEvent, AgentInfo, ClientOp, Feature, Process, Raw, TurnEnd, What,
-};
 use cutpoint_engine::driver::{AgentError, CaseEnv, Driver, Session};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::{
+    AbortReason, AgentEvent, AgentInfo, ClientOp, Feature, Observation, Process, RawMessage,
+    TurnEnd,
+};
 use own_agent::{Agent, Told, Wish};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -39,7 +40,7 @@ impl Driver for OwnDriver {
         let (told, mut events) = unbounded_channel();
         let mut agent = Agent::new(&env.base_url, told);
         agent.forgets_calls = self.forgets_calls;
-        env.tracer.record(What::AgentStarted {
+        env.tracer.record(Observation::AgentStarted {
             pid: None,
             resumed: false,
         });
@@ -47,13 +48,13 @@ impl Driver for OwnDriver {
         let running = tokio::spawn(async move {
             let work = tokio::spawn(agent.run(wanted));
             while let Some(told) = events.recv().await {
-                let raw = Raw::of(&format!("{told:?}"));
+                let raw = RawMessage::of(&format!("{told:?}"));
                 let event = event(told);
-                tracer.record(What::Event { event, raw });
+                tracer.record(Observation::Event { event, raw });
             }
             // Its events have ended, and so has the agent.
             let expected = work.await.is_ok();
-            tracer.record(What::AgentExited {
+            tracer.record(Observation::AgentExited {
                 code: None,
                 expected,
                 stderr: String::new(),

@@ -7,13 +7,13 @@ mod driver;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutpoint_check::verdict::Outcome;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::strategy;
 use cutpoint_scenario::ast::{
     Action, Await, CutPoint, ModelScript, Reply, ReplyBody, ReplyPart, Scenario, Span, Step,
 };
+use cutpoint_trace::verdict::Verdict;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -91,6 +91,7 @@ fn broken(forgets_calls: bool, scenario: &Scenario) -> Vec<String> {
         dir: Some(dir.path().to_owned()),
         // The rules are asked; a request beyond the scenario's replies gets a plain one.
         rules_only: true,
+        judge: cutpoint_check::judge,
     };
     let planned = Planned {
         scenario: scenario.clone(),
@@ -104,8 +105,8 @@ fn broken(forgets_calls: bool, scenario: &Scenario) -> Vec<String> {
     });
     assert_eq!(case.note, None, "the scenario could not be run");
     let lines = case.breaches(false).flat_map(|verdict| {
-        let breaches = match &verdict.outcome {
-            Outcome::Fail { breaches, .. } => breaches.clone(),
+        let breaches = match &verdict.verdict {
+            Verdict::Fail { breaches, .. } => breaches.clone(),
             _ => Vec::new(),
         };
         let line = |breach| format!("{}: {breach}", verdict.rule);

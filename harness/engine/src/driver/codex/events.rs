@@ -1,6 +1,6 @@
 //! Notifications of Codex's app-server (protocol v2), as the trace names them.
 
-use cutpoint_check::trace::{AbortReason, AgentEvent, TurnEnd};
+use cutpoint_trace::{AbortReason, AgentEvent, TurnEnd};
 use serde_json::Value;
 
 /// What a notification means. Those that belong to no thread have no meaning for a case.

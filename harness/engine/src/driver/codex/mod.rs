@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutpoint_check::trace::{AgentInfo, Feature};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::{AgentInfo, Feature};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::sync::Mutex as AsyncMutex;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cutpoint_check::trace::{self, AgentEvent, ReadTrigger, What};
+use cutpoint_trace::{self, AgentEvent, Observation, ReadTrigger};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +64,7 @@ impl Router {
     pub(super) fn agent_exited(&self, code: Option<i32>, expected: bool, stderr: &str) {
         for thread in self.threads().values() {
             thread.env.rollout.read(ReadTrigger::Exit);
-            let exited = What::AgentExited {
+            let exited = Observation::AgentExited {
                 code,
                 expected,
                 stderr: stderr.to_owned(),
@@ -90,9 +90,9 @@ impl Router {
         }
         let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
         let turn_id = meaning.turn_id().map(str::to_owned);
-        let what = What::Event {
+        let what = Observation::Event {
             event: meaning,
-            raw: trace::Raw::of(&raw.message),
+            raw: cutpoint_trace::RawMessage::of(&raw.message),
         };
         if ended {
             thread

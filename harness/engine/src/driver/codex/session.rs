@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutpoint_check::trace::{
-    AgentEvent, ClientOp, Decision, InputMode, Process, Raw, ReadTrigger, TaskKind, What,
-};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::{
+    AgentEvent, ClientOp, Decision, InputMode, Observation, Process, RawMessage, ReadTrigger,
+    TaskKind,
+};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -73,7 +74,7 @@ impl CodexSession {
                 "thread/fork"
             }
         };
-        let started = What::AgentStarted {
+        let started = Observation::AgentStarted {
             pid: self.server.process.pid(),
             resumed: !matches!(origin, Origin::New),
         };
@@ -96,9 +97,9 @@ impl CodexSession {
                         let event = AgentEvent::Forked {
                             path: path.to_owned(),
                         };
-                        let raw = Raw::default();
-                        let forked = What::Event { event, raw };
-                        let entries = [forked, What::AgentKilled, started];
+                        let raw = RawMessage::default();
+                        let forked = Observation::Event { event, raw };
+                        let entries = [forked, Observation::AgentKilled, started];
                         env.tracer.record_many(entries);
                     }
                     env.rollout.set_path(Path::new(path));
@@ -143,7 +144,7 @@ impl CodexSession {
             .client
             .ask("turn/interrupt", &params, self.env.limit)
             .await;
-        let ended = |what: &What| observe::turn_end(what).map(|_| ());
+        let ended = |what: &Observation| observe::turn_end(what).map(|_| ());
         let _ = self.env.tracer.wait(seen, END_PATIENCE, ended).await;
         !matches!(asked, Err(AgentError::TimedOut { .. }))
     }
@@ -186,7 +187,7 @@ impl CodexSession {
                 }
                 Err(error) => (None, Some(error.message)),
             };
-            tracer.record(What::OpReply {
+            tracer.record(Observation::OpReply {
                 id,
                 turn_id,
                 thread_id: None,
@@ -322,7 +323,7 @@ impl Session for CodexSession {
             self.server.end().await;
             if self.env.tracer.with(0, observe::is_running) {
                 // Nothing of the thread is watched any more, but that its process is gone is known.
-                let exited = What::AgentExited {
+                let exited = Observation::AgentExited {
                     code: None,
                     expected: true,
                     stderr: String::new(),
@@ -365,16 +366,19 @@ impl Drop for CodexSession {
 /// The turn that was started last, as far as the trace tells.
 pub(super) fn current_turn(env: &CaseEnv) -> Option<String> {
     env.tracer.with(0, |entries| {
-        entries.iter().rev().find_map(|entry| match &entry.what {
-            What::OpReply {
-                turn_id: Some(turn_id),
-                ..
-            } => Some(turn_id.clone()),
-            What::Event {
-                event: AgentEvent::TurnStarted { turn_id },
-                ..
-            } => Some(turn_id.clone()),
-            _ => None,
-        })
+        entries
+            .iter()
+            .rev()
+            .find_map(|entry| match &entry.observation {
+                Observation::OpReply {
+                    turn_id: Some(turn_id),
+                    ..
+                } => Some(turn_id.clone()),
+                Observation::Event {
+                    event: AgentEvent::TurnStarted { turn_id },
+                    ..
+                } => Some(turn_id.clone()),
+                _ => None,
+            })
     })
 }

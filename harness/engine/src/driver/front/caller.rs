@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutpoint_check::trace::{ClientOp, Decision, InputMode};
+use cutpoint_trace::{ClientOp, Decision, InputMode};
 use serde_json::{Value, json};
 
 use super::wire::Wire;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cutpoint_agent::{DefectSet, Hold, Probe, serve_jsonrpc_with};
-use cutpoint_check::trace::{ClientOp, ReadTrigger, What};
+use cutpoint_trace::{ClientOp, Observation, ReadTrigger};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -66,13 +66,15 @@ impl Link {
         env.points.forget_reach();
         let (host, input, output) = match how {
             How::InProcess(defects) => {
-                env.tracer.record(What::AgentStarted { pid: None, resumed });
+                env.tracer
+                    .record(Observation::AgentStarted { pid: None, resumed });
                 in_process(env, *defects)?
             }
             How::Process(spawn) => {
                 let (process, stdin, stdout) = spawn.spawn(env, &[])?;
                 let pid = process.pid();
-                env.tracer.record(What::AgentStarted { pid, resumed });
+                env.tracer
+                    .record(Observation::AgentStarted { pid, resumed });
                 let (input, output): (Input, Output) = (Box::pin(stdin), Box::pin(stdout));
                 (Host::Process(process), input, output)
             }
@@ -153,7 +155,7 @@ impl Link {
             }
             if let Err(closed) = caller.send(&id, &op) {
                 // Nobody took it: a client whose agent is gone knows that.
-                tracer.record(What::OpReply {
+                tracer.record(Observation::OpReply {
                     id,
                     turn_id: None,
                     thread_id: None,
@@ -307,7 +309,7 @@ impl Watch {
         };
         let expected = self.expected_end.load(Ordering::Acquire);
         env.rollout.read(ReadTrigger::Exit);
-        env.tracer.record(What::AgentExited {
+        env.tracer.record(Observation::AgentExited {
             code,
             expected,
             stderr,

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_agent::DefectSet;
-use cutpoint_check::trace::{AgentInfo, ClientOp, Feature, Process};
 use cutpoint_scenario::ast::Capability;
+use cutpoint_trace::{AgentInfo, ClientOp, Feature, Process};
 
 use self::link::Link;
 use super::stdio::{How as Spawn, StdioCommand};

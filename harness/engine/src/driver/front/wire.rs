@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cutpoint_check::trace::{AbortReason, What};
 use cutpoint_protocol::session::Event;
+use cutpoint_trace::{AbortReason, Observation};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +90,7 @@ impl Wire {
             Some("replaced") => Some(AbortReason::Replaced),
             _ => None,
         };
-        self.env.tracer.record(What::OpReply {
+        self.env.tracer.record(Observation::OpReply {
             id: op.to_owned(),
             turn_id: text(&result["turn"]["id"]),
             thread_id: text(&result["thread"]["id"]),

@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 /// A message's JSON as it was received, or nothing. Few messages of a trace are ever looked into, so it
 /// is kept as text.
 #[derive(Debug, Clone, Default)]
-pub struct Raw(Option<Box<RawValue>>);
+pub struct RawMessage(Option<Box<RawValue>>);
 
-impl Raw {
+impl RawMessage {
     /// The JSON of a message.
     pub fn of(message: &impl Serialize) -> Self {
         Self(serde_json::value::to_raw_value(message).ok())
@@ -31,25 +31,25 @@ impl Raw {
     }
 }
 
-impl PartialEq for Raw {
+impl PartialEq for RawMessage {
     fn eq(&self, other: &Self) -> bool {
         self.text() == other.text()
     }
 }
 
-impl std::hash::Hash for Raw {
+impl std::hash::Hash for RawMessage {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.text().hash(state);
     }
 }
 
-impl Serialize for Raw {
+impl Serialize for RawMessage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for RawMessage {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // An entry is read into a buffer first, and no raw text comes out of that.
         let value = Value::deserialize(deserializer)?;
@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Raw {
 
 #[cfg(test)]
 mod tests {
-    use crate::trace::{AgentEvent, Entry, What};
+    use crate::{AgentEvent, Entry, Observation};
 
     use super::*;
 
@@ -73,18 +73,18 @@ mod tests {
         let entry = |raw| Entry {
             seq: 0,
             at_ns: 0,
-            what: What::Event {
+            observation: Observation::Event {
                 event: AgentEvent::ShutdownComplete,
                 raw,
             },
         };
-        for raw in [Raw::of(&message), Raw::default()] {
+        for raw in [RawMessage::of(&message), RawMessage::default()] {
             let stored = serde_json::to_string(&entry(raw.clone())).unwrap();
             assert_eq!(stored.contains("raw"), !raw.is_empty());
             let read: Entry = serde_json::from_str(&stored).unwrap();
             assert_eq!(read, entry(raw));
         }
-        assert_eq!(Raw::of(&message).value(), message);
-        assert_ne!(Raw::of(&message), Raw::default());
+        assert_eq!(RawMessage::of(&message).value(), message);
+        assert_ne!(RawMessage::of(&message), RawMessage::default());
     }
 }

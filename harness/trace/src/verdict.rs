@@ -24,7 +24,7 @@ pub struct Breach {
 /// What a rule says of a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum Verdict {
     /// It was kept.
     Pass {
         /// How often the trace put it to the test; never 0.
@@ -53,14 +53,14 @@ pub enum Outcome {
 
 /// A rule's verdict over one trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct RuleVerdict {
     /// The rule's id.
     pub rule: String,
     /// Its level.
     pub level: Level,
     /// What it says.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub verdict: Verdict,
     /// The reason, if the scenario sets the rule aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waived: Option<String>,

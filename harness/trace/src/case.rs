@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::trace::{AgentInfo, Trace};
-use crate::verdict::{Level, Outcome, Verdict};
+use crate::verdict::{Level, RuleVerdict, Verdict};
+use crate::{AgentInfo, Trace};
 
 /// An expectation of a scenario that was not met, or a wait that ran out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unmet {
+pub struct UnmetExpectation {
     /// The expectation as it is written.
     pub text: String,
     /// Its line in the scenario's file; 0 without a file.
@@ -21,7 +21,7 @@ pub struct Unmet {
 /// How a case went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum CaseStatus {
     /// Every rule that was put to the test was kept, every expectation met.
     Conforms,
     /// The agent cannot do what the scenario needs.
@@ -38,7 +38,7 @@ pub enum Status {
 
 /// The result of one case.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub struct CaseResult {
     /// Its number in the whole run, counted from 1, whichever part of that is run; 0 outside of runs.
     pub number: usize,
     /// The scenario's name.
@@ -52,13 +52,13 @@ pub struct Case {
     /// The agent.
     pub agent: AgentInfo,
     /// What each rule says, in the order of the rule book.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<RuleVerdict>,
     /// Expectations that were not met.
-    pub unmet: Vec<Unmet>,
+    pub unmet: Vec<UnmetExpectation>,
     /// Why the case was skipped, could not be run, or is unknown.
     pub note: Option<String>,
     /// How it went, without regard to strictness.
-    pub status: Status,
+    pub status: CaseStatus,
     /// How long it took, in milliseconds.
     pub duration_ms: f64,
     /// The command that runs this case again.
@@ -69,21 +69,21 @@ pub struct Case {
     pub trace: Trace,
 }
 
-impl Case {
+impl CaseResult {
     /// How the case went, where a breach of a SHOULD rule counts as one if `strict`.
-    pub fn status(&self, strict: bool) -> Status {
+    pub fn status(&self, strict: bool) -> CaseStatus {
         match self.status {
-            Status::Conforms if self.breaches(strict).next().is_some() => Status::Breach,
+            CaseStatus::Conforms if self.breaches(strict).next().is_some() => CaseStatus::Breach,
             status => status,
         }
     }
 
     /// The verdicts that are breaches: not waived, and a MUST unless `strict`.
-    pub fn breaches(&self, strict: bool) -> impl Iterator<Item = &Verdict> {
+    pub fn breaches(&self, strict: bool) -> impl Iterator<Item = &RuleVerdict> {
         self.verdicts.iter().filter(move |verdict| {
             verdict.waived.is_none()
                 && (strict || verdict.level == Level::Must)
-                && matches!(verdict.outcome, Outcome::Fail { .. })
+                && matches!(verdict.verdict, Verdict::Fail { .. })
         })
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Stored as JSON lines: a header, then one entry per line in the order of observation.
 
-mod events;
+pub mod case;
+mod event;
 mod file;
-mod ops;
-mod raw;
+mod op;
+mod raw_message;
+pub mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,10 +16,10 @@ use cutpoint_protocol::Item;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use events::{AbortReason, AgentEvent, ShownLine, TurnEnd};
+pub use event::{AbortReason, AgentEvent, ShownLine, TurnEnd};
 pub use file::{ReadError, Unreadable};
-pub use ops::{ClientOp, Decision, InputMode, TaskKind};
-pub use raw::Raw;
+pub use op::{ClientOp, Decision, InputMode, TaskKind};
+pub use raw_message::RawMessage;
 
 /// The name that stands in every trace's header.
 pub const FORMAT: &str = "cutpoint-trace";
@@ -127,13 +129,13 @@ pub struct Entry {
     pub at_ns: u64,
     /// What was observed.
     #[serde(flatten)]
-    pub what: What,
+    pub observation: Observation,
 }
 
 /// What can be observed.
 #[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum What {
+pub enum Observation {
     /// The runner came to a step of the scenario.
     Step {
         /// Counted from 1.
@@ -265,8 +267,8 @@ pub enum What {
         /// What it means.
         event: AgentEvent,
         /// The event as it was received; nothing where the meaning is all there is.
-        #[serde(default, skip_serializing_if = "Raw::is_empty")]
-        raw: Raw,
+        #[serde(default, skip_serializing_if = "RawMessage::is_empty")]
+        raw: RawMessage,
     },
     /// A rollout file was read.
     Rollout {
@@ -285,7 +287,7 @@ pub enum What {
         /// The file.
         path: String,
         /// What returned.
-        done: Stored,
+        done: StoreOp,
     },
     /// A rollout file could not be read.
     RolloutUnreadable {
@@ -380,7 +382,7 @@ pub enum StreamEnd {
 /// What a store has done with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-pub enum Stored {
+pub enum StoreOp {
     /// Bytes were written: they survive the process.
     Written {
         /// How many.

@@ -15,17 +15,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cutpoint_agent::Defect;
-use cutpoint_check::outcome::{Case, Status};
-use cutpoint_check::verdict::{Outcome, Verdict};
+use cutpoint_trace::case::{CaseResult, CaseStatus};
+use cutpoint_trace::verdict::{RuleVerdict, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 pub use self::score::{Fate, Mutant, ScenarioName, Score, json, table};
 
-use crate::driver::reference::ReferenceDriver;
-use crate::lab;
-use crate::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
-use crate::server::{ReplayServer, ServerConfig};
+use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::lab;
+use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
+use cutpoint_engine::server::{ReplayServer, ServerConfig};
 
 /// How many cases a worker is busy with. Enough to fill the waits of each other; with more of them,
 /// delays that rules judge come from the queue for the processor rather than from the agent.
@@ -173,6 +173,7 @@ fn run_config(config: &MutationConfig, defect: Option<Defect>, dir: Option<PathB
         recordings: config.recordings.clone(),
         dir,
         rules_only: false,
+        judge: cutpoint_check::judge,
     }
 }
 
@@ -206,17 +207,17 @@ struct Finding {
 }
 
 impl Finding {
-    fn of(case: &Case) -> Self {
+    fn of(case: &CaseResult) -> Self {
         let broken = case
             .breaches(true)
             .map(|verdict| verdict.rule.clone())
             .collect();
         let is_kept =
-            |verdict: &&Verdict| matches!(verdict.outcome, Outcome::Pass { exercised: 1.. });
+            |verdict: &&RuleVerdict| matches!(verdict.verdict, Verdict::Pass { exercised: 1.. });
         let kept = case.verdicts.iter().filter(is_kept);
         let failed = !matches!(
             case.status,
-            Status::Conforms | Status::Skipped | Status::Breach
+            CaseStatus::Conforms | CaseStatus::Skipped | CaseStatus::Breach
         );
         let note = failed.then(|| {
             case.note

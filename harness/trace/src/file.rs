@@ -154,7 +154,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::trace::*;
+    use crate::*;
 
     fn trace() -> Trace {
         let agent = AgentInfo {
@@ -180,12 +180,12 @@ mod tests {
                 reason: Some(AbortReason::Interrupted),
             },
         };
-        let what = What::Event {
+        let what = Observation::Event {
             event,
-            raw: Raw::default(),
+            raw: RawMessage::default(),
         };
         let trigger = ReadTrigger::TurnEnded { turn_id: None };
-        let read = What::Rollout {
+        let read = Observation::Rollout {
             trigger,
             path: "r".into(),
             from: 0,
@@ -195,12 +195,12 @@ mod tests {
             Entry {
                 seq: 0,
                 at_ns: 5,
-                what,
+                observation: what,
             },
             Entry {
                 seq: 1,
                 at_ns: 6,
-                what: read,
+                observation: read,
             },
         ];
         Trace { header, entries }

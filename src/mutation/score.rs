@@ -7,7 +7,7 @@ use cutpoint_check::Invariant;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::runner::Planned;
+use cutpoint_engine::runner::Planned;
 
 /// What became of a defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
