@@ -40,13 +40,13 @@ struct Known {
 }
 
 const KNOWN: &[Known] = &[
-    // docs/findings/codex-0.169.0.md#an-interrupt-right-behind-the-acknowledgement-is-refused
+    // docs/findings/codex-0.169.0.md#an-interrupt-right-after-the-acknowledgement-is-refused
     Known {
         file: "scenarios/turns/behind-the-acknowledgement.kdl",
         broken: &["TURN-2", "TURN-8", "unmet"],
         always: false,
     },
-    // docs/findings/codex-0.169.0.md#what-was-said-to-a-running-turn-is-lost-with-the-interrupt
+    // docs/findings/codex-0.169.0.md#a-steer-is-lost-with-the-interrupt
     Known {
         file: "scenarios/approvals/answered-twice.kdl",
         broken: &["REQ-5"],
@@ -142,13 +142,13 @@ const KNOWN: &[Known] = &[
         broken: &["VIEW-3"],
         always: true,
     },
-    // docs/findings/codex-0.169.0.md#the-end-of-a-cut-command-is-told-of-a-turn-that-is-over
+    // docs/findings/codex-0.169.0.md#the-end-of-a-cut-command-is-reported-for-a-turn-that-has-ended
     Known {
         file: "scenarios/tools/cut-command-ends-later.kdl",
         broken: &["TURN-4"],
         always: true,
     },
-    // docs/findings/codex-0.169.0.md#a-command-that-has-ended-is-told-as-aborted
+    // docs/findings/codex-0.169.0.md#a-finished-command-is-reported-as-aborted
     Known {
         file: "scenarios/tools/two-calls-one-finished.kdl",
         broken: &["unmet"],
