@@ -101,6 +101,23 @@ fn files_are_not_too_long() {
     }
 }
 
+/// `cargo fmt` sees only the files that it finds by `mod`, so one that a macro declares escapes it.
+#[test]
+fn every_rust_file_is_formatted() {
+    let output = Command::new("rustfmt")
+        .args(["--check", "--edition", "2024", "-l"])
+        .args(rust_files())
+        .current_dir(root())
+        .output()
+        .expect("rustfmt comes with the toolchain");
+    assert!(
+        output.status.success(),
+        "run rustfmt on these files:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 #[test]
 fn no_banned_words() {
     for path in rust_files() {
