@@ -84,7 +84,7 @@ impl Normal {
             } = &entry.observation
             {
                 let name = format!("turn {}", normal.names.len() + 1);
-                normal.names.insert(turn_id.clone(), name);
+                normal.names.insert(turn_id.to_string(), name);
             }
         }
         type Line = fn(&mut Normal, &Observation);

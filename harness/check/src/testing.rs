@@ -136,7 +136,7 @@ impl Tracer {
     /// An op with a new id; the reply to it is up to [`Tracer::reply`].
     pub(crate) fn op(&mut self, op: ClientOp) -> &mut Self {
         self.ops += 1;
-        let id = format!("op{}", self.ops);
+        let id = format!("op{}", self.ops).into();
         self.push(Observation::Op { id, op })
     }
 
@@ -158,7 +158,7 @@ impl Tracer {
 
     /// The same under an id of the caller's.
     pub(crate) fn named_input(&mut self, text: &str, mode: InputMode, turn: &str) -> &mut Self {
-        let (text, turn_id) = (text.to_owned(), Some(turn.to_owned()));
+        let (text, turn_id) = (text.to_owned(), Some(turn.into()));
         self.op(ClientOp::Input {
             text,
             mode,
@@ -169,7 +169,7 @@ impl Tracer {
     /// The answer to the op of that number, an interrupt.
     pub(crate) fn answered(&mut self, op: usize, reason: Option<AbortReason>) -> &mut Self {
         self.push(Observation::OpReply {
-            id: format!("op{op}"),
+            id: format!("op{op}").into(),
             turn_id: None,
             thread_id: None,
             reason,
@@ -180,9 +180,9 @@ impl Tracer {
     /// The answer to the newest op, which opened a conversation.
     pub(crate) fn opened(&mut self, thread: &str) -> &mut Self {
         self.push(Observation::OpReply {
-            id: format!("op{}", self.ops),
+            id: format!("op{}", self.ops).into(),
             turn_id: None,
-            thread_id: Some(thread.to_owned()),
+            thread_id: Some(thread.into()),
             reason: None,
             error: None,
         })
@@ -190,9 +190,9 @@ impl Tracer {
 
     /// The answer to the newest op.
     pub(crate) fn reply(&mut self, turn: Option<&str>) -> &mut Self {
-        let (id, turn_id) = (format!("op{}", self.ops), turn.map(str::to_owned));
+        let (id, turn_id) = (format!("op{}", self.ops), turn.map(Into::into));
         self.push(Observation::OpReply {
-            id,
+            id: id.into(),
             turn_id,
             thread_id: None,
             reason: None,
@@ -204,7 +204,7 @@ impl Tracer {
     pub(crate) fn refuse(&mut self) -> &mut Self {
         let (id, error) = (format!("op{}", self.ops), Some("no".to_owned()));
         self.push(Observation::OpReply {
-            id,
+            id: id.into(),
             turn_id: None,
             thread_id: None,
             reason: None,
@@ -221,7 +221,7 @@ impl Tracer {
     pub(crate) fn started(&mut self, turn: &str) -> &mut Self {
         self.line(&json!({"type": "task_started", "turn_id": turn}));
         self.event(AgentEvent::TurnStarted {
-            turn_id: turn.to_owned(),
+            turn_id: turn.into(),
         })
     }
 
@@ -243,7 +243,7 @@ impl Tracer {
             TurnEnd::Failed { .. } => "turn_failed",
         };
         self.line(&json!({"type": name, "turn_id": turn}));
-        let turn_id = turn.map(str::to_owned);
+        let turn_id = turn.map(Into::into);
         self.event(AgentEvent::TurnEnded { turn_id, end })
     }
 
@@ -263,8 +263,8 @@ impl Tracer {
 
     pub(crate) fn begin(&mut self, turn: &str, call_id: &str) -> &mut Self {
         self.event(AgentEvent::CallBegin {
-            turn_id: Some(turn.to_owned()),
-            call_id: call_id.to_owned(),
+            turn_id: Some(turn.into()),
+            call_id: call_id.into(),
             command: "sleep 60".into(),
             pid: None,
         })
@@ -272,8 +272,8 @@ impl Tracer {
 
     pub(crate) fn end(&mut self, turn: &str, call_id: &str, exit_code: Option<i32>) -> &mut Self {
         self.event(AgentEvent::CallEnd {
-            turn_id: Some(turn.to_owned()),
-            call_id: call_id.to_owned(),
+            turn_id: Some(turn.into()),
+            call_id: call_id.into(),
             exit_code,
             output: String::new(),
         })
@@ -281,19 +281,19 @@ impl Tracer {
 
     pub(crate) fn printed(&mut self, turn: &str, call_id: &str, chunk: &str) -> &mut Self {
         self.event(AgentEvent::CallOutput {
-            turn_id: Some(turn.to_owned()),
-            call_id: call_id.to_owned(),
+            turn_id: Some(turn.into()),
+            call_id: call_id.into(),
             chunk: chunk.to_owned(),
         })
     }
 
     pub(crate) fn delta(&mut self, turn: &str, text: &str) -> &mut Self {
-        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.event(AgentEvent::TextDelta { turn_id, text })
     }
 
     pub(crate) fn message(&mut self, turn: &str, text: &str) -> &mut Self {
-        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.event(AgentEvent::Message { turn_id, text })
     }
 
@@ -304,19 +304,25 @@ impl Tracer {
 
     /// The user is asked whether a call may run.
     pub(crate) fn ask(&mut self, turn: &str, call_id: &str) -> &mut Self {
-        let (turn_id, call_id) = (Some(turn.to_owned()), call_id.to_owned());
-        self.event(AgentEvent::ApprovalRequest { turn_id, call_id })
+        let (turn_id, call_id) = (Some(turn.into()), call_id.to_owned());
+        self.event(AgentEvent::ApprovalRequest {
+            turn_id,
+            call_id: call_id.into(),
+        })
     }
 
     /// The user says whether a call may run.
     pub(crate) fn decide(&mut self, call_id: &str, decision: Decision) -> &mut Self {
         let call_id = call_id.to_owned();
-        self.op(ClientOp::Approval { call_id, decision })
+        self.op(ClientOp::Approval {
+            call_id: call_id.into(),
+            decision,
+        })
     }
 
     /// The agent tells that a turn took a text of the user's.
     pub(crate) fn user_message(&mut self, turn: &str, text: &str) -> &mut Self {
-        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.event(AgentEvent::UserMessage { turn_id, text })
     }
 
@@ -516,7 +522,7 @@ impl Tracer {
     }
 
     pub(crate) fn read_at_end(&mut self, turn: &str) -> &mut Self {
-        let turn_id = Some(turn.to_owned());
+        let turn_id = Some(turn.into());
         self.read(ReadTrigger::TurnEnded { turn_id })
     }
 

@@ -1,5 +1,6 @@
 //! When a call's tool begins and ends, as far as the agent tells.
 
+use cutpoint_protocol::ids::CallId;
 use cutpoint_trace::{AgentEvent, Observation};
 use serde_json::Value;
 
@@ -29,7 +30,7 @@ pub fn ends(call: &str) -> impl FnMut(&Observation) -> Option<()> {
 
 fn finds(
     call: &str,
-    told_of: impl Fn(&AgentEvent) -> Option<&String>,
+    told_of: impl Fn(&AgentEvent) -> Option<&CallId>,
 ) -> impl FnMut(&Observation) -> Option<()> {
     let mut is_script = false;
     move |what| {
@@ -64,7 +65,7 @@ mod tests {
     fn begun(id: &str) -> Observation {
         let event = AgentEvent::CallBegin {
             turn_id: None,
-            call_id: id.to_owned(),
+            call_id: id.into(),
             command: String::new(),
             pid: None,
         };

@@ -170,7 +170,7 @@ mod tests {
 
     fn op(op: ClientOp) -> Observation {
         let id = "op".to_owned();
-        Observation::Op { id, op }
+        Observation::Op { id: id.into(), op }
     }
 
     fn sent(index: usize) -> Observation {

@@ -1,12 +1,13 @@
 //! The steps of a scenario that are done by themselves as the agent passes a point.
 
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_scenario::ast::{Action, CutPoint, Step};
 use cutpoint_trace::{ClientOp, Decision, InputMode, Observation};
 
 use crate::driver::points::{Deed, Injection};
 
 /// What the user says, as an op.
-pub(crate) fn input(text: &str, mode: InputMode, turn_id: Option<String>) -> ClientOp {
+pub(crate) fn input(text: &str, mode: InputMode, turn_id: Option<TurnId>) -> ClientOp {
     let text = text.to_owned();
     ClientOp::Input {
         text,
@@ -18,22 +19,29 @@ pub(crate) fn input(text: &str, mode: InputMode, turn_id: Option<String>) -> Cli
 /// What a step does that is done by itself.
 fn deed(action: &Action) -> Option<Deed> {
     let decide = |call: &Option<String>, decision| match call.clone() {
-        Some(call_id) => Deed::Send(ClientOp::Approval { call_id, decision }),
+        Some(call_id) => Deed::Send(ClientOp::Approval {
+            call_id: call_id.into(),
+            decision,
+        }),
         None => Deed::Decide(decision),
     };
     Some(match action {
-        Action::User { text, id, .. } => Deed::Send(input(text, InputMode::Start, id.clone())),
+        Action::User { text, id, .. } => Deed::Send(input(
+            text,
+            InputMode::Start,
+            id.as_deref().map(TurnId::from),
+        )),
         Action::Steer { text } => Deed::Send(input(text, InputMode::Steer, None)),
         Action::Replace { text } => Deed::Send(input(text, InputMode::Replace, None)),
         Action::Interrupt { id } => Deed::Send(ClientOp::Interrupt {
-            turn_id: id.clone(),
+            turn_id: id.as_deref().map(TurnId::from),
         }),
         Action::Approve { call } => decide(call, Decision::Approve),
         Action::Deny { call } => decide(call, Decision::Deny),
         Action::Abort { call } => decide(call, Decision::Abort),
         Action::Answer { call, text } => match call.clone() {
             Some(call_id) => Deed::Send(ClientOp::Answer {
-                call_id,
+                call_id: call_id.into(),
                 text: text.clone(),
             }),
             None => Deed::Answer(text.clone()),

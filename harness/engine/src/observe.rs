@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use cutpoint_protocol::ids::{CallId, TurnId};
 use cutpoint_scenario::ast::{AwaitedReason, ExpectedTurnEnd};
 use cutpoint_trace::ClientOp;
 use cutpoint_trace::{AbortReason, AgentEvent, Entry, InputMode, Observation, TurnEnd};
@@ -9,7 +10,7 @@ use cutpoint_trace::{AbortReason, AgentEvent, Entry, InputMode, Observation, Tur
 /// The turn that a client interrupts: the one that the answer to the last start returned, while it has
 /// not ended, or else the one that was announced last. An agent may announce another turn within the
 /// one that it returned; the client knows the one that it has asked for.
-pub fn last_turn(entries: &[Entry]) -> Option<String> {
+pub fn last_turn(entries: &[Entry]) -> Option<TurnId> {
     let returned = last_returned(entries).filter(|turn| {
         let ends = |entry: &Entry| match &entry.observation {
             Observation::Event {
@@ -26,7 +27,7 @@ pub fn last_turn(entries: &[Entry]) -> Option<String> {
             .rev()
             .find_map(|entry| announced(&entry.observation))
     };
-    returned.or_else(last).map(str::to_owned)
+    returned.or_else(last).map(TurnId::from)
 }
 
 /// The turn that the answer to the last start names.
@@ -245,7 +246,7 @@ pub fn event_of(observation: &Observation) -> Option<&AgentEvent> {
 }
 
 /// The call that has waited longest for the user's approval.
-pub fn waiting_approval(entries: &[Entry]) -> Option<String> {
+pub fn waiting_approval(entries: &[Entry]) -> Option<CallId> {
     waiting(entries, |observation| match observation {
         Observation::Event {
             event: AgentEvent::ApprovalRequest { call_id, .. },
@@ -260,7 +261,7 @@ pub fn waiting_approval(entries: &[Entry]) -> Option<String> {
 }
 
 /// The call that has waited longest for an answer of the user.
-pub fn waiting_question(entries: &[Entry]) -> Option<String> {
+pub fn waiting_question(entries: &[Entry]) -> Option<CallId> {
     waiting(entries, |observation| match observation {
         Observation::Event {
             event: AgentEvent::Question { call_id, .. },
@@ -278,9 +279,9 @@ pub fn waiting_question(entries: &[Entry]) -> Option<String> {
 /// agent.
 fn waiting(
     entries: &[Entry],
-    change: impl Fn(&Observation) -> Option<(&String, bool)>,
-) -> Option<String> {
-    let mut calls: Vec<&String> = Vec::new();
+    change: impl Fn(&Observation) -> Option<(&CallId, bool)>,
+) -> Option<CallId> {
+    let mut calls: Vec<&CallId> = Vec::new();
     for Entry { observation, .. } in entries {
         let gone = matches!(
             observation,

@@ -414,7 +414,7 @@ async fn wind_up(
     if running && !abandoned {
         // What the agent does about an active turn from here on, it does because it was told to end.
         env.tracer.record(Observation::Op {
-            id: "end".to_owned(),
+            id: "end".into(),
             op: ClientOp::Shutdown,
         });
     }

@@ -99,26 +99,11 @@ fn is_of(kind: LateEvent, msg: &EventMsg) -> bool {
 fn shown(line: TranscriptLine) -> Observation {
     let line = match line {
         TranscriptLine::User { text } => ShownLine::User { text },
-        TranscriptLine::Message { turn_id, text } => ShownLine::Message {
-            turn_id: turn_id.map(String::from),
-            text,
-        },
-        TranscriptLine::Reasoning { turn_id, text } => ShownLine::Reasoning {
-            turn_id: turn_id.map(String::from),
-            text,
-        },
-        TranscriptLine::Command { call_id, text } => ShownLine::Command {
-            call_id: call_id.into(),
-            text,
-        },
-        TranscriptLine::Waiting { call_id, text } => ShownLine::Waiting {
-            call_id: call_id.into(),
-            text,
-        },
-        TranscriptLine::Error { text, stopped } => ShownLine::Error {
-            text,
-            stopped: stopped.map(String::from),
-        },
+        TranscriptLine::Message { turn_id, text } => ShownLine::Message { turn_id, text },
+        TranscriptLine::Reasoning { turn_id, text } => ShownLine::Reasoning { turn_id, text },
+        TranscriptLine::Command { call_id, text } => ShownLine::Command { call_id, text },
+        TranscriptLine::Waiting { call_id, text } => ShownLine::Waiting { call_id, text },
+        TranscriptLine::Error { text, stopped } => ShownLine::Error { text, stopped },
         TranscriptLine::Status { text } => ShownLine::Status { text },
     };
     Observation::Shown { line }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_scenario::ast::{Action, Await, CutPoint, Scenario, Step};
 use cutpoint_trace::case::UnmetExpectation;
 use cutpoint_trace::{
@@ -349,7 +350,7 @@ impl<'a> Steps<'a> {
         match action {
             Action::Interrupt { id } => {
                 let last = || self.env.tracer.with(0, observe::last_turn);
-                let turn_id = id.clone().or_else(last);
+                let turn_id = id.as_deref().map(TurnId::from).or_else(last);
                 self.submit(ClientOp::Interrupt { turn_id }, session)
                     .await?;
                 self.release_on_effect(gate);
@@ -379,7 +380,7 @@ impl<'a> Steps<'a> {
                     // A request that was sent before the last turn's end is to be seen before this.
                     self.quiet(None, session).await;
                 }
-                let op = input(text, InputMode::Start, id.clone());
+                let op = input(text, InputMode::Start, id.as_deref().map(TurnId::from));
                 self.begin(op, *refused, session).await?;
             }
             Action::Steer { text } => {
@@ -402,7 +403,7 @@ impl<'a> Steps<'a> {
             }
             Action::Open { id, refused } => {
                 let op = ClientOp::Open {
-                    thread_id: id.clone(),
+                    thread_id: id.as_str().into(),
                 };
                 self.ask(op, *refused, session).await?;
             }
@@ -422,7 +423,7 @@ impl<'a> Steps<'a> {
                 self.wait(0, &format!("the question of `{call}`"), asked)
                     .await?;
                 let op = ClientOp::Answer {
-                    call_id: call.to_owned(),
+                    call_id: call.into(),
                     text: text.clone(),
                 };
                 self.submit(op, session).await?;
@@ -439,7 +440,7 @@ impl<'a> Steps<'a> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
         self.env.tracer.record(Observation::Op {
-            id: id.clone(),
+            id: id.as_str().into(),
             op: op.clone(),
         });
         session.submit(&id, &op).await?;
@@ -458,7 +459,7 @@ impl<'a> Steps<'a> {
         self.wait(0, &format!("the approval request of `{call}`"), asked)
             .await?;
         let op = ClientOp::Approval {
-            call_id: call.to_owned(),
+            call_id: call.into(),
             decision,
         };
         self.submit(op, session).await.map(|_| ())
@@ -541,7 +542,7 @@ impl<'a> Steps<'a> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
         self.env.tracer.record(Observation::Op {
-            id: id.clone(),
+            id: id.as_str().into(),
             op: ClientOp::Fork,
         });
         Ok(session.fork(&id).await?)

@@ -134,7 +134,7 @@ mod tests {
         let tracer = Tracer::default();
         let turn = "t".to_owned();
         tracer.record(event(AgentEvent::TurnStarted {
-            turn_id: turn.clone(),
+            turn_id: turn.clone().into(),
         }));
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_err());
@@ -146,7 +146,7 @@ mod tests {
         tracer.record(Observation::Released { point });
         assert!(tokio::time::timeout(hour, reached(&tracer)).await.is_err());
         tracer.record(event(AgentEvent::TurnEnded {
-            turn_id: Some(turn),
+            turn_id: Some(turn.into()),
             end: TurnEnd::Complete,
         }));
         let ended = tokio::time::Instant::now();
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn an_op_is_open_until_it_is_answered_or_has_taken_effect() {
         let steer = || Observation::Op {
-            id: "op-1".to_owned(),
+            id: "op-1".into(),
             op: crate::injections::input("and?", InputMode::Steer, None),
         };
         let open = |whats: Vec<Observation>| {
@@ -169,7 +169,7 @@ mod tests {
             text: "and?".to_owned(),
         });
         let refused = Observation::OpReply {
-            id: "op-1".to_owned(),
+            id: "op-1".into(),
             turn_id: None,
             thread_id: None,
             reason: None,
@@ -180,7 +180,7 @@ mod tests {
         assert!(!open(vec![steer(), refused]));
         assert!(!open(vec![steer(), Observation::AgentKilled]));
         let interrupt = || Observation::Op {
-            id: "op-2".to_owned(),
+            id: "op-2".into(),
             op: ClientOp::Interrupt { turn_id: None },
         };
         let ended = event(AgentEvent::TurnEnded {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use cutpoint_protocol::ids::{CallId, TurnId};
 use cutpoint_trace::{
     AbortReason, AgentEvent, ClientOp, Feature, Observation, ShownLine, Trace, TurnEnd,
 };
@@ -60,7 +61,7 @@ struct Page<'a> {
     /// The calls that have begun, with their commands.
     begun: HashMap<String, String>,
     /// The call that the last line is about.
-    last: Option<String>,
+    last: Option<CallId>,
 }
 
 impl Page<'_> {
@@ -133,7 +134,7 @@ impl Guess {
     }
 
     fn see_event(&mut self, event: &AgentEvent) -> Vec<ShownLine> {
-        let waiting = |call_id: &str, text: String| {
+        let waiting = |call_id: &CallId, text: String| {
             let call_id = call_id.to_owned();
             vec![ShownLine::Waiting { call_id, text }]
         };
@@ -168,17 +169,17 @@ impl Guess {
                 call_id, questions, ..
             } => return waiting(call_id, questions.join(" ")),
             AgentEvent::Error { message, .. } => return vec![error(message)],
-            AgentEvent::TurnEnded { turn_id, end } => return self.ended(turn_id.as_deref(), end),
+            AgentEvent::TurnEnded { turn_id, end } => return self.ended(turn_id.as_ref(), end),
             _ => {}
         }
         Vec::new()
     }
 
-    fn ended(&mut self, turn_id: Option<&str>, end: &TurnEnd) -> Vec<ShownLine> {
+    fn ended(&mut self, turn_id: Option<&TurnId>, end: &TurnEnd) -> Vec<ShownLine> {
         let mut lines = Vec::new();
         let text = std::mem::take(&mut self.streamed);
         if !text.is_empty() {
-            let turn_id = turn_id.map(str::to_owned);
+            let turn_id = turn_id.cloned();
             lines.push(ShownLine::Message { turn_id, text });
         }
         match end {
@@ -197,7 +198,7 @@ impl Guess {
     }
 }
 
-fn command_line(call_id: &str, text: String) -> Vec<ShownLine> {
+fn command_line(call_id: &CallId, text: String) -> Vec<ShownLine> {
     let call_id = call_id.to_owned();
     vec![ShownLine::Command { call_id, text }]
 }

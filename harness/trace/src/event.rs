@@ -1,5 +1,6 @@
 //! What an agent tells its client, and what a person sees of it.
 
+use cutpoint_protocol::ids::{CallId, ConversationId, TurnId};
 use serde::{Deserialize, Serialize};
 
 /// What an agent tells its client, whatever protocol it speaks.
@@ -9,42 +10,42 @@ pub enum AgentEvent {
     /// A turn started.
     TurnStarted {
         /// The turn.
-        turn_id: String,
+        turn_id: TurnId,
     },
     /// A turn ended.
     TurnEnded {
         /// The turn; absent where the protocol does not say.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// How.
         end: TurnEnd,
     },
     /// A piece of the model's message was shown.
     TextDelta {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The piece.
         text: String,
     },
     /// A piece of the model's reasoning was shown.
     ReasoningDelta {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The piece.
         text: String,
     },
     /// A whole message of the model was shown.
     Message {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The message.
         text: String,
     },
     /// A tool began to run.
     CallBegin {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// Its command line, where it has one.
         command: String,
         /// Its process, where the agent tells.
@@ -53,18 +54,18 @@ pub enum AgentEvent {
     /// A piece of a tool's output was shown.
     CallOutput {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The piece.
         chunk: String,
     },
     /// A tool ended.
     CallEnd {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// Its exit code; absent if it was cut off.
         exit_code: Option<i32>,
         /// What it printed.
@@ -73,32 +74,32 @@ pub enum AgentEvent {
     /// A call waits for the user's approval.
     ApprovalRequest {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The call.
-        call_id: String,
+        call_id: CallId,
     },
     /// A call waits for the user's answers to its questions.
     Question {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The questions.
         questions: Vec<String>,
     },
     /// What the user said was taken into the history.
     UserMessage {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The text.
         text: String,
     },
     /// A sub-agent was started.
     SubAgentStarted {
         /// The turn that started it.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The sub-agent.
-        agent_id: String,
+        agent_id: ConversationId,
         /// The text that its conversation opens with.
         task: String,
         /// Whether it is to shut down by itself at the end of its first turn.
@@ -107,25 +108,25 @@ pub enum AgentEvent {
     /// A sub-agent has ended.
     SubAgentEnded {
         /// The turn that started it.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The sub-agent.
-        agent_id: String,
+        agent_id: ConversationId,
         /// How, as its protocol names it.
         how: String,
     },
     /// An event of a sub-agent, as it was forwarded to the consumer of its events.
     SubAgentEvent {
         /// The turn that started it.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The sub-agent.
-        agent_id: String,
+        agent_id: ConversationId,
         /// The event.
         event: Box<AgentEvent>,
     },
     /// The history was replaced by a summary.
     Compacted {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
     },
     /// The conversation was forked.
     Forked {
@@ -145,7 +146,7 @@ pub enum AgentEvent {
     /// An error was shown.
     Error {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The text.
         message: String,
     },
@@ -154,7 +155,7 @@ pub enum AgentEvent {
     /// Anything else.
     Other {
         /// The turn that the event names as its own.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The event's name in its protocol.
         name: String,
     },
@@ -201,28 +202,28 @@ pub enum ShownLine {
     /// A message of the model, whole or as far as it came.
     Message {
         /// The turn that was active as it was shown.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The text.
         text: String,
     },
     /// A summary of the model's reasoning, whole or as far as it came.
     Reasoning {
         /// The turn that was active as it was shown.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The text.
         text: String,
     },
     /// A command that runs, or has ended.
     Command {
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The line.
         text: String,
     },
     /// Something that waits for the user: an approval or a question.
     Waiting {
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The line.
         text: String,
     },
@@ -231,7 +232,7 @@ pub enum ShownLine {
         /// The text.
         text: String,
         /// The turn that the view takes for stopped because of it.
-        stopped: Option<String>,
+        stopped: Option<TurnId>,
     },
     /// How a turn ended, where it did not simply complete.
     Status {

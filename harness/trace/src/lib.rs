@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cutpoint_protocol::Item;
+use cutpoint_protocol::ids::{ConversationId, SubmissionId, TurnId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -158,19 +159,19 @@ pub enum Observation {
     /// The client is about to send an op to the agent.
     Op {
         /// Unique in the run.
-        id: String,
+        id: SubmissionId,
         /// What is asked for.
         op: ClientOp,
     },
     /// The agent answered an op.
     OpReply {
         /// The op's id.
-        id: String,
+        id: SubmissionId,
         /// The id of the turn that the op started, where the answer tells.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
         /// The conversation that the op opened, where the answer tells.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        thread_id: Option<String>,
+        thread_id: Option<ConversationId>,
         /// Why the turn was aborted, where the answer to an interrupt tells.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<AbortReason>,
@@ -399,7 +400,7 @@ pub enum ReadTrigger {
     /// A turn's terminal event was received: the file is read before anything else is done.
     TurnEnded {
         /// The turn.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
     },
     /// A model request arrived.
     Request {

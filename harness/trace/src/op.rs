@@ -1,5 +1,6 @@
 //! What a client asks of an agent.
 
+use cutpoint_protocol::ids::{CallId, ConversationId, TurnId};
 use serde::{Deserialize, Serialize};
 
 /// What a client can ask of an agent.
@@ -14,7 +15,7 @@ pub enum ClientOp {
         mode: InputMode,
         /// The id that the caller wants the turn to have.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
     },
     /// Work other than a turn with the model; it replaces a running turn.
     Task {
@@ -26,7 +27,7 @@ pub enum ClientOp {
     /// Open one more conversation under an id of the caller's.
     Open {
         /// The id.
-        thread_id: String,
+        thread_id: ConversationId,
     },
     /// Copy the conversation so far into a session of its own, which the client goes on with.
     Fork,
@@ -38,19 +39,19 @@ pub enum ClientOp {
     /// The user's Esc or Ctrl-C.
     Interrupt {
         /// The turn that is named as the one to interrupt, where the protocol names one.
-        turn_id: Option<String>,
+        turn_id: Option<TurnId>,
     },
     /// The user's answer to an approval request.
     Approval {
         /// The call.
-        call_id: String,
+        call_id: CallId,
         /// The answer.
         decision: Decision,
     },
     /// The user's answer to a question.
     Answer {
         /// The call that asked.
-        call_id: String,
+        call_id: CallId,
         /// The answer.
         text: String,
     },

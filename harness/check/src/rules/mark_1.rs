@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_a_breach() {
         let mut t = interrupting();
-        let turn_id = Some("t1".to_owned());
+        let turn_id = Some("t1".into());
         t.aborted("t1").push(Observation::RolloutUnreadable {
             trigger: ReadTrigger::TurnEnded { turn_id },
             path: ROLLOUT.into(),
@@ -337,7 +337,7 @@ mod tests {
             t.start("t0", "zero").completed("t0").read_at_end("t0");
             t.start("t1", "one").interrupt().aborted("t1");
             if compacted {
-                let turn_id = Some("c".to_owned());
+                let turn_id = Some("c".into());
                 t.task(TaskKind::Compact, "").started("c");
                 t.event(AgentEvent::Compacted { turn_id }).completed("c");
             }

@@ -308,7 +308,13 @@ mod tests {
             t.stream_end(1, StreamEnd::Complete);
             if begins {
                 let turn_id = "s2".to_owned();
-                t.of_sub_agent("t1", "a", AgentEvent::TurnStarted { turn_id });
+                t.of_sub_agent(
+                    "t1",
+                    "a",
+                    AgentEvent::TurnStarted {
+                        turn_id: turn_id.into(),
+                    },
+                );
             }
             t.request_of(1, 2, &[user("look"), user("and there?")]);
             t

@@ -115,7 +115,7 @@ mod tests {
 
     fn token_count(turn: Option<&str>) -> AgentEvent {
         AgentEvent::Other {
-            turn_id: turn.map(str::to_owned),
+            turn_id: turn.map(Into::into),
             name: "token_count".into(),
         }
     }

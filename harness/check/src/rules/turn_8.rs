@@ -207,7 +207,7 @@ mod tests {
     fn refusing_the_active_turns_id_is_a_breach() {
         let named = || {
             let mut t = Tracer::new();
-            let turn_id = Some("t1".to_owned());
+            let turn_id = Some("t1".into());
             t.start("t1", "one").op(ClientOp::Interrupt { turn_id });
             t.refuse();
             t

@@ -225,7 +225,9 @@ mod tests {
 
     fn open(t: &mut Tracer, id: &str) {
         let thread_id = id.to_owned();
-        t.op(ClientOp::Open { thread_id });
+        t.op(ClientOp::Open {
+            thread_id: thread_id.into(),
+        });
     }
 
     #[test]

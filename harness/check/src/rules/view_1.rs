@@ -270,7 +270,13 @@ mod tests {
             pid: None,
         });
         let (call_id, text) = ("c1".to_owned(), "ls".to_owned());
-        breaks("VIEW-1", t.sees(ShownLine::Command { call_id, text }));
+        breaks(
+            "VIEW-1",
+            t.sees(ShownLine::Command {
+                call_id: call_id.into(),
+                text,
+            }),
+        );
         let mut t = cut();
         t.late(stream_error("t1", "broken"))
             .sees_error("broken", None);

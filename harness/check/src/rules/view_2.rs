@@ -194,7 +194,7 @@ mod tests {
         let end = TurnEnd::Failed {
             message: "over".into(),
         };
-        let turn_id = Some("t1".to_owned());
+        let turn_id = Some("t1".into());
         let mut t = troubled();
         t.late(AgentEvent::TurnEnded { turn_id, end });
         breaks("VIEW-2", t.sees_error("over", Some("t2")));

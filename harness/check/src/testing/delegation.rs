@@ -1,6 +1,7 @@
 //! Sub-agents and questions in traces.
 
 use super::{Tracer, assistant, call, marker, output, user};
+use cutpoint_protocol::ids::{CallId, TurnId};
 use cutpoint_trace::{AgentEvent, ClientOp, Decision, Observation, TurnEnd};
 
 impl Tracer {
@@ -13,8 +14,8 @@ impl Tracer {
         one_shot: bool,
     ) -> &mut Self {
         self.event(AgentEvent::SubAgentStarted {
-            turn_id: Some(turn.to_owned()),
-            agent_id: agent.to_owned(),
+            turn_id: Some(turn.into()),
+            agent_id: agent.into(),
             task: task.to_owned(),
             one_shot,
         })
@@ -23,23 +24,23 @@ impl Tracer {
     /// An event of a sub-agent is forwarded.
     pub(crate) fn of_sub_agent(&mut self, turn: &str, agent: &str, event: AgentEvent) -> &mut Self {
         self.event(AgentEvent::SubAgentEvent {
-            turn_id: Some(turn.to_owned()),
-            agent_id: agent.to_owned(),
+            turn_id: Some(turn.into()),
+            agent_id: agent.into(),
             event: Box::new(event),
         })
     }
 
     /// The end of a sub-agent's own turn is forwarded.
     pub(crate) fn sub_turn_ended(&mut self, turn: &str, agent: &str) -> &mut Self {
-        let turn_id = Some(format!("{agent}-1"));
+        let turn_id = Some(format!("{agent}-1").into());
         let end = TurnEnd::Complete;
         self.of_sub_agent(turn, agent, AgentEvent::TurnEnded { turn_id, end })
     }
 
     pub(crate) fn sub_ended(&mut self, turn: &str, agent: &str, how: &str) -> &mut Self {
         self.event(AgentEvent::SubAgentEnded {
-            turn_id: Some(turn.to_owned()),
-            agent_id: agent.to_owned(),
+            turn_id: Some(turn.into()),
+            agent_id: agent.into(),
             how: how.to_owned(),
         })
     }
@@ -47,8 +48,8 @@ impl Tracer {
     /// The user is asked a question.
     pub(crate) fn question(&mut self, turn: &str, call_id: &str) -> &mut Self {
         self.event(AgentEvent::Question {
-            turn_id: Some(turn.to_owned()),
-            call_id: call_id.to_owned(),
+            turn_id: Some(turn.into()),
+            call_id: call_id.into(),
             questions: vec!["Which?".to_owned()],
         })
     }
@@ -56,7 +57,7 @@ impl Tracer {
     /// The user answers a question.
     pub(crate) fn reply_to(&mut self, call_id: &str, text: &str) -> &mut Self {
         self.op(ClientOp::Answer {
-            call_id: call_id.to_owned(),
+            call_id: call_id.into(),
             text: text.to_owned(),
         })
     }
@@ -82,8 +83,8 @@ pub(crate) fn delegating_session() -> Tracer {
     t.request_of(1, 3, &[user("look")]).created(3);
     t.emit(3, call("s1")).finish(3).ask("t1", "s1");
     t.decide("s1", Decision::Approve);
-    let turn_id = Some("a1-1".to_owned());
-    let (call_id, command) = ("s1".to_owned(), "ls".to_owned());
+    let turn_id = Some(TurnId::from("a1-1"));
+    let (call_id, command) = (CallId::from("s1"), "ls".to_owned());
     let begin = AgentEvent::CallBegin {
         turn_id: turn_id.clone(),
         call_id: call_id.clone(),

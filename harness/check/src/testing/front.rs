@@ -22,7 +22,7 @@ pub(crate) fn front_session() -> Tracer {
     t.named_input("again", InputMode::Start, &ID.replace('-', ""));
     t.refuse();
     for spelling in [ID.to_uppercase(), format!("{{{ID}}}")] {
-        let thread_id = spelling.clone();
+        let thread_id = spelling.as_str().into();
         t.op(ClientOp::Open { thread_id });
         if spelling.starts_with('{') {
             t.refuse();

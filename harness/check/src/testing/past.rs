@@ -55,7 +55,7 @@ pub(crate) fn forked_session() -> Tracer {
         .input("wait", InputMode::Steer)
         .finish(5);
     t.event(AgentEvent::Compacted {
-        turn_id: Some("t6".to_owned()),
+        turn_id: Some("t6".into()),
     });
     t.completed("t6").wrote_line("compacted", &json!({}));
     t.wrote(&user("wait"))

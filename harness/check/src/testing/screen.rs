@@ -18,19 +18,19 @@ impl Tracer {
 
     /// A message of the model is seen while that turn is active.
     pub(crate) fn sees_message(&mut self, turn: &str, text: &str) -> &mut Self {
-        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.sees(ShownLine::Message { turn_id, text })
     }
 
     /// The model's reasoning is seen while that turn is active.
     pub(crate) fn sees_reasoning(&mut self, turn: &str, text: &str) -> &mut Self {
-        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.sees(ShownLine::Reasoning { turn_id, text })
     }
 
     /// An error is seen, and the turn that it stops as far as the view knows.
     pub(crate) fn sees_error(&mut self, text: &str, stopped: Option<&str>) -> &mut Self {
-        let (text, stopped) = (text.to_owned(), stopped.map(str::to_owned));
+        let (text, stopped) = (text.to_owned(), stopped.map(Into::into));
         self.sees(ShownLine::Error { text, stopped })
     }
 
@@ -42,7 +42,7 @@ impl Tracer {
 
     /// The model reasons.
     pub(crate) fn reasons(&mut self, turn: &str, text: &str) -> &mut Self {
-        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.event(AgentEvent::ReasoningDelta { turn_id, text })
     }
 
@@ -65,7 +65,7 @@ impl Tracer {
     /// A turn starts, by that submission.
     pub(crate) fn started_by(&mut self, turn: &str, submission: &str) -> &mut Self {
         let event = AgentEvent::TurnStarted {
-            turn_id: turn.to_owned(),
+            turn_id: turn.into(),
         };
         let raw = RawMessage::of(&json!({"id": submission}));
         self.push(Observation::Event { event, raw })
@@ -83,14 +83,14 @@ impl Tracer {
 
     /// The view gets a piece of a message once more, late.
     pub(crate) fn late_delta(&mut self, turn: &str, text: &str) -> &mut Self {
-        let (turn_id, text) = (Some(turn.to_owned()), text.to_owned());
+        let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.late(AgentEvent::TextDelta { turn_id, text })
     }
 }
 
 pub(crate) fn stream_error(turn: &str, message: &str) -> AgentEvent {
     AgentEvent::Error {
-        turn_id: Some(turn.to_owned()),
+        turn_id: Some(turn.into()),
         message: message.to_owned(),
     }
 }

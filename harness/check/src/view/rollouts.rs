@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use cutpoint_protocol::field::entry;
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_protocol::item::all_text;
 use cutpoint_protocol::marker;
 use cutpoint_protocol::memo::Memo;
@@ -41,7 +42,7 @@ pub enum LineKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bracket {
     /// The turn, where the line tells.
-    pub turn_id: Option<String>,
+    pub turn_id: Option<TurnId>,
     /// How the turn ended; absent if the line starts it.
     pub end: Option<TurnEnd>,
 }
@@ -518,11 +519,11 @@ fn kind(line: &RolloutLine) -> LineKind {
     match line.content() {
         Content::Item(item) if marker::is_marker(&item) => LineKind::Marker,
         Content::TurnStarted(turn_id) => LineKind::Turn(Bracket {
-            turn_id: turn_id.map(String::from),
+            turn_id: turn_id,
             end: None,
         }),
         Content::TurnEnded(turn_id, end) => LineKind::Turn(Bracket {
-            turn_id: turn_id.map(String::from),
+            turn_id: turn_id,
             end: Some(end),
         }),
         Content::Compacted(_) => LineKind::Compacted,

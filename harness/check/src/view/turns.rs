@@ -751,7 +751,7 @@ mod tests {
         let mut t = Tracer::new();
         t.interrupt().input("one", InputMode::Start).interrupt();
         t.reply(None).started("t1").interrupt();
-        let turn_id = Some("t0".to_owned());
+        let turn_id = Some("t0".into());
         t.op(ClientOp::Interrupt { turn_id }).kill().interrupt();
         let trace = t.trace();
         let view = View::new(&trace);

@@ -303,7 +303,7 @@ impl World {
         };
         let id = format!("step-{}", injection.number);
         let sent = Observation::Op {
-            id: id.clone(),
+            id: id.as_str().into(),
             op: op.clone(),
         };
         self.tracer.record_many([injection.step, sent]);

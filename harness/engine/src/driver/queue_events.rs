@@ -1,6 +1,7 @@
 //! Events of the submission/event queue protocol, as the trace names them.
 
 use cutpoint_protocol::field::text;
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_protocol::session::{self, Event, EventMsg};
 use cutpoint_trace::{AbortReason, AgentEvent, Observation, RawMessage, ReadTrigger, TurnEnd};
 
@@ -17,7 +18,7 @@ fn record_event(event: &Event, env: &CaseEnv) {
     let meaning = meaning(&event.msg);
     let raw = RawMessage::of(event);
     let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
-    let turn_id = meaning.turn_id().map(str::to_owned);
+    let turn_id = meaning.turn_id().map(TurnId::from);
     let what = Observation::Event {
         event: meaning,
         raw,
@@ -32,11 +33,9 @@ fn record_event(event: &Event, env: &CaseEnv) {
 
 /// What an event means.
 pub fn meaning(msg: &EventMsg) -> AgentEvent {
-    let turn_id = msg.turn_id().map(|id| id.to_string());
+    let turn_id = msg.turn_id().cloned();
     match msg.clone() {
-        EventMsg::TurnStarted { turn_id } => AgentEvent::TurnStarted {
-            turn_id: turn_id.into(),
-        },
+        EventMsg::TurnStarted { turn_id } => AgentEvent::TurnStarted { turn_id },
         EventMsg::TurnComplete { .. } => AgentEvent::TurnEnded {
             turn_id,
             end: TurnEnd::Complete,
@@ -76,13 +75,13 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
             ..
         } => AgentEvent::CallBegin {
             turn_id,
-            call_id: call_id.into(),
+            call_id,
             command: command.join(" "),
             pid,
         },
         EventMsg::ExecCommandOutputDelta { call_id, chunk, .. } => AgentEvent::CallOutput {
             turn_id,
-            call_id: call_id.into(),
+            call_id,
             chunk,
         },
         EventMsg::ExecCommandEnd {
@@ -92,23 +91,21 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
             ..
         } => AgentEvent::CallEnd {
             turn_id,
-            call_id: call_id.into(),
+            call_id,
             exit_code,
             output,
         },
-        EventMsg::ExecApprovalRequest { call_id, .. } => AgentEvent::ApprovalRequest {
-            turn_id,
-            call_id: call_id.into(),
-        },
-        EventMsg::ApplyPatchApprovalRequest { call_id, .. } => AgentEvent::ApprovalRequest {
-            turn_id,
-            call_id: call_id.into(),
-        },
+        EventMsg::ExecApprovalRequest { call_id, .. } => {
+            AgentEvent::ApprovalRequest { turn_id, call_id }
+        }
+        EventMsg::ApplyPatchApprovalRequest { call_id, .. } => {
+            AgentEvent::ApprovalRequest { turn_id, call_id }
+        }
         EventMsg::UserInputRequest {
             call_id, questions, ..
         } => AgentEvent::Question {
             turn_id,
-            call_id: call_id.into(),
+            call_id,
             questions,
         },
         EventMsg::UserMessage { message, .. } => AgentEvent::UserMessage {
@@ -122,18 +119,18 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
             ..
         } => AgentEvent::SubAgentStarted {
             turn_id,
-            agent_id: agent_id.into(),
+            agent_id,
             task,
             one_shot,
         },
         EventMsg::SubAgentEnded { agent_id, end, .. } => AgentEvent::SubAgentEnded {
             turn_id,
-            agent_id: agent_id.into(),
+            agent_id,
             how: end.as_str().to_owned(),
         },
         EventMsg::SubAgentEvent { agent_id, msg, .. } => AgentEvent::SubAgentEvent {
             turn_id,
-            agent_id: agent_id.into(),
+            agent_id,
             event: Box::new(meaning(&msg)),
         },
         EventMsg::ContextCompacted { .. } => AgentEvent::Compacted { turn_id },
@@ -150,7 +147,7 @@ pub fn meaning(msg: &EventMsg) -> AgentEvent {
     }
 }
 
-fn other(turn_id: Option<String>, name: &str) -> AgentEvent {
+fn other(turn_id: Option<TurnId>, name: &str) -> AgentEvent {
     let name = name.to_owned();
     AgentEvent::Other { turn_id, name }
 }

@@ -82,7 +82,6 @@ pub(super) fn queue_op(op: &ClientOp) -> Option<Op> {
             turn_id,
         } => {
             let items = vec![InputItem::Text { text }];
-            let turn_id = turn_id.map(Into::into);
             match mode {
                 InputMode::Start | InputMode::Steer => Op::UserInput { items, turn_id },
                 InputMode::Replace => Op::UserTurn { items, turn_id },
@@ -95,7 +94,7 @@ pub(super) fn queue_op(op: &ClientOp) -> Option<Op> {
         },
         ClientOp::Interrupt { .. } => Op::Interrupt,
         ClientOp::Approval { call_id, decision } => Op::ExecApproval {
-            call_id: call_id.into(),
+            call_id,
             decision: match decision {
                 Decision::Approve => session::Decision::Approved,
                 Decision::Deny => session::Decision::Denied,
@@ -103,7 +102,7 @@ pub(super) fn queue_op(op: &ClientOp) -> Option<Op> {
             },
         },
         ClientOp::Answer { call_id, text } => Op::UserInputAnswer {
-            call_id: call_id.into(),
+            call_id,
             answers: vec![text],
         },
         ClientOp::Fork => Op::Fork,
@@ -344,7 +343,7 @@ fn client(submitter: Submitter, tracer: Arc<Tracer>) -> points::Send {
             if let Err(closed) = submitter.submit(submission).await {
                 // Nobody took it: a client whose agent is gone knows that.
                 tracer.record(Observation::OpReply {
-                    id,
+                    id: id.into(),
                     turn_id: None,
                     thread_id: None,
                     reason: None,

@@ -119,9 +119,9 @@ mod tests {
     use super::*;
 
     fn trace(turn: &str, pieces: usize, end: TurnEnd) -> Vec<Entry> {
-        let turn_id = Some(turn.to_owned());
+        let turn_id = Some(turn.into());
         let mut events = vec![AgentEvent::TurnStarted {
-            turn_id: turn.to_owned(),
+            turn_id: turn.into(),
         }];
         events.extend((0..pieces).map(|at| AgentEvent::TextDelta {
             turn_id: turn_id.clone(),

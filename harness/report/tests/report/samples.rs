@@ -106,7 +106,7 @@ fn request(exchange: usize, input: &[Value]) -> Observation {
 
 /// A run in which a call is interrupted and never answered.
 pub(crate) fn observations() -> Vec<Observation> {
-    let turn = || Some("turn-1".to_owned());
+    let turn = || Some("turn-1".into());
     let call = json!({
         "type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "shell",
         "arguments": "{\"command\":[\"bash\",\"-c\",\"sleep 60\"]}", "status": "completed",
@@ -228,13 +228,13 @@ pub(crate) fn pass() -> CaseResult {
 
 /// A case whose agent's view was observed.
 pub(crate) fn seen() -> CaseResult {
-    let turn_id = || Some("turn-1".to_owned());
+    let turn_id = || Some("turn-1".into());
     let call_id = |call: &str| call.to_owned();
     let text = |text: &str| text.to_owned();
     let shown = |line| Observation::Shown { line };
     let command = |call: &str, line: &str| {
         shown(ShownLine::Command {
-            call_id: call_id(call),
+            call_id: call_id(call).into(),
             text: text(line),
         })
     };
@@ -260,7 +260,7 @@ pub(crate) fn seen() -> CaseResult {
         command("call_1", "exit code 0"),
         command("call_2", "sleep 60"),
         shown(ShownLine::Waiting {
-            call_id: call_id("call_3"),
+            call_id: call_id("call_3").into(),
             text: text("run `rm`?"),
         }),
         step(2, 8, "interrupt at=\"call_2 running\""),
@@ -283,7 +283,7 @@ pub(crate) fn seen() -> CaseResult {
 
 /// A case of which only the agent's events are known.
 pub(crate) fn told() -> CaseResult {
-    let turn_id = || Some("turn-1".to_owned());
+    let turn_id = || Some("turn-1".into());
     let piece = |text: &str| {
         event(AgentEvent::TextDelta {
             turn_id: turn_id(),

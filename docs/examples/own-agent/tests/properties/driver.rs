@@ -69,15 +69,15 @@ impl Driver for OwnDriver {
 
 fn event(told: Told) -> AgentEvent {
     let ended = |turn: u64, end| AgentEvent::TurnEnded {
-        turn_id: Some(turn.to_string()),
+        turn_id: Some(turn.to_string().into()),
         end,
     };
     match told {
         Told::Started(turn) => AgentEvent::TurnStarted {
-            turn_id: turn.to_string(),
+            turn_id: turn.to_string().into(),
         },
         Told::Text(turn, text) => AgentEvent::TextDelta {
-            turn_id: Some(turn.to_string()),
+            turn_id: Some(turn.to_string().into()),
             text,
         },
         Told::Complete(turn) => ended(turn, TurnEnd::Complete),

@@ -1,5 +1,6 @@
 //! Notifications of Codex's app-server (protocol v2), as the trace names them.
 
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_trace::{AbortReason, AgentEvent, TurnEnd};
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ pub fn meaning(method: &str, params: &Value) -> AgentEvent {
     let turn_id = params["turnId"]
         .as_str()
         .or_else(|| params["turn"]["id"].as_str())
-        .map(str::to_owned);
+        .map(TurnId::from);
     let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
     let item = &params["item"];
     match method {
@@ -26,18 +27,18 @@ pub fn meaning(method: &str, params: &Value) -> AgentEvent {
         },
         "item/commandExecution/outputDelta" => AgentEvent::CallOutput {
             turn_id,
-            call_id: text("itemId"),
+            call_id: text("itemId").into(),
             chunk: text("delta"),
         },
         "item/started" if item["type"] == "commandExecution" => AgentEvent::CallBegin {
             turn_id,
-            call_id: string(&item["id"]),
+            call_id: string(&item["id"]).into(),
             command: string(&item["command"]),
             pid: None,
         },
         "item/completed" if item["type"] == "commandExecution" => AgentEvent::CallEnd {
             turn_id,
-            call_id: string(&item["id"]),
+            call_id: string(&item["id"]).into(),
             exit_code: item["exitCode"]
                 .as_i64()
                 .and_then(|code| i32::try_from(code).ok()),
@@ -52,7 +53,7 @@ pub fn meaning(method: &str, params: &Value) -> AgentEvent {
         }
         "item/commandExecution/requestApproval" => AgentEvent::ApprovalRequest {
             turn_id,
-            call_id: text("itemId"),
+            call_id: text("itemId").into(),
         },
         "error" => AgentEvent::Error {
             turn_id,
@@ -65,7 +66,7 @@ pub fn meaning(method: &str, params: &Value) -> AgentEvent {
     }
 }
 
-fn other(method: &str, turn_id: Option<String>) -> AgentEvent {
+fn other(method: &str, turn_id: Option<TurnId>) -> AgentEvent {
     AgentEvent::Other {
         turn_id,
         name: method.to_owned(),

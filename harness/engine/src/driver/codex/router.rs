@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_trace::{self, AgentEvent, Observation, ReadTrigger};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +90,7 @@ impl Router {
             return;
         }
         let ended = matches!(meaning, AgentEvent::TurnEnded { .. });
-        let turn_id = meaning.turn_id().map(str::to_owned);
+        let turn_id = meaning.turn_id().map(TurnId::from);
         let what = Observation::Event {
             event: meaning,
             raw: cutpoint_trace::RawMessage::of(&raw.message),

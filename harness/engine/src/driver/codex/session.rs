@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cutpoint_protocol::ids::TurnId;
 use cutpoint_scenario::ast::Capability;
 use cutpoint_trace::{
     AgentEvent, ClientOp, Decision, InputMode, Observation, Process, RawMessage, ReadTrigger,
@@ -176,14 +177,14 @@ impl CodexSession {
     pub(super) fn call(&self, id: &str, method: &str, mut params: Value) -> Result<(), AgentError> {
         let thread = self.thread()?;
         params["threadId"] = json!(thread.id);
-        let (tracer, id) = (thread.env.tracer.clone(), id.to_owned());
+        let (tracer, id) = (thread.env.tracer.clone(), id.into());
         let sent = self.server.client.call(method, &params, move |reply| {
             let (turn_id, error) = match reply {
                 Ok(result) => {
                     let turn = result["turn"]["id"]
                         .as_str()
                         .or_else(|| result["turnId"].as_str());
-                    (turn.map(str::to_owned), None)
+                    (turn.map(TurnId::from), None)
                 }
                 Err(error) => (None, Some(error.message)),
             };
@@ -364,7 +365,7 @@ impl Drop for CodexSession {
 }
 
 /// The turn that was started last, as far as the trace tells.
-pub(super) fn current_turn(env: &CaseEnv) -> Option<String> {
+pub(super) fn current_turn(env: &CaseEnv) -> Option<TurnId> {
     env.tracer.with(0, |entries| {
         entries
             .iter()

@@ -156,7 +156,7 @@ impl Link {
             if let Err(closed) = caller.send(&id, &op) {
                 // Nobody took it: a client whose agent is gone knows that.
                 tracer.record(Observation::OpReply {
-                    id,
+                    id: id.into(),
                     turn_id: None,
                     thread_id: None,
                     reason: None,

@@ -91,9 +91,9 @@ impl Wire {
             _ => None,
         };
         self.env.tracer.record(Observation::OpReply {
-            id: op.to_owned(),
-            turn_id: text(&result["turn"]["id"]),
-            thread_id: text(&result["thread"]["id"]),
+            id: op.into(),
+            turn_id: text(&result["turn"]["id"]).map(Into::into),
+            thread_id: text(&result["thread"]["id"]).map(Into::into),
             reason,
             error,
         });
