@@ -16,6 +16,7 @@ mod lines;
 mod out;
 mod progress;
 mod recorded;
+mod report_files;
 mod reports;
 mod rollout_file;
 mod shard;

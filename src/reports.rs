@@ -1,24 +1,22 @@
 //! The reports that the user asked for, as one.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use cutpoint_report::json_lines::Header;
-use cutpoint_report::{Annotations, Console, Context, JsonLines, Junit, Reporter, Summary, github};
+use cutpoint_report::{Annotations, Console, Context, FileFormat, Reporter, Summary, github};
 use cutpoint_trace::case::CaseResult;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
 use crate::files::{self, Draft};
+use crate::report_files::ReportFiles;
 
 /// What goes where.
 pub struct Wanted<'a> {
-    /// A JUnit report.
-    pub junit: Option<&'a Path>,
-    /// Results as JSON lines.
-    pub json: Option<&'a Path>,
+    /// Reports in files.
+    pub files: &'a ReportFiles,
     /// Whether the console tells each case step by step.
     pub verbose: bool,
     /// What run it is.
@@ -54,16 +52,19 @@ impl Named {
     }
 
     /// A report in a file of its own, which takes its place when it is whole.
-    fn file<R: Reporter + 'static>(
+    fn file(
+        format: &FileFormat,
         path: &Path,
-        report: impl FnOnce(BufWriter<File>) -> io::Result<R>,
+        header: &Header,
+        context: Context<'static>,
     ) -> Result<Self, Failure> {
         let open = || {
             let draft = Draft::create(path)?;
-            let reporter = report(BufWriter::new(draft.handle()?))?;
+            let to = Box::new(BufWriter::new(draft.handle()?));
+            let reporter = (format.open)(to, header, context)?;
             Ok(Self {
                 name: path.display().to_string(),
-                reporter: Box::new(reporter),
+                reporter,
                 draft: Some(draft),
                 failed: None,
             })
@@ -120,12 +121,8 @@ impl Reports {
         )
         .verbose(wanted.verbose);
         let mut reporters = vec![Named::stream("stdout", console)];
-        if let Some(path) = wanted.junit {
-            reporters.push(Named::file(path, |to| Ok(Junit::new(to, context)))?);
-        }
-        if let Some(path) = wanted.json {
-            let lines = |to| JsonLines::new(to, &wanted.header);
-            reporters.push(Named::file(path, lines)?);
+        for (format, path) in wanted.files.iter() {
+            reporters.push(Named::file(format, path, &wanted.header, context)?);
         }
         if github::wanted() {
             let annotations = Annotations::new(io::stdout(), context);

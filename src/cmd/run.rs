@@ -21,6 +21,7 @@ use crate::exit_code::ExitCode;
 use crate::ground::Ground;
 use crate::interrupt::Interrupts;
 use crate::out::complain;
+use crate::report_files::ReportFiles;
 use crate::reports::{Reports, Wanted};
 use crate::shard::shard;
 use crate::{Failure, Outcome, files, runtime};
@@ -60,12 +61,8 @@ pub struct Arguments {
     /// Store each case's trace in this directory.
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
-    /// Write a JUnit report to this file.
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
-    /// Write the results as JSON lines to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    reports: ReportFiles,
     /// How many cases run at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: u32,
@@ -264,8 +261,7 @@ impl Told {
         );
         header.shard = arguments.shard.to_string();
         let reports = Reports::open(&Wanted {
-            junit: arguments.junit.as_deref(),
-            json: arguments.json.as_deref(),
+            files: &arguments.reports,
             verbose: arguments.verbose,
             header,
             cases: shares.iter().map(Vec::len).sum(),

@@ -11,8 +11,8 @@ use cutpoint_trace::verdict::RuleVerdict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Reporter;
 use crate::summary::Summary;
+use crate::{FileFormat, Reporter};
 
 /// The name that stands in the header of every file of results.
 pub const FORMAT: &str = "cutpoint-results";
@@ -20,6 +20,13 @@ pub const FORMAT: &str = "cutpoint-results";
 pub const VERSION: u32 = 2;
 /// The longest line that is read, in bytes.
 pub const LINE_LIMIT_BYTES: u64 = 64 << 20;
+
+/// `--json FILE`.
+pub(crate) const FILE_FORMAT: FileFormat = FileFormat {
+    option: "json",
+    help: "Write the results as JSON lines to this file",
+    open: |to, header, _| Ok(Box::new(JsonLines::new(to, header)?)),
+};
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

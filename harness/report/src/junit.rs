@@ -12,7 +12,14 @@ use quick_junit::{
 use crate::story;
 use crate::summary::Summary;
 use crate::text::clean;
-use crate::{Context, Reporter};
+use crate::{Context, FileFormat, Reporter};
+
+/// `--junit FILE`.
+pub(crate) const FILE_FORMAT: FileFormat = FileFormat {
+    option: "junit",
+    help: "Write a JUnit report to this file",
+    open: |to, _, context| Ok(Box::new(Junit::new(to, context))),
+};
 
 /// Gathers the cases and writes them as one document at the end: a suite per agent, a test per case.
 pub struct Junit<'a, W> {

@@ -7,6 +7,7 @@
 //! Floor 2 of the workspace: pure rendering into whatever can be written to, no async.
 
 mod describe;
+mod file_format;
 mod line;
 mod story;
 mod text;
@@ -24,6 +25,7 @@ use cutpoint_trace::case::CaseResult;
 
 pub use console::Console;
 pub use describe::{describe_entry, describe_what};
+pub use file_format::{FILE_FORMATS, FileFormat};
 pub use github::Annotations;
 pub use json_lines::JsonLines;
 pub use junit::Junit;
