@@ -295,7 +295,7 @@ pub fn breaches(verdict: &RuleVerdict) -> Vec<Broken> {
     };
     let broken = breaches.iter().map(|breach| Broken {
         rule: verdict.rule.clone(),
-        message: breach.message.clone(),
+        message: breach.text().into_owned(),
     });
     broken.collect()
 }

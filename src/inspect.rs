@@ -250,7 +250,13 @@ fn trace(
                     let line = line.map(|at| at as u64 + 2);
                     report.add(
                         manner,
-                        Finding::whole(name, &verdict.rule, verdict.level, line, breach.message),
+                        Finding::whole(
+                            name,
+                            &verdict.rule,
+                            verdict.level,
+                            line,
+                            breach.text().into_owned(),
+                        ),
                     );
                 }
             }

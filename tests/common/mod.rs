@@ -114,7 +114,9 @@ pub fn complaints(case: &CaseResult) -> String {
             for breach in breaches {
                 text.push_str(&format!(
                     "{}: {} {:?}\n",
-                    verdict.rule, breach.message, breach.evidence
+                    verdict.rule,
+                    breach.text(),
+                    breach.evidence
                 ));
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::view::{At, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Breach, Level};
+use cutpoint_trace::verdict::{Breach, Clause, Fault, Level};
 
 /// A rule of the book: a property that every trace must have.
 ///
@@ -34,8 +34,11 @@ pub trait Invariant: Sync {
         &[]
     }
 
-    /// What puts the rule to the test once.
+    /// What exercises the rule once.
     fn exercised_when(&self) -> &'static str;
+
+    /// The ways in which the rule can be broken. A breach names one of them.
+    fn clauses(&self) -> &'static [Clause];
 
     /// Checks a trace.
     fn check(&self, view: &View<'_>) -> Findings;
@@ -44,7 +47,7 @@ pub trait Invariant: Sync {
 /// What a rule found in a trace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// How often the trace put the rule to the test.
+    /// How often the trace exercised the rule.
     pub exercised: usize,
     /// Each breach.
     pub breaches: Vec<Breach>,
@@ -52,13 +55,10 @@ pub struct Findings {
 
 impl Findings {
     /// Adds a breach, shown by these entries.
-    pub(crate) fn breach(&mut self, view: &View<'_>, message: impl Into<String>, shown_by: &[At]) {
+    pub(crate) fn breach(&mut self, view: &View<'_>, fault: impl Into<Fault>, shown_by: &[At]) {
         let mut evidence: Vec<u64> = shown_by.iter().map(|at| view.seq(*at)).collect();
         evidence.sort_unstable();
         evidence.dedup();
-        self.breaches.push(Breach {
-            message: message.into(),
-            evidence,
-        });
+        self.breaches.push(fault.into().shown_by(evidence));
     }
 }

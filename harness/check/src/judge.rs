@@ -135,7 +135,7 @@ mod tests {
         interrupted_tool, keeps, long_session, verdict_of, watched_session,
     };
     use cutpoint_trace::Waiver;
-    use cutpoint_trace::verdict::Level;
+    use cutpoint_trace::verdict::{Clause, Level};
 
     struct Crashes;
 
@@ -157,6 +157,9 @@ mod tests {
         }
         fn exercised_when(&self) -> &'static str {
             ""
+        }
+        fn clauses(&self) -> &'static [Clause] {
+            &[]
         }
         fn check(&self, _: &View<'_>) -> Findings {
             panic!("on purpose")

@@ -615,13 +615,30 @@ pub(crate) fn keeps(rule: &str, tracer: &Tracer, exercised: usize) {
     );
 }
 
-/// The rule is broken once; the breach is returned.
+/// The rule, such as `CALL-1`, or one clause of it, such as `CALL-1/no-output`, is broken once; the
+/// breach is returned.
 #[track_caller]
 pub(crate) fn breaks(rule: &str, tracer: &Tracer) -> Breach {
-    match verdict_of(rule, tracer) {
+    let (rule, kind) = match rule.split_once('/') {
+        Some((rule, kind)) => (rule, Some(kind)),
+        None => (rule, None),
+    };
+    let breach = match verdict_of(rule, tracer) {
         Verdict::Fail { mut breaches, .. } if breaches.len() == 1 => breaches.remove(0),
         other => panic!("{rule} should have one breach: {other:?}"),
+    };
+    if let Some(kind) = kind {
+        assert_eq!(breach.kind, kind, "{rule}: {}", breach.text());
     }
+    let known = crate::rules().iter().find(|known| known.id() == rule);
+    let known = known.expect("the rule is in the book");
+    let mut clauses = known.clauses().iter();
+    let clause = clauses.find(|clause| clause.kind == breach.kind);
+    let clause = clause.unwrap_or_else(|| panic!("{rule} has no clause {:?}", breach.kind));
+    for name in clause.placeholders() {
+        assert!(breach.facts.contains_key(name), "{name}: {breach:?}");
+    }
+    breach
 }
 
 /// Nothing puts the rule to the test.

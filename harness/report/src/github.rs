@@ -62,7 +62,7 @@ impl<'a, W: Write> Annotations<'a, W> {
             let line = step.map_or(0, |(line, _)| line);
             let line = if line > 0 { line } else { case.line };
             let sentence = (self.context.sentence)(&verdict.rule);
-            let mut message = vec![breach.message.clone()];
+            let mut message = vec![breach.text().into_owned()];
             message.extend(sentence.map(|sentence| format!("{}: {sentence}", verdict.rule)));
             message.push(format!("Replay: {}", case.replay));
             self.annotate(command, case, line, &verdict.rule, &message)?;

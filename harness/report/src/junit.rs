@@ -146,7 +146,7 @@ fn first_failure(case: &CaseResult, context: &Context<'_>) -> (String, String) {
         let breach = story::breaches(verdict).first()?;
         Some((
             verdict.rule.clone(),
-            format!("{}: {}", verdict.rule, breach.message),
+            format!("{}: {}", verdict.rule, breach.text()),
         ))
     });
     let unmet = || {

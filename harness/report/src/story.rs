@@ -141,7 +141,7 @@ fn breach(
     let breaches = breaches(verdict);
     for (n, breach) in breaches.iter().take(BREACH_LIMIT).enumerate() {
         let name = format!("{prefix}{} {}: ", verdict.rule, level(verdict.level));
-        heading(lines, tone, &name, &breach.message);
+        heading(lines, tone, &name, &breach.text());
         if n == 0
             && let Some(sentence) = (context.sentence)(&verdict.rule)
         {
@@ -196,7 +196,7 @@ fn waived(lines: &mut Vec<Line>, case: &CaseResult) {
         };
         for breach in breaches(verdict).iter().take(BREACH_LIMIT) {
             let name = format!("waived: {} {}: ", verdict.rule, level(verdict.level));
-            heading(lines, Tone::Faint, &name, &breach.message);
+            heading(lines, Tone::Faint, &name, &breach.text());
         }
         if !breaches(verdict).is_empty() {
             labelled(lines, BODY_INDENT, "because", because);

@@ -2,6 +2,7 @@
 //!
 //! Stored as JSON lines: a header, then one entry per line in the order of observation.
 
+mod breach;
 pub mod case;
 mod event;
 mod file;

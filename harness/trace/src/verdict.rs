@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::breach::{Breach, Clause, Fact, Facts, Fault, UNSPECIFIED};
+
 /// How much a breach of a rule weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -12,32 +14,23 @@ pub enum Level {
     Should,
 }
 
-/// A breach of a rule, with its evidence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Breach {
-    /// What happened, in a sentence.
-    pub message: String,
-    /// The trace entries that show it, by number, in order.
-    pub evidence: Vec<u64>,
-}
-
 /// What a rule says of a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Verdict {
     /// It was kept.
     Pass {
-        /// How often the trace put it to the test; never 0.
+        /// How often the trace exercised it; never 0.
         exercised: usize,
     },
     /// It was broken.
     Fail {
-        /// How often the trace put it to the test.
+        /// How often the trace exercised it.
         exercised: usize,
         /// Each breach.
         breaches: Vec<Breach>,
     },
-    /// Nothing in the trace put it to the test.
+    /// Nothing in the trace exercised it.
     NotExercised,
     /// The agent lacks what the rule is about.
     NotApplicable {

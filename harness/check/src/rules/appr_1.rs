@@ -4,10 +4,15 @@ use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Call, Role, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct PendingApprovalIsAborted;
+
+const NOT_ABORTED: Clause = Clause {
+    kind: "not-aborted",
+    text: "{message}",
+};
 
 /// Words with which an output says that the user said no.
 const REJECTED: &[&str] = &[
@@ -57,6 +62,10 @@ impl Invariant for PendingApprovalIsAborted {
         "a turn is interrupted and aborted while one of its calls waits for approval"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NOT_ABORTED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for call in &view.calls {
@@ -69,7 +78,11 @@ impl Invariant for PendingApprovalIsAborted {
                     "call {} waited for approval when its turn was interrupted, and {fault}",
                     call.id
                 );
-                findings.breach(view, message, &[asked, cut, at]);
+                findings.breach(
+                    view,
+                    NOT_ABORTED.with("message", message),
+                    &[asked, cut, at],
+                );
             }
         }
         findings
@@ -182,7 +195,7 @@ mod tests {
     fn a_rejection_is_a_breach() {
         assert!(
             breaks("APPR-1", &told("exec command rejected by user"))
-                .message
+                .text()
                 .contains("rejected")
         );
         breaks("APPR-1", &told("error: the user did not allow it"));
@@ -225,6 +238,6 @@ mod tests {
         t.interrupt()
             .request(2, &[call("c1"), output("c1", "aborted")])
             .aborted("t1");
-        assert!(breaks("APPR-1", &t).message.contains("before the abort"));
+        assert!(breaks("APPR-1", &t).text().contains("before the abort"));
     }
 }

@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{Approval, At, Call, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Decision, Feature, Observation};
 
 pub(super) struct LateApprovalIsHarmless;
+
+const LATE_ANSWER_ACTED_ON: Clause = Clause {
+    kind: "late-answer-acted-on",
+    text: "{message}",
+};
 
 impl Invariant for LateApprovalIsHarmless {
     fn id(&self) -> &'static str {
@@ -40,6 +45,10 @@ impl Invariant for LateApprovalIsHarmless {
         "an approval request is answered behind the end of its turn, or of the sub-agent that had asked"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[LATE_ANSWER_ACTED_ON]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for approval in &view.approvals {
@@ -59,7 +68,11 @@ impl Invariant for LateApprovalIsHarmless {
                     "the answer to the approval of call {} came too late, and {fault}",
                     call.id
                 );
-                findings.breach(view, message, &[ended, approval.at, at]);
+                findings.breach(
+                    view,
+                    LATE_ANSWER_ACTED_ON.with("message", message),
+                    &[ended, approval.at, at],
+                );
             }
         }
         findings
@@ -182,7 +195,7 @@ mod tests {
     fn a_call_that_runs_is_a_breach() {
         assert!(
             breaks("APPR-2", late().begin("t1", "c1"))
-                .message
+                .text()
                 .contains("the call ran")
         );
         breaks(
@@ -202,7 +215,7 @@ mod tests {
             .decide("c1", Decision::Abort);
         keeps("APPR-2", t.clone().finish(1).completed("t1"), 1);
         let breach = breaks("APPR-2", t.begin("t1", "c1"));
-        assert!(breach.message.contains("the call ran"));
+        assert!(breach.text().contains("the call ran"));
     }
 
     #[test]
@@ -210,7 +223,7 @@ mod tests {
         breaks("APPR-2", late().aborted("t1"));
         assert!(
             breaks("APPR-2", late().started("t2"))
-                .message
+                .text()
                 .contains("began")
         );
     }
@@ -225,7 +238,7 @@ mod tests {
         keeps("APPR-2", t.clone().completed("t2"), 1);
         keeps("APPR-2", t.clone().interrupt().aborted("t2"), 1);
         let breach = breaks("APPR-2", t.aborted("t2"));
-        assert!(breach.message.contains("another turn was interrupted"));
+        assert!(breach.text().contains("another turn was interrupted"));
     }
 
     #[test]
@@ -237,7 +250,7 @@ mod tests {
         };
         assert!(
             breaks("APPR-2", late().push(exited))
-                .message
+                .text()
                 .contains("ended")
         );
     }

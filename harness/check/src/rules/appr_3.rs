@@ -4,10 +4,15 @@ use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Call, Exchange, Held, Role, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{ClientOp, Feature, Observation};
 
 pub(super) struct PendingQuestionHasNoAnswer;
+
+const NO_ABORT: Clause = Clause {
+    kind: "no-abort",
+    text: "{message}",
+};
 
 /// Words with which an output says that there will be no answer.
 const CUT: &[&str] = &["abort", "interrupt", "cancel"];
@@ -59,6 +64,10 @@ impl Invariant for PendingQuestionHasNoAnswer {
         "a request carries the output of a call that had asked the user"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NO_ABORT]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for call in &view.calls {
@@ -90,7 +99,11 @@ impl Invariant for PendingQuestionHasNoAnswer {
             };
             if let Some(fault) = fault {
                 let message = format!("request {number}, of question {}, {fault}", call.id);
-                findings.breach(view, message, &[asked, at, exchange.at]);
+                findings.breach(
+                    view,
+                    NO_ABORT.with("message", message),
+                    &[asked, at, exchange.at],
+                );
             }
         }
         findings
@@ -240,7 +253,7 @@ mod tests {
             "APPR-3",
             &interrupted(r#"{"answers": [], "why": "The user declined"}"#),
         );
-        assert!(breach.message.contains("declined"), "{}", breach.message);
+        assert!(breach.text().contains("declined"), "{}", breach.text());
     }
 
     #[test]

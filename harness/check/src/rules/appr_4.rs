@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{Approval, At, Call, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Decision, Feature, TurnEnd};
 
 pub(super) struct AbortAnswerInterrupts;
+
+const ABORT_IGNORED: Clause = Clause {
+    kind: "abort-ignored",
+    text: "{message}",
+};
 
 impl Invariant for AbortAnswerInterrupts {
     fn id(&self) -> &'static str {
@@ -48,6 +53,10 @@ impl Invariant for AbortAnswerInterrupts {
 
     fn exercised_when(&self) -> &'static str {
         "an approval request of an active turn is answered with \"abort\""
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[ABORT_IGNORED]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -100,7 +109,7 @@ impl Invariant for AbortAnswerInterrupts {
             };
             let message = format!("an approval was answered with \"abort\", and {fault}");
             let shown_by: Vec<At> = [approval.at].into_iter().chain(at).collect();
-            findings.breach(view, message, &shown_by);
+            findings.breach(view, ABORT_IGNORED.with("message", message), &shown_by);
         }
         findings
     }
@@ -182,12 +191,12 @@ mod tests {
     fn a_turn_that_goes_on_is_a_breach() {
         assert!(
             breaks("APPR-4", aborting().completed("t1"))
-                .message
+                .text()
                 .ends_with("complete")
         );
         assert!(
             breaks("APPR-4", &aborting())
-                .message
+                .text()
                 .ends_with("never ended")
         );
     }
@@ -300,7 +309,7 @@ mod tests {
         let closing = answered("close_agent", false, 500, true);
         keeps("APPR-4", &closing, 1);
         let breach = breaks("APPR-4", closing.clone().begin("t1", "c1"));
-        assert!(breach.message.contains("c1 ran"), "{}", breach.message);
+        assert!(breach.text().contains("c1 ran"), "{}", breach.text());
         breaks("APPR-4", &answered("close_agent", false, 700, true));
         breaks("APPR-4", &answered("close_agent", false, 0, false));
         // An agent that ends nothing but the sub-agent has not interrupted the turn.
@@ -311,6 +320,6 @@ mod tests {
     fn a_call_that_runs_is_a_breach() {
         let mut t = aborting();
         t.begin("t1", "c1").aborted("t1");
-        assert!(breaks("APPR-4", &t).message.contains("c1 ran"));
+        assert!(breaks("APPR-4", &t).text().contains("c1 ran"));
     }
 }

@@ -6,9 +6,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{Role, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct EveryCallIsAnswered;
+
+const MISMATCH: Clause = Clause {
+    kind: "mismatch",
+    text: "{message}",
+};
 
 impl Invariant for EveryCallIsAnswered {
     fn id(&self) -> &'static str {
@@ -34,6 +39,10 @@ impl Invariant for EveryCallIsAnswered {
 
     fn exercised_when(&self) -> &'static str {
         "a request carries a call"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[MISMATCH]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -71,7 +80,7 @@ impl Invariant for EveryCallIsAnswered {
                     _ => continue,
                 };
                 if told.insert((exchange.conversation, call_id)) {
-                    findings.breach(view, message, &[exchange.at]);
+                    findings.breach(view, MISMATCH.with("message", message), &[exchange.at]);
                 }
             }
         }
@@ -99,7 +108,7 @@ mod tests {
         t.request(2, &[user("hi"), call("c1"), user("again")]);
         let breach = breaks("CALL-1", &t);
         assert_eq!(
-            breach.message,
+            breach.text(),
             "request 1 has no output for function call c1"
         );
         assert_eq!(breach.evidence, [1]);
@@ -110,7 +119,7 @@ mod tests {
         let output = json!({"type": "custom_tool_call_output", "call_id": "c1", "output": ""});
         let mut t = Tracer::new();
         t.request(1, &[call("c1"), output]);
-        assert!(breaks("CALL-1", &t).message.contains("another kind"));
+        assert!(breaks("CALL-1", &t).text().contains("another kind"));
     }
 
     #[test]

@@ -6,9 +6,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::View;
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct EveryOutputHasItsCall;
+
+const UNPAIRED: Clause = Clause {
+    kind: "unpaired",
+    text: "{message}",
+};
 
 impl Invariant for EveryOutputHasItsCall {
     fn id(&self) -> &'static str {
@@ -37,6 +42,10 @@ impl Invariant for EveryOutputHasItsCall {
         "a request carries an output"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[UNPAIRED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         // A fault stays in the history; it is told once, of the first request that has it.
@@ -50,7 +59,7 @@ impl Invariant for EveryOutputHasItsCall {
                 if told.insert((exchange.conversation, what, call_id)) {
                     let message = format!("request {} has {what} {call_id}", exchange.number);
                     let message = message.trim_end();
-                    findings.breach(view, message, &[exchange.at]);
+                    findings.breach(view, UNPAIRED.with("message", message), &[exchange.at]);
                 }
             }
         }
@@ -83,19 +92,19 @@ mod tests {
         let mut t = Tracer::new();
         t.request(1, &[user("hi"), output("c1", "")]);
         t.request(2, &[user("hi"), output("c1", "")]);
-        assert!(breaks("CALL-2", &t).message.contains("without a call"));
+        assert!(breaks("CALL-2", &t).text().contains("without a call"));
     }
 
     #[test]
     fn seconds_and_empty_ids_are_breaches() {
         let mut t = Tracer::new();
         t.request(1, &[call("c1"), output("c1", ""), output("c1", "")]);
-        assert!(breaks("CALL-2", &t).message.contains("second output"));
+        assert!(breaks("CALL-2", &t).text().contains("second output"));
         let mut t = Tracer::new();
         t.request(1, &[call("c1"), output("c1", ""), call("c1")]);
-        assert!(breaks("CALL-2", &t).message.contains("second call"));
+        assert!(breaks("CALL-2", &t).text().contains("second call"));
         let mut t = Tracer::new();
         t.request(1, &[output("", "")]);
-        assert!(breaks("CALL-2", &t).message.ends_with("without a call_id"));
+        assert!(breaks("CALL-2", &t).text().ends_with("without a call_id"));
     }
 }

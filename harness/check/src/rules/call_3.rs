@@ -6,9 +6,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Role, Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct CutCallsSaySo;
+
+const NOT_ABORTED: Clause = Clause {
+    kind: "not-aborted",
+    text: "{message}",
+};
 
 /// Words of which an output must have one to say that its call was cut off.
 const CUT: &[&str] = &["abort", "interrupt", "cancel", "terminated", "killed"];
@@ -64,6 +69,10 @@ impl Invariant for CutCallsSaySo {
         "a request behind an abort carries the output of a call that was cut off or never begun"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NOT_ABORTED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let cuts: HashMap<&str, Cut<'_, '_>> = view
             .calls
@@ -89,7 +98,11 @@ impl Invariant for CutCallsSaySo {
                 {
                     let message = format!("request {} {fault}", exchange.number);
                     let begun = cut.begun.unwrap_or(cut.aborted);
-                    findings.breach(view, message, &[begun, cut.aborted, exchange.at]);
+                    findings.breach(
+                        view,
+                        NOT_ABORTED.with("message", message),
+                        &[begun, cut.aborted, exchange.at],
+                    );
                 }
             }
         }
@@ -231,7 +244,7 @@ mod tests {
         ] {
             for begun in [true, false] {
                 let breach = breaks("CALL-3", &cut_call(begun, None, claim));
-                assert!(breach.message.contains("claims"), "{claim}");
+                assert!(breach.text().contains("claims"), "{claim}");
             }
         }
         keeps("CALL-3", &cut_call(true, None, "killed, exit code: 09"), 1);
@@ -241,7 +254,7 @@ mod tests {
     fn silence_about_the_cut_is_a_breach() {
         for exit_code in [None, Some(None)] {
             let breach = breaks("CALL-3", &cut_call(true, exit_code, "half a line"));
-            assert!(breach.message.contains("does not say"));
+            assert!(breach.text().contains("does not say"));
         }
     }
 

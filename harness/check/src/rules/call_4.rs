@@ -4,9 +4,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Exchange, Role, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct BegunCallsStay;
+
+const CALL_LOST: Clause = Clause {
+    kind: "call-lost",
+    text: "{message}",
+};
 
 impl Invariant for BegunCallsStay {
     fn id(&self) -> &'static str {
@@ -43,6 +48,10 @@ impl Invariant for BegunCallsStay {
 
     fn exercised_when(&self) -> &'static str {
         "a request follows the begin of a call in its conversation"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[CALL_LOST]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -103,7 +112,11 @@ fn check_one(
             let (number, id) = (exchange.number, call.id);
             let message = format!("request {number} lacks call {id}, which had begun to run");
             let emitted = call.emitted.first().map_or(*begun, |emitted| emitted.at);
-            findings.breach(view, message, &[emitted, *begun, exchange.at]);
+            findings.breach(
+                view,
+                CALL_LOST.with("message", message),
+                &[emitted, *begun, exchange.at],
+            );
         }
         here
     });
@@ -144,7 +157,7 @@ mod tests {
         t.request(2, &[user("run"), user("next")]);
         t.request(3, &[user("run"), user("next")]);
         assert_eq!(
-            breaks("CALL-4", &t).message,
+            breaks("CALL-4", &t).text(),
             "request 2 lacks call c1, which had begun to run"
         );
     }

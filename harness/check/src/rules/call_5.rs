@@ -7,9 +7,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{Call, Exchange, Role, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct NoInventedCalls;
+
+const INVENTED: Clause = Clause {
+    kind: "invented",
+    text: "{message}",
+};
 
 impl Invariant for NoInventedCalls {
     fn id(&self) -> &'static str {
@@ -44,6 +49,10 @@ impl Invariant for NoInventedCalls {
         "a request carries a call, or rightly lacks one that was cut off in mid-arguments"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[INVENTED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut told = HashSet::default();
@@ -63,7 +72,11 @@ impl Invariant for NoInventedCalls {
                 {
                     let message = format!("request {} has call {id}, {fault}", exchange.number);
                     let seen = view.call(id).and_then(|call| call.added);
-                    findings.breach(view, message, &[seen.unwrap_or(exchange.at), exchange.at]);
+                    findings.breach(
+                        view,
+                        INVENTED.with("message", message),
+                        &[seen.unwrap_or(exchange.at), exchange.at],
+                    );
                 }
             }
         }
@@ -196,19 +209,19 @@ mod tests {
     fn half_a_call_is_left_out() {
         keeps("CALL-5", &half_a_call(false), 1);
         let breach = breaks("CALL-5", &half_a_call(true));
-        assert!(breach.message.contains("only a part"));
+        assert!(breach.text().contains("only a part"));
     }
 
     #[test]
     fn an_unheard_of_or_altered_call_is_a_breach() {
         let mut t = Tracer::new();
         t.request(1, &[user("run"), call("c9")]);
-        assert!(breaks("CALL-5", &t).message.contains("never emitted"));
+        assert!(breaks("CALL-5", &t).text().contains("never emitted"));
         let mut t = Tracer::new();
         t.request(1, &[user("run")]).emit(1, call("c1"));
         let mut altered = call("c1");
         altered["arguments"] = json!("{\"cmd\":\"y\"}");
         t.request(2, &[user("run"), altered]);
-        assert!(breaks("CALL-5", &t).message.contains("other arguments"));
+        assert!(breaks("CALL-5", &t).text().contains("other arguments"));
     }
 }

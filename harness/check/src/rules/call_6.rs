@@ -4,10 +4,15 @@ use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Call, Exchange, Role, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, TaskKind};
 
 pub(super) struct PartialOutputIsKept;
+
+const PARTIAL_OUTPUT_LOST: Clause = Clause {
+    kind: "partial-output-lost",
+    text: "{message}",
+};
 
 /// Up to this many characters all lines of what was shown are looked for; of more than that an
 /// agent may leave out the middle, or one end.
@@ -51,6 +56,10 @@ impl Invariant for PartialOutputIsKept {
          command of the user's that had"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[PARTIAL_OUTPUT_LOST]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for call in &view.calls {
@@ -68,7 +77,11 @@ impl Invariant for PartialOutputIsKept {
                     "request {number} does not tell what {what} had printed before it was cut off: \
                      {line:?}"
                 );
-                findings.breach(view, message, &[last, exchange.at]);
+                findings.breach(
+                    view,
+                    PARTIAL_OUTPUT_LOST.with("message", message),
+                    &[last, exchange.at],
+                );
             }
         }
         findings
@@ -199,9 +212,9 @@ mod tests {
             &printed("first light\n", "", "aborted by the user"),
         );
         assert!(
-            breach.message.ends_with("\"first light\""),
+            breach.text().ends_with("\"first light\""),
             "{}",
-            breach.message
+            breach.text()
         );
     }
 
@@ -239,7 +252,7 @@ mod tests {
             "CALL-6",
             &command("<user_shell_command>make</user_shell_command>"),
         );
-        assert!(breach.message.contains("the user's command"));
+        assert!(breach.text().contains("the user's command"));
         breaks(
             "REQ-5",
             &command("<user_shell_command>cc main.c</user_shell_command>"),

@@ -5,10 +5,31 @@ use serde_json::Value;
 use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Exchange, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation, TurnEnd};
 
 pub(super) struct NamedCallsAreAnswered;
+
+const UNNAMED_REFUSALS: Clause = Clause {
+    kind: "unnamed-refusals",
+    text: "{message}",
+};
+const REFUSED_AGAIN: Clause = Clause {
+    kind: "refused-again",
+    text: "{message}",
+};
+const FEWER_RETRIES: Clause = Clause {
+    kind: "fewer-retries",
+    text: "{message}",
+};
+const NOT_RETRIED: Clause = Clause {
+    kind: "not-retried",
+    text: "{message}",
+};
+const BAD_RETRY: Clause = Clause {
+    kind: "bad-retry",
+    text: "{message}",
+};
 
 /// How the API's complaint about an unanswered call starts.
 const COMPLAINT: &str = "No tool output found for ";
@@ -56,6 +77,16 @@ impl Invariant for NamedCallsAreAnswered {
         "the API answers 400 to a request of a turn"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[
+            UNNAMED_REFUSALS,
+            REFUSED_AGAIN,
+            FEWER_RETRIES,
+            NOT_RETRIED,
+            BAD_RETRY,
+        ]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let following = following(view);
@@ -80,7 +111,11 @@ impl Invariant for NamedCallsAreAnswered {
                 if *count == REFUSALS + 1 {
                     let message =
                         format!("a turn went on after {REFUSALS} refusals that name no call");
-                    findings.breach(view, message, &[exchange.at]);
+                    findings.breach(
+                        view,
+                        UNNAMED_REFUSALS.with("message", message),
+                        &[exchange.at],
+                    );
                 }
                 continue;
             };
@@ -93,7 +128,11 @@ impl Invariant for NamedCallsAreAnswered {
                     let message = format!(
                         "request {number} was tried again, although it was refused for call {id} a second time"
                     );
-                    findings.breach(view, message, &[exchange.at, retry.at]);
+                    findings.breach(
+                        view,
+                        REFUSED_AGAIN.with("message", message),
+                        &[exchange.at, retry.at],
+                    );
                 }
             }
         }
@@ -145,7 +184,7 @@ fn check_retries(view: &View<'_>, findings: &mut Findings) {
             );
             findings.breach(
                 view,
-                message,
+                FEWER_RETRIES.with("message", message),
                 &[refusal, view.exchanges[last].at, ending.at],
             );
         }
@@ -175,7 +214,11 @@ impl Refusal<'_, '_> {
                 );
                 let ending = self.view.turns[self.turn].ending();
                 let ended = ending.map_or(over, |ending| ending.at);
-                findings.breach(self.view, message, &[self.exchange.at, over, ended]);
+                findings.breach(
+                    self.view,
+                    NOT_RETRIED.with("message", message),
+                    &[self.exchange.at, over, ended],
+                );
             }
             return;
         };
@@ -191,7 +234,11 @@ impl Refusal<'_, '_> {
         } else {
             return;
         };
-        findings.breach(self.view, fault, &[self.exchange.at, over, retry.at]);
+        findings.breach(
+            self.view,
+            BAD_RETRY.with("message", fault),
+            &[self.exchange.at, over, retry.at],
+        );
     }
 
     /// Whether the turn was cut, so that nothing needs to be tried again.
@@ -283,7 +330,7 @@ mod tests {
     #[test]
     fn a_turn_that_fails_of_it_is_a_breach() {
         let breach = breaks("CALL-7", refused().ended(Some("t1"), failed()));
-        assert!(breach.message.contains("not tried again"));
+        assert!(breach.text().contains("not tried again"));
         is_idle("CALL-7", refused().interrupt().aborted("t1"));
     }
 
@@ -291,17 +338,17 @@ mod tests {
     fn a_retry_without_the_output_is_a_breach() {
         let mut t = refused();
         t.background("x").request(2, &[user("run"), call("c1")]);
-        assert!(breaks("CALL-7", &t).message.contains("no output for it"));
+        assert!(breaks("CALL-7", &t).text().contains("no output for it"));
     }
 
     #[test]
     fn a_late_or_silent_retry_is_a_breach() {
         let mut t = refused();
         t.background("x").wait_ms(1500).request(2, &history());
-        assert!(breaks("CALL-7", &t).message.contains("only after"));
+        assert!(breaks("CALL-7", &t).text().contains("only after"));
         let mut t = refused();
         t.request(2, &history()).finish(2).completed("t1");
-        assert!(breaks("CALL-7", &t).message.contains("not told"));
+        assert!(breaks("CALL-7", &t).text().contains("not told"));
     }
 
     #[test]
@@ -312,7 +359,7 @@ mod tests {
             .answer(2, 400, REFUSAL);
         keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
         let breach = breaks("CALL-7", t.request(3, &history()));
-        assert!(breach.message.contains("a second time"));
+        assert!(breach.text().contains("a second time"));
     }
 
     #[test]
@@ -329,7 +376,7 @@ mod tests {
         keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
         assert!(
             breaks("CALL-7", t.request(3, &history()))
-                .message
+                .text()
                 .contains("a second time")
         );
     }
@@ -362,7 +409,7 @@ mod tests {
         let breach = breaks("CALL-7", &retried(3));
         assert!(
             breach
-                .message
+                .text()
                 .contains("3 times only, and 4 times elsewhere")
         );
     }

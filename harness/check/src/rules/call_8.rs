@@ -6,9 +6,18 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Exchange, Role, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct DebtOutlivesTheAbort;
+
+const OPEN_CALL_UNANSWERED: Clause = Clause {
+    kind: "open-call-unanswered",
+    text: "{message}",
+};
+const OUTPUT_LOST: Clause = Clause {
+    kind: "output-lost",
+    text: "{message}",
+};
 
 impl Invariant for DebtOutlivesTheAbort {
     fn id(&self) -> &'static str {
@@ -45,6 +54,10 @@ impl Invariant for DebtOutlivesTheAbort {
 
     fn exercised_when(&self) -> &'static str {
         "a request follows an abort that left a call open, or one whose outputs were never taken"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[OPEN_CALL_UNANSWERED, OUTPUT_LOST]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -119,7 +132,11 @@ impl<'a> Debts<'a> {
             if !carried.contains(id) {
                 let message =
                     format!("request {number} does not answer call {id}, which an abort left open");
-                findings.breach(view, message, &[aborted, exchange.at]);
+                findings.breach(
+                    view,
+                    OPEN_CALL_UNANSWERED.with("message", message),
+                    &[aborted, exchange.at],
+                );
             }
         }
         self.sent.retain(|id, first| {
@@ -135,7 +152,7 @@ impl<'a> Debts<'a> {
                     "request {number} lacks the output of call {id}, although no response was created \
                      from a request that carried it"
                 );
-                findings.breach(view, message, &[*first, exchange.at]);
+                findings.breach(view, OUTPUT_LOST.with("message", message), &[*first, exchange.at]);
             }
             kept
         });
@@ -213,7 +230,7 @@ mod tests {
             "CALL-8",
             t.request(2, &[user("run"), call("c1"), user("next")]),
         );
-        assert!(breach.message.contains("an abort left open"));
+        assert!(breach.text().contains("an abort left open"));
     }
 
     #[test]
@@ -223,7 +240,7 @@ mod tests {
             "CALL-8",
             t.request(3, &[user("run"), call("c1"), user("next")]),
         );
-        assert!(breach.message.contains("no response was created"));
+        assert!(breach.text().contains("no response was created"));
         breaks(
             "CALL-8",
             failing(400).request(3, &[user("run"), user("next")]),

@@ -4,10 +4,15 @@ use cutpoint_protocol::field::{field, text};
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Exchange, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation};
 
 pub(super) struct FinishedItemsStay;
+
+const ITEM_LOST: Clause = Clause {
+    kind: "item-lost",
+    text: "{message}",
+};
 
 /// How long before an unheld interrupt an item must have been sent so that the agent had read it.
 const READ_NS: u64 = 100_000_000;
@@ -50,6 +55,10 @@ impl Invariant for FinishedItemsStay {
         "a request follows the abort of a turn in which the model had finished an item"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[ITEM_LOST]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for exchange in &view.exchanges {
@@ -77,7 +86,11 @@ impl Invariant for FinishedItemsStay {
                     let message = format!(
                         "request {number} lacks {name}, which the model had finished before the cut"
                     );
-                    findings.breach(view, message, &[*sent, aborted, next.at]);
+                    findings.breach(
+                        view,
+                        ITEM_LOST.with("message", message),
+                        &[*sent, aborted, next.at],
+                    );
                 }
             }
         }
@@ -203,13 +216,13 @@ mod tests {
     #[test]
     fn a_message_that_vanishes_is_a_breach() {
         let breach = breaks("CALL-9", &cut_behind(assistant("Hello."), 200, &[]));
-        assert!(breach.message.contains("the message \"Hello.\""));
+        assert!(breach.text().contains("the message \"Hello.\""));
     }
 
     #[test]
     fn a_call_that_vanishes_is_a_breach() {
         let breach = breaks("CALL-9", &cut_behind(call("c1"), 200, &[]));
-        assert!(breach.message.contains("lacks call c1"));
+        assert!(breach.text().contains("lacks call c1"));
     }
 
     #[test]

@@ -3,10 +3,15 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashMap;
 use crate::view::{At, Ending, RolloutFile, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, Observation, ReadTrigger};
 
 pub(super) struct MarkerBeforeAbort;
+
+const NO_MARKER: Clause = Clause {
+    kind: "no-marker",
+    text: "{message}",
+};
 
 impl Invariant for MarkerBeforeAbort {
     fn id(&self) -> &'static str {
@@ -45,6 +50,10 @@ impl Invariant for MarkerBeforeAbort {
         "the rollout is read right behind the abort of an interrupted turn"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NO_MARKER]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let index = Index::new(view);
@@ -70,7 +79,7 @@ impl Invariant for MarkerBeforeAbort {
             findings.exercised += 1;
             if let Err(why) = index.judge(view, turn, read, ending.at, &ends) {
                 let message = format!("turn {} was aborted, and {why}", turn.id);
-                findings.breach(view, message, &[ending.at, read]);
+                findings.breach(view, NO_MARKER.with("message", message), &[ending.at, read]);
             }
         }
         findings
@@ -247,7 +256,7 @@ mod tests {
         t.aborted("t1").read_at_end("t1").wrote(&marker());
         t.read(ReadTrigger::End);
         let breach = breaks("MARK-1", &t);
-        assert!(breach.message.contains("0 of 1"));
+        assert!(breach.text().contains("0 of 1"));
         assert_eq!(breach.evidence, [5, 6]);
     }
 
@@ -272,7 +281,7 @@ mod tests {
             path: ROLLOUT.into(),
             error: "no such file".into(),
         });
-        assert!(breaks("MARK-1", &t).message.contains("no such file"));
+        assert!(breaks("MARK-1", &t).text().contains("no such file"));
     }
 
     #[test]
@@ -294,7 +303,7 @@ mod tests {
             t
         };
         keeps("MARK-1", &forked(true), 2);
-        assert!(breaks("MARK-1", &forked(false)).message.contains("1 of 2"));
+        assert!(breaks("MARK-1", &forked(false)).text().contains("1 of 2"));
     }
 
     /// A turn, and in a session behind it one that is interrupted, with its marker or without.
@@ -359,6 +368,6 @@ mod tests {
         t.wrote(&marker()).read(ReadTrigger::End);
         t.start("t1", "hi").interrupt().aborted("t1");
         let breach = breaks("MARK-1", t.read_at_end("t1"));
-        assert!(breach.message.contains("not there before"));
+        assert!(breach.text().contains("not there before"));
     }
 }

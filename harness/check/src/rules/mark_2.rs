@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Change, LineKind, Read, RolloutFile, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, Observation, ReadTrigger, StoreOp};
 
 pub(super) struct MarkerIsDurable;
+
+const NOT_SYNCED: Clause = Clause {
+    kind: "not-synced",
+    text: "{message}",
+};
 
 impl Invariant for MarkerIsDurable {
     fn id(&self) -> &'static str {
@@ -41,6 +46,10 @@ impl Invariant for MarkerIsDurable {
         "the rollout has the turn's marker when it is read behind the abort of an interrupted turn"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NOT_SYNCED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for turn in view.turns.iter().filter(|turn| turn.killed.is_none()) {
@@ -63,7 +72,7 @@ impl Invariant for MarkerIsDurable {
                     );
                     let mut shown_by: Vec<At> = vec![ending.at, read.at];
                     shown_by.extend(last_sync);
-                    findings.breach(view, message, &shown_by);
+                    findings.breach(view, NOT_SYNCED.with("message", message), &shown_by);
                 }
             }
         }
@@ -155,7 +164,7 @@ mod tests {
     #[test]
     fn a_marker_that_is_only_written_is_a_breach() {
         let breach = breaks("MARK-2", marked().written().aborted("t1").read_at_end("t1"));
-        assert!(breach.message.contains("not synced"));
+        assert!(breach.text().contains("not synced"));
     }
 
     #[test]

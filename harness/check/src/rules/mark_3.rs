@@ -4,9 +4,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Exchange, Region, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct OneMarkerInItsPlace;
+
+const MISPLACED: Clause = Clause {
+    kind: "misplaced",
+    text: "{message}",
+};
 
 impl Invariant for OneMarkerInItsPlace {
     fn id(&self) -> &'static str {
@@ -46,6 +51,10 @@ impl Invariant for OneMarkerInItsPlace {
 
     fn exercised_when(&self) -> &'static str {
         "a request follows an interrupted turn, counted for each such turn"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[MISPLACED]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -128,7 +137,7 @@ fn tell(
         .copied()
         .chain([exchange.at])
         .collect();
-    findings.breach(view, message, &shown_by);
+    findings.breach(view, MISPLACED.with("message", message), &shown_by);
 }
 
 #[cfg(test)]
@@ -163,23 +172,23 @@ mod tests {
     fn none_or_two_are_breaches() {
         let none = breaks("MARK-3", &between(&[]));
         assert_eq!(
-            none.message,
+            none.text(),
             "request 2 has no marker for interrupted turn t1"
         );
         let two = breaks("MARK-3", &between(&[marker(), marker()]));
-        assert!(two.message.contains("2 markers"));
+        assert!(two.text().contains("2 markers"));
     }
 
     #[test]
     fn a_marker_in_the_wrong_place_is_a_breach() {
         let items = [call("c"), marker(), output("c", "aborted")];
         let early = breaks("MARK-3", &between(&items));
-        assert!(early.message.contains("before the last of its items"));
+        assert!(early.text().contains("before the last of its items"));
         let mut t = between(&[marker()]);
         t.request(3, &[user("one"), user("two"), marker()]);
         assert!(
             breaks("MARK-3", &t)
-                .message
+                .text()
                 .contains("request 3 has no marker")
         );
         let mut t = between(&[call("c"), output("c", "aborted"), marker()]);
@@ -191,7 +200,7 @@ mod tests {
             output("c", "aborted"),
         ];
         let late = breaks("MARK-3", t.request(3, &late));
-        assert!(late.message.contains("before the last of its items"));
+        assert!(late.text().contains("before the last of its items"));
     }
 
     #[test]
@@ -209,11 +218,7 @@ mod tests {
             t
         };
         keeps("MARK-3", &lost(2), 2);
-        assert!(
-            breaks("MARK-3", &lost(1))
-                .message
-                .contains("1 of 2 markers")
-        );
+        assert!(breaks("MARK-3", &lost(1)).text().contains("1 of 2 markers"));
         breaks("MARK-3", &lost(3));
     }
 

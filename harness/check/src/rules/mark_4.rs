@@ -4,9 +4,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Region, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct NoMarkerWithoutInterrupt;
+
+const UNWARRANTED: Clause = Clause {
+    kind: "unwarranted",
+    text: "{message}",
+};
 
 impl Invariant for NoMarkerWithoutInterrupt {
     fn id(&self) -> &'static str {
@@ -46,6 +51,10 @@ impl Invariant for NoMarkerWithoutInterrupt {
         "a request follows a turn that was not interrupted, or an interrupt that met no turn"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[UNWARRANTED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut told = HashSet::default();
@@ -61,7 +70,7 @@ impl Invariant for NoMarkerWithoutInterrupt {
                 if told.insert(key) {
                     let message = format!("request {} has a marker {cause}", exchange.number);
                     let shown_by: Vec<At> = shown_by.into_iter().chain([exchange.at]).collect();
-                    findings.breach(view, message, &shown_by);
+                    findings.breach(view, UNWARRANTED.with("message", message), &shown_by);
                 }
             }
         }
@@ -187,24 +196,24 @@ mod tests {
     fn a_marker_of_a_completed_turn_is_a_breach() {
         let history = [user("one"), assistant("x"), marker(), user("two")];
         let breach = breaks("MARK-4", &completed(false, &history));
-        assert!(breach.message.ends_with("turn t1, which is complete"));
+        assert!(breach.text().ends_with("turn t1, which is complete"));
     }
 
     #[test]
     fn a_marker_of_an_idle_interrupt_is_a_breach() {
         let history = [user("one"), marker(), user("two")];
         let breach = breaks("MARK-4", &completed(true, &history));
-        assert!(breach.message.contains("met no turn"));
+        assert!(breach.text().contains("met no turn"));
     }
 
     #[test]
     fn a_marker_of_the_running_turn_or_of_none_is_a_breach() {
         let history = [user("one"), user("two"), marker()];
         let running = breaks("MARK-4", &completed(false, &history));
-        assert!(running.message.contains("still running"));
+        assert!(running.text().contains("still running"));
         let history = [marker(), user("one"), user("two")];
         let first = breaks("MARK-4", &completed(false, &history));
-        assert!(first.message.contains("before any input"));
+        assert!(first.text().contains("before any input"));
     }
 
     #[test]
@@ -213,7 +222,7 @@ mod tests {
         t.start("t1", "one").input("two", InputMode::Replace);
         t.reply(Some("t2")).replaced("t1").started("t2");
         t.request(1, &[user("one"), marker(), user("two")]);
-        assert!(breaks("MARK-4", &t).message.contains("replaced"));
+        assert!(breaks("MARK-4", &t).text().contains("replaced"));
     }
 
     #[test]

@@ -3,9 +3,14 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct MarkerSurvivesCrash;
+
+const MARKER_LOST: Clause = Clause {
+    kind: "marker-lost",
+    text: "{message}",
+};
 
 impl Invariant for MarkerSurvivesCrash {
     fn id(&self) -> &'static str {
@@ -44,6 +49,10 @@ impl Invariant for MarkerSurvivesCrash {
          between the last request and the kill"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[MARKER_LOST]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for kill in &view.kills {
@@ -75,7 +84,7 @@ impl Invariant for MarkerSurvivesCrash {
                         region.min
                     );
                     let shown_by: Vec<At> = owed.into_iter().chain([*kill, next.at]).collect();
-                    findings.breach(view, message, &shown_by);
+                    findings.breach(view, MARKER_LOST.with("message", message), &shown_by);
                 }
             }
         }
@@ -110,7 +119,7 @@ mod tests {
     #[test]
     fn a_marker_that_is_lost_is_a_breach() {
         let breach = breaks("MARK-5", &resumed(&[]));
-        assert!(breach.message.contains("0 of 1 markers"));
+        assert!(breach.text().contains("0 of 1 markers"));
     }
 
     #[test]

@@ -3,10 +3,15 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, Observation, Process};
 
 pub(super) struct ToolsEndWithTheTurn;
+
+const PROCESS_ALIVE: Clause = Clause {
+    kind: "process-alive",
+    text: "{message}",
+};
 
 /// How long a tool may outlive its turn.
 const GONE_NS: u64 = 2_000_000_000;
@@ -52,6 +57,10 @@ impl Invariant for ToolsEndWithTheTurn {
          where any are alive, 2 s later"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[PROCESS_ALIVE]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let looks = looks(view);
@@ -80,7 +89,7 @@ impl Invariant for ToolsEndWithTheTurn {
                     let (pid, command, id) = (process.pid, &process.command, turn.id);
                     let message =
                         format!("process {pid} of aborted turn {id} is alive after 2 s: {command}");
-                    findings.breach(view, message, &[ended, *at]);
+                    findings.breach(view, PROCESS_ALIVE.with("message", message), &[ended, *at]);
                 }
             }
         }
@@ -149,7 +158,7 @@ mod tests {
     #[test]
     fn a_tool_that_stays_is_a_breach() {
         let breach = breaks("PROC-1", aborted().alive(&[7]).wait_ms(2000).alive(&[7]));
-        assert!(breach.message.contains("process 7 of aborted turn t1"));
+        assert!(breach.text().contains("process 7 of aborted turn t1"));
     }
 
     #[test]
@@ -160,7 +169,7 @@ mod tests {
             .exit()
             .wait_ms(2500)
             .alive(&[8]);
-        assert!(breaks("PROC-1", &t).message.contains("process 8"));
+        assert!(breaks("PROC-1", &t).text().contains("process 8"));
     }
 
     #[test]

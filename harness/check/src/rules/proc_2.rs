@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, Observation};
 
 pub(super) struct NothingOutlivesTheAgent;
+
+const PROCESS_ALIVE: Clause = Clause {
+    kind: "process-alive",
+    text: "{message}",
+};
 
 /// How long what the agent started may take to go.
 const GONE_NS: u64 = 2_000_000_000;
@@ -44,6 +49,10 @@ impl Invariant for NothingOutlivesTheAgent {
         "the processes are looked at behind the agent's end, until none is alive or 2 s have passed"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[PROCESS_ALIVE]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for (number, stop) in view.stops.iter().enumerate() {
@@ -71,7 +80,7 @@ impl Invariant for NothingOutlivesTheAgent {
             for process in alive {
                 let (pid, command) = (process.pid, &process.command);
                 let message = format!("process {pid} outlived the agent: {command}");
-                findings.breach(view, message, &[*stop, at]);
+                findings.breach(view, PROCESS_ALIVE.with("message", message), &[*stop, at]);
             }
         }
         findings
@@ -114,7 +123,7 @@ mod tests {
     #[test]
     fn what_outlives_the_agent_is_a_breach() {
         let breach = breaks("PROC-2", ended().wait_ms(2000).alive(&[7]));
-        assert_eq!(breach.message, "process 7 outlived the agent: sleep 7");
+        assert_eq!(breach.text(), "process 7 outlived the agent: sleep 7");
         let two = verdict_of("PROC-2", ended().wait_ms(2000).alive(&[7, 8]));
         assert!(matches!(two, Verdict::Fail { breaches, .. } if breaches.len() == 2));
     }

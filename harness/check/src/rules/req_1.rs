@@ -4,10 +4,19 @@ use super::turn_3::interrupted;
 use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Ending, Interrupt, InterruptState, OpAnswer, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AbortReason, Feature, Observation, TurnEnd};
 
 pub(super) struct InterruptsAreAnswered;
+
+const ANSWER_COUNT: Clause = Clause {
+    kind: "answer-count",
+    text: "{message}",
+};
+const WRONG_ANSWER: Clause = Clause {
+    kind: "wrong-answer",
+    text: "{message}",
+};
 
 /// How soon behind an interrupt the agent's end, or the run's, excuses a missing answer.
 const UNANSWERED_NS: u64 = 100_000_000;
@@ -55,6 +64,10 @@ impl Invariant for InterruptsAreAnswered {
         "an interrupt is sent to a running agent"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[ANSWER_COUNT, WRONG_ANSWER]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for interrupt in &view.interrupts {
@@ -73,7 +86,11 @@ impl Invariant for InterruptsAreAnswered {
                 };
                 let answers = interrupt.answers.iter().map(|answer| answer.at);
                 let shown_by: Vec<At> = std::iter::once(interrupt.at).chain(answers).collect();
-                findings.breach(view, format!("an interrupt was {how}"), &shown_by);
+                findings.breach(
+                    view,
+                    ANSWER_COUNT.with("message", format!("an interrupt was {how}")),
+                    &shown_by,
+                );
             } else if view.has(Feature::DeferredAnswers) {
                 check_deferred(view, interrupt, &mut findings);
             }
@@ -103,7 +120,7 @@ fn check_deferred(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Fin
         if let Some(message) = message {
             let mut shown_by = vec![interrupt.at, answer.at];
             shown_by.extend(ending.map(|ending| ending.at));
-            findings.breach(view, message, &shown_by);
+            findings.breach(view, WRONG_ANSWER.with("message", message), &shown_by);
         }
     }
 }
@@ -212,7 +229,7 @@ mod tests {
             .aborted("t1")
             .wait_ms(200)
             .start("t2", "ho");
-        assert!(breaks("REQ-1", &t).message.ends_with("never answered"));
+        assert!(breaks("REQ-1", &t).text().ends_with("never answered"));
         let t = t.without(Feature::OpReplies);
         assert!(matches!(
             crate::testing::verdict_of("REQ-1", &t),
@@ -255,7 +272,7 @@ mod tests {
     #[test]
     fn an_answer_before_the_abort_is_a_breach_where_it_is_deferred() {
         let early = breaks("REQ-1", deferring().interrupt().reply(None).aborted("t1"));
-        assert!(early.message.contains("before the turn had ended"));
+        assert!(early.text().contains("before the turn had ended"));
         breaks("REQ-1", deferring().interrupt().answered(2, INTERRUPTED));
         keeps("REQ-1", running().interrupt().reply(None).aborted("t1"), 1);
     }
@@ -266,7 +283,7 @@ mod tests {
         for given in [None, replaced] {
             let mut t = deferring();
             t.interrupt().aborted("t1").answered(2, given);
-            assert!(breaks("REQ-1", &t).message.contains("ended as aborted"));
+            assert!(breaks("REQ-1", &t).text().contains("ended as aborted"));
         }
         let mut t = deferring();
         t.interrupt().completed("t1").answered(2, INTERRUPTED);
@@ -326,6 +343,6 @@ mod tests {
             "REQ-1",
             running().interrupt().reply(None).aborted("t1").reply(None),
         );
-        assert!(breach.message.contains("2 times"));
+        assert!(breach.text().contains("2 times"));
     }
 }

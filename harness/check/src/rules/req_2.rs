@@ -4,9 +4,22 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Exchange, Role, Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct RequestsHaveCauses;
+
+const AFTER_ABORT: Clause = Clause {
+    kind: "after-abort",
+    text: "{message}",
+};
+const ON_RESUME: Clause = Clause {
+    kind: "on-resume",
+    text: "{message}",
+};
+const NO_CAUSE: Clause = Clause {
+    kind: "no-cause",
+    text: "{message}",
+};
 
 /// How soon behind the abort a request may arrive that was already on its way.
 const ON_ITS_WAY_NS: u64 = 10_000_000;
@@ -50,6 +63,10 @@ impl Invariant for RequestsHaveCauses {
         "a model request arrives"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[AFTER_ABORT, ON_RESUME, NO_CAUSE]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut ends: Vec<(At, bool)> = view
@@ -65,10 +82,18 @@ impl Invariant for RequestsHaveCauses {
             if let Some(abort) = behind_abort(view, exchange, &ends) {
                 let message =
                     format!("request {number} was sent behind an abort, without new input");
-                findings.breach(view, message, &[abort, exchange.at]);
+                findings.breach(
+                    view,
+                    AFTER_ABORT.with("message", message),
+                    &[abort, exchange.at],
+                );
             } else if let Some(start) = while_resuming(view, exchange) {
                 let message = format!("request {number} was sent on resume, before any new input");
-                findings.breach(view, message, &[start, exchange.at]);
+                findings.breach(
+                    view,
+                    ON_RESUME.with("message", message),
+                    &[start, exchange.at],
+                );
             } else if !has_cause(view, exchange) {
                 let message = format!(
                     "request {number} has no cause: no new input, no new output, and the request \
@@ -77,7 +102,7 @@ impl Invariant for RequestsHaveCauses {
                 let previous = exchange.previous.map(|index| view.exchanges[index].at);
                 findings.breach(
                     view,
-                    message,
+                    NO_CAUSE.with("message", message),
                     &[previous.unwrap_or(exchange.at), exchange.at],
                 );
             }
@@ -249,7 +274,7 @@ mod tests {
     fn a_request_behind_an_abort_is_a_breach() {
         let mut t = stopped();
         t.aborted("t1").request(2, &answered());
-        assert!(breaks("REQ-2", &t).message.contains("behind an abort"));
+        assert!(breaks("REQ-2", &t).text().contains("behind an abort"));
         t.disconnected(2);
         keeps("REQ-2", &t, 2);
         let mut t = stopped();
@@ -319,7 +344,7 @@ mod tests {
             .kill()
             .resume();
         t.request(2, &[user("run")]);
-        assert!(breaks("REQ-2", &t).message.contains("on resume"));
+        assert!(breaks("REQ-2", &t).text().contains("on resume"));
     }
 
     #[test]
@@ -346,7 +371,7 @@ mod tests {
         t.start("t1", "run").request(1, &[user("run")]).finish(1);
         assert!(
             breaks("REQ-2", t.request(2, &[user("run")]))
-                .message
+                .text()
                 .contains("no cause")
         );
         let mut t = Tracer::new();

@@ -3,10 +3,31 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Exchange, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct RetriesAreBounded;
+
+const RETRY_AFTER_TURN: Clause = Clause {
+    kind: "retry-after-turn",
+    text: "{message}",
+};
+const TOO_MANY_RETRIES: Clause = Clause {
+    kind: "too-many-retries",
+    text: "{message}",
+};
+const TOO_SOON: Clause = Clause {
+    kind: "too-soon",
+    text: "{message}",
+};
+const HASTY: Clause = Clause {
+    kind: "hasty",
+    text: "{message}",
+};
+const SECOND_RETRY_AFTER_INTERRUPT: Clause = Clause {
+    kind: "second-retry-after-interrupt",
+    text: "{message}",
+};
 
 /// The longest chain of retries: more than five request retries for each of six tries of a stream.
 const CHAIN: usize = 50;
@@ -58,6 +79,16 @@ impl Invariant for RetriesAreBounded {
         "a request is tried again, or its turn is interrupted behind its failure"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[
+            RETRY_AFTER_TURN,
+            TOO_MANY_RETRIES,
+            TOO_SOON,
+            HASTY,
+            SECOND_RETRY_AFTER_INTERRUPT,
+        ]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut chains: Vec<usize> = Vec::with_capacity(view.exchanges.len());
@@ -69,7 +100,11 @@ impl Invariant for RetriesAreBounded {
                 if let Some((failed, ended)) = outlives_turn(view, exchange) {
                     let number = exchange.number;
                     let message = format!("request {number} is a retry behind the end of its turn");
-                    findings.breach(view, message, &[failed, ended, exchange.at]);
+                    findings.breach(
+                        view,
+                        RETRY_AFTER_TURN.with("message", message),
+                        &[failed, ended, exchange.at],
+                    );
                 }
                 continue;
             };
@@ -80,20 +115,28 @@ impl Invariant for RetriesAreBounded {
             if length == CHAIN + 1 {
                 let message =
                     format!("request {number} is retry number {length} of the same request");
-                findings.breach(view, message, &[failed.at, exchange.at]);
+                findings.breach(
+                    view,
+                    TOO_MANY_RETRIES.with("message", message),
+                    &[failed.at, exchange.at],
+                );
             } else if let Some((over, asked_ms, delay_ms)) = too_soon(view, failed, exchange) {
                 let message = format!(
                     "request {number} was sent {delay_ms} ms behind an answer that asked for a pause of \
                      {asked_ms} ms"
                 );
-                findings.breach(view, message, &[over, exchange.at]);
+                findings.breach(
+                    view,
+                    TOO_SOON.with("message", message),
+                    &[over, exchange.at],
+                );
             } else if let Some((over, delay_ns)) = hasty(view, failed, exchange, length) {
                 let message = format!(
                     "request {number}, retry number {length} of the same request, was sent {} ms behind \
                      the failure",
                     delay_ns / 1_000_000
                 );
-                findings.breach(view, message, &[over, exchange.at]);
+                findings.breach(view, HASTY.with("message", message), &[over, exchange.at]);
             } else if let Some((turn, cut)) = behind_cut(view, exchange) {
                 let count = behind.entry(turn).or_default();
                 *count += 1;
@@ -101,7 +144,11 @@ impl Invariant for RetriesAreBounded {
                 if *count >= 2 && taken && told.insert(turn) {
                     let message =
                         format!("request {number} is a second retry behind the interrupt");
-                    findings.breach(view, message, &[cut, exchange.at]);
+                    findings.breach(
+                        view,
+                        SECOND_RETRY_AFTER_INTERRUPT.with("message", message),
+                        &[cut, exchange.at],
+                    );
                 }
             }
         }
@@ -229,7 +276,7 @@ mod tests {
     fn retries_without_a_delay_are_a_breach() {
         assert!(
             breaks("REQ-3", &failing(3, 0))
-                .message
+                .text()
                 .contains("retry number 2")
         );
         let mut t = Tracer::new();
@@ -246,7 +293,7 @@ mod tests {
         keeps("REQ-3", &failing(51, 30), 50);
         assert!(
             breaks("REQ-3", &failing(60, 30))
-                .message
+                .text()
                 .contains("retry number 51")
         );
     }
@@ -269,7 +316,7 @@ mod tests {
         keeps("REQ-3", &paused(1000, 1000), 1);
         keeps("REQ-3", &paused(1000, 3_600_000), 1);
         let breach = breaks("REQ-3", &paused(200, 1000));
-        assert!(breach.message.contains("a pause of 1000 ms"));
+        assert!(breach.text().contains("a pause of 1000 ms"));
     }
 
     #[test]
@@ -288,7 +335,7 @@ mod tests {
         keeps("REQ-3", &retried(5), 3);
         assert!(
             breaks("REQ-3", &retried(20))
-                .message
+                .text()
                 .contains("a second retry")
         );
     }
@@ -352,7 +399,7 @@ mod tests {
         };
         keeps("REQ-3", &retry(0), 1);
         let breach = breaks("REQ-3", &retry(200));
-        assert!(breach.message.contains("behind the end of its turn"));
+        assert!(breach.text().contains("behind the end of its turn"));
         let mut next = failing(1, 0);
         next.interrupt().aborted("t1").wait_ms(200);
         next.start("t2", "next");
@@ -367,6 +414,6 @@ mod tests {
             .stream_end(2, StreamEnd::Reset);
         keeps("REQ-3", t.clone().aborted("t1"), 2);
         t.wait_ms(200).request(3, &[user("run")]).aborted("t1");
-        assert!(breaks("REQ-3", &t).message.contains("behind the interrupt"));
+        assert!(breaks("REQ-3", &t).text().contains("behind the interrupt"));
     }
 }

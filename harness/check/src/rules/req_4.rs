@@ -3,9 +3,14 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Exchange, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct StreamIsClosed;
+
+const NOT_CLOSED: Clause = Clause {
+    kind: "not-closed",
+    text: "{message}",
+};
 
 /// How long a connection may take to be closed behind an abort.
 const CLOSE_NS: u64 = 500_000_000;
@@ -43,6 +48,10 @@ impl Invariant for StreamIsClosed {
         "a turn is aborted while a response to it is under way"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NOT_CLOSED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for exchange in &view.exchanges {
@@ -63,7 +72,7 @@ impl Invariant for StreamIsClosed {
                 );
                 let mut shown_by = vec![exchange.at, ended];
                 shown_by.extend(exchange.disconnected.or(exchange.over()));
-                findings.breach(view, message, &shown_by);
+                findings.breach(view, NOT_CLOSED.with("message", message), &shown_by);
             }
         }
         findings

@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Exchange, Input, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct InputIsKept;
+
+const INPUT_LOST: Clause = Clause {
+    kind: "input-lost",
+    text: "{message}",
+};
 
 /// Words of a message that tells of a loss, and of what was lost.
 const LOSS: &[&str] = &["lost", "dropped", "discarded", "not sent", "rejected"];
@@ -54,6 +59,10 @@ impl Invariant for InputIsKept {
         "a request is due to carry an accepted input, counted once for each input"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[INPUT_LOST]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         // A history's inputs are in order, so each can be looked up in them.
@@ -85,7 +94,11 @@ impl Invariant for InputIsKept {
                 let message = format!(
                     "request {number} lacks the user's input {start:?}, which was accepted"
                 );
-                findings.breach(view, message, &[input.at, exchange.at]);
+                findings.breach(
+                    view,
+                    INPUT_LOST.with("message", message),
+                    &[input.at, exchange.at],
+                );
             }
         }
         findings
@@ -217,7 +230,7 @@ mod tests {
     #[test]
     fn a_steer_that_is_lost_is_a_breach() {
         let breach = breaks("REQ-5", steered().request(2, &[user("one"), user("three")]));
-        assert!(breach.message.contains("\"and two\""));
+        assert!(breach.text().contains("\"and two\""));
     }
 
     #[test]
@@ -249,7 +262,7 @@ mod tests {
         keeps("REQ-5", &compacted(true), 3);
         assert!(
             breaks("REQ-5", &compacted(false))
-                .message
+                .text()
                 .contains("\"wait\"")
         );
     }
@@ -274,7 +287,7 @@ mod tests {
         keeps("REQ-5", &forked(false), 2);
         assert!(
             breaks("REQ-5", &forked(true))
-                .message
+                .text()
                 .contains("\"and two\"")
         );
     }

@@ -4,9 +4,18 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashMap;
 use crate::view::{Exchange, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct TurnHeadersEndWithTheTurn;
+
+const HEADER_OF_EARLIER_TURN: Clause = Clause {
+    kind: "header-of-earlier-turn",
+    text: "{message}",
+};
+const HEADER_NOT_GIVEN: Clause = Clause {
+    kind: "header-not-given",
+    text: "{message}",
+};
 
 /// The headers that a server gives with a response, and wants back for the rest of the turn.
 const OF_A_TURN: &[&str] = &["x-codex-turn-state"];
@@ -47,6 +56,10 @@ impl Invariant for TurnHeadersEndWithTheTurn {
         "a request follows a response that may have given such a header"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[HEADER_OF_EARLIER_TURN, HEADER_NOT_GIVEN]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         // A sub-agent works within a turn, but its turns are its own.
@@ -68,12 +81,20 @@ impl Invariant for TurnHeadersEndWithTheTurn {
                 let (owner, first) = *owners.entry((name, value)).or_insert((turn, index));
                 if owner != turn {
                     let message = format!("request {number} carries the {name} of an earlier turn");
-                    findings.breach(view, message, &[view.exchanges[first].at, exchange.at]);
+                    findings.breach(
+                        view,
+                        HEADER_OF_EARLIER_TURN.with("message", message),
+                        &[view.exchanges[first].at, exchange.at],
+                    );
                 } else if first == index && !given(view, &begun, turn, exchange) {
                     let message = format!(
                         "request {number} carries a {name}, although no response of its turn gave it"
                     );
-                    findings.breach(view, message, &[exchange.at]);
+                    findings.breach(
+                        view,
+                        HEADER_NOT_GIVEN.with("message", message),
+                        &[exchange.at],
+                    );
                 }
             }
             begun.push((turn, index));
@@ -193,13 +214,13 @@ mod tests {
             "a",
             &[user("run"), call("c1"), output("c1", "x"), user("next")],
         );
-        assert!(breaks("REQ-6", &t).message.contains("of an earlier turn"));
+        assert!(breaks("REQ-6", &t).text().contains("of an earlier turn"));
     }
 
     #[test]
     fn a_header_of_an_earlier_turn_is_a_breach() {
         let breach = breaks("REQ-6", routed().request_with(3, "a", &[user("next")]));
-        assert!(breach.message.contains("of an earlier turn"));
+        assert!(breach.text().contains("of an earlier turn"));
     }
 
     #[test]
@@ -214,7 +235,7 @@ mod tests {
             .request_with(2, "a", &[user("hi"), user("ho")]);
         assert!(
             breaks("REQ-6", &t)
-                .message
+                .text()
                 .contains("no response of its turn")
         );
     }

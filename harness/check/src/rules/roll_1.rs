@@ -3,9 +3,14 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{LineKind, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct WholeLinesAreReadable;
+
+const BAD_LINE: Clause = Clause {
+    kind: "bad-line",
+    text: "{message}",
+};
 
 impl Invariant for WholeLinesAreReadable {
     fn id(&self) -> &'static str {
@@ -40,6 +45,10 @@ impl Invariant for WholeLinesAreReadable {
         "a rollout with at least one whole line is read"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[BAD_LINE]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for file in &view.rollouts {
@@ -47,7 +56,7 @@ impl Invariant for WholeLinesAreReadable {
             for (number, line) in &file.bad {
                 if let LineKind::Bad(why) = &line.kind {
                     let message = format!("line {number} of {} is {why}", file.path);
-                    findings.breach(view, message, &[line.read_at]);
+                    findings.breach(view, BAD_LINE.with("message", message), &[line.read_at]);
                 }
             }
         }
@@ -88,7 +97,7 @@ mod tests {
         t.wrote_line("x", &serde_json::json!({}))
             .read(ReadTrigger::End);
         t.read(ReadTrigger::End);
-        assert!(breaks("ROLL-1", &t).message.contains("not valid JSON"));
+        assert!(breaks("ROLL-1", &t).text().contains("not valid JSON"));
     }
 
     #[test]
@@ -103,7 +112,7 @@ mod tests {
         keeps("ROLL-1", &torn("\n"), 5);
         assert!(
             breaks("ROLL-1", &torn(""))
-                .message
+                .text()
                 .contains("not valid JSON")
         );
         keeps("ROLL-2", &torn("\n"), 4);
@@ -114,6 +123,6 @@ mod tests {
         let mut t = Tracer::new();
         t.wrote_raw("{\"record_type\":\"state\"}\n")
             .read(ReadTrigger::End);
-        assert!(breaks("ROLL-1", &t).message.contains("not of the form"));
+        assert!(breaks("ROLL-1", &t).text().contains("not of the form"));
     }
 }

@@ -3,9 +3,14 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{Change, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct AppendOnly;
+
+const CHANGED: Clause = Clause {
+    kind: "changed",
+    text: "{message}",
+};
 
 impl Invariant for AppendOnly {
     fn id(&self) -> &'static str {
@@ -42,6 +47,10 @@ impl Invariant for AppendOnly {
         "a rollout is read a second or later time"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[CHANGED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for file in &view.rollouts {
@@ -60,7 +69,11 @@ impl Invariant for AppendOnly {
                     }
                     Change::First | Change::Grew | Change::Repaired | Change::Outside => continue,
                 };
-                findings.breach(view, message, &[before.at, read.at]);
+                findings.breach(
+                    view,
+                    CHANGED.with("message", message),
+                    &[before.at, read.at],
+                );
             }
         }
         findings
@@ -96,7 +109,7 @@ mod tests {
         let changed = t.file().replacen("run it", "ran it", 1);
         assert!(
             breaks("ROLL-2", t.set_file(&changed).read_anew(End))
-                .message
+                .text()
                 .contains("only the first")
         );
         let mut t = interrupted_tool();
@@ -110,7 +123,7 @@ mod tests {
         let mut t = interrupted_tool();
         assert!(
             breaks("ROLL-2", t.read_as(End, 9_999, ""))
-                .message
+                .text()
                 .contains("byte 9999")
         );
     }

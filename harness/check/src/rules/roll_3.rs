@@ -8,9 +8,14 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Exchange, Held, Resumption, Role, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct CutRolloutsResume;
+
+const LOST: Clause = Clause {
+    kind: "lost",
+    text: "{message}",
+};
 
 impl Invariant for CutRolloutsResume {
     fn id(&self) -> &'static str {
@@ -48,6 +53,10 @@ impl Invariant for CutRolloutsResume {
         "a session that was resumed from a known rollout sends its first request"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[LOST]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for resumption in &view.resumptions {
@@ -66,7 +75,11 @@ impl Invariant for CutRolloutsResume {
             if let Some(fault) = fault(resumption, next) {
                 let message = format!("request {} of the resumed session {fault}", next.number);
                 let shown_by = resumption.torn.into_iter().chain([resumption.at, next.at]);
-                findings.breach(view, message, &shown_by.collect::<Vec<At>>());
+                findings.breach(
+                    view,
+                    LOST.with("message", message),
+                    &shown_by.collect::<Vec<At>>(),
+                );
             }
         }
         findings
@@ -188,19 +201,19 @@ mod tests {
     fn whole_lines_that_are_lost_are_breaches() {
         assert!(
             breaks("ROLL-3", &resumed(5, &whole()[..4]))
-                .message
+                .text()
                 .contains("0 of the 1 markers")
         );
         let lost = breaks("ROLL-3", &resumed(100, &whole()[..1]));
-        assert!(lost.message.contains("\"Hello.\""), "{}", lost.message);
+        assert!(lost.text().contains("\"Hello.\""), "{}", lost.text());
         assert!(
             breaks("ROLL-3", &resumed(100, &[user("one"), assistant("Hello.")]))
-                .message
+                .text()
                 .contains("call c")
         );
         assert!(
             breaks("ROLL-3", &resumed(100, &whole()[1..]))
-                .message
+                .text()
                 .contains("\"one\"")
         );
     }
@@ -209,7 +222,7 @@ mod tests {
     fn an_open_call_is_a_breach() {
         assert!(
             breaks("ROLL-3", &resumed(100, &whole()[..3]))
-                .message
+                .text()
                 .contains("without its output")
         );
     }

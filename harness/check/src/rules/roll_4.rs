@@ -3,10 +3,23 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashMap;
 use crate::view::{At, Bracket, FileLine, LineKind, Read, RolloutFile, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, ReadTrigger};
 
 pub(super) struct TurnsAreBracketed;
+
+const ORDINAL: Clause = Clause {
+    kind: "ordinal",
+    text: "{message}",
+};
+const BRACKET: Clause = Clause {
+    kind: "bracket",
+    text: "{message}",
+};
+const NO_STARTED_LINE: Clause = Clause {
+    kind: "no-started-line",
+    text: "{message}",
+};
 
 impl Invariant for TurnsAreBracketed {
     fn id(&self) -> &'static str {
@@ -46,6 +59,10 @@ impl Invariant for TurnsAreBracketed {
         "the last read of a rollout shows a turn"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[ORDINAL, BRACKET, NO_STARTED_LINE]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut announced: HashMap<&str, Vec<&Turn<'_>>> = HashMap::default();
@@ -83,7 +100,7 @@ fn check_ordinals(view: &View<'_>, file: &RolloutFile<'_>, findings: &mut Findin
         {
             let path = file.path;
             let message = format!("line {number} of {path} has ordinal {ordinal} behind {before}");
-            findings.breach(view, message, &[read]);
+            findings.breach(view, ORDINAL.with("message", message), &[read]);
         }
         previous = Some(ordinal);
     }
@@ -221,7 +238,8 @@ impl<'c> Brackets<'c, '_> {
 
     fn breach(&mut self, message: &str, shown_by: &[At]) {
         let message = format!("{}: {message}", self.file.path);
-        self.findings.breach(self.view, message, shown_by);
+        self.findings
+            .breach(self.view, BRACKET.with("message", message), shown_by);
     }
 }
 
@@ -254,7 +272,11 @@ fn check_missing(view: &View<'_>, findings: &mut Findings) {
             && !written.contains_key(turn.id)
         {
             let message = format!("no rollout has a line that starts turn {}", turn.id);
-            findings.breach(view, message, &[turn.begun, ending.at, read]);
+            findings.breach(
+                view,
+                NO_STARTED_LINE.with("message", message),
+                &[turn.begun, ending.at, read],
+            );
         }
     }
 }
@@ -305,7 +327,7 @@ mod tests {
         keeps("ROLL-4", t.read_at_end("t1"), 1);
         assert!(
             breaks("ROLL-4", t.read(End))
-                .message
+                .text()
                 .contains("no terminal line")
         );
     }
@@ -328,8 +350,8 @@ mod tests {
         let Verdict::Fail { breaches, .. } = verdict_of("ROLL-4", t.read(End)) else {
             panic!("turns overlap");
         };
-        assert!(breaches[0].message.contains("while turn a of line 1"));
-        assert!(breaches[1].message.contains("without being open"));
+        assert!(breaches[0].text().contains("while turn a of line 1"));
+        assert!(breaches[1].text().contains("without being open"));
     }
 
     #[test]
@@ -345,7 +367,7 @@ mod tests {
         }
         assert!(
             breaks("ROLL-4", t.read(End))
-                .message
+                .text()
                 .contains("starts again")
         );
     }
@@ -364,7 +386,7 @@ mod tests {
         t.op(ClientOp::Shutdown).exit();
         assert!(
             breaks("ROLL-4", t.read(End))
-                .message
+                .text()
                 .contains("starts turn t2")
         );
     }
@@ -391,7 +413,7 @@ mod tests {
         keeps("ROLL-4", &ended("t1"), 1);
         assert!(
             breaks("ROLL-4", &ended("t0"))
-                .message
+                .text()
                 .contains("without being open")
         );
     }
@@ -443,6 +465,6 @@ mod tests {
     fn ordinals_grow_by_one() {
         let mut t = interrupted_tool();
         t.wrote_raw("{\"timestamp\":\"t\",\"ordinal\":99,\"type\":\"x\",\"payload\":{}}\n");
-        assert!(breaks("ROLL-4", t.read(End)).message.contains("ordinal 99"));
+        assert!(breaks("ROLL-4", t.read(End)).text().contains("ordinal 99"));
     }
 }

@@ -5,10 +5,15 @@ use std::borrow::Cow;
 use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Change, Exchange, Held, Role, RolloutFile, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, ReadTrigger};
 
 pub(super) struct RecordedBeforeSent;
+
+const NOT_RECORDED: Clause = Clause {
+    kind: "not-recorded",
+    text: "{message}",
+};
 
 impl Invariant for RecordedBeforeSent {
     fn id(&self) -> &'static str {
@@ -45,6 +50,10 @@ impl Invariant for RecordedBeforeSent {
         "a request arrives with items that none before it carried, and the rollout is read"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NOT_RECORDED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let reads = reads(view);
@@ -68,7 +77,11 @@ impl Invariant for RecordedBeforeSent {
                 let (number, item) = (exchange.number, in_words(item));
                 let message =
                     format!("request {number} carries {item}, which the rollout did not have then");
-                findings.breach(view, message, &[exchange.at, *read]);
+                findings.breach(
+                    view,
+                    NOT_RECORDED.with("message", message),
+                    &[exchange.at, *read],
+                );
             }
         }
         findings
@@ -210,7 +223,7 @@ mod tests {
     fn input_that_is_not_recorded_is_a_breach() {
         assert!(
             breaks("ROLL-5", &asked(false))
-                .message
+                .text()
                 .contains("the input \"run\"")
         );
     }
@@ -224,7 +237,7 @@ mod tests {
         t.wrote(&output("c1", "x")).read(ReadTrigger::End);
         assert!(
             breaks("ROLL-5", &t)
-                .message
+                .text()
                 .contains("the output of call c1")
         );
     }

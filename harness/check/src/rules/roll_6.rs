@@ -4,10 +4,15 @@ use cutpoint_protocol::rollout::TurnEnd as LineEnd;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, LineKind, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature, TurnEnd};
 
 pub(super) struct CutTurnsAreInterrupted;
+
+const NOT_INTERRUPTED: Clause = Clause {
+    kind: "not-interrupted",
+    text: "{message}",
+};
 
 impl Invariant for CutTurnsAreInterrupted {
     fn id(&self) -> &'static str {
@@ -46,6 +51,10 @@ impl Invariant for CutTurnsAreInterrupted {
         "a session is resumed in which a kill had cut a turn"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NOT_INTERRUPTED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for (index, turn) in view.turns.iter().enumerate() {
@@ -64,7 +73,11 @@ impl Invariant for CutTurnsAreInterrupted {
                 .map_or(view.trace.entries.len(), |other| other.begun);
             if let Some((fault, at)) = fault(view, turn, killed, resumed.at, until) {
                 let message = format!("turn {} was cut by a kill, and {fault}", turn.id);
-                findings.breach(view, message, &[killed, resumed.at, at]);
+                findings.breach(
+                    view,
+                    NOT_INTERRUPTED.with("message", message),
+                    &[killed, resumed.at, at],
+                );
             }
         }
         findings
@@ -153,7 +166,7 @@ mod tests {
     fn a_turn_that_is_closed_as_complete_is_a_breach() {
         assert!(
             breaks("ROLL-6", &closed("task_complete"))
-                .message
+                .text()
                 .contains("in the rollout")
         );
     }
@@ -163,7 +176,7 @@ mod tests {
         let mut t = cut();
         assert!(
             breaks("ROLL-6", t.resume().completed("t1"))
-                .message
+                .text()
                 .contains("told as complete")
         );
     }
@@ -175,7 +188,7 @@ mod tests {
             turn_id: Some("t1".into()),
             text: "still here".into(),
         });
-        assert!(breaks("ROLL-6", &t).message.contains("went on"));
+        assert!(breaks("ROLL-6", &t).text().contains("went on"));
     }
 
     /// A turn's last line, of which a crash takes so many bytes; the resumed agent completes it.
@@ -195,7 +208,7 @@ mod tests {
     fn a_line_that_lacks_its_line_break_only_is_no_breach() {
         keeps("ROLL-6", &mended(1), 1);
         let breach = breaks("ROLL-6", &mended(2));
-        assert!(breach.message.contains("in the rollout"));
+        assert!(breach.text().contains("in the rollout"));
     }
 
     #[test]

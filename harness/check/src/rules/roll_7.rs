@@ -4,9 +4,18 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Exchange, Fork, Role, Rollback, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct ForksAndRollbacksArePaired;
+
+const FORK: Clause = Clause {
+    kind: "fork",
+    text: "{message}",
+};
+const ROLLBACK: Clause = Clause {
+    kind: "rollback",
+    text: "{message}",
+};
 
 impl Invariant for ForksAndRollbacksArePaired {
     fn id(&self) -> &'static str {
@@ -43,6 +52,10 @@ impl Invariant for ForksAndRollbacksArePaired {
         "a request follows a fork or a rollback"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[FORK, ROLLBACK]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for fork in &view.forks {
@@ -53,7 +66,11 @@ impl Invariant for ForksAndRollbacksArePaired {
             let fault = unpaired(next).or_else(|| unmarked(view, fork, next));
             if let Some(fault) = fault {
                 let message = format!("request {} of the fork {fault}", next.number);
-                findings.breach(view, message, &[fork.asked, fork.at, next.at]);
+                findings.breach(
+                    view,
+                    FORK.with("message", message),
+                    &[fork.asked, fork.at, next.at],
+                );
             }
         }
         for rollback in &view.rollbacks {
@@ -64,7 +81,11 @@ impl Invariant for ForksAndRollbacksArePaired {
             let fault = unpaired(next).or_else(|| came_back(view, rollback, next));
             if let Some(fault) = fault {
                 let message = format!("request {} behind the rollback {fault}", next.number);
-                findings.breach(view, message, &[rollback.at, next.at]);
+                findings.breach(
+                    view,
+                    ROLLBACK.with("message", message),
+                    &[rollback.at, next.at],
+                );
             }
         }
         findings
@@ -180,10 +201,10 @@ mod tests {
     #[test]
     fn a_fork_without_its_marker_is_a_breach() {
         let bare = breaks("ROLL-7", &forked(&[call("c"), output("c", "aborted")]));
-        assert!(bare.message.contains("has 0 markers for turn t1"));
+        assert!(bare.text().contains("has 0 markers for turn t1"));
         breaks("ROLL-7", &forked(&[marker(), marker()]));
         let early = forked(&[marker(), call("c"), output("c", "aborted")]);
-        assert!(breaks("ROLL-7", &early).message.contains("before the last"));
+        assert!(breaks("ROLL-7", &early).text().contains("before the last"));
     }
 
     #[test]
@@ -209,7 +230,7 @@ mod tests {
     #[test]
     fn a_fork_with_an_open_call_is_a_breach() {
         let open = breaks("ROLL-7", &forked(&[call("c"), marker()]));
-        assert!(open.message.contains("without its output"));
+        assert!(open.text().contains("without its output"));
     }
 
     #[test]
@@ -231,15 +252,15 @@ mod tests {
     fn what_was_taken_back_may_be_said_again_only() {
         keeps("ROLL-7", &rolled_back(&[]), 1);
         let kept = breaks("ROLL-7", &rolled_back(&[user("two")]));
-        assert!(kept.message.contains("\"two\""), "{}", kept.message);
+        assert!(kept.text().contains("\"two\""), "{}", kept.text());
         let call_kept = [call("c"), output("c", "aborted")];
         assert!(
             breaks("ROLL-7", &rolled_back(&call_kept))
-                .message
+                .text()
                 .contains("call c")
         );
         let orphan = breaks("ROLL-7", &rolled_back(&[output("c", "aborted")]));
-        assert!(orphan.message.contains("without its call"));
+        assert!(orphan.text().contains("without its call"));
         let mut t = rolled_back(&[]);
         t.completed("t3").start("t4", "two");
         t.request(

@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Ending, SubAgent, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AbortReason, ClientOp, Feature, InputMode, Observation, TurnEnd};
 
 pub(super) struct SubAgentsEndWithTheTurn;
+
+const OUTLIVES: Clause = Clause {
+    kind: "outlives",
+    text: "{message}",
+};
 
 /// How long an agent may wait for a sub-agent to end by itself, with the grace period of the turn.
 const DRAIN_NS: u64 = 600_000_000;
@@ -53,6 +58,10 @@ impl Invariant for SubAgentsEndWithTheTurn {
         "a turn that has started a sub-agent ends"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[OUTLIVES]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for agent in &view.agents {
@@ -75,7 +84,7 @@ impl Invariant for SubAgentsEndWithTheTurn {
                 shown_by.sort_unstable();
                 shown_by.dedup();
                 let message = format!("sub-agent {} {fault}", agent.id);
-                findings.breach(view, message, &shown_by);
+                findings.breach(view, OUTLIVES.with("message", message), &shown_by);
             }
         }
         findings
@@ -353,9 +362,9 @@ mod tests {
         t.finish(2).sub_ended("t1", "a1", "closed").aborted("t1");
         let breach = breaks("SUB-1", &t);
         assert!(
-            breach.message.contains("nobody had asked"),
+            breach.text().contains("nobody had asked"),
             "{}",
-            breach.message
+            breach.text()
         );
         let mut t = started();
         t.finish(2)

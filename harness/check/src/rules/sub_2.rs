@@ -2,10 +2,23 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Call, SubAgent, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Decision, Feature};
 
 pub(super) struct ParentsAskForThem;
+
+const ASKED_CONSUMER: Clause = Clause {
+    kind: "asked-consumer",
+    text: "{message}",
+};
+const OTHER_TURN: Clause = Clause {
+    kind: "other-turn",
+    text: "{message}",
+};
+const NOT_APPROVED: Clause = Clause {
+    kind: "not-approved",
+    text: "{message}",
+};
 
 impl Invariant for ParentsAskForThem {
     fn id(&self) -> &'static str {
@@ -40,6 +53,10 @@ impl Invariant for ParentsAskForThem {
         "a call of a sub-agent asks the user"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[ASKED_CONSUMER, OTHER_TURN, NOT_APPROVED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for agent in &view.agents {
@@ -54,7 +71,11 @@ impl Invariant for ParentsAskForThem {
                     "what call {call_id} of sub-agent {} asks went to the consumer of its events",
                     agent.id
                 );
-                findings.breach(view, message, &[agent.started, *at]);
+                findings.breach(
+                    view,
+                    ASKED_CONSUMER.with("message", message),
+                    &[agent.started, *at],
+                );
             }
         }
         for call in &view.calls {
@@ -72,13 +93,17 @@ impl Invariant for ParentsAskForThem {
                      started the sub-agent",
                     agent.id
                 );
-                findings.breach(view, message, &[agent.started, asked]);
+                findings.breach(
+                    view,
+                    OTHER_TURN.with("message", message),
+                    &[agent.started, asked],
+                );
             } else if let Some(begun) = begun_unasked(view, call) {
                 let message = format!(
                     "call {id} of sub-agent {} ran without the user's yes",
                     agent.id
                 );
-                findings.breach(view, message, &[asked, begun]);
+                findings.breach(view, NOT_APPROVED.with("message", message), &[asked, begun]);
             }
         }
         findings
@@ -164,7 +189,7 @@ mod tests {
         t.decide("s2", Decision::Approve);
         begin(&mut t, "s1");
         let breach = breaks("SUB-2", &t);
-        assert!(breach.message.contains("without the user's yes"));
+        assert!(breach.text().contains("without the user's yes"));
         let mut t = calls();
         t.ask("t1", "s1").decide("s1", Decision::Deny);
         begin(&mut t, "s1");

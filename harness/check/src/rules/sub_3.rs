@@ -2,10 +2,19 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Exchange, InterruptState, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, Observation};
 
 pub(super) struct NobodyReadsNothingHangs;
+
+const STREAM_OPEN: Clause = Clause {
+    kind: "stream-open",
+    text: "{message}",
+};
+const LATE_END: Clause = Clause {
+    kind: "late-end",
+    text: "{message}",
+};
 
 /// How long an agent may wait for a turn and its sub-agents to end by themselves.
 const GRACE_NS: u64 = 600_000_000;
@@ -45,6 +54,10 @@ impl Invariant for NobodyReadsNothingHangs {
         "an active turn is interrupted while the client does not read"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[STREAM_OPEN, LATE_END]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
@@ -75,7 +88,11 @@ impl Invariant for NobodyReadsNothingHangs {
                      open",
                     open.number
                 );
-                findings.breach(view, message, &[open.at, interrupt.at]);
+                findings.breach(
+                    view,
+                    STREAM_OPEN.with("message", message),
+                    &[open.at, interrupt.at],
+                );
             } else if late {
                 let message = format!(
                     "turn {id} was interrupted while the client did not read, and did not end in time \
@@ -84,7 +101,7 @@ impl Invariant for NobodyReadsNothingHangs {
                 let mut shown_by = vec![interrupt.at, read_on];
                 shown_by.extend(ended);
                 shown_by.sort_unstable();
-                findings.breach(view, message, &shown_by);
+                findings.breach(view, LATE_END.with("message", message), &shown_by);
             }
         }
         findings
@@ -158,7 +175,7 @@ mod tests {
         let mut t = deaf();
         t.wait_ms(2700).reading(true).disconnected(1).aborted("t1");
         let breach = breaks("SUB-3", &t);
-        assert!(breach.message.contains("stayed open"), "{}", breach.message);
+        assert!(breach.text().contains("stayed open"), "{}", breach.text());
     }
 
     #[test]
@@ -166,7 +183,7 @@ mod tests {
         let mut t = deaf();
         t.disconnected(1).reading(true).wait_ms(2700);
         let breach = breaks("SUB-3", t.clone().aborted("t1"));
-        assert!(breach.message.contains("read on"), "{}", breach.message);
+        assert!(breach.text().contains("read on"), "{}", breach.text());
         breaks("SUB-3", t.reading(true));
     }
 }

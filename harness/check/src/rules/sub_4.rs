@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, SubAgent, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct OneShotsEndByThemselves;
+
+const GOES_ON: Clause = Clause {
+    kind: "goes-on",
+    text: "{message}",
+};
 
 /// How long an agent may wait for a sub-agent to shut down.
 const DRAIN_NS: u64 = 500_000_000;
@@ -45,6 +50,10 @@ impl Invariant for OneShotsEndByThemselves {
         "the turn of a one-shot sub-agent ends"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[GOES_ON]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for agent in view.agents.iter().filter(|agent| agent.one_shot) {
@@ -56,7 +65,11 @@ impl Invariant for OneShotsEndByThemselves {
                 goes_on(view, agent, over).or_else(|| stays(view, agent, over))
             {
                 let message = format!("one-shot sub-agent {} {fault}", agent.id);
-                findings.breach(view, message, &[agent.started, over, at]);
+                findings.breach(
+                    view,
+                    GOES_ON.with("message", message),
+                    &[agent.started, over, at],
+                );
             }
         }
         findings
@@ -132,6 +145,6 @@ mod tests {
         breaks("SUB-4", done(true).of_sub_agent("t1", "a1", started));
         let more = [user("look"), user("and now?")];
         let breach = breaks("SUB-4", done(true).request_of(1, 3, &more));
-        assert!(breach.message.contains("request 3"), "{}", breach.message);
+        assert!(breach.text().contains("request 3"), "{}", breach.text());
     }
 }

@@ -3,9 +3,18 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct OneEndPerTurn;
+
+const NO_END: Clause = Clause {
+    kind: "no-end",
+    text: "{message}",
+};
+const SEVERAL_ENDS: Clause = Clause {
+    kind: "several-ends",
+    text: "{message}",
+};
 
 impl Invariant for OneEndPerTurn {
     fn id(&self) -> &'static str {
@@ -39,6 +48,10 @@ impl Invariant for OneEndPerTurn {
         "a turn starts"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NO_END, SEVERAL_ENDS]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for turn in &view.turns {
@@ -52,13 +65,17 @@ impl Invariant for OneEndPerTurn {
                     let exit = turn.exited.map(|at| (at, "before the agent ended"));
                     let (at, until) = exit.unwrap_or((turn.begun, "to the end of the run"));
                     let message = format!("turn {} has no terminal event {until}", turn.id);
-                    findings.breach(view, message, &[turn.begun, at]);
+                    findings.breach(view, NO_END.with("message", message), &[turn.begun, at]);
                 }
                 [] | [_] => {}
                 several => {
                     let mut shown_by = vec![turn.begun];
                     shown_by.extend(several.iter().map(|ending| ending.at));
-                    findings.breach(view, too_many(turn), &shown_by);
+                    findings.breach(
+                        view,
+                        SEVERAL_ENDS.with("message", too_many(turn)),
+                        &shown_by,
+                    );
                 }
             }
         }
@@ -92,9 +109,9 @@ mod tests {
     fn a_turn_without_an_end_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "hi");
-        assert!(breaks("TURN-1", &t).message.contains("end of the run"));
+        assert!(breaks("TURN-1", &t).text().contains("end of the run"));
         t.op(ClientOp::Shutdown).exit();
-        assert!(breaks("TURN-1", &t).message.contains("agent ended"));
+        assert!(breaks("TURN-1", &t).text().contains("agent ended"));
     }
 
     #[test]
@@ -102,7 +119,7 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "hi").completed("t1").aborted("t1");
         assert_eq!(
-            breaks("TURN-1", &t).message,
+            breaks("TURN-1", &t).text(),
             "turn t1 has 2 terminal events: complete, then aborted (interrupted)"
         );
         let mut t = Tracer::new();

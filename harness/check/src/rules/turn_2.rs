@@ -2,10 +2,19 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Ending, Input, Interrupt, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, InputMode, TaskKind};
 
 pub(super) struct InterruptEndsTurn;
+
+const NEVER_ENDED: Clause = Clause {
+    kind: "never-ended",
+    text: "{message}",
+};
+const WRONG_END: Clause = Clause {
+    kind: "wrong-end",
+    text: "{message}",
+};
 
 impl Invariant for InterruptEndsTurn {
     fn id(&self) -> &'static str {
@@ -57,6 +66,10 @@ impl Invariant for InterruptEndsTurn {
         "a turn is interrupted while it is active"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NEVER_ENDED, WRONG_END]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for (index, turn) in view.turns.iter().enumerate() {
@@ -70,13 +83,21 @@ impl Invariant for InterruptEndsTurn {
             let interrupt = &view.interrupts[*first];
             let Some(ending) = turn.ending() else {
                 let message = format!("turn {} was interrupted and never ended", turn.id);
-                findings.breach(view, message, &[turn.begun, interrupt.at]);
+                findings.breach(
+                    view,
+                    NEVER_ENDED.with("message", message),
+                    &[turn.begun, interrupt.at],
+                );
                 continue;
             };
             if !legal(view, index, interrupt, ending) {
                 let (id, how) = (turn.id, ending.in_words());
                 let message = format!("turn {id} was interrupted and ended as {how}");
-                findings.breach(view, message, &[turn.begun, interrupt.at, ending.at]);
+                findings.breach(
+                    view,
+                    WRONG_END.with("message", message),
+                    &[turn.begun, interrupt.at, ending.at],
+                );
             }
         }
         findings
@@ -241,9 +262,9 @@ mod tests {
     fn a_turn_that_runs_on_is_a_breach() {
         let mut t = running();
         t.interrupt();
-        assert!(breaks("TURN-2", &t).message.contains("never ended"));
+        assert!(breaks("TURN-2", &t).text().contains("never ended"));
         t.wait_ms(500).finish(1).completed("t1");
-        assert!(breaks("TURN-2", &t).message.ends_with("complete"));
+        assert!(breaks("TURN-2", &t).text().ends_with("complete"));
     }
 
     #[test]

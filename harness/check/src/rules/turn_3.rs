@@ -2,10 +2,19 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Ending, InterruptState, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AbortReason, Decision, Feature, InputMode, TurnEnd};
 
 pub(super) struct ReplacedTurnEndsFirst;
+
+const STARTED_EARLY: Clause = Clause {
+    kind: "started-early",
+    text: "{message}",
+};
+const WRONG_END: Clause = Clause {
+    kind: "wrong-end",
+    text: "{message}",
+};
 
 impl Invariant for ReplacedTurnEndsFirst {
     fn id(&self) -> &'static str {
@@ -42,6 +51,10 @@ impl Invariant for ReplacedTurnEndsFirst {
         "input that replaces the active turn starts a new one"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[STARTED_EARLY, WRONG_END]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for input in &view.inputs {
@@ -62,13 +75,17 @@ impl Invariant for ReplacedTurnEndsFirst {
                 let message = format!("turn {new_id} started before turn {old_id} had ended");
                 let mut shown_by = vec![old.begun, input.at, started];
                 shown_by.extend(old.ending().map(|ending| ending.at));
-                findings.breach(view, message, &shown_by);
+                findings.breach(view, STARTED_EARLY.with("message", message), &shown_by);
                 continue;
             };
             if !legal(view, old, ending, started) {
                 let (old_id, how) = (old.id, ending.in_words());
                 let message = format!("turn {old_id}, replaced by turn {}, ended as {how}", new.id);
-                findings.breach(view, message, &[input.at, ending.at, started]);
+                findings.breach(
+                    view,
+                    WRONG_END.with("message", message),
+                    &[input.at, ending.at, started],
+                );
             }
         }
         findings
@@ -143,14 +160,14 @@ mod tests {
     #[test]
     fn a_turn_that_ends_too_late_or_never_is_a_breach() {
         let late = breaks("TURN-3", replacing().started("t2").replaced("t1"));
-        assert_eq!(late.message, "turn t2 started before turn t1 had ended");
+        assert_eq!(late.text(), "turn t2 started before turn t1 had ended");
         breaks("TURN-3", replacing().started("t2"));
     }
 
     #[test]
     fn the_wrong_reason_is_a_breach() {
         let wrong = breaks("TURN-3", replacing().aborted("t1").started("t2"));
-        assert!(wrong.message.contains("interrupted"));
+        assert!(wrong.text().contains("interrupted"));
         keeps(
             "TURN-3",
             Tracer::new()

@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct NothingAfterTheEnd;
+
+const EVENT_AFTER_END: Clause = Clause {
+    kind: "event-after-end",
+    text: "{message}",
+};
 
 impl Invariant for NothingAfterTheEnd {
     fn id(&self) -> &'static str {
@@ -42,6 +47,10 @@ impl Invariant for NothingAfterTheEnd {
         "a turn ends"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[EVENT_AFTER_END]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let ended = view.turns.iter().filter(|turn| !turn.endings.is_empty());
@@ -61,7 +70,7 @@ impl Invariant for NothingAfterTheEnd {
             let message = format!("{name} of turn {} behind its terminal event{more}", turn.id);
             let ending = turn.ending().map(|ending| ending.at);
             let shown_by: Vec<At> = ending.into_iter().chain(events).collect();
-            findings.breach(view, message, &shown_by);
+            findings.breach(view, EVENT_AFTER_END.with("message", message), &shown_by);
         }
         findings
     }
@@ -136,7 +145,7 @@ mod tests {
         t.event(token_count(Some("t1"))).end("t1", "c1", None);
         let breach = breaks("TURN-4", &t);
         assert_eq!(
-            breach.message,
+            breach.text(),
             "token_count of turn t1 behind its terminal event (and 1 more)"
         );
         assert_eq!(breach.evidence, [4, 5, 6]);

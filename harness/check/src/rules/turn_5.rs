@@ -4,9 +4,22 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Interrupt, InterruptState, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct IdleInterruptIsHarmless;
+
+const ABORT: Clause = Clause {
+    kind: "abort",
+    text: "{message}",
+};
+const NEVER_ANSWERED: Clause = Clause {
+    kind: "never-answered",
+    text: "{message}",
+};
+const ANSWERED_TWICE: Clause = Clause {
+    kind: "answered-twice",
+    text: "{message}",
+};
 
 /// How soon behind an interrupt the agent's end excuses a missing answer.
 const UNANSWERED_NS: u64 = 100_000_000;
@@ -46,6 +59,10 @@ impl Invariant for IdleInterruptIsHarmless {
         "an interrupt is sent while no turn is active"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[ABORT, NEVER_ANSWERED, ANSWERED_TWICE]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let closed_late: HashSet<At> = view
@@ -65,7 +82,11 @@ impl Invariant for IdleInterruptIsHarmless {
             for abort in view.aborts[first..].iter().take_while(|at| **at < until) {
                 if !closed_late.contains(abort) && told.insert(*abort) {
                     let message = "an interrupt with no active turn led to a TurnAborted";
-                    findings.breach(view, message, &[interrupt.at, *abort]);
+                    findings.breach(
+                        view,
+                        ABORT.with("message", message),
+                        &[interrupt.at, *abort],
+                    );
                 }
             }
             if view.has(Feature::OpReplies) {
@@ -86,12 +107,12 @@ fn check_answers(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Find
             let stop = view.stops.get(stop);
             if stop.is_none_or(|at| view.between_ns(interrupt.at, *at) > UNANSWERED_NS) {
                 let message = "an interrupt with no active turn was never answered";
-                findings.breach(view, message, &shown_by);
+                findings.breach(view, NEVER_ANSWERED.with("message", message), &shown_by);
             }
         }
         count => {
             let message = format!("an interrupt with no active turn was answered {count} times");
-            findings.breach(view, message, &shown_by);
+            findings.breach(view, ANSWERED_TWICE.with("message", message), &shown_by);
         }
     }
 }
@@ -130,9 +151,9 @@ mod tests {
     #[test]
     fn no_answer_or_two_are_breaches() {
         let never = breaks("TURN-5", &idle());
-        assert!(never.message.contains("never answered"));
+        assert!(never.text().contains("never answered"));
         let twice = breaks("TURN-5", idle().reply(None).reply(None));
-        assert!(twice.message.contains("2 times"));
+        assert!(twice.text().contains("2 times"));
         keeps("TURN-5", idle().kill(), 1);
     }
 

@@ -4,9 +4,14 @@ use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, InterruptState, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct AbortIsPrompt;
+
+const LATE: Clause = Clause {
+    kind: "late",
+    text: "{message}",
+};
 
 /// How long an agent may wait for an aborted turn to end by itself.
 const GRACE_NS: u64 = 100_000_000;
@@ -48,6 +53,10 @@ impl Invariant for AbortIsPrompt {
         "an active turn is interrupted, counted once for each turn"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[LATE]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
@@ -83,7 +92,7 @@ impl Invariant for AbortIsPrompt {
                 };
                 let mut shown_by: Vec<At> = vec![turn.begun, interrupt.at];
                 shown_by.extend(ending);
-                findings.breach(view, message, &shown_by);
+                findings.breach(view, LATE.with("message", message), &shown_by);
             }
         }
         findings
@@ -112,9 +121,9 @@ mod tests {
     fn a_late_end_is_a_breach() {
         let breach = breaks("TURN-6", interrupted().wait_ms(2200).aborted("t1"));
         assert!(
-            breach.message.contains("2100 ms are allowed"),
+            breach.text().contains("2100 ms are allowed"),
             "{}",
-            breach.message
+            breach.text()
         );
         breaks(
             "TURN-6",
@@ -131,7 +140,7 @@ mod tests {
         let mut t = interrupted();
         assert!(
             breaks("TURN-6", t.wait_ms(9000).interrupt())
-                .message
+                .text()
                 .contains("had not ended")
         );
         is_idle("TURN-6", &interrupted());

@@ -3,9 +3,14 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, InterruptState, Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct AbortedOnce;
+
+const ABORT_COUNT: Clause = Clause {
+    kind: "abort-count",
+    text: "{message}",
+};
 
 impl Invariant for AbortedOnce {
     fn id(&self) -> &'static str {
@@ -37,6 +42,10 @@ impl Invariant for AbortedOnce {
 
     fn exercised_when(&self) -> &'static str {
         "a turn is interrupted a second time before the next one starts"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[ABORT_COUNT]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -74,7 +83,7 @@ impl Invariant for AbortedOnce {
                 };
                 let message = format!("turn {id} was interrupted {count} times and aborted {how}");
                 interrupts.extend(aborts);
-                findings.breach(view, message, &interrupts);
+                findings.breach(view, ABORT_COUNT.with("message", message), &interrupts);
             }
         }
         findings
@@ -119,7 +128,7 @@ mod tests {
     fn an_abort_for_each_interrupt_is_a_breach() {
         let breach = breaks("TURN-7", twice().aborted("t1").aborted("t1"));
         assert_eq!(
-            breach.message,
+            breach.text(),
             "turn t1 was interrupted 2 times and aborted 2 times"
         );
     }
@@ -133,6 +142,6 @@ mod tests {
 
     #[test]
     fn a_turn_that_never_ends_is_a_breach() {
-        assert!(breaks("TURN-7", &twice()).message.ends_with("never"));
+        assert!(breaks("TURN-7", &twice()).text().ends_with("never"));
     }
 }

@@ -3,9 +3,22 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Interrupt, InterruptState, Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct OneIdPerTurn;
+
+const NO_END: Clause = Clause {
+    kind: "no-end",
+    text: "{message}",
+};
+const NOT_ANNOUNCED: Clause = Clause {
+    kind: "not-announced",
+    text: "{message}",
+};
+const WRONGLY_REFUSED: Clause = Clause {
+    kind: "wrongly-refused",
+    text: "{message}",
+};
 
 /// How long behind a refused interrupt its turn may end without the refusal being wrong.
 const RACE_NS: u64 = 100_000_000;
@@ -45,6 +58,10 @@ impl Invariant for OneIdPerTurn {
         "an id is announced, by a reply, a start or an end"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[NO_END, NOT_ANNOUNCED, WRONGLY_REFUSED]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for (index, turn) in view.turns.iter().enumerate() {
@@ -53,7 +70,7 @@ impl Invariant for OneIdPerTurn {
             let excused = cut && !outlived(view, turn) && !overtaken(view, index);
             if turn.endings.is_empty() && !excused {
                 let (announced, message) = unterminated(turn);
-                findings.breach(view, message, &[announced]);
+                findings.breach(view, NO_END.with("message", message), &[announced]);
             }
         }
         for stray in &view.strays {
@@ -62,12 +79,16 @@ impl Invariant for OneIdPerTurn {
             };
             findings.exercised += 1;
             let message = format!("turn {id} was terminated, but never announced");
-            findings.breach(view, message, &[stray.at]);
+            findings.breach(view, NOT_ANNOUNCED.with("message", message), &[stray.at]);
         }
         for interrupt in &view.interrupts {
             if let Some((refused, turn)) = wrongly_refused(view, interrupt) {
                 let message = format!("an interrupt that names the active turn {turn} was refused");
-                findings.breach(view, message, &[interrupt.at, refused]);
+                findings.breach(
+                    view,
+                    WRONGLY_REFUSED.with("message", message),
+                    &[interrupt.at, refused],
+                );
             }
         }
         findings
@@ -153,7 +174,7 @@ mod tests {
         t.start("t1", "one").input("two", InputMode::Start);
         t.reply(Some("ghost")).completed("t1");
         let breach = breaks("TURN-8", &t);
-        assert!(breach.message.contains("announced turn ghost"));
+        assert!(breach.text().contains("announced turn ghost"));
         keeps("TURN-1", &t, 1);
     }
 
@@ -162,7 +183,7 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "one").started("ghost").completed("t1").exit();
         let breach = breaks("TURN-8", &t);
-        assert!(breach.message.contains("turn ghost started"));
+        assert!(breach.text().contains("turn ghost started"));
         keeps("TURN-8", Tracer::new().start("t1", "one").exit(), 1);
     }
 
@@ -177,11 +198,7 @@ mod tests {
         keeps("TURN-8", announced().kill(), 2);
         let mut t = announced();
         t.start("t3", "three").completed("t3").kill();
-        assert!(
-            breaks("TURN-8", &t)
-                .message
-                .contains("announced turn ghost")
-        );
+        assert!(breaks("TURN-8", &t).text().contains("announced turn ghost"));
     }
 
     #[test]

@@ -6,10 +6,35 @@ use crate::ids::canonical;
 use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Input, OpAnswer, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, InputMode, Observation};
 
 pub(super) struct CallersIdsAreKept;
+
+const INVALID_ACCEPTED: Clause = Clause {
+    kind: "invalid-accepted",
+    text: "{message}",
+};
+const REFUSED_BUT_STARTED: Clause = Clause {
+    kind: "refused-but-started",
+    text: "{message}",
+};
+const FRESH_REFUSED: Clause = Clause {
+    kind: "fresh-refused",
+    text: "{message}",
+};
+const OTHER_NAME: Clause = Clause {
+    kind: "other-name",
+    text: "{message}",
+};
+const THREAD: Clause = Clause {
+    kind: "thread",
+    text: "{message}",
+};
+const OTHER_SPELLING: Clause = Clause {
+    kind: "other-spelling",
+    text: "{message}",
+};
 
 impl Invariant for CallersIdsAreKept {
     fn id(&self) -> &'static str {
@@ -44,6 +69,17 @@ impl Invariant for CallersIdsAreKept {
 
     fn exercised_when(&self) -> &'static str {
         "a request that supplies an id is answered"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[
+            INVALID_ACCEPTED,
+            REFUSED_BUT_STARTED,
+            FRESH_REFUSED,
+            OTHER_NAME,
+            THREAD,
+            OTHER_SPELLING,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -84,13 +120,21 @@ fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> 
         match (due, answer.error) {
             (Due::Refusal(why), None) => {
                 let message = format!("the turn id {wanted:?} {why}, and was accepted");
-                findings.breach(view, message, &[input.at, answer.at]);
+                findings.breach(
+                    view,
+                    INVALID_ACCEPTED.with("message", message),
+                    &[input.at, answer.at],
+                );
             }
             (Due::Refusal(why), Some(_)) => {
                 if let Some(begun) = started_by(view, index) {
                     let message =
                         format!("the turn id {wanted:?} {why} and was refused, but a turn started");
-                    findings.breach(view, message, &[input.at, answer.at, begun]);
+                    findings.breach(
+                        view,
+                        REFUSED_BUT_STARTED.with("message", message),
+                        &[input.at, answer.at, begun],
+                    );
                 }
             }
             (Due::Acceptance(id), None) => {
@@ -100,7 +144,11 @@ fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> 
             (Due::Acceptance(_), Some(_)) if joins(view, input, answer) => {}
             (Due::Acceptance(_), Some(_)) => {
                 let message = format!("the turn id {wanted:?} is a fresh UUID, and was refused");
-                findings.breach(view, message, &[input.at, answer.at]);
+                findings.breach(
+                    view,
+                    FRESH_REFUSED.with("message", message),
+                    &[input.at, answer.at],
+                );
             }
         }
     }
@@ -155,7 +203,11 @@ fn check_name(
     if named != Some(id) {
         let named = named.unwrap_or("nothing");
         let message = format!("the {what} id {wanted:?} was accepted, and answered with {named}");
-        findings.breach(view, message, &[asked, answer.at]);
+        findings.breach(
+            view,
+            OTHER_NAME.with("message", message),
+            &[asked, answer.at],
+        );
     }
 }
 
@@ -184,7 +236,7 @@ fn check_threads(view: &View<'_>, findings: &mut Findings) {
                 continue;
             }
         };
-        findings.breach(view, message, &[open.at, answer.at]);
+        findings.breach(view, THREAD.with("message", message), &[open.at, answer.at]);
     }
 }
 
@@ -208,7 +260,7 @@ fn check_spellings(view: &View<'_>, accepted: &HashMap<String, At>, findings: &m
             && told.insert(carried)
         {
             let message = format!("turn {id} is called {carried:?} by an event");
-            findings.breach(view, message, &[*asked, at]);
+            findings.breach(view, OTHER_SPELLING.with("message", message), &[*asked, at]);
         }
     }
 }
@@ -261,12 +313,12 @@ mod tests {
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, "seven")
             .reply(Some("seven"));
-        assert!(breaks("TURN-9", &t).message.contains("is no UUID"));
+        assert!(breaks("TURN-9", &t).text().contains("is no UUID"));
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, "seven")
             .refuse()
             .started("x");
-        assert!(breaks("TURN-9", &t).message.ends_with("a turn started"));
+        assert!(breaks("TURN-9", &t).text().ends_with("a turn started"));
         let mut t = Tracer::new();
         open(&mut t, "seven");
         t.opened("seven");
@@ -278,7 +330,7 @@ mod tests {
         let mut t = Tracer::new();
         t.start(ID, "one").completed(ID);
         t.named_input("two", InputMode::Start, BARE).reply(Some(ID));
-        assert!(breaks("TURN-9", &t).message.contains("was used before"));
+        assert!(breaks("TURN-9", &t).text().contains("was used before"));
         let mut t = Tracer::new();
         t.start(ID, "one").completed(ID).kill().resume();
         t.named_input("two", InputMode::Start, ID).reply(Some(ID));
@@ -295,7 +347,7 @@ mod tests {
     fn a_fresh_uuid_is_accepted() {
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, SHOUTED).refuse();
-        assert!(breaks("TURN-9", &t).message.contains("was refused"));
+        assert!(breaks("TURN-9", &t).text().contains("was refused"));
         let mut t = Tracer::new();
         open(&mut t, SHOUTED);
         t.refuse();
@@ -317,11 +369,11 @@ mod tests {
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, BARE)
             .reply(Some(BARE));
-        assert!(breaks("TURN-9", &t).message.contains("answered with"));
+        assert!(breaks("TURN-9", &t).text().contains("answered with"));
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, BARE).reply(Some(ID));
         t.started(ID).delta(ID, "hello").completed(BARE);
-        assert!(breaks("TURN-9", &t).message.ends_with("by an event"));
+        assert!(breaks("TURN-9", &t).text().ends_with("by an event"));
     }
 
     #[test]

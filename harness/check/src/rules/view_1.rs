@@ -3,10 +3,19 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashMap;
 use crate::view::{At, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation, ShownLine, TurnEnd};
 
 pub(super) struct TextStaysInItsTurn;
+
+const LATE_EVENT_SHOWN: Clause = Clause {
+    kind: "late-event-shown",
+    text: "{message}",
+};
+const FOREIGN_TEXT: Clause = Clause {
+    kind: "foreign-text",
+    text: "{message}",
+};
 
 impl Invariant for TextStaysInItsTurn {
     fn id(&self) -> &'static str {
@@ -39,6 +48,10 @@ impl Invariant for TextStaysInItsTurn {
         "a turn behind an aborted one shows text of the model, or a text or a command comes late"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[LATE_EVENT_SHOWN, FOREIGN_TEXT]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut told = Told::default();
@@ -63,7 +76,11 @@ impl Invariant for TextStaysInItsTurn {
                     if let Some(late) = late {
                         let text = start(line.text());
                         let message = format!("an event of a turn that has ended shows {text:?}");
-                        findings.breach(view, message, &[late, at]);
+                        findings.breach(
+                            view,
+                            LATE_EVENT_SHOWN.with("message", message),
+                            &[late, at],
+                        );
                     } else if let Some((turn, text, own)) = told.of(line) {
                         findings.exercised += usize::from(behind);
                         if !own.gave(text) {
@@ -73,7 +90,7 @@ impl Invariant for TextStaysInItsTurn {
                                 "turn {turn} shows {text:?}, which its events did not give"
                             );
                             let shown_by: Vec<At> = begun.into_iter().chain([at]).collect();
-                            findings.breach(view, message, &shown_by);
+                            findings.breach(view, FOREIGN_TEXT.with("message", message), &shown_by);
                         }
                     }
                 }
@@ -224,7 +241,7 @@ mod tests {
         let mut t = cut();
         t.delta("t2", "Now.").message("t2", "Now.");
         let breach = breaks("VIEW-1", t.sees_message("t2", "The quickNow."));
-        assert!(breach.message.contains("turn t2 shows"));
+        assert!(breach.text().contains("turn t2 shows"));
         assert_eq!(breach.evidence.len(), 2, "the piece and the line");
     }
 

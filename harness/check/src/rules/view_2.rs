@@ -2,10 +2,19 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation, RawMessage, ShownLine, TurnEnd};
 
 pub(super) struct ErrorsAreShown;
+
+const NOT_SHOWN: Clause = Clause {
+    kind: "not-shown",
+    text: "{message}",
+};
+const WRONG_TURN: Clause = Clause {
+    kind: "wrong-turn",
+    text: "{message}",
+};
 
 impl Invariant for ErrorsAreShown {
     fn id(&self) -> &'static str {
@@ -35,6 +44,10 @@ impl Invariant for ErrorsAreShown {
 
     fn exercised_when(&self) -> &'static str {
         "an error is told, or comes late"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        &[NOT_SHOWN, WRONG_TURN]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -123,7 +136,7 @@ fn check_shown(
     let start: String = message.chars().take(40).collect();
     let Some((line_at, stopped)) = shown else {
         let message = format!("the error {start:?} is not shown");
-        return findings.breach(view, message, &[at]);
+        return findings.breach(view, NOT_SHOWN.with("message", message), &[at]);
     };
     let message = match (stopped, wanted) {
         (stopped, wanted) if stopped == wanted => return,
@@ -133,7 +146,7 @@ fn check_shown(
             format!("the error {start:?} is turn {turn}'s, which goes on as if it were not stopped")
         }
     };
-    findings.breach(view, message, &[at, line_at]);
+    findings.breach(view, WRONG_TURN.with("message", message), &[at, line_at]);
 }
 
 #[cfg(test)]
@@ -171,7 +184,7 @@ mod tests {
     #[test]
     fn an_error_that_is_not_shown_is_a_breach() {
         let breach = breaks("VIEW-2", troubled().error("op3", "no such op"));
-        assert!(breach.message.contains("is not shown"));
+        assert!(breach.text().contains("is not shown"));
         breaks("VIEW-2", troubled().late(stream_error("t1", "broken")));
         breaks("VIEW-2", troubled().failed("t2", "over"));
     }
@@ -188,7 +201,7 @@ mod tests {
         let mut t = troubled();
         t.late(stream_error("t1", "broken"));
         let breach = breaks("VIEW-2", t.sees_error("broken", Some("t2")));
-        assert!(breach.message.contains("not turn t2's"));
+        assert!(breach.text().contains("not turn t2's"));
         let mut t = troubled();
         breaks("VIEW-2", t.error("op3", "no").sees_error("no", Some("t2")));
         let end = TurnEnd::Failed {
@@ -211,7 +224,7 @@ mod tests {
     fn a_failure_that_does_not_stop_its_turn_is_a_breach() {
         let mut t = troubled();
         let breach = breaks("VIEW-2", t.failed("t2", "over").sees_error("over", None));
-        assert!(breach.message.contains("is turn t2's"));
+        assert!(breach.text().contains("is turn t2's"));
         let mut t = troubled();
         breaks(
             "VIEW-2",

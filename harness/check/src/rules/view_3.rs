@@ -2,10 +2,15 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Turn, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct ShownTextIsKept;
+
+const TEXT_LOST: Clause = Clause {
+    kind: "text-lost",
+    text: "{message}",
+};
 
 impl Invariant for ShownTextIsKept {
     fn id(&self) -> &'static str {
@@ -45,6 +50,10 @@ impl Invariant for ShownTextIsKept {
         "a request follows the abort of a turn that had shown text, or a fork in the middle of one"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[TEXT_LOST]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for (index, cut, ended) in cuts(view) {
@@ -74,7 +83,11 @@ impl Invariant for ShownTextIsKept {
                 let message = format!(
                     "request {number} lacks the text {start:?}, which the user was shown in turn {id}"
                 );
-                findings.breach(view, message, &[*at, cut, next.at]);
+                findings.breach(
+                    view,
+                    TEXT_LOST.with("message", message),
+                    &[*at, cut, next.at],
+                );
             }
         }
         findings
@@ -149,7 +162,7 @@ mod tests {
     #[test]
     fn text_that_is_lost_is_a_breach() {
         let breach = breaks("VIEW-3", &cut(&[]));
-        assert!(breach.message.contains("\"The quick\""));
+        assert!(breach.text().contains("\"The quick\""));
     }
 
     #[test]

@@ -3,10 +3,15 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, View};
-use cutpoint_trace::verdict::Level;
+use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AbortReason, AgentEvent, Feature, Observation, ShownLine, TurnEnd};
 
 pub(super) struct AbortReadsAsItWas;
+
+const ABORT_SHOWN_WRONG: Clause = Clause {
+    kind: "abort-shown-wrong",
+    text: "{message}",
+};
 
 const INTERRUPTED: &str = "task interrupted";
 const REPLACED: &str = "task aborted: replaced by a new task";
@@ -41,6 +46,10 @@ impl Invariant for AbortReadsAsItWas {
         "a turn is aborted, or its abort comes once more"
     }
 
+    fn clauses(&self) -> &'static [Clause] {
+        &[ABORT_SHOWN_WRONG]
+    }
+
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut known = HashSet::default();
@@ -61,7 +70,7 @@ impl Invariant for AbortReadsAsItWas {
             let message = complaint(abort, wanted, &lines);
             let mut shown_by = vec![at];
             shown_by.extend(lines.iter().map(|(at, _)| *at));
-            findings.breach(view, message, &shown_by);
+            findings.breach(view, ABORT_SHOWN_WRONG.with("message", message), &shown_by);
         }
         findings
     }
@@ -146,14 +155,14 @@ mod tests {
 
     #[test]
     fn an_abort_that_is_not_shown_is_a_breach() {
-        assert!(breaks("VIEW-4", &cut()).message.contains("is not shown"));
+        assert!(breaks("VIEW-4", &cut()).text().contains("is not shown"));
     }
 
     #[test]
     fn a_replaced_turn_is_not_interrupted() {
         let mut t = Tracer::watched();
         t.start("t1", "one").replaced("t1").sees_status(INTERRUPTED);
-        assert!(breaks("VIEW-4", &t).message.contains("instead of"));
+        assert!(breaks("VIEW-4", &t).text().contains("instead of"));
         breaks("VIEW-4", cut().sees_status(REPLACED));
         breaks("VIEW-4", cut().sees_status("Task interrupted!"));
     }
@@ -162,11 +171,11 @@ mod tests {
     fn an_abort_that_is_shown_twice_is_a_breach() {
         let mut t = cut();
         t.sees_status(INTERRUPTED).sees_status(INTERRUPTED);
-        assert!(breaks("VIEW-4", &t).message.contains("2 times"));
+        assert!(breaks("VIEW-4", &t).text().contains("2 times"));
         let mut t = cut();
         t.sees_status(INTERRUPTED).late(aborted_once_more());
         let breach = breaks("VIEW-4", t.sees_status(INTERRUPTED));
-        assert!(breach.message.contains("once more"));
+        assert!(breach.text().contains("once more"));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use cutpoint_report::{Console, Reporter, Summary};
 use cutpoint_trace::case::{CaseResult, CaseStatus};
-use cutpoint_trace::verdict::{Breach, Level, Verdict};
+use cutpoint_trace::verdict::{Level, Verdict};
 
 use crate::samples::{
-    self, breach, context, pass, should, skipped, trouble, unmet, verdict, waived,
+    self, breach, breach_of, context, pass, should, skipped, trouble, unmet, verdict, waived,
 };
 
 fn console(cases: &[CaseResult], colour: bool, strict: bool, finish: bool) -> String {
@@ -101,13 +101,12 @@ fn a_scenario_error_and_an_agent_that_fails() {
 #[test]
 fn many_breaches_and_much_evidence_are_cut() {
     let mut case = breach();
-    let one = |n: u64| Breach {
-        message: format!("breach {n}"),
-        evidence: if n == 0 {
-            (0..15).chain([99]).collect()
-        } else {
-            vec![]
-        },
+    let one = |n: u64| {
+        let evidence = match n {
+            0 => (0..15).chain([99]).collect(),
+            _ => vec![],
+        };
+        breach_of(&format!("breach {n}"), evidence)
     };
     let breaches = (0..8).map(one).collect();
     case.verdicts[0].verdict = Verdict::Fail {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cutpoint_report::Context;
 use cutpoint_trace::case::{CaseResult, CaseStatus, UnmetExpectation};
-use cutpoint_trace::verdict::{Breach, Level, RuleVerdict, Verdict};
+use cutpoint_trace::verdict::{Breach, Clause, Level, RuleVerdict, Verdict};
 use cutpoint_trace::{
     ABORT_BOUND_MS, AbortReason, AgentEvent, AgentInfo, ClientOp, Entry, FORMAT, Feature, Header,
     InputMode, Observation, Process, RawMessage, ReadTrigger, ShownLine, Trace, TurnEnd, VERSION,
@@ -54,11 +54,16 @@ pub(crate) fn verdict(rule: &str, level: Level, outcome: Verdict) -> RuleVerdict
 pub(crate) fn fail(message: &str, evidence: &[u64]) -> Verdict {
     Verdict::Fail {
         exercised: 2,
-        breaches: vec![Breach {
-            message: message.into(),
-            evidence: evidence.to_vec(),
-        }],
+        breaches: vec![breach_of(message, evidence.to_vec())],
     }
+}
+
+pub(crate) fn breach_of(message: &str, evidence: Vec<u64>) -> Breach {
+    let clause = Clause {
+        kind: "sample",
+        text: "{message}",
+    };
+    clause.with("message", message).shown_by(evidence)
 }
 
 fn user(text: &str) -> Value {

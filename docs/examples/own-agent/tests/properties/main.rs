@@ -109,8 +109,10 @@ fn broken(forgets_calls: bool, scenario: &Scenario) -> Vec<String> {
             Verdict::Fail { breaches, .. } => breaches.clone(),
             _ => Vec::new(),
         };
-        let line = |breach| format!("{}: {breach}", verdict.rule);
-        breaches.into_iter().map(move |breach| line(breach.message))
+        let rule = &verdict.rule;
+        breaches
+            .into_iter()
+            .map(move |breach| format!("{rule}/{}: {}", breach.kind, breach.text()))
     });
     lines.collect()
 }
