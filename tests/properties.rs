@@ -166,6 +166,7 @@ impl Schedule {
             model: ModelScript {
                 side_conversations: Vec::new(),
                 name: None,
+                substitute_tools: false,
                 recording: None,
                 replies: vec![reply(self.parts.clone()), text()],
             },

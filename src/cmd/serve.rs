@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cutpoint_engine::server::body::Pace;
-use cutpoint_engine::server::case::{CaseConfig, Script};
+use cutpoint_engine::server::case::{CaseConfig, RecordedCalls, Script};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_recording::Recording;
 
@@ -61,6 +61,7 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
             on_request: None,
             asks_approval: false,
             timed: arguments.timed,
+            recorded_calls: RecordedCalls::AsRecorded,
             pace: Pace::Flushed,
             fallback: None,
         },

@@ -26,7 +26,7 @@ use crate::rollout::{Files, RolloutReader, RolloutSource};
 use crate::script;
 use crate::server::ReplayServer;
 use crate::server::body::Pace;
-use crate::server::case::{Case as ServerCase, CaseConfig, Tally};
+use crate::server::case::{Case as ServerCase, CaseConfig, RecordedCalls, Tally};
 use crate::server::gate::Verdict as GateVerdict;
 use crate::steps::{Steps, Stop};
 use crate::tracer::Tracer;
@@ -195,6 +195,11 @@ impl Runner {
                 on_request: Some(on_request(&rollout)),
                 asks_approval: needs.contains(&Capability::Approvals),
                 timed: false,
+                recorded_calls: if scenario.model.substitute_tools {
+                    RecordedCalls::Substituted
+                } else {
+                    RecordedCalls::Portable
+                },
                 pace: Pace::Flushed,
                 fallback: self.config.rules_only.then(script::plain_reply),
             },

@@ -35,6 +35,7 @@ impl<'a> Replies<'a> {
         match self {
             Self::Found(name) => ModelScript {
                 name: session.model.clone(),
+                substitute_tools: !session.stand_ins.is_empty(),
                 recording: Some(RecordingRef {
                     name: name.to_owned(),
                     span: Span::default(),
@@ -52,6 +53,7 @@ impl<'a> Replies<'a> {
                 };
                 ModelScript {
                     name: session.model.clone(),
+                    substitute_tools: !session.stand_ins.is_empty(),
                     recording: None,
                     replies: replies(&session.main),
                     side_conversations: session.others.iter().map(other).collect(),

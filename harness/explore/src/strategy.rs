@@ -106,6 +106,7 @@ impl Drawn {
             limit: Some(LIMIT),
             model: ModelScript {
                 name: None,
+                substitute_tools: false,
                 recording: None,
                 replies,
                 side_conversations: conversations,

@@ -47,6 +47,11 @@ impl Recording {
 }
 
 impl StandIns {
+    /// Returns true if the recording has no call that needs one.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The call of a shell that stands in for this one, in the form that imports have.
     pub fn of(&self, call: &Item) -> Option<Item> {
         let id = call.call_id()?;

@@ -115,6 +115,10 @@ pub struct ModelScript {
     /// `model name="gpt-6.1-sol" { … }`: the model that the agent is started with; its own default if
     /// absent.
     pub name: Option<String>,
+    /// `model substitute-tools=#true { … }`: a recorded call of a tool that the agent does not offer is
+    /// sent as a call of its shell tool that prints the recorded output. Without it, recorded streams
+    /// are sent byte for byte.
+    pub substitute_tools: bool,
     /// Replay this recording (a name under `recordings/`, or a path), matched by content.
     pub recording: Option<RecordingRef>,
     /// Composed replies, served in order within the main conversation.

@@ -326,7 +326,10 @@ fn scenario(scenario: &Scenario) -> Line {
         .chain(scenario.model.replies.iter().map(reply))
         .collect();
     let name = scenario.model.name.as_deref();
-    lines.push(Line::new("model").prop("name", name).block(model));
+    let substitute = scenario.model.substitute_tools.then_some("#true");
+    let line = Line::new("model").prop("name", name);
+    let line = line.plain_prop("substitute-tools", substitute);
+    lines.push(line.block(model));
     for other in &scenario.model.side_conversations {
         let replies = other.replies.iter().map(reply).collect();
         let line = Line::new("model").prop("for", Some(&other.opening));

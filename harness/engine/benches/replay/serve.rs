@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cutpoint_engine::server::body::Pace;
-use cutpoint_engine::server::case::{CaseConfig, Script};
+use cutpoint_engine::server::case::{CaseConfig, RecordedCalls, Script};
 use cutpoint_engine::server::plan;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_engine::tracer::Tracer;
@@ -172,6 +172,7 @@ fn case(events: usize, pace: Pace, traced: bool) -> CaseConfig {
         on_request: None,
         asks_approval: false,
         timed: false,
+        recorded_calls: RecordedCalls::AsRecorded,
         pace,
         fallback: None,
     }

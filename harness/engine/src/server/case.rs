@@ -100,10 +100,25 @@ pub struct CaseConfig {
     pub asks_approval: bool,
     /// Whether recorded streams keep their original timing.
     pub timed: bool,
+    /// What is changed in recorded streams.
+    pub recorded_calls: RecordedCalls,
     /// How frames are handed to the connection.
     pub pace: Pace,
     /// What is answered where no reply is left; nothing is but an error unless given.
     pub fallback: Option<ScriptedReply>,
+}
+
+/// Whether the tool calls of recorded streams are rewritten for the tools that a request offers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RecordedCalls {
+    /// They are sent byte for byte.
+    #[default]
+    AsRecorded,
+    /// The portable `shell` calls of an imported session are written for the agent's own shell tool.
+    Portable,
+    /// Besides, a captured call of a tool that the request does not offer becomes a call of the shell
+    /// tool that prints the recorded output.
+    Substituted,
 }
 
 impl std::fmt::Debug for Case {
@@ -483,19 +498,21 @@ impl Case {
         };
         match &found.response {
             Response::Stream(document) => {
-                let read = || {
-                    let plan = plan::recorded(document, self.config.timed);
-                    if is_synthesized(found) {
-                        portable::adapted(plan, request)
-                    } else {
-                        portable::stood_in(plan, request, || recording.stand_ins())
-                    }
-                };
+                let read = || plan::recorded(document, self.config.timed);
+                // Only what is the same for every request is kept: clients may offer different tools.
                 let plan = match &self.config.script {
                     Script::Recording(_) => {
                         state.plans.entry(exchange).or_insert_with(read).clone()
                     }
                     Script::Replies(_) => read(),
+                };
+                let plan = match self.config.recorded_calls {
+                    RecordedCalls::AsRecorded => plan,
+                    _ if is_synthesized(found) => portable::adapted(plan, request),
+                    RecordedCalls::Portable => plan,
+                    RecordedCalls::Substituted => {
+                        portable::stood_in(plan, request, || recording.stand_ins())
+                    }
                 };
                 Ok(self.stream(state, plan, before, number))
             }

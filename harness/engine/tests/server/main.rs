@@ -10,6 +10,7 @@ mod gates;
 mod http;
 mod matching;
 mod properties;
+mod recorded_calls;
 mod refusals;
 mod rig;
 mod whole;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cutpoint_engine::server::body::Pace;
-use cutpoint_engine::server::case::{Case, CaseConfig, Script, ScriptedBody, ScriptedReply};
+use cutpoint_engine::server::case::{
+    Case, CaseConfig, RecordedCalls, Script, ScriptedBody, ScriptedReply,
+};
 use cutpoint_engine::server::gate::{Gate, Verdict};
 use cutpoint_engine::server::plan;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
@@ -37,6 +39,7 @@ pub fn config(script: Script, gates: &[&str]) -> CaseConfig {
         on_request: None,
         asks_approval: false,
         timed: false,
+        recorded_calls: RecordedCalls::AsRecorded,
         pace: Pace::Flushed,
         fallback: None,
     }

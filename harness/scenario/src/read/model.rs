@@ -75,6 +75,7 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> ModelScript {
     let mut fields = Fields::new(sink, node, "model { reply { … } }");
     let mut model = ModelScript {
         name: model_name(&mut fields),
+        substitute_tools: fields.prop_flag("substitute-tools"),
         ..ModelScript::default()
     };
     let block = fields.block();

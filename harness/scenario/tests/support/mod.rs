@@ -407,14 +407,16 @@ fn model_name() -> impl Strategy<Value = String> {
 
 fn model() -> impl Strategy<Value = ModelScript> {
     prop_oneof![
-        5 => (option::of(model_name()), vec(reply(), 1..4), vec(conversation(), 0..3)).prop_map(|(name, replies, others)| ModelScript {
+        5 => (option::of(model_name()), any::<bool>(), vec(reply(), 1..4), vec(conversation(), 0..3)).prop_map(|(name, substitute_tools, replies, others)| ModelScript {
             name,
+            substitute_tools,
             recording: None,
             replies,
             side_conversations: others,
         }),
-        1 => (option::of(model_name()), text()).prop_map(|(model, name)| ModelScript {
+        1 => (option::of(model_name()), any::<bool>(), text()).prop_map(|(model, substitute_tools, name)| ModelScript {
             name: model,
+            substitute_tools,
             recording: Some(RecordingRef { name, span: Span::default() }),
             replies: Vec::new(),
             side_conversations: Vec::new(),
