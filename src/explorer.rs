@@ -9,10 +9,10 @@ use cutpoint_agent::Defect;
 use cutpoint_engine::driver::Driver as _;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
-use cutpoint_engine::lab::quiet::{CLIENT, Moment, Waiting};
-use cutpoint_engine::needs;
+use cutpoint_engine::lab::scheduler::{CLIENT, ChoicePoint, ParkedTask};
+use cutpoint_engine::required_capabilities;
 use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{
     Broken, Choosing, Decision, Digester, Executor, Observed, Write, behaviour, digest,
@@ -35,7 +35,7 @@ pub struct LabExecutor {
     /// Whether breaches of SHOULD rules count.
     pub strict: bool,
     /// The streams of the scenario's replies, which its schedules share.
-    pub plans: Plans,
+    pub plans: PlanCache,
     /// What the runs are for.
     pub purpose: Purpose,
 }
@@ -55,7 +55,7 @@ pub enum Purpose {
 impl LabExecutor {
     /// The first thing that a scenario needs and the reference agent cannot do.
     pub fn lacks(&self, scenario: &Scenario) -> Option<Capability> {
-        ReferenceDriver::new(self.defects.clone()).lacks(&needs::of(scenario))
+        ReferenceDriver::new(self.defects.clone()).lacks(&required_capabilities::of(scenario))
     }
 
     /// Runs a schedule, with all that is known of it.
@@ -90,7 +90,7 @@ impl Choosing for LabExecutor {
         let decisions = Arc::new(Mutex::new(Vec::new()));
         let mut states = States::default();
         let (choices, told) = (choices.to_vec(), decisions.clone());
-        let choose = move |moment: Moment<'_>| {
+        let choose = move |moment: ChoicePoint<'_>| {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             let choice = choices.get(told.len()).copied().unwrap_or(0);
             let mut all = alternatives(moment.waiting);
@@ -114,7 +114,7 @@ impl Choosing for LabExecutor {
 
 /// Who can go on: each of those that wait by itself; and each with the client right behind it, since what
 /// a client sends comes also where the agent passes no point.
-fn alternatives(waiting: &[Waiting]) -> Vec<Vec<usize>> {
+fn alternatives(waiting: &[ParkedTask]) -> Vec<Vec<usize>> {
     let client = waiting.iter().position(|it| it.label == CLIENT);
     let with = |client: usize| {
         let others = (0..waiting.len()).filter(move |one| *one != client);
@@ -135,7 +135,7 @@ struct States {
 }
 
 impl States {
-    fn value(&mut self, moment: &Moment<'_>) -> u64 {
+    fn value(&mut self, moment: &ChoicePoint<'_>) -> u64 {
         let new = moment.entries.get(self.entries..).unwrap_or_default();
         new.iter().for_each(|entry| self.seen.take(entry));
         self.entries = moment.entries.len();
@@ -148,7 +148,7 @@ impl States {
         number(&(self.seen.value(), moment.elapsed, passed, waiting))
     }
 
-    fn goes_on(&mut self, who: &Waiting) {
+    fn goes_on(&mut self, who: &ParkedTask) {
         let passed = self.passed.entry(who.task).or_default();
         *passed = number(&(*passed, who.label));
     }

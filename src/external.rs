@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::driver::Driver;
-use cutpoint_engine::observe;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
+use cutpoint_engine::trace_queries;
 use cutpoint_explore::external::{Intervention, digest};
 use cutpoint_explore::{Broken, Observed};
 use cutpoint_trace::case::{CaseResult, CaseStatus};
@@ -113,14 +113,15 @@ impl Stage {
         let case = self.runner.run(&changed).await;
         let numbers = what.map(Intervention::numbers).unwrap_or_default();
         let entries = &case.trace.entries;
-        let started = |entry: &&Entry| observe::announced(&entry.observation).is_some();
+        let started = |entry: &&Entry| trace_queries::announced(&entry.observation).is_some();
         let turns: BTreeSet<&str> = entries
             .iter()
             .filter(started)
-            .filter_map(|entry| observe::announced(&entry.observation))
+            .filter_map(|entry| trace_queries::announced(&entry.observation))
             .collect();
         let interrupted = |entry: &&Entry| {
-            observe::turn_end(&entry.observation).is_some_and(|end| observe::is_abort(end, None))
+            trace_queries::turn_end(&entry.observation)
+                .is_some_and(|end| trace_queries::is_abort(end, None))
         };
         let pid = |entry: &Entry| match entry.observation {
             Observation::AgentStarted { pid, .. } => pid,

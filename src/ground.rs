@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cutpoint_engine::driver::codex::CodexConfig;
-use cutpoint_engine::process::{self, Belongs};
+use cutpoint_engine::process::{self, ProcessOwner};
 use tempfile::TempDir;
 
 use crate::Failure;
@@ -47,10 +47,10 @@ impl Ground {
 
     /// What a run has started carries its mark, or works in its directory: a tool of the agent in
     /// this process has no mark, and one that left the directory still has it.
-    fn belongings(&self) -> [Belongs; 2] {
+    fn belongings(&self) -> [ProcessOwner; 2] {
         [
-            Belongs::Run(self.mark.clone()),
-            Belongs::Case(process::real_path(self.dir.path())),
+            ProcessOwner::Run(self.mark.clone()),
+            ProcessOwner::Case(process::real_path(self.dir.path())),
         ]
     }
 

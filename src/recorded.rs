@@ -6,10 +6,10 @@ use std::sync::Arc;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::lab;
+use cutpoint_engine::recorded_scenario::{self, ReplySource};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
-use cutpoint_engine::server::case::Tally;
+use cutpoint_engine::server::case::RequestTally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
-use cutpoint_engine::skeleton::{self, Replies};
 use cutpoint_protocol::rollout::{Content, RolloutLine, split};
 use cutpoint_protocol::{Item, marker};
 use cutpoint_recording::session::Session;
@@ -43,10 +43,10 @@ pub fn load(path: &Path) -> Result<Recording, Failure> {
 /// The scenario in which a user does again what was recorded, as strictly as an import or a replay is
 /// judged; the model answers from `recording`, a name or a path.
 pub fn scenario(name: &str, about: &str, recording: &str, session: &Session) -> Scenario {
-    let replies = Replies::Found(recording);
+    let replies = ReplySource::ByContent(recording);
     Scenario {
-        expectations: skeleton::expected(session),
-        ..skeleton::scenario(name, about, replies, session)
+        expectations: recorded_scenario::expected(session),
+        ..recorded_scenario::scenario(name, about, replies, session)
     }
 }
 
@@ -55,7 +55,7 @@ pub struct Ran {
     /// The case.
     pub case: CaseResult,
     /// What became of the agent's requests.
-    pub tally: Tally,
+    pub tally: RequestTally,
     /// The items of the rollout that the agent wrote.
     pub items: Vec<Item>,
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use cutpoint::explorer::{LabExecutor, Purpose};
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::{
     Act, Bound, Executor, Level, Schedule, Shard, Space, Sweep, Token, exhaust, free, sweep,
 };
@@ -49,7 +49,7 @@ fn executor(file: &str, defects: Vec<Defect>) -> LabExecutor {
         recordings: common::root().join("recordings"),
         seed: 0,
         strict: true,
-        plans: Plans::default(),
+        plans: PlanCache::default(),
         purpose: Purpose::Traces,
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use cutpoint::explorer::{LabExecutor, Purpose};
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::{Act, Bound, Class, Executor, Observed, Schedule, Shard, digest, sweep};
 use cutpoint_scenario::ast::Scenario;
 
@@ -129,7 +129,7 @@ impl Search {
             recordings: common::root().join("recordings"),
             seed: 0,
             strict: true,
-            plans: Plans::default(),
+            plans: PlanCache::default(),
             purpose: Purpose::Traces,
         }
     }

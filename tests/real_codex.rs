@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use cutpoint_check::file::Checker;
 use cutpoint_engine::driver::codex::{CodexConfig, CodexDriver};
 use cutpoint_engine::driver::{Driver, START_LIMIT};
-use cutpoint_engine::needs;
-use cutpoint_engine::process::{Belongs, find};
+use cutpoint_engine::process::{ProcessOwner, find};
+use cutpoint_engine::required_capabilities;
 use cutpoint_engine::runner::Planned;
 use cutpoint_trace::Observation;
 use cutpoint_trace::case::{CaseResult, CaseStatus};
@@ -230,7 +230,8 @@ fn main() -> ExitCode {
                 "codex-{VERSION}::{}::{}",
                 planned.file, planned.scenario.name
             );
-            let applies = needs::of(&planned.scenario).is_subset(&driver.capabilities());
+            let applies =
+                required_capabilities::of(&planned.scenario).is_subset(&driver.capabilities());
             let run = move || {
                 let case = runtime.block_on(bench.run(&planned));
                 as_known(&planned, &case)?;
@@ -343,10 +344,10 @@ fn rollouts(case: &CaseResult) -> BTreeMap<&str, Vec<u8>> {
 fn nothing_left(mark: &str) -> bool {
     // What was killed takes a moment to be gone.
     let deadline = Instant::now() + GONE_LIMIT;
-    let mut left = find(&Belongs::Run(mark.to_owned()));
+    let mut left = find(&ProcessOwner::Run(mark.to_owned()));
     while !left.is_empty() && Instant::now() < deadline {
         std::thread::yield_now();
-        left = find(&Belongs::Run(mark.to_owned()));
+        left = find(&ProcessOwner::Run(mark.to_owned()));
     }
     for process in &left {
         eprintln!("still alive: {} {}", process.pid, process.command);

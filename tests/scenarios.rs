@@ -10,7 +10,7 @@ use cutpoint_engine::driver::Driver;
 use cutpoint_engine::driver::front::FrontDriver;
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::driver::stdio::{StdioCommand, StdioDriver};
-use cutpoint_engine::needs;
+use cutpoint_engine::required_capabilities;
 use cutpoint_engine::runner::Planned;
 use cutpoint_trace::case::CaseStatus;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -27,7 +27,7 @@ fn main() {
         for (agent, driver) in agents {
             let name = format!("{agent}::{}::{}", planned.file, planned.scenario.name);
             // What an agent cannot do is no test of it: it counts as ignored, not as passed.
-            let needs = needs::of(&planned.scenario);
+            let needs = required_capabilities::of(&planned.scenario);
             let applies = needs.is_subset(&driver().capabilities());
             let planned = planned.clone();
             let trial = Trial::test(name, move || conforms(&planned, driver));

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use cutpoint::explorer::{LabExecutor, Purpose};
 use cutpoint_engine::runner::Planned;
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::{Act, Bound, Shard, Sweep, Token, fingerprint, sweep};
 
 /// As in the command line: most of a schedule's work is small allocations.
@@ -22,7 +22,7 @@ fn executor(file: &str) -> LabExecutor {
         recordings: common::root().join("recordings"),
         seed: 0,
         strict: true,
-        plans: Plans::default(),
+        plans: PlanCache::default(),
         purpose: Purpose::Traces,
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cutpoint_check::{View, judge};
 use cutpoint_engine::lab;
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::{Act, Executor, Injection, Schedule, digest};
 use cutpoint_protocol::sse;
 use cutpoint_scenario::ast::Scenario;
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         file,
         seed: 0,
         strict: true,
-        plans: Plans::default(),
+        plans: PlanCache::default(),
         purpose: Purpose::Traces,
     };
     let plain = executor.run(scenario);

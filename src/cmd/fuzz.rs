@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::{
     Broken, Budget, Executor, Finding, Fuzz, Fuzzed, News, Shard, class_of, fuzz,
 };
@@ -146,7 +146,7 @@ fn executor(arguments: &Arguments, file: &str) -> LabExecutor {
         recordings: arguments.recordings.clone(),
         seed: arguments.seed,
         strict: arguments.strict,
-        plans: Plans::default(),
+        plans: PlanCache::default(),
         purpose: Purpose::Traces,
     }
 }

@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use cutpoint_engine::proxy::{Limits, Proxy, ProxyConfig, ProxyError, Recorded, command};
-use cutpoint_engine::skeleton::{self, Replies};
+use cutpoint_engine::proxy::{
+    CaptureLimits, Proxy, ProxyConfig, ProxyError, RecordedSession, command,
+};
+use cutpoint_engine::recorded_scenario::{self, ReplySource};
 use cutpoint_recording::{Recording, Redactor};
 
 use super::run::quoted;
@@ -114,12 +116,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
 async fn record(
     arguments: &Arguments,
     redactor: Redactor,
-) -> Result<(Recorded, Option<ExitStatus>), Failure> {
+) -> Result<(RecordedSession, Option<ExitStatus>), Failure> {
     let config = ProxyConfig {
         upstream: arguments.upstream.clone(),
         ca: arguments.ca.clone(),
         redactor,
-        limits: Limits::default(),
+        limits: CaptureLimits::default(),
     };
     let proxy = Proxy::start(config).await.map_err(|error| match error {
         ProxyError::Listen(_) => Failure::trouble(error.to_string()),
@@ -141,7 +143,12 @@ async fn record(
     Ok((proxy.finish().await, ended))
 }
 
-fn save(arguments: &Arguments, folder: &Path, scenario: &Path, recorded: Recorded) -> Outcome {
+fn save(
+    arguments: &Arguments,
+    folder: &Path,
+    scenario: &Path,
+    recorded: RecordedSession,
+) -> Outcome {
     if recorded.exchanges.is_empty() {
         return Err(Failure::agent(
             "nothing was recorded: no request came that was answered; the client has to use the base URL from OPENAI_BASE_URL",
@@ -156,8 +163,8 @@ fn save(arguments: &Arguments, folder: &Path, scenario: &Path, recorded: Recorde
     }
     let session = recording.session().unwrap_or_default();
     let found = written::name_from(scenario, folder, &arguments.name)?;
-    let replies = Replies::of(&found, &session);
-    let text = skeleton::scenario(&arguments.name, &source, replies, &session);
+    let replies = ReplySource::of(&found, &session);
+    let text = recorded_scenario::scenario(&arguments.name, &source, replies, &session);
     let text = format!("{text}\n");
     written::store(&recording, folder, &text, scenario)?;
     let count = match recording.exchanges.len() {

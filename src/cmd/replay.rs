@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::external::ExternalToken;
 use cutpoint_explore::{Token, TokenError, digest, fingerprint};
 use cutpoint_trace::case::CaseResult;
@@ -118,7 +118,7 @@ fn in_lab(arguments: &Arguments, token: &Token) -> Outcome {
         recordings: arguments.recordings.clone(),
         seed: token.seed,
         strict: true,
-        plans: Plans::default(),
+        plans: PlanCache::default(),
         purpose: Purpose::Traces,
     };
     say!("{scenario}\n")?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cutpoint_agent::Defect;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
-use cutpoint_engine::server::case::Tally;
+use cutpoint_engine::server::case::RequestTally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{Shard, digest_of_text, fingerprint};
 use cutpoint_report::json_lines::Header;
@@ -244,7 +244,7 @@ struct Told {
     /// Cases that ended before one ahead of them.
     waiting: BTreeMap<usize, CaseResult>,
     /// What became of the requests of cases that replay a recording.
-    tally: Tally,
+    tally: RequestTally,
 }
 
 impl Told {
@@ -273,7 +273,7 @@ impl Told {
             code: ExitCode::Conforms,
             next: 0,
             waiting: BTreeMap::new(),
-            tally: Tally::default(),
+            tally: RequestTally::default(),
         })
     }
 
@@ -295,7 +295,7 @@ impl Told {
         for case in std::mem::take(&mut self.waiting).into_values() {
             self.tell(&case);
         }
-        if self.tally != Tally::default() {
+        if self.tally != RequestTally::default() {
             complain!("requests of recordings: {}", self.tally);
         }
         (self.code, self.reports.finish(self.start.elapsed()))

@@ -55,7 +55,7 @@ async fn serve(arguments: &Arguments, recording: Recording) -> Outcome {
         "/v1",
         CaseConfig {
             script: Script::Recording(Arc::new(recording)),
-            asides: Arc::default(),
+            side_conversations: Arc::default(),
             gates: Vec::new(),
             tracer: None,
             on_request: None,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
-use cutpoint_engine::server::plans::Plans;
+use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::stored::{Asked, FORMAT, Stored, StoredSweep, Swept, VERSION};
 use cutpoint_explore::{Act, Bound, Class, Shard, Sweep, WINDOW, fingerprint, sweep};
 
@@ -157,7 +157,7 @@ pub(super) fn executor(arguments: &Arguments, planned: &Planned, purpose: Purpos
         recordings: arguments.recordings.clone(),
         seed: arguments.seed,
         strict: arguments.strict,
-        plans: Plans::default(),
+        plans: PlanCache::default(),
         purpose,
     }
 }

@@ -4,7 +4,7 @@ use cutpoint_protocol::ids::CallId;
 use cutpoint_trace::{AgentEvent, Observation};
 use serde_json::Value;
 
-use crate::observe::event_of;
+use crate::trace_queries::event_of;
 
 /// With this the ids begin under which Codex tells of the commands that a script of the model's runs. It
 /// does not tell whose they are.

@@ -6,8 +6,8 @@ use cutpoint_trace::case::UnmetExpectation;
 use cutpoint_trace::{Entry, Observation, Process, items};
 use serde_json::Value;
 
-use crate::observe;
 use crate::process::holds_command;
+use crate::trace_queries;
 
 /// The expectations that the trace does not meet.
 pub fn unmet(scenario: &Scenario, entries: &[Entry]) -> Vec<UnmetExpectation> {
@@ -239,18 +239,18 @@ impl<'a> Seen<'a> {
         let ends: Vec<_> = self
             .entries
             .iter()
-            .filter_map(|entry| Some((entry.seq, observe::turn_end(&entry.observation)?)))
+            .filter_map(|entry| Some((entry.seq, trace_queries::turn_end(&entry.observation)?)))
             .collect();
         let matches = ends.len() == wanted.len()
             && ends.iter().zip(wanted).all(|((_, end), wanted)| {
-                *wanted == ExpectedTurnEnd::Any || observe::outcome(end) == *wanted
+                *wanted == ExpectedTurnEnd::Any || trace_queries::outcome(end) == *wanted
             });
         if matches {
             return None;
         }
         let words: Vec<String> = ends
             .iter()
-            .map(|(_, end)| observe::end_in_words(end))
+            .map(|(_, end)| trace_queries::end_in_words(end))
             .collect();
         let found = if words.is_empty() {
             "no turn ended".to_owned()

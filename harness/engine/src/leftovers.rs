@@ -7,7 +7,7 @@ use cutpoint_trace::{Observation, Process};
 use tokio::time::Instant;
 
 use crate::driver::{CaseEnv, Session};
-use crate::observe;
+use crate::trace_queries;
 
 /// How long a tool may outlive its turn, or the agent (rules PROC-1 and PROC-2).
 pub const TOOL_LIMIT: Duration = Duration::from_secs(2);
@@ -41,8 +41,8 @@ impl<'a> Leftovers<'a> {
         let (from, tracer) = (self.seen, &self.env.tracer);
         self.seen = tracer.len();
         let aborted = |what: &Observation| {
-            observe::turn_end(what)
-                .filter(|end| observe::is_abort(end, None))
+            trace_queries::turn_end(what)
+                .filter(|end| trace_queries::is_abort(end, None))
                 .map(|_| ())
         };
         if tracer.find(from, aborted).is_none() {

@@ -3,24 +3,24 @@
 //! Floor 2, and the only crate that touches processes and sockets.
 
 mod calls;
-pub mod cuts;
 pub mod driver;
 pub mod expect;
 mod injections;
 pub mod lab;
 pub mod leftovers;
-pub mod needs;
-pub mod observe;
+pub mod model_script;
+pub mod passed_points;
 pub mod process;
 pub mod proxy;
 pub mod quiescence;
 pub mod receive_queue;
-pub mod rollout;
+pub mod recorded_scenario;
+pub mod required_capabilities;
+pub mod rollout_reader;
 pub mod runner;
 pub mod screen;
-pub mod script;
 pub mod server;
-pub mod skeleton;
+mod settling;
 pub mod steps;
-mod stillness;
+pub mod trace_queries;
 pub mod tracer;

@@ -25,7 +25,7 @@ const KILLED_LIMIT: Duration = Duration::from_secs(5);
 
 /// How to tell the processes that are looked for.
 #[derive(Debug, Clone)]
-pub enum Belongs {
+pub enum ProcessOwner {
     /// To the run with this mark.
     Run(String),
     /// To the case that works below this directory.
@@ -33,7 +33,7 @@ pub enum Belongs {
 }
 
 /// The living processes that belong, without this one, by process id.
-pub fn find(belongs: &Belongs) -> Vec<Process> {
+pub fn find(belongs: &ProcessOwner) -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -47,12 +47,12 @@ pub fn find(belongs: &Belongs) -> Vec<Process> {
     found
 }
 
-fn is_one(pid: u32, belongs: &Belongs) -> bool {
+fn is_one(pid: u32, belongs: &ProcessOwner) -> bool {
     match belongs {
-        Belongs::Case(directory) => {
+        ProcessOwner::Case(directory) => {
             fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(directory))
         }
-        Belongs::Run(mark) => {
+        ProcessOwner::Run(mark) => {
             let wanted = format!("{RUN_VARIABLE}={mark}");
             fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
                 environment
@@ -86,7 +86,7 @@ fn describe(pid: u32) -> Option<Process> {
 
 /// Kills whatever belongs, and again until nothing is left or `limit` has passed. Gives what is
 /// still there.
-pub async fn kill_all(belongs: &Belongs, limit: Duration) -> Vec<Process> {
+pub async fn kill_all(belongs: &ProcessOwner, limit: Duration) -> Vec<Process> {
     let deadline = tokio::time::Instant::now() + limit;
     loop {
         let alive = find(belongs);
@@ -99,11 +99,11 @@ pub async fn kill_all(belongs: &Belongs, limit: Duration) -> Vec<Process> {
 }
 
 /// Kills whatever belongs, once, without waiting: for the last moments of this process.
-pub fn kill_now(belongs: &Belongs) {
+pub fn kill_now(belongs: &ProcessOwner) {
     kill_each(&find(belongs), belongs);
 }
 
-fn kill_each(processes: &[Process], belongs: &Belongs) {
+fn kill_each(processes: &[Process], belongs: &ProcessOwner) {
     for process in processes {
         // Looked at again, because an id may have been taken by another process meanwhile.
         if is_one(process.pid, belongs)
@@ -200,7 +200,7 @@ mod tests {
             .await
             .unwrap();
         assert!(output.success());
-        let belongs = Belongs::Case(home);
+        let belongs = ProcessOwner::Case(home);
         assert!(
             find(&belongs)
                 .iter()
@@ -219,7 +219,7 @@ mod tests {
             .current_dir(&home)
             .process_group(0);
         let leader = GroupLeader::new(command.spawn().unwrap());
-        let belongs = Belongs::Case(home);
+        let belongs = ProcessOwner::Case(home);
         while find(&belongs).len() < 3 {
             tokio::task::yield_now().await;
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::receive_queue::unread_bytes;
-use crate::server::Ends;
+use crate::server::Endpoints;
 use crate::tracer::Tracer;
 
 /// How many looks in a row must find the agent quiet.
@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_millis(250);
 
 /// How an agent was found when it was acted upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum Quiescence {
     /// It had read everything, and none of its threads ran.
     Quiet,
     /// It had read everything, and nothing was observed of the case for a while, although its threads
@@ -47,19 +47,23 @@ pub struct QuietCount([AtomicUsize; 3]);
 
 impl QuietCount {
     /// Counts one wait.
-    pub fn count(&self, found: Found) {
+    pub fn count(&self, found: Quiescence) {
         self.0[found as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many waits have ended in that way.
-    pub fn of(&self, found: Found) -> usize {
+    pub fn of(&self, found: Quiescence) -> usize {
         self.0[found as usize].load(Ordering::Relaxed)
     }
 }
 
 /// Waits until the client's end has read everything and `pid`, if given, has no running thread. Of a
 /// process that serves other cases it is enough that nothing more is observed of the case.
-pub async fn wait(ends: Option<Ends>, pid: Option<u32>, shared: Option<&Tracer>) -> Found {
+pub async fn wait(
+    ends: Option<Endpoints>,
+    pid: Option<u32>,
+    shared: Option<&Tracer>,
+) -> Quiescence {
     let deadline = Instant::now() + LIMIT;
     let mut quiet = 0;
     let observed = || shared.map_or(0, Tracer::len);
@@ -72,14 +76,14 @@ pub async fn wait(ends: Option<Ends>, pid: Option<u32>, shared: Option<&Tracer>)
         let busy = unread || pid.is_some_and(has_running_thread);
         quiet = if busy { 0 } else { quiet + 1 };
         if quiet == LOOKS {
-            return Found::Quiet;
+            return Quiescence::Quiet;
         }
         if shared.is_some() && since.elapsed() >= SILENCE {
-            return Found::Silent;
+            return Quiescence::Silent;
         }
         tokio::time::sleep(shared.map_or(PAUSE, |_| SHARED_PAUSE)).await;
     }
-    Found::Busy
+    Quiescence::Busy
 }
 
 fn has_running_thread(pid: u32) -> bool {
@@ -115,7 +119,7 @@ mod tests {
             let mut read = [0; 5];
             let (_, found) =
                 tokio::join!(client.read_exact(&mut read), wait(Some(ends), None, None));
-            assert_eq!(found, Found::Quiet, "{address}");
+            assert_eq!(found, Quiescence::Quiet, "{address}");
             assert_eq!(unread_bytes(ends), Some(0), "{address}");
         }
     }

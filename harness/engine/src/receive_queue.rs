@@ -12,7 +12,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-use crate::server::Ends;
+use crate::server::Endpoints;
 
 /// `SOCK_DIAG_BY_FAMILY`: the request, and the answer to it.
 const BY_FAMILY: u16 = 20;
@@ -35,13 +35,13 @@ const QUEUE_AT: usize = HEADER_BYTES + 56;
 const LISTENS: u8 = 10;
 
 /// How many bytes wait in the client's receive queue; `None` if its socket is gone.
-pub fn unread_bytes(ends: Ends) -> Option<u64> {
+pub fn unread_bytes(ends: Endpoints) -> Option<u64> {
     // A kernel that can't be asked says the same as one that knows no such socket; the table tells
     // them apart.
     asked(ends).or_else(|| tabled(ends))
 }
 
-fn asked(ends: Ends) -> Option<u64> {
+fn asked(ends: Endpoints) -> Option<u64> {
     let socket: OwnedFd = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -63,7 +63,7 @@ fn asked(ends: Ends) -> Option<u64> {
 }
 
 /// Asks for the client's socket: the one whose own end is the client's.
-fn request(ends: Ends) -> Vec<u8> {
+fn request(ends: Endpoints) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(REQUEST_BYTES);
     let length = u32::try_from(REQUEST_BYTES).unwrap_or_default();
     bytes.extend(length.to_ne_bytes());
@@ -94,7 +94,7 @@ fn request(ends: Ends) -> Vec<u8> {
     bytes
 }
 
-fn tabled(ends: Ends) -> Option<u64> {
+fn tabled(ends: Endpoints) -> Option<u64> {
     let table = match ends.client {
         SocketAddr::V4(_) => "/proc/net/tcp",
         SocketAddr::V6(_) => "/proc/net/tcp6",
@@ -134,13 +134,13 @@ pub(crate) mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     /// A connection to itself, and its ends; nothing where the machine has no such address.
-    pub(crate) async fn connection(address: &str) -> Option<(TcpStream, TcpStream, Ends)> {
+    pub(crate) async fn connection(address: &str) -> Option<(TcpStream, TcpStream, Endpoints)> {
         let listener = TcpListener::bind(address).await.ok()?;
         let client = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let ends = Ends {
+        let ends = Endpoints {
             client: server.peer_addr().unwrap(),
             server: server.local_addr().unwrap(),
         };

@@ -20,17 +20,17 @@ use crate::driver::points::Points;
 use crate::driver::{AgentError, CaseEnv, Driver, Session};
 use crate::lab::Lab;
 use crate::leftovers::{self, Leftovers, TOOL_LIMIT};
-use crate::process::{self, Belongs};
+use crate::model_script;
+use crate::process::{self, ProcessOwner};
 use crate::quiescence::QuietCount;
-use crate::rollout::{Files, RolloutReader, RolloutSource};
-use crate::script;
+use crate::rollout_reader::{DiskRollouts, RolloutReader, RolloutSource};
 use crate::server::ReplayServer;
 use crate::server::body::Pace;
-use crate::server::case::{Case as ServerCase, CaseConfig, RecordedCalls, Tally};
-use crate::server::gate::Verdict as GateVerdict;
-use crate::steps::{Steps, Stop};
+use crate::server::case::{CaseConfig, RecordedCalls, RequestTally, ServerCase};
+use crate::server::gate::GateDecision;
+use crate::steps::{StepError, StepRunner};
 use crate::tracer::Tracer;
-use crate::{expect, injections, needs, observe, stillness};
+use crate::{expect, injections, required_capabilities, settling, trace_queries};
 
 /// Upper bound of each single wait unless told otherwise.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ pub struct Runner {
     config: RunConfig,
     cases: AtomicUsize,
     quiet: Arc<QuietCount>,
-    tally: Mutex<Tally>,
+    tally: Mutex<RequestTally>,
 }
 
 impl Runner {
@@ -97,7 +97,7 @@ impl Runner {
     }
 
     /// What became of the requests of cases that replay a recording, so far.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> RequestTally {
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,7 +120,7 @@ impl Runner {
     ) -> (CaseResult, Vec<&'static str>) {
         let mut passed = Vec::new();
         let start = Instant::now();
-        let needs = needs::of(scenario);
+        let needs = required_capabilities::of(scenario);
         let info = self.driver.info(&needs);
         let missing = self.driver.lacks(&needs);
         let mut case = empty_case(scenario, file, &info, self.config.seed);
@@ -136,11 +136,11 @@ impl Runner {
                 case.unmet = done.unmet;
                 (case.status, case.note) = done.status;
             }
-            Err(Obstacle::Scenario(message)) => {
+            Err(RunError::Scenario(message)) => {
                 case.status = CaseStatus::ScenarioError;
                 case.note = Some(message);
             }
-            Err(Obstacle::Harness(message)) => tracer.record(Observation::Trouble { message }),
+            Err(RunError::Harness(message)) => tracer.record(Observation::Trouble { message }),
         }
         case.trace.entries = tracer.take();
         if case.status != CaseStatus::ScenarioError && !never_began(&case) {
@@ -164,12 +164,12 @@ impl Runner {
         file: &str,
         needs: BTreeSet<Capability>,
         tracer: &Arc<Tracer>,
-    ) -> Result<Done, Obstacle> {
+    ) -> Result<DrivenCase, RunError> {
         let loaded = self
             .server
             .plans()
             .load(&scenario.model, Path::new(file), &self.config.recordings)
-            .map_err(Obstacle::Scenario)?;
+            .map_err(RunError::Scenario)?;
         let mut points: Vec<CutPoint> = Vec::new();
         for step in scenario.steps.iter().filter(|step| step.yields.is_none()) {
             // Two steps at one point share what holds there.
@@ -177,19 +177,19 @@ impl Runner {
             points.extend(step.at.as_ref().filter(new).cloned());
         }
         let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
-        let dir = self.case_dir(number).map_err(Obstacle::Harness)?;
+        let dir = self.case_dir(number).map_err(RunError::Harness)?;
         let lab = (dir.is_none()).then(|| Lab::new(self.server.clone()));
         let base = format!("/c/{number}/v1");
         let source: Arc<dyn RolloutSource> = match &lab {
             Some(lab) => lab.store.clone(),
-            None => Arc::new(Files),
+            None => Arc::new(DiskRollouts),
         };
         let rollout = RolloutReader::new(tracer.clone(), source);
         let server_case = self.server.add(
             &base,
             CaseConfig {
                 script: loaded.script,
-                asides: loaded.asides,
+                side_conversations: loaded.side_conversations,
                 gates: points.clone(),
                 tracer: Some(tracer.clone()),
                 on_request: Some(on_request(&rollout)),
@@ -201,7 +201,7 @@ impl Runner {
                     RecordedCalls::Portable
                 },
                 pace: Pace::Flushed,
-                fallback: self.config.rules_only.then(script::plain_reply),
+                fallback: self.config.rules_only.then(model_script::plain_reply),
             },
         );
         let env = CaseEnv {
@@ -211,7 +211,7 @@ impl Runner {
             dir: dir.clone().unwrap_or_else(|| PathBuf::from(LAB_DIR)),
             lab,
             needs,
-            private: needs::own_process(scenario),
+            private: required_capabilities::own_process(scenario),
             seed: self.config.seed,
             points: Arc::new(Points::new(
                 &points,
@@ -239,20 +239,20 @@ impl Runner {
         }
         if let Some(dir) = dir {
             // Whatever the agent left behind ends here, so that the next case starts clean.
-            process::kill_all(&Belongs::Case(env.dir.clone()), TOOL_LIMIT).await;
+            process::kill_all(&ProcessOwner::Case(env.dir.clone()), TOOL_LIMIT).await;
             // What can't be removed goes with the run's directory.
             let _ = std::fs::remove_dir_all(dir);
         }
         match server_case.scenario_errors().into_iter().next() {
-            Some(message) => Err(Obstacle::Scenario(message)),
-            None => done.map_err(|_| Obstacle::Harness("nothing can go on any more".to_owned())),
+            Some(message) => Err(RunError::Scenario(message)),
+            None => done.map_err(|_| RunError::Harness("nothing can go on any more".to_owned())),
         }
     }
 
     /// Whether the steps behind one that never came are done, in the real world: what the user says
     /// next shows what the agent has kept, and what is held may be held for them.
     fn goes_on(&self, env: &CaseEnv) -> bool {
-        let held = || env.tracer.with(0, stillness::is_held);
+        let held = || env.tracer.with(0, settling::is_held);
         self.config.rules_only && env.lab.is_none() && (!turn_is_active(&env.tracer) || held())
     }
 
@@ -271,12 +271,12 @@ impl Runner {
         scenario: &Scenario,
         env: CaseEnv,
         server_case: &Arc<ServerCase>,
-    ) -> Done {
+    ) -> DrivenCase {
         let mut session = match self.driver.start(env.clone()).await {
             Ok(session) => session,
-            Err(error) => return Done::failed(&error),
+            Err(error) => return DrivenCase::failed(&error),
         };
-        let mut steps = Steps::new(&env, server_case, self.config.rules_only);
+        let mut steps = StepRunner::new(&env, server_case, self.config.rules_only);
         let mut leftovers = Leftovers::new(&env);
         let mut unmet = Vec::new();
         let mut status = (CaseStatus::Conforms, None);
@@ -288,17 +288,17 @@ impl Runner {
             match done {
                 Ok(()) => {}
                 // What an injected op has changed may keep a step from ever coming.
-                Err(Stop::Unmet(_)) if self.goes_on(&env) => {}
-                Err(Stop::Unmet(_)) if self.config.rules_only => {
+                Err(StepError::Unmet(_)) if self.goes_on(&env) => {}
+                Err(StepError::Unmet(_)) if self.config.rules_only => {
                     // What is held for a step that never comes would be taken for a hanging turn.
                     release_all(&env, server_case);
                     break;
                 }
-                Err(Stop::Unmet(found)) => {
+                Err(StepError::Unmet(found)) => {
                     unmet.push(found);
                     break;
                 }
-                Err(Stop::Agent(error)) => {
+                Err(StepError::Agent(error)) => {
                     status = (CaseStatus::AgentFailed, Some(error.to_string()));
                     break;
                 }
@@ -333,7 +333,7 @@ impl Runner {
             status = (CaseStatus::AgentFailed, Some(message));
         }
         let passed = env.points.passed();
-        Done {
+        DrivenCase {
             unmet,
             passed,
             status,
@@ -342,7 +342,7 @@ impl Runner {
 }
 
 /// Why a scenario could not be run at all.
-enum Obstacle {
+enum RunError {
     /// It asks for what is not there, or not as it must be.
     Scenario(String),
     /// The harness could not prepare it.
@@ -365,13 +365,13 @@ fn trouble(entries: &[Entry]) -> Option<String> {
 }
 
 /// How the steps of a scenario went.
-struct Done {
+struct DrivenCase {
     unmet: Vec<UnmetExpectation>,
     passed: Vec<&'static str>,
     status: (CaseStatus, Option<String>),
 }
 
-impl Done {
+impl DrivenCase {
     fn failed(error: &AgentError) -> Self {
         Self {
             unmet: Vec::new(),
@@ -395,7 +395,7 @@ fn on_request(rollout: &Arc<RolloutReader>) -> Arc<dyn Fn(usize) + Send + Sync> 
 
 fn release_all(env: &CaseEnv, server_case: &ServerCase) {
     for gate in env.points.gates().chain(server_case.gates()) {
-        gate.decide(GateVerdict::Release);
+        gate.decide(GateDecision::Release);
     }
 }
 
@@ -411,7 +411,7 @@ async fn wind_up(
         alive,
         at_end: false,
     });
-    let running = env.tracer.with(0, observe::is_running);
+    let running = env.tracer.with(0, trace_queries::is_running);
     // A turn that could not go on because nothing was scripted for it is not the agent's to end.
     let unscripted =
         |what: &Observation| matches!(what, Observation::Unscripted { .. }).then_some(());
@@ -425,8 +425,8 @@ async fn wind_up(
     }
     let finished = session.finish().await;
     // A process that serves further cases has not ended.
-    let ended = !env.tracer.with(0, observe::is_running);
-    if abandoned && env.tracer.with(0, observe::is_running) {
+    let ended = !env.tracer.with(0, trace_queries::is_running);
+    if abandoned && env.tracer.with(0, trace_queries::is_running) {
         let exited = Observation::AgentExited {
             code: None,
             expected: true,
@@ -520,5 +520,5 @@ fn final_status(case: &CaseResult) -> CaseStatus {
 
 /// Whether a turn is active, as far as the trace tells.
 pub(crate) fn turn_is_active(tracer: &Tracer) -> bool {
-    tracer.with(0, observe::turn_is_active)
+    tracer.with(0, trace_queries::turn_is_active)
 }

@@ -13,37 +13,37 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::calls;
-use crate::cuts;
 use crate::driver::{AgentError, CaseEnv, Session};
 use crate::injections::input;
 use crate::leftovers;
-use crate::observe;
+use crate::passed_points;
 use crate::quiescence;
 use crate::runner::turn_is_active;
-use crate::server::Ends;
-use crate::server::case::Case as ServerCase;
-use crate::server::gate::{Gate, Verdict};
-use crate::stillness;
+use crate::server::Endpoints;
+use crate::server::case::ServerCase;
+use crate::server::gate::{Gate, GateDecision};
+use crate::settling;
+use crate::trace_queries;
 
 /// How long after the report of a tool's start its process is looked for.
 const SPAWN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the steps were not run to the end.
-pub enum Stop {
+pub enum StepError {
     /// What a step waits for did not come, or came differently.
     Unmet(UnmetExpectation),
     /// The agent could not be driven on.
     Agent(AgentError),
 }
 
-impl From<AgentError> for Stop {
+impl From<AgentError> for StepError {
     fn from(error: AgentError) -> Self {
         Self::Agent(error)
     }
 }
 
 /// The steps of one case.
-pub struct Steps<'a> {
+pub struct StepRunner<'a> {
     env: &'a CaseEnv,
     server_case: &'a Arc<ServerCase>,
     /// Entries before this one were consumed by earlier awaits.
@@ -94,7 +94,7 @@ fn refusal_as_wanted(
     }
 }
 
-impl<'a> Steps<'a> {
+impl<'a> StepRunner<'a> {
     /// The steps of a case that has just been started.
     pub fn new(env: &'a CaseEnv, server_case: &'a Arc<ServerCase>, rules_only: bool) -> Self {
         Self {
@@ -115,7 +115,7 @@ impl<'a> Steps<'a> {
         number: usize,
         scenario: &Scenario,
         session: &mut dyn Session,
-    ) -> (Result<(), Stop>, usize) {
+    ) -> (Result<(), StepError>, usize) {
         let env = self.env;
         let ender = tokio::select! {
             biased;
@@ -154,7 +154,7 @@ impl<'a> Steps<'a> {
         number: usize,
         scenario: &Scenario,
         session: &mut dyn Session,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StepError> {
         let step = &scenario.steps[number - 1];
         if step.yields.is_some() {
             return self.injected(number, step).await;
@@ -178,7 +178,7 @@ impl<'a> Steps<'a> {
             Err(failure) => {
                 // The client may go on behind a step that never came; the stream does, too.
                 if let Some(gate) = step.at.as_ref().and_then(|at| self.held_by_server(at)) {
-                    gate.decide(Verdict::Release);
+                    gate.decide(GateDecision::Release);
                 }
                 Err(failure)
             }
@@ -187,7 +187,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Waits until a step that is done by itself has been done.
-    async fn injected(&mut self, number: usize, step: &Step) -> Result<(), Stop> {
+    async fn injected(&mut self, number: usize, step: &Step) -> Result<(), StepError> {
         if self.rules_only && !step.action.ends_agent() {
             return Ok(());
         }
@@ -215,10 +215,10 @@ impl<'a> Steps<'a> {
         waited.map_err(|failure| self.stop(failure, step))
     }
 
-    fn stop(&self, failure: Failure, step: &Step) -> Stop {
+    fn stop(&self, failure: Failure, step: &Step) -> StepError {
         match failure {
-            Failure::Agent(error) => Stop::Agent(error),
-            Failure::Found(found) => Stop::Unmet(UnmetExpectation {
+            Failure::Agent(error) => StepError::Agent(error),
+            Failure::Found(found) => StepError::Unmet(UnmetExpectation {
                 text: step.to_string(),
                 line: step.span.line,
                 found,
@@ -230,14 +230,14 @@ impl<'a> Steps<'a> {
     /// Waits until no turn is active any more.
     pub async fn settle(&mut self, scenario: &Scenario) -> Option<UnmetExpectation> {
         if self.gives_up() {
-            stillness::of_ops(&self.env.tracer).await;
+            settling::of_ops(&self.env.tracer).await;
         }
         if self.idle().await.is_ok() {
             return None;
         }
         // The step that would have ended the wait may never have come; that the agent ends the turn
         // when it is told to is for the rules to see.
-        if self.rules_only && self.env.tracer.with(0, observe::agent_waits) {
+        if self.rules_only && self.env.tracer.with(0, trace_queries::agent_waits) {
             return None;
         }
         let found = format!(
@@ -301,17 +301,17 @@ impl<'a> Steps<'a> {
                     .await?;
             }
             CutPoint::Approval { call } => {
-                let asked = |what: &Observation| observe::asks(what, call).then_some(());
+                let asked = |what: &Observation| trace_queries::asks(what, call).then_some(());
                 self.wait(0, &format!("the approval request of `{call}`"), asked)
                     .await?;
             }
             CutPoint::Question { call } => {
-                let asked = |what: &Observation| observe::questions(what, call).then_some(());
+                let asked = |what: &Observation| trace_queries::questions(what, call).then_some(());
                 self.wait(0, &format!("the question of `{call}`"), asked)
                     .await?;
             }
             CutPoint::AgentEvent { event, nth } => {
-                let told = cuts::tells(*event, *nth);
+                let told = passed_points::nth_event(*event, *nth);
                 self.wait(0, &format!("the cut point \"{point}\""), told)
                     .await?;
             }
@@ -322,7 +322,11 @@ impl<'a> Steps<'a> {
         Ok(None)
     }
 
-    async fn quiet(&self, ends: Option<Ends>, session: &mut dyn Session) -> quiescence::Found {
+    async fn quiet(
+        &self,
+        ends: Option<Endpoints>,
+        session: &mut dyn Session,
+    ) -> quiescence::Quiescence {
         let shared = session.shares_process().then_some(&*self.env.tracer);
         quiescence::wait(ends, session.pid(), shared).await
     }
@@ -349,7 +353,7 @@ impl<'a> Steps<'a> {
     ) -> Result<(), Failure> {
         match action {
             Action::Interrupt { id } => {
-                let last = || self.env.tracer.with(0, observe::last_turn);
+                let last = || self.env.tracer.with(0, trace_queries::last_turn);
                 let turn_id = id.as_deref().map(TurnId::from).or_else(last);
                 self.submit(ClientOp::Interrupt { turn_id }, session)
                     .await?;
@@ -358,7 +362,7 @@ impl<'a> Steps<'a> {
             }
             Action::Drop(kind) => {
                 if let Some(gate) = gate {
-                    gate.decide(Verdict::Drop(*kind));
+                    gate.decide(GateDecision::Drop(*kind));
                 }
                 return Ok(());
             }
@@ -419,7 +423,7 @@ impl<'a> Steps<'a> {
             Action::Abort { call } => self.approve(call, Decision::Abort, session).await?,
             Action::Answer { call, text } => {
                 let call = named(call)?;
-                let asked = |what: &Observation| observe::questions(what, call).then_some(());
+                let asked = |what: &Observation| trace_queries::questions(what, call).then_some(());
                 self.wait(0, &format!("the question of `{call}`"), asked)
                     .await?;
                 let op = ClientOp::Answer {
@@ -430,7 +434,7 @@ impl<'a> Steps<'a> {
             }
         }
         if let Some(gate) = gate {
-            gate.decide(Verdict::Release);
+            gate.decide(GateDecision::Release);
         }
         Ok(())
     }
@@ -455,7 +459,7 @@ impl<'a> Steps<'a> {
     ) -> Result<(), Failure> {
         let call = named(call)?;
         // The answer is for a request that was made; without one there is nobody to take it.
-        let asked = |what: &Observation| observe::asks(what, call).then_some(());
+        let asked = |what: &Observation| trace_queries::asks(what, call).then_some(());
         self.wait(0, &format!("the approval request of `{call}`"), asked)
             .await?;
         let op = ClientOp::Approval {
@@ -474,7 +478,7 @@ impl<'a> Steps<'a> {
         session: &mut dyn Session,
     ) -> Result<(), Failure> {
         let seen = self.env.tracer.len();
-        let running = self.env.tracer.with(0, observe::last_turn);
+        let running = self.env.tracer.with(0, trace_queries::last_turn);
         let said = match &op {
             ClientOp::Input { text, .. } => Some(text.clone()),
             _ => None,
@@ -567,15 +571,15 @@ impl<'a> Steps<'a> {
         let seen = tracer.len();
         let in_lab = self.env.lab.is_some();
         self.letting_go.spawn(async move {
-            stillness::of_interrupt(&tracer, seen, in_lab).await;
-            gate.decide(Verdict::Release);
+            settling::of_interrupt(&tracer, seen, in_lab).await;
+            gate.decide(GateDecision::Release);
         });
     }
 
     async fn wait_for(&mut self, wanted: &Await) -> Result<(), Failure> {
         match wanted {
             Await::TurnStarted => {
-                let started = |what: &Observation| observe::announced(what).map(|_| ());
+                let started = |what: &Observation| trace_queries::announced(what).map(|_| ());
                 self.consume("a turn to start", started).await
             }
             Await::Request { number } => {
@@ -594,12 +598,12 @@ impl<'a> Steps<'a> {
                     .await
             }
             Await::Approval { call } => {
-                let asks = |what: &Observation| observe::asks(what, call).then_some(());
+                let asks = |what: &Observation| trace_queries::asks(what, call).then_some(());
                 self.wait(0, &format!("the approval request of `{call}`"), asks)
                     .await
             }
             Await::Question { call } => {
-                let asks = |what: &Observation| observe::questions(what, call).then_some(());
+                let asks = |what: &Observation| trace_queries::questions(what, call).then_some(());
                 self.wait(0, &format!("the question of `{call}`"), asks)
                     .await
             }
@@ -617,7 +621,7 @@ impl<'a> Steps<'a> {
                 let mut shown = String::new();
                 let prints = |what: &Observation| {
                     if let Some(AgentEvent::CallOutput { call_id, chunk, .. }) =
-                        observe::event_of(what)
+                        trace_queries::event_of(what)
                         && call_id == call
                     {
                         shown.push_str(chunk);
@@ -630,7 +634,7 @@ impl<'a> Steps<'a> {
             Await::Text { containing } => {
                 let mut shown = String::new();
                 let shows = |what: &Observation| {
-                    match observe::event_of(what) {
+                    match trace_queries::event_of(what) {
                         Some(AgentEvent::TextDelta { text, .. }) => shown.push_str(text),
                         Some(AgentEvent::Message { text, .. }) => shown.clone_from(text),
                         _ => {}
@@ -650,7 +654,7 @@ impl<'a> Steps<'a> {
                 self.turn_end("the turn to fail", failed).await
             }
             Await::TurnAborted { reason } => {
-                let aborted = |end: &_| observe::is_abort(end, *reason);
+                let aborted = |end: &_| trace_queries::is_abort(end, *reason);
                 self.turn_end("the turn to be aborted", aborted).await
             }
         }
@@ -662,7 +666,7 @@ impl<'a> Steps<'a> {
         waiting_for: &str,
         is_wanted: impl Fn(&cutpoint_trace::TurnEnd) -> bool,
     ) -> Result<(), Failure> {
-        let ended = |what: &Observation| observe::turn_end(what).cloned();
+        let ended = |what: &Observation| trace_queries::turn_end(what).cloned();
         let (at, end) = self.wait_at(self.cursor, waiting_for, ended).await?;
         self.cursor = at + 1;
         if self.rules_only || is_wanted(&end) {
@@ -670,7 +674,7 @@ impl<'a> Steps<'a> {
         }
         Err(Failure::Found(format!(
             "the turn ended as {}",
-            observe::end_in_words(&end)
+            trace_queries::end_in_words(&end)
         )))
     }
 
@@ -719,7 +723,7 @@ impl<'a> Steps<'a> {
         let waited = tokio::select! {
             biased;
             waited = waited => waited,
-            () = stillness::reached(&self.env.tracer), if self.gives_up() => {
+            () = settling::reached(&self.env.tracer), if self.gives_up() => {
                 return Err(Failure::Found(format!("waited for {waiting_for} in vain")));
             }
         };
@@ -766,7 +770,7 @@ impl<'a> Steps<'a> {
                         | Observation::AgentExited { .. }
                         | Observation::AgentKilled
                 );
-                (other || observe::turn_end(what).is_some()).then_some(())
+                (other || trace_queries::turn_end(what).is_some()).then_some(())
             };
             if !turn_is_active(&self.env.tracer) {
                 break;

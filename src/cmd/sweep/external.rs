@@ -5,8 +5,8 @@ mod told;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use cutpoint_engine::cuts;
 use cutpoint_engine::driver::START_LIMIT;
+use cutpoint_engine::passed_points;
 use cutpoint_engine::runner::Planned;
 use cutpoint_explore::external::{
     ExternalBound, ExternalClass, ExternalFound, Intervention, interventions,
@@ -263,7 +263,8 @@ impl<'a> External<'a> {
             return false;
         }
         let stride = self.arguments.external.bytes.map(|stride| stride as usize);
-        let passed = cuts::passed(&swept.planned.scenario, &ran.case.trace.entries, stride);
+        let passed =
+            passed_points::passed(&swept.planned.scenario, &ran.case.trace.entries, stride);
         swept.interventions = interventions(&passed, &self.bound);
         let shard = self.arguments.shard;
         let fingerprint = fingerprint(&swept.planned.scenario);

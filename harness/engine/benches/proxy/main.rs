@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cutpoint_engine::proxy::{Limits, Proxy, ProxyConfig};
+use cutpoint_engine::proxy::{CaptureLimits, Proxy, ProxyConfig};
 use cutpoint_recording::Redactor;
 
 /// What the proxy may add to an event's way, in the middle of all events.
@@ -107,7 +107,7 @@ fn proxy(server: SocketAddr) -> SocketAddr {
                 upstream: format!("http://{server}/v1"),
                 ca: None,
                 redactor: Redactor::new(&[]).expect("no patterns, none wrong"),
-                limits: Limits::default(),
+                limits: CaptureLimits::default(),
             };
             let proxy = Proxy::start(config).await.expect("a free port");
             let _ = tell.send(proxy.address());

@@ -166,7 +166,7 @@ fn case(events: usize, pace: Pace, traced: bool) -> CaseConfig {
     recording.exchanges.push(Exchange::bare(1, response));
     CaseConfig {
         script: Script::Recording(Arc::new(recording)),
-        asides: std::sync::Arc::default(),
+        side_conversations: std::sync::Arc::default(),
         gates: Vec::new(),
         tracer: traced.then(|| Arc::new(Tracer::default())),
         on_request: None,

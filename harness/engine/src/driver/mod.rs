@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use self::points::Points;
 use crate::lab::Lab;
 use crate::quiescence::QuietCount;
-use crate::rollout::RolloutReader;
+use crate::rollout_reader::RolloutReader;
 use crate::screen::Screen;
 use crate::tracer::Tracer;
 

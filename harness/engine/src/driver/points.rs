@@ -10,10 +10,10 @@ use cutpoint_scenario::ast::{CutPoint, DisconnectKind};
 use cutpoint_trace::{ClientOp, Decision, Observation};
 use tokio::sync::watch;
 
-use crate::lab::quiet;
-use crate::observe;
-use crate::server::cut::Streams;
+use crate::lab::scheduler;
 use crate::server::gate::Gate;
+use crate::server::live_streams::LiveStreams;
+use crate::trace_queries;
 use crate::tracer::Tracer;
 
 /// The reference agent's point inside the grace period of an abort.
@@ -106,7 +106,7 @@ pub struct Points {
 /// What injections work on.
 struct World {
     tracer: Arc<Tracer>,
-    streams: Arc<Streams>,
+    streams: Arc<LiveStreams>,
     reach: Mutex<Option<Arc<Reach>>>,
     /// The agent was killed, and no other one was started since: whatever of it still runs comes
     /// beyond no point.
@@ -121,9 +121,9 @@ impl Points {
         points: impl IntoIterator<Item = &'a CutPoint>,
         injections: Vec<Injection>,
         tracer: &Arc<Tracer>,
-        streams: &Arc<Streams>,
+        streams: &Arc<LiveStreams>,
     ) -> Self {
-        let every = quiet::watch(tracer);
+        let every = scheduler::watch(tracer);
         let gate = |point: &CutPoint| {
             let (label, nth) = match point {
                 CutPoint::Point { label, nth } => (label.clone(), *nth),
@@ -216,7 +216,7 @@ impl Points {
             if let Deed::Hold { quiet } = injection.deed {
                 self.world.tracer.record(injection.step.clone());
                 holds.push(if quiet {
-                    quiet::wait(label)
+                    scheduler::wait(label)
                 } else {
                     Box::pin(turns(injection.yields))
                 });
@@ -234,7 +234,7 @@ impl Points {
                 poll_fn(|context| gate.poll(None, context)).await;
             }));
         }
-        holds.extend(quiet::parked(label));
+        holds.extend(scheduler::parked(label));
         if holds.is_empty() {
             return None;
         }
@@ -254,7 +254,7 @@ impl Points {
         let world = self.world.clone();
         tokio::spawn(async move {
             turns(injection.yields).await;
-            if let Some(chosen) = quiet::parked(quiet::CLIENT) {
+            if let Some(chosen) = scheduler::parked(scheduler::CLIENT) {
                 chosen.await;
             }
             world.act(injection).await;
@@ -282,14 +282,14 @@ impl World {
             Deed::Send(op) => Some(op.clone()),
             Deed::Shutdown => (!self.is_behind(&injection)).then_some(ClientOp::Shutdown),
             Deed::Decide(decision) => {
-                let waits = self.tracer.with(0, observe::waiting_approval);
+                let waits = self.tracer.with(0, trace_queries::waiting_approval);
                 waits.map(|call_id| ClientOp::Approval {
                     call_id,
                     decision: *decision,
                 })
             }
             Deed::Answer(text) => {
-                let waits = self.tracer.with(0, observe::waiting_question);
+                let waits = self.tracer.with(0, trace_queries::waiting_question);
                 waits.map(|call_id| ClientOp::Answer {
                     call_id,
                     text: text.clone(),

@@ -25,7 +25,7 @@ use super::points::{self, Reach};
 use super::store_log::LoggedStore;
 use super::{AgentError, CaseEnv, Driver, Session, queue_events};
 use crate::lab;
-use crate::process::{self, Belongs};
+use crate::process::{self, ProcessOwner};
 use crate::tracer::Tracer;
 
 /// How long an agent that hung already may take to end: a scenario waits out its limit once.
@@ -503,7 +503,7 @@ impl Session for ReferenceSession {
     fn processes(&self) -> Vec<Process> {
         match &self.env.lab {
             Some(lab) => lab.tools.processes(),
-            None => process::find(&Belongs::Case(self.env.dir.clone())),
+            None => process::find(&ProcessOwner::Case(self.env.dir.clone())),
         }
     }
 

@@ -21,7 +21,7 @@ use super::child::{AgentProcess, END_PATIENCE, EXIT_PATIENCE};
 use super::front::FrontDriver;
 use super::lines::{Budget, GarbageLog, JsonLines, Line};
 use super::{AgentError, CaseEnv, Driver, START_LIMIT, Session, queue_events, reference};
-use crate::process::{self, Belongs, MODEL_VARIABLE, RUN_VARIABLE};
+use crate::process::{self, MODEL_VARIABLE, ProcessOwner, RUN_VARIABLE};
 
 /// How to start the agent.
 #[derive(Debug, Clone)]
@@ -470,7 +470,7 @@ impl Session for StdioSession {
 
     fn processes(&self) -> Vec<Process> {
         let own = self.running.process.pid();
-        let mut found = process::find(&Belongs::Case(self.env.dir.clone()));
+        let mut found = process::find(&ProcessOwner::Case(self.env.dir.clone()));
         found.retain(|process| Some(process.pid) != own);
         found
     }

@@ -4,10 +4,10 @@
 //! this process's memory, byte for byte as over TCP; rollouts are kept in memory; commands are
 //! interpreted. So the same scenario gives the same trace, and thousands run in a second.
 
-mod files;
-pub mod quiet;
-mod store;
-mod tools;
+mod memory_files;
+mod memory_store;
+pub mod scheduler;
+mod scripted_tools;
 
 use std::io;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use cutpoint_agent::{Connector, HttpModel, Parts, Wire};
 
 use crate::server::ReplayServer;
 
-pub use files::MemoryFiles;
-pub use store::MemoryStore;
-pub use tools::ScriptedTools;
+pub use memory_files::MemoryFiles;
+pub use memory_store::MemoryStore;
+pub use scripted_tools::ScriptedTools;
 
 /// What every run of the lab takes for the time of its start: 2025-01-01, 00:00 UTC.
 pub fn epoch() -> SystemTime {
@@ -33,7 +33,7 @@ pub fn epoch() -> SystemTime {
 /// # Errors
 /// If the runtime can't be set up.
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    quiet::block_on(None, future)
+    scheduler::block_on(None, future)
 }
 
 /// The same; but every task of the agent stops at each named point, and whenever nothing else can go
@@ -41,8 +41,11 @@ pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
 ///
 /// # Errors
 /// If the runtime can't be set up.
-pub fn block_on_choosing<F: Future>(choose: quiet::Choose, future: F) -> io::Result<F::Output> {
-    quiet::block_on(Some(choose), future)
+pub fn block_on_choosing<F: Future>(
+    choose: scheduler::ChooseTasks,
+    future: F,
+) -> io::Result<F::Output> {
+    scheduler::block_on(Some(choose), future)
 }
 
 /// A world of its own for one case.

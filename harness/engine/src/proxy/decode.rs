@@ -13,21 +13,21 @@ use ruzstd::decoding::StreamingDecoder;
 const PIECE_BYTES: usize = 16 << 10;
 
 /// A body's pieces, each with when it came.
-pub(super) type Pieces = Vec<(Duration, Vec<u8>)>;
+pub(super) type TimedChunks = Vec<(Duration, Vec<u8>)>;
 
 /// The body behind its content encodings, no more of it than `limit_bytes`; and what went wrong.
 pub(super) fn decode(
     encodings: &str,
     chunks: &[(Duration, Bytes)],
     limit_bytes: usize,
-) -> (Pieces, Option<String>) {
-    let mut pieces: Pieces = chunks
+) -> (TimedChunks, Option<String>) {
+    let mut pieces: TimedChunks = chunks
         .iter()
         .map(|(time, bytes)| (*time, bytes.to_vec()))
         .collect();
     // The one that was applied last stands last.
     for encoding in encodings.split(',').rev().map(str::trim) {
-        let source = Source::new(pieces);
+        let source = ChunkReader::new(pieces);
         let time = source.time.clone();
         let reader = match reader(encoding, source) {
             Ok(reader) => reader,
@@ -43,7 +43,7 @@ pub(super) fn decode(
 }
 
 /// The encodings that [`decode`] knows.
-fn reader(encoding: &str, mut source: Source) -> Result<Box<dyn Read>, (Source, String)> {
+fn reader(encoding: &str, mut source: ChunkReader) -> Result<Box<dyn Read>, (ChunkReader, String)> {
     Ok(match encoding.to_ascii_lowercase().as_str() {
         "" | "identity" => Box::new(source),
         "gzip" | "x-gzip" => Box::new(MultiGzDecoder::new(source)),
@@ -56,7 +56,7 @@ fn reader(encoding: &str, mut source: Source) -> Result<Box<dyn Read>, (Source, 
             Ok(decoder) => Box::new(decoder),
             Err(error) => {
                 let problem = format!("its zstd frame cannot be read: {error}");
-                return Err((Source::new(Vec::new()), problem));
+                return Err((ChunkReader::new(Vec::new()), problem));
             }
         },
         unknown => {
@@ -70,8 +70,8 @@ fn read(
     mut reader: Box<dyn Read>,
     time: &Cell<Duration>,
     limit_bytes: usize,
-) -> (Pieces, Option<String>) {
-    let mut pieces = Pieces::new();
+) -> (TimedChunks, Option<String>) {
+    let mut pieces = TimedChunks::new();
     let mut total = 0;
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
@@ -96,15 +96,15 @@ fn read(
 }
 
 /// Hands out one chunk at a time and tells when the last one came.
-struct Source {
-    left: Pieces,
+struct ChunkReader {
+    left: TimedChunks,
     next: usize,
     current: Bytes,
     time: Rc<Cell<Duration>>,
 }
 
-impl Source {
-    fn new(pieces: Pieces) -> Self {
+impl ChunkReader {
+    fn new(pieces: TimedChunks) -> Self {
         Self {
             left: pieces,
             next: 0,
@@ -119,7 +119,7 @@ impl Source {
     }
 }
 
-impl Read for Source {
+impl Read for ChunkReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             let Some((time, bytes)) = self.left.get_mut(self.next) else {
@@ -163,7 +163,7 @@ mod tests {
         let (pieces, problem) = decode("gzip", &gzip(&["one", "two", "three"]), 100);
         assert_eq!(problem, None);
         let expected = ["one", "two", "three"].iter().enumerate();
-        let expected: Pieces = expected
+        let expected: TimedChunks = expected
             .map(|(at, word)| (Duration::from_millis(at as u64), word.as_bytes().to_vec()))
             .collect();
         assert_eq!(pieces, expected);
@@ -225,7 +225,7 @@ mod tests {
         fn concat_bytes(&self) -> Vec<u8>;
     }
 
-    impl Concat for Pieces {
+    impl Concat for TimedChunks {
         fn concat_bytes(&self) -> Vec<u8> {
             self.iter().flat_map(|(_, bytes)| bytes.clone()).collect()
         }

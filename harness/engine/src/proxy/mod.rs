@@ -24,7 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::recorder::Recorder;
-pub use self::recorder::{Limits, Recorded};
+pub use self::recorder::{CaptureLimits, RecordedSession};
 use self::relay::{BASE, Relay};
 use crate::server::Connection;
 
@@ -41,7 +41,7 @@ pub struct ProxyConfig {
     /// Takes secrets out of what is recorded.
     pub redactor: Redactor,
     /// Bounds of what is recorded.
-    pub limits: Limits,
+    pub limits: CaptureLimits,
 }
 
 /// Why a proxy could not be started.
@@ -106,7 +106,7 @@ impl Proxy {
     }
 
     /// Waits a moment for what is under way, ends all connections, and tells what was recorded.
-    pub async fn finish(self) -> Recorded {
+    pub async fn finish(self) -> RecordedSession {
         self.recorder.idle(END_LIMIT).await;
         self.stop.cancel();
         // It ends by itself; a panic in it is a bug that has been told.

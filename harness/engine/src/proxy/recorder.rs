@@ -16,9 +16,9 @@ use super::decode::decode;
 /// Headers as they came.
 pub(super) type Headers = Vec<(String, String)>;
 
-/// An exchange as it came over the wire. Raw bytes stay in memory.
+/// An exchange as it came over the wire. RawExchange bytes stay in memory.
 #[derive(Debug)]
-pub(super) struct Raw {
+pub(super) struct RawExchange {
     pub(super) order: usize,
     pub(super) method: String,
     pub(super) path: String,
@@ -32,7 +32,7 @@ pub(super) struct Raw {
 
 /// What was recorded.
 #[derive(Debug)]
-pub struct Recorded {
+pub struct RecordedSession {
     /// The exchanges, in the order of their requests, redacted.
     pub exchanges: Vec<Exchange>,
     /// What was redacted.
@@ -43,7 +43,7 @@ pub struct Recorded {
 
 /// Bounds of what is recorded.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct CaptureLimits {
     /// Of one body, in bytes, packed and unpacked.
     pub body_bytes: usize,
     /// Of all bodies together, in bytes.
@@ -52,7 +52,7 @@ pub struct Limits {
     pub exchanges: usize,
 }
 
-impl Default for Limits {
+impl Default for CaptureLimits {
     /// What [`cutpoint_recording::Recording`] can be read back with.
     fn default() -> Self {
         Self {
@@ -64,21 +64,21 @@ impl Default for Limits {
 }
 
 /// What the thread has made of the captures: exchanges by the order of their requests.
-type Taken = (Vec<(usize, Exchange)>, Report);
+type RedactedSession = (Vec<(usize, Exchange)>, Report);
 
 /// Takes captures from the connections.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    jobs: Mutex<Option<mpsc::Sender<Raw>>>,
-    thread: Mutex<Option<JoinHandle<Taken>>>,
+    jobs: Mutex<Option<mpsc::Sender<RawExchange>>>,
+    thread: Mutex<Option<JoinHandle<RedactedSession>>>,
     notes: Arc<Mutex<Vec<String>>>,
     next: Mutex<usize>,
     live: watch::Sender<usize>,
-    pub(super) limits: Limits,
+    pub(super) limits: CaptureLimits,
 }
 
 impl Recorder {
-    pub(super) fn start(redactor: Redactor, limits: Limits) -> Arc<Self> {
+    pub(super) fn start(redactor: Redactor, limits: CaptureLimits) -> Arc<Self> {
         let (jobs, taken) = mpsc::channel();
         let notes = Arc::<Mutex<Vec<String>>>::default();
         let told = notes.clone();
@@ -94,7 +94,7 @@ impl Recorder {
     }
 
     /// Begins an exchange; it is recorded when the capture is dropped.
-    pub(super) fn begin(self: &Arc<Self>, mut raw: Raw) -> Capture {
+    pub(super) fn begin(self: &Arc<Self>, mut raw: RawExchange) -> Capture {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         raw.order = *next;
         *next += 1;
@@ -121,7 +121,7 @@ impl Recorder {
     }
 
     /// What was recorded; nothing is taken after that.
-    pub(super) fn finish(&self) -> Recorded {
+    pub(super) fn finish(&self) -> RecordedSession {
         drop(
             self.jobs
                 .lock()
@@ -142,7 +142,7 @@ impl Recorder {
         exchanges.sort_by_key(|(order, _)| *order);
         let numbered = exchanges.into_iter().enumerate();
         let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        Recorded {
+        RecordedSession {
             exchanges: numbered
                 .map(|(at, (_, exchange))| Exchange {
                     number: at + 1,
@@ -164,11 +164,11 @@ fn note(notes: &Mutex<Vec<String>>, sentence: String) {
 
 /// The thread: takes captures until nobody can send any.
 fn take(
-    jobs: &mpsc::Receiver<Raw>,
+    jobs: &mpsc::Receiver<RawExchange>,
     mut redactor: Redactor,
-    limits: Limits,
+    limits: CaptureLimits,
     notes: &Mutex<Vec<String>>,
-) -> Taken {
+) -> RedactedSession {
     let mut taken = Vec::new();
     let mut total = 0;
     for raw in jobs {
@@ -200,9 +200,9 @@ fn take(
 }
 
 fn redacted(
-    raw: &Raw,
+    raw: &RawExchange,
     redactor: &mut Redactor,
-    limits: Limits,
+    limits: CaptureLimits,
     tell: &mut dyn FnMut(&str, Option<String>),
 ) -> (RecordedRequest, Response) {
     let body = [(Duration::ZERO, raw.request_body.clone())];
@@ -237,7 +237,7 @@ fn encoding(headers: &Headers) -> &str {
 pub(super) struct Capture {
     recorder: Arc<Recorder>,
     /// Absent once the exchange is not to be recorded.
-    raw: Option<Raw>,
+    raw: Option<RawExchange>,
     bytes: usize,
     started: Instant,
     has_head: bool,
@@ -308,7 +308,7 @@ impl Drop for Capture {
     }
 }
 
-impl Raw {
+impl RawExchange {
     /// Whether the model is asked, so that a request which the client gave up says something.
     fn asks_model(&self) -> bool {
         self.method == "POST"

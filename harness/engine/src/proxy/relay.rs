@@ -19,9 +19,9 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
-use super::recorder::{Capture, Headers, Raw, Recorder};
+use super::recorder::{Capture, Headers, RawExchange, Recorder};
 use super::upstream::Upstream;
-use crate::server::Control;
+use crate::server::ConnectionControl;
 
 /// What a client's base URL ends in.
 pub(super) const BASE: &str = "/v1";
@@ -51,7 +51,7 @@ impl Relay {
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        control: Arc<Control>,
+        control: Arc<ConnectionControl>,
     ) -> Response<ResponseBody> {
         if wants_websocket(request.headers()) {
             // What the API's hosts without WebSocket answer; clients then use HTTP.
@@ -76,7 +76,7 @@ impl Relay {
                 return refusal(StatusCode::BAD_REQUEST, &message);
             }
         };
-        let mut capture = self.recorder.begin(Raw {
+        let mut capture = self.recorder.begin(RawExchange {
             order: 0,
             method: head.method.to_string(),
             path: head
@@ -142,13 +142,13 @@ fn onward(method: Method, uri: Uri, mut headers: HeaderMap, body: Bytes) -> Requ
 fn back(
     response: Response<Incoming>,
     mut capture: Capture,
-    control: Arc<Control>,
+    control: Arc<ConnectionControl>,
 ) -> Response<ResponseBody> {
     let (mut head, upstream) = response.into_parts();
     capture.head(head.status.as_u16(), pairs(&head.headers));
     without_hops(&mut head.headers);
     head.version = hyper::Version::HTTP_11;
-    let body = Tee {
+    let body = RecordingBody {
         upstream,
         capture,
         control,
@@ -202,15 +202,15 @@ fn chain(error: &dyn Error) -> String {
 }
 
 /// Hands on what the server sends as it comes, and keeps a copy.
-struct Tee {
+struct RecordingBody {
     upstream: Incoming,
     capture: Capture,
-    control: Arc<Control>,
+    control: Arc<ConnectionControl>,
     /// How the server cut the answer off, while what came before goes out.
     failure: Option<io::Error>,
 }
 
-impl Body for Tee {
+impl Body for RecordingBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -255,7 +255,7 @@ impl Body for Tee {
     }
 }
 
-impl Drop for Tee {
+impl Drop for RecordingBody {
     fn drop(&mut self) {
         // A body that is known to be whole is not asked again.
         if self.failure.is_none() && self.upstream.is_end_stream() {

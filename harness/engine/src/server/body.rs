@@ -13,10 +13,10 @@ use hyper::body::{Body, Frame as HttpFrame};
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Control;
-use super::cut::Live;
-use super::gate::Verdict;
-use super::plan::{Ending, Frame, Hold, Position, StreamPlan};
+use super::ConnectionControl;
+use super::gate::GateDecision;
+use super::live_streams::LiveStream;
+use super::plan::{Ending, Frame, GateHold, Position, StreamPlan};
 use crate::tracer::Tracer;
 
 /// How the frames of a stream are handed to the connection.
@@ -37,7 +37,7 @@ pub struct GatedBody {
     frames: Arc<[Frame]>,
     ending: Ending,
     /// Gates in the order of their positions; those behind the cursor are done.
-    holds: Vec<Hold>,
+    holds: Vec<GateHold>,
     next_hold: usize,
     cursor: Position,
     pace: Pace,
@@ -48,15 +48,19 @@ pub struct GatedBody {
     waited_for: Option<usize>,
     exchange: usize,
     tracer: Option<Arc<Tracer>>,
-    control: Arc<Control>,
+    control: Arc<ConnectionControl>,
     on_sent: Option<OnSent>,
-    live: Option<Live>,
+    live: Option<LiveStream>,
     done: bool,
 }
 
 impl GatedBody {
     /// The body that sends `plan` and holds at `holds`.
-    pub fn new(plan: &StreamPlan, mut holds: Vec<Hold>, control: Arc<Control>) -> Self {
+    pub fn new(
+        plan: &StreamPlan,
+        mut holds: Vec<GateHold>,
+        control: Arc<ConnectionControl>,
+    ) -> Self {
         holds.sort_by_key(|hold| hold.at);
         // The head is handed over with the first piece, or before the first gate.
         let unflushed = Some(control.flushes());
@@ -103,7 +107,7 @@ impl GatedBody {
 
     /// Lets the stream be ended from outside, wherever it is.
     #[must_use]
-    pub fn live(mut self, live: Live) -> Self {
+    pub fn live(mut self, live: LiveStream) -> Self {
         self.live = Some(live);
         self
     }
@@ -145,7 +149,7 @@ impl GatedBody {
                 ready!(self.poll_flushed());
             }
             let verdict = ready!(gate.poll(self.control.ends(), context));
-            if let Verdict::Drop(kind) = verdict {
+            if let GateDecision::Drop(kind) = verdict {
                 // Decided before it was reached, so nobody has waited for the flush yet.
                 ready!(self.poll_flushed());
                 return Poll::Ready(Some(kind));

@@ -16,11 +16,11 @@ use serde_json::Value;
 
 use super::body::Pace;
 use super::conversation::Conversations;
-use super::cut::Streams;
 use super::gate::Gate;
-use super::plan::{self, Hold, StreamPlan};
-use super::plans::{Plans, Wanted};
-use super::portable;
+use super::live_streams::LiveStreams;
+use super::plan::{self, GateHold, StreamPlan};
+use super::plan_cache::{PlanCache, ReplyToCompose};
+use super::recorded_calls;
 use crate::tracer::Tracer;
 
 /// How many responses a case remembers for `previous_response_id`.
@@ -76,7 +76,7 @@ pub enum ScriptedBody {
 
 /// The replies of a conversation beside the main one.
 #[derive(Debug, Clone)]
-pub struct Aside {
+pub struct SideConversation {
     /// What the first user message of the conversation contains.
     pub opening: String,
     /// The replies, in order.
@@ -89,7 +89,7 @@ pub struct CaseConfig {
     /// Where replies come from.
     pub script: Script,
     /// Where the replies of other conversations come from.
-    pub asides: Arc<[Aside]>,
+    pub side_conversations: Arc<[SideConversation]>,
     /// Cut points at which responses are to be held.
     pub gates: Vec<CutPoint>,
     /// Where observations go, if anybody wants them.
@@ -121,25 +121,25 @@ pub enum RecordedCalls {
     Substituted,
 }
 
-impl std::fmt::Debug for Case {
+impl std::fmt::Debug for ServerCase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Case")
+        f.debug_struct("ServerCase")
             .field("gates", &self.gates)
             .finish_non_exhaustive()
     }
 }
 
 /// One case on the server.
-pub struct Case {
+pub struct ServerCase {
     config: CaseConfig,
     gates: Vec<Arc<Gate>>,
-    plans: Plans,
+    plans: PlanCache,
     /// Whether a request that no recorded one is like gets the answer of its place.
     drifts: bool,
     /// Finds recorded exchanges by content, where the script is a recording.
     matcher: Option<Matcher>,
     exchanges: AtomicUsize,
-    streams: Arc<Streams>,
+    streams: Arc<LiveStreams>,
     state: Mutex<State>,
 }
 
@@ -152,13 +152,13 @@ struct State {
     order: VecDeque<String>,
     /// The streams of the recording that the case replays, by exchange: they are read once.
     plans: HashMap<usize, StreamPlan>,
-    tally: Tally,
+    tally: RequestTally,
     scenario_errors: Vec<String>,
 }
 
 /// What became of the requests of a case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RequestTally {
     /// Requests that got a scripted or a recorded reply.
     pub served: usize,
     /// Of them, those whose history was exactly the recorded one.
@@ -171,7 +171,7 @@ pub struct Tally {
     pub unmatched: usize,
 }
 
-impl std::ops::AddAssign for Tally {
+impl std::ops::AddAssign for RequestTally {
     fn add_assign(&mut self, more: Self) {
         self.served += more.served;
         self.exact += more.exact;
@@ -181,7 +181,7 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-impl std::fmt::Display for Tally {
+impl std::fmt::Display for RequestTally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -199,7 +199,7 @@ pub enum Answer {
         /// What it sends.
         plan: StreamPlan,
         /// Gates inside it.
-        holds: Vec<Hold>,
+        holds: Vec<GateHold>,
         /// Gate in front of the status line.
         before: Option<Arc<Gate>>,
         /// The scripted reply or recorded exchange, counted from 1.
@@ -222,10 +222,10 @@ pub enum Answer {
     },
 }
 
-impl Case {
+impl ServerCase {
     /// A case with all its gates closed, whose composed streams are kept in `plans`. With `drifts` a
     /// request that no recorded one is like gets the answer of its place.
-    pub fn new(config: CaseConfig, plans: Plans, drifts: bool) -> Self {
+    pub fn new(config: CaseConfig, plans: PlanCache, drifts: bool) -> Self {
         let gate = |point: &CutPoint| Gate::new(point.clone(), config.tracer.clone());
         let gates = config.gates.iter().map(gate).collect();
         let matcher = match &config.script {
@@ -255,12 +255,12 @@ impl Case {
     }
 
     /// The streams that are being sent.
-    pub fn streams(&self) -> &Arc<Streams> {
+    pub fn streams(&self) -> &Arc<LiveStreams> {
         &self.streams
     }
 
     /// What became of the requests so far.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> RequestTally {
         self.lock().tally
     }
 
@@ -306,9 +306,11 @@ impl Case {
                 return self.refuse(&mut state, exchange, &error);
             }
         };
-        let asides = &self.config.asides;
+        let side_conversations = &self.config.side_conversations;
         let conversation = state.conversations.find(&history, |opening| {
-            asides.iter().any(|aside| opening.contains(&aside.opening))
+            side_conversations
+                .iter()
+                .any(|aside| opening.contains(&aside.opening))
         });
         self.record_request(exchange, conversation, request, Some(&history), headers);
         let lenient = self
@@ -380,8 +382,8 @@ impl Case {
             .conversations
             .opening(conversation)
             .unwrap_or_default();
-        let mut asides = self.config.asides.iter();
-        if let Some(aside) = asides.find(|aside| opening.contains(&aside.opening)) {
+        let mut side_conversations = self.config.side_conversations.iter();
+        if let Some(aside) = side_conversations.find(|aside| opening.contains(&aside.opening)) {
             return Some(&aside.replies);
         }
         match &self.config.script {
@@ -423,7 +425,7 @@ impl Case {
                     0 => format!("resp_{number}"),
                     aside => format!("resp_{aside}_{}", served + 1),
                 };
-                let wanted = Wanted {
+                let wanted = ReplyToCompose {
                     parts,
                     end,
                     text: &reply.text,
@@ -508,10 +510,10 @@ impl Case {
                 };
                 let plan = match self.config.recorded_calls {
                     RecordedCalls::AsRecorded => plan,
-                    _ if is_synthesized(found) => portable::adapted(plan, request),
+                    _ if is_synthesized(found) => recorded_calls::adapted(plan, request),
                     RecordedCalls::Portable => plan,
                     RecordedCalls::Substituted => {
-                        portable::stood_in(plan, request, || recording.stand_ins())
+                        recorded_calls::stood_in(plan, request, || recording.stand_ins())
                     }
                 };
                 Ok(self.stream(state, plan, before, number))
@@ -543,7 +545,7 @@ impl Case {
         let mut holds = Vec::new();
         for gate in self.gates.iter().filter(|gate| gate.is_closed()) {
             match plan.place(&gate.point, number) {
-                Ok(Some(at)) => holds.push(Hold {
+                Ok(Some(at)) => holds.push(GateHold {
                     at,
                     gate: gate.clone(),
                 }),

@@ -12,25 +12,25 @@ use tokio::net::TcpStream;
 
 /// What a response can ask of the connection that carries it.
 #[derive(Debug)]
-pub struct Control {
+pub struct ConnectionControl {
     reset: AtomicBool,
-    ends: Option<Ends>,
+    ends: Option<Endpoints>,
     flushes: AtomicU64,
     flush_awaited: AtomicBool,
 }
 
 /// The two ends of a TCP connection, as the server sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ends {
+pub struct Endpoints {
     /// The client's.
     pub client: SocketAddr,
     /// The server's.
     pub server: SocketAddr,
 }
 
-impl Control {
+impl ConnectionControl {
     /// The connection's ends, where it has any.
-    pub fn ends(&self) -> Option<Ends> {
+    pub fn ends(&self) -> Option<Endpoints> {
         self.ends
     }
 
@@ -44,7 +44,7 @@ impl Control {
         self.flushes.load(Ordering::Relaxed)
     }
 
-    /// Has the task of the connection polled again once [`Control::flushes`] has grown.
+    /// Has the task of the connection polled again once [`ConnectionControl::flushes`] has grown.
     pub(super) fn await_flush(&self) {
         self.flush_awaited.store(true, Ordering::Relaxed);
     }
@@ -74,11 +74,11 @@ macro_rules! either {
     };
 }
 
-/// A connection under [`Control`].
+/// A connection under [`ConnectionControl`].
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
-    control: Arc<Control>,
+    control: Arc<ConnectionControl>,
 }
 
 impl Connection {
@@ -88,7 +88,7 @@ impl Connection {
     /// If the socket option can't be set.
     pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        let ends = Ends {
+        let ends = Endpoints {
             client: stream.peer_addr()?,
             server: stream.local_addr()?,
         };
@@ -100,8 +100,8 @@ impl Connection {
         Self::over(Stream::Memory(stream), None)
     }
 
-    fn over(stream: Stream, ends: Option<Ends>) -> Self {
-        let control = Control {
+    fn over(stream: Stream, ends: Option<Endpoints>) -> Self {
+        let control = ConnectionControl {
             reset: AtomicBool::new(false),
             ends,
             flushes: AtomicU64::new(0),
@@ -114,7 +114,7 @@ impl Connection {
     }
 
     /// The connection's control.
-    pub(crate) fn control(&self) -> Arc<Control> {
+    pub(crate) fn control(&self) -> Arc<ConnectionControl> {
         self.control.clone()
     }
 }

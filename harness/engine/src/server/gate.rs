@@ -6,12 +6,12 @@ use std::task::{Context, Poll, Waker};
 use cutpoint_scenario::ast::{CutPoint, DisconnectKind};
 use cutpoint_trace::Observation;
 
-use super::{CONNECTION_LIMIT, Ends};
+use super::{CONNECTION_LIMIT, Endpoints};
 use crate::tracer::Tracer;
 
 /// What becomes of a response that was held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum GateDecision {
     /// It goes on.
     Release,
     /// Its connection ends here.
@@ -21,8 +21,8 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 struct State {
     reached: bool,
-    ends: Option<Ends>,
-    verdict: Option<Verdict>,
+    ends: Option<Endpoints>,
+    verdict: Option<GateDecision>,
     /// Those of the responses that are held: more than one where a call or a recorded exchange is
     /// sent twice at a time.
     wakers: Vec<Waker>,
@@ -72,7 +72,7 @@ impl Gate {
     }
 
     /// Opens the gate, or ends the connection that is held there. Only the first call counts.
-    pub fn decide(&self, verdict: Verdict) {
+    pub fn decide(&self, verdict: GateDecision) {
         let mut state = self.lock();
         if state.verdict.is_some() {
             return;
@@ -90,7 +90,7 @@ impl Gate {
     }
 
     /// Called by the response at the gate, after everything before it was flushed.
-    pub fn poll(&self, ends: Option<Ends>, context: &mut Context<'_>) -> Poll<Verdict> {
+    pub fn poll(&self, ends: Option<Endpoints>, context: &mut Context<'_>) -> Poll<GateDecision> {
         let mut state = self.lock();
         if let Some(verdict) = state.verdict {
             return Poll::Ready(verdict);
@@ -109,7 +109,7 @@ impl Gate {
     }
 
     /// The ends of the connection that is held, once the gate was reached.
-    pub fn ends(&self) -> Option<Ends> {
+    pub fn ends(&self) -> Option<Endpoints> {
         self.lock().ends
     }
 

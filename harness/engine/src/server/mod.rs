@@ -12,11 +12,11 @@
 pub mod body;
 pub mod case;
 pub mod conversation;
-pub mod cut;
 pub mod gate;
+pub mod live_streams;
 pub mod plan;
-pub mod plans;
-mod portable;
+pub mod plan_cache;
+mod recorded_calls;
 
 mod connection;
 
@@ -47,11 +47,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::body::GatedBody;
-use self::case::{Answer, Case, CaseConfig};
+use self::case::{Answer, CaseConfig, ServerCase};
 pub(crate) use self::connection::Connection;
-pub use self::connection::{Control, Ends};
-use self::gate::{Gate, Verdict};
-use self::plans::Plans;
+pub use self::connection::{ConnectionControl, Endpoints};
+use self::gate::{Gate, GateDecision};
+use self::plan_cache::PlanCache;
 
 /// Largest request body unless told otherwise: 64 MiB, a few times what the API takes.
 pub const REQUEST_LIMIT_BYTES: usize = 64 << 20;
@@ -81,7 +81,7 @@ pub struct ServerConfig {
     /// How long a client may take to send a request.
     pub request_timeout: Duration,
     /// Where composed streams are kept; servers of the same scenarios may share it.
-    pub plans: Plans,
+    pub plans: PlanCache,
     /// Whether a request that no recorded one is like gets the answer of its place, and is only counted
     /// as diverged.
     pub drifts: bool,
@@ -94,7 +94,7 @@ impl Default for ServerConfig {
             beyond_loopback: false,
             request_limit_bytes: REQUEST_LIMIT_BYTES,
             request_timeout: REQUEST_TIMEOUT,
-            plans: Plans::default(),
+            plans: PlanCache::default(),
             drifts: false,
         }
     }
@@ -118,7 +118,7 @@ pub enum ServerError {
     },
 }
 
-type Cases = Arc<RwLock<HashMap<String, Arc<Case>>>>;
+type Cases = Arc<RwLock<HashMap<String, Arc<ServerCase>>>>;
 type ResponseBody = BoxBody<Bytes, io::Error>;
 
 /// The address of a server that listens nowhere.
@@ -191,13 +191,13 @@ impl ReplayServer {
     }
 
     /// Where composed streams are kept.
-    pub(crate) fn plans(&self) -> &Plans {
+    pub(crate) fn plans(&self) -> &PlanCache {
         &self.config.plans
     }
 
     /// Adds a case below `base`, a path without a slash at its end (`""` or `/c/7/v1`).
-    pub fn add(&self, base: &str, config: CaseConfig) -> Arc<Case> {
-        let case = Arc::new(Case::new(
+    pub fn add(&self, base: &str, config: CaseConfig) -> Arc<ServerCase> {
+        let case = Arc::new(ServerCase::new(
             config,
             self.config.plans.clone(),
             self.config.drifts,
@@ -274,7 +274,7 @@ async fn respond(
     request: Request<Incoming>,
     cases: Cases,
     config: Arc<ServerConfig>,
-    control: Arc<Control>,
+    control: Arc<ConnectionControl>,
 ) -> Response<ResponseBody> {
     let path = request.uri().path().to_owned();
     let (base, resource) = match path.rfind('/') {
@@ -312,10 +312,10 @@ fn models() -> String {
 
 async fn responses(
     request: Request<Incoming>,
-    case: &Arc<Case>,
+    case: &Arc<ServerCase>,
     base: &str,
     config: &ServerConfig,
-    control: Arc<Control>,
+    control: Arc<ConnectionControl>,
 ) -> Response<ResponseBody> {
     let headers = state_headers(request.headers());
     let parsed = match read_request(request, config).await {
@@ -453,8 +453,8 @@ async fn read_request(
 /// Waits at a gate in front of a response; tells how it is to be dropped if it is not to go on.
 async fn pass(
     gate: Option<Arc<Gate>>,
-    control: &Control,
-    case: &Case,
+    control: &ConnectionControl,
+    case: &ServerCase,
     exchange: usize,
 ) -> Option<DisconnectKind> {
     let gate = gate?;
@@ -466,14 +466,14 @@ async fn pass(
     let verdict = poll_fn(|context| gate.poll(control.ends(), context)).await;
     waiting.held = false;
     match verdict {
-        Verdict::Release => None,
-        Verdict::Drop(kind) => Some(kind),
+        GateDecision::Release => None,
+        GateDecision::Drop(kind) => Some(kind),
     }
 }
 
 /// A request that waits at a gate. When its client goes away hyper drops the wait, and this with it.
 struct Waiting<'a> {
-    case: &'a Case,
+    case: &'a ServerCase,
     exchange: usize,
     held: bool,
 }
@@ -504,8 +504,8 @@ fn retry_after_ms(headers: &[(String, String)]) -> Option<u64> {
 /// nothing yet. One that is to end in good order is a head without a body.
 fn dropped(
     kind: DisconnectKind,
-    control: Arc<Control>,
-    case: &Case,
+    control: Arc<ConnectionControl>,
+    case: &ServerCase,
     exchange: usize,
 ) -> Response<ResponseBody> {
     if kind == DisconnectKind::End {
@@ -526,7 +526,7 @@ fn dropped(
 }
 
 fn not_streamed(
-    case: &Case,
+    case: &ServerCase,
     exchange: usize,
     reply: usize,
     plan: &plan::StreamPlan,

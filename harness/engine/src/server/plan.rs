@@ -58,7 +58,7 @@ pub struct Position {
 
 /// A gate with its place in a stream.
 #[derive(Debug, Clone)]
-pub struct Hold {
+pub struct GateHold {
     /// Where it stands.
     pub at: Position,
     /// The gate.

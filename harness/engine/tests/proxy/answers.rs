@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use cutpoint_engine::proxy::{Limits, Proxy, ProxyError};
+use cutpoint_engine::proxy::{CaptureLimits, Proxy, ProxyError};
 use cutpoint_recording::Response;
 use serde_json::{Value, json};
 use wiremock::matchers::{header, method, path};
@@ -173,9 +173,9 @@ async fn what_is_too_large_reaches_the_client_and_is_recorded_as_cut() {
     );
     let mut pieces = vec![head.into_bytes()];
     pieces.extend(vec![event.clone().into_bytes(); 30]);
-    let limits = Limits {
+    let limits = CaptureLimits {
         body_bytes: 10_000,
-        ..Limits::default()
+        ..CaptureLimits::default()
     };
     let upstream = format!("http://{}/v1", server(vec![pieces]).await);
     let proxy = Proxy::start(cutpoint_engine::proxy::ProxyConfig {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 
-use cutpoint_engine::proxy::{Proxy, ProxyConfig, Recorded};
+use cutpoint_engine::proxy::{Proxy, ProxyConfig, RecordedSession};
 use cutpoint_protocol::compose::{Composer, Content};
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
 use cutpoint_recording::{Problem, Recording, Redactor, Response, find_secrets};
@@ -239,7 +239,7 @@ fn plain(text: &str) -> String {
 }
 
 /// A session with all secrets in it, as the proxy has recorded it.
-async fn session(redactor: Redactor) -> (BTreeSet<String>, Recorded) {
+async fn session(redactor: Redactor) -> (BTreeSet<String>, RecordedSession) {
     let mut seeded = Seeded(2025);
     let mut planted: BTreeSet<String> = BTreeSet::new();
     let mut kinds = 0;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use cutpoint_engine::proxy::{Limits, Proxy, ProxyConfig, Recorded};
+use cutpoint_engine::proxy::{CaptureLimits, Proxy, ProxyConfig, RecordedSession};
 use cutpoint_protocol::sse::Document;
 use cutpoint_recording::{Exchange, Recording, Redactor, Response};
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub fn config(upstream: &str) -> ProxyConfig {
         upstream: upstream.to_owned(),
         ca: None,
         redactor: Redactor::new(&[]).unwrap(),
-        limits: Limits::default(),
+        limits: CaptureLimits::default(),
     }
 }
 
@@ -35,7 +35,7 @@ pub async fn ask(proxy: &Proxy, body: &Value) -> Client {
 }
 
 /// The only exchange that was recorded.
-pub fn only(recorded: &Recorded) -> &Exchange {
+pub fn only(recorded: &RecordedSession) -> &Exchange {
     assert_eq!(recorded.exchanges.len(), 1, "{recorded:#?}");
     &recorded.exchanges[0]
 }
@@ -58,7 +58,7 @@ pub fn wire(document: &Document) -> Vec<u8> {
 }
 
 /// A recording of these exchanges.
-pub fn recording(recorded: Recorded) -> Recording {
+pub fn recording(recorded: RecordedSession) -> Recording {
     let mut recording = Recording::new("r", "a test");
     recording.exchanges = recorded.exchanges;
     recording

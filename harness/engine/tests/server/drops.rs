@@ -1,6 +1,6 @@
 //! Connections that end before their streams do, each in its own way.
 
-use cutpoint_engine::server::gate::Verdict;
+use cutpoint_engine::server::gate::GateDecision;
 use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
 use cutpoint_trace::StreamEnd;
 
@@ -32,7 +32,7 @@ async fn a_held_response_is_dropped_where_it_is_held() {
             let mut client = rig.ask(&says("hi")).await;
             rig.reached(phrase).await;
             client.head().await;
-            rig.gate(phrase).decide(Verdict::Drop(kind));
+            rig.gate(phrase).decide(GateDecision::Drop(kind));
             assert_eq!(client.finish().await, seen, "{phrase} {kind:?}");
             assert_eq!(client.body, frames.concat()[..bytes], "{phrase} {kind:?}");
             assert_eq!(rig.ends(), [(1, traced)], "{phrase} {kind:?}");
@@ -50,7 +50,7 @@ async fn a_drop_decided_before_the_gate_is_reached_loses_nothing_before_it() {
         let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &points).await;
         let mut client = rig.ask(&says("hi")).await;
         rig.reached(points[0]).await;
-        rig.gate(points[1]).decide(Verdict::Drop(kind));
+        rig.gate(points[1]).decide(GateDecision::Drop(kind));
         rig.release(points[0]);
         client.head().await;
         assert_eq!(client.finish().await, seen, "{kind:?}");
@@ -65,7 +65,7 @@ async fn a_request_can_be_dropped_without_any_answer() {
         let rig = Rig::replies(vec![reply(parts(), ReplyEnd::Completed)], &["request 1"]).await;
         let mut client = rig.ask(&says("hi")).await;
         rig.reached("request 1").await;
-        rig.gate("request 1").decide(Verdict::Drop(kind));
+        rig.gate("request 1").decide(GateDecision::Drop(kind));
         if kind == DisconnectKind::End {
             assert_eq!(client.head().await.status, 200);
             assert_eq!(client.finish().await, client::End::Whole);

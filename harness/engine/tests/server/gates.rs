@@ -2,7 +2,7 @@
 
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::Script;
-use cutpoint_engine::server::gate::Verdict;
+use cutpoint_engine::server::gate::GateDecision;
 use cutpoint_protocol::StreamEvent;
 use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd, ReplyPart};
 use cutpoint_trace::Observation;
@@ -274,7 +274,7 @@ async fn only_the_first_decision_counts() {
     rig.reached("reply 1 event 1").await;
     rig.release("reply 1 event 1");
     rig.gate("reply 1 event 1")
-        .decide(Verdict::Drop(DisconnectKind::Reset));
+        .decide(GateDecision::Drop(DisconnectKind::Reset));
     client.head().await;
     assert_eq!(client.finish().await, client::End::Whole);
 }

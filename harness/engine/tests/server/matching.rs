@@ -1,6 +1,6 @@
 //! Which reply a request gets.
 
-use cutpoint_engine::server::case::{Script, ScriptedBody, Tally};
+use cutpoint_engine::server::case::{RequestTally, Script, ScriptedBody};
 use cutpoint_protocol::sse::Document;
 use cutpoint_recording::{Exchange, RecordedRequest, Recording, Response};
 use cutpoint_scenario::ast::{DisconnectKind, ReplyEnd};
@@ -169,10 +169,10 @@ async fn a_recording_is_matched_by_content_in_any_order_and_again() {
             assert_eq!(rig.ask_stream(request).await, stream_of(answer), "{at}");
         }
     }
-    let tally = Tally {
+    let tally = RequestTally {
         served: 12,
         exact: 12,
-        ..Tally::default()
+        ..RequestTally::default()
     };
     assert_eq!(rig.case.tally(), tally);
 }
@@ -224,10 +224,10 @@ async fn what_matches_nothing_is_shown_against_the_nearest() {
             .any(|line| line.starts_with('+') && line.contains("stop it")),
         "{message}"
     );
-    let tally = Tally {
+    let tally = RequestTally {
         diverged: 1,
         unmatched: 1,
-        ..Tally::default()
+        ..RequestTally::default()
     };
     assert_eq!(rig.case.tally(), tally);
     let told = |what: &Observation| match what {
@@ -253,10 +253,10 @@ async fn when_no_reply_is_left_the_answer_says_what_was_asked() {
         "{message}"
     );
     assert!(message.contains("+ user \"again\""), "{message}");
-    let tally = Tally {
+    let tally = RequestTally {
         served: 1,
         unmatched: 1,
-        ..Tally::default()
+        ..RequestTally::default()
     };
     assert_eq!(rig.case.tally(), tally);
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::{
-    Case, CaseConfig, RecordedCalls, Script, ScriptedBody, ScriptedReply,
+    CaseConfig, RecordedCalls, Script, ScriptedBody, ScriptedReply, ServerCase,
 };
-use cutpoint_engine::server::gate::{Gate, Verdict};
+use cutpoint_engine::server::gate::{Gate, GateDecision};
 use cutpoint_engine::server::plan;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_engine::tracer::Tracer;
@@ -25,7 +25,7 @@ pub const PATH: &str = "/v1/responses";
 /// A server with one case.
 pub struct Rig {
     pub server: ReplayServer,
-    pub case: Arc<Case>,
+    pub case: Arc<ServerCase>,
     pub tracer: Arc<Tracer>,
 }
 
@@ -33,7 +33,7 @@ pub struct Rig {
 pub fn config(script: Script, gates: &[&str]) -> CaseConfig {
     CaseConfig {
         script,
-        asides: Arc::default(),
+        side_conversations: Arc::default(),
         gates: gates.iter().map(|gate| point(gate)).collect(),
         tracer: Some(Arc::new(Tracer::default())),
         on_request: None,
@@ -117,7 +117,7 @@ impl Rig {
 
     /// Opens the gate at that point.
     pub fn release(&self, phrase: &str) {
-        self.gate(phrase).decide(Verdict::Release);
+        self.gate(phrase).decide(GateDecision::Release);
     }
 
     /// Waits until the response is held at that point.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cutpoint_check::rules;
-use cutpoint_engine::quiescence::{Found, QuietCount};
+use cutpoint_engine::quiescence::{Quiescence, QuietCount};
 use cutpoint_explore::external::{ExternalBound, ExternalClass, ExternalToken};
 use cutpoint_explore::{Act, fingerprint};
 use cutpoint_trace::AgentInfo;
@@ -170,7 +170,7 @@ impl Totals {
             self.missed
         )?;
         let [still, silent, busy] =
-            [Found::Quiet, Found::Silent, Found::Busy].map(|found| quiet.of(found));
+            [Quiescence::Quiet, Found::Silent, Found::Busy].map(|found| quiet.of(found));
         say!(
             "at {} gates: no thread of the agent ran before the act at {still}, the case was silent \
              for 100 ms at {silent}, neither at {busy}",

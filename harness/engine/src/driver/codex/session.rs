@@ -20,9 +20,9 @@ use super::router::Thread;
 use super::server::Server;
 use crate::driver::child::END_PATIENCE;
 use crate::driver::{AgentError, CaseEnv, Session};
-use crate::observe;
-use crate::process::{self, Belongs};
+use crate::process::{self, ProcessOwner};
 use crate::runner::turn_is_active;
+use crate::trace_queries;
 
 /// How long a thread is watched after its last turn: the app-server has no barrier behind which no
 /// notification of a thread can come any more, and events follow each other within 1 ms.
@@ -145,7 +145,7 @@ impl CodexSession {
             .client
             .ask("turn/interrupt", &params, self.env.limit)
             .await;
-        let ended = |what: &Observation| observe::turn_end(what).map(|_| ());
+        let ended = |what: &Observation| trace_queries::turn_end(what).map(|_| ());
         let _ = self.env.tracer.wait(seen, END_PATIENCE, ended).await;
         !matches!(asked, Err(AgentError::TimedOut { .. }))
     }
@@ -322,7 +322,7 @@ impl Session for CodexSession {
         }
         if self.env.private {
             self.server.end().await;
-            if self.env.tracer.with(0, observe::is_running) {
+            if self.env.tracer.with(0, trace_queries::is_running) {
                 // Nothing of the thread is watched any more, but that its process is gone is known.
                 let exited = Observation::AgentExited {
                     code: None,
@@ -354,7 +354,7 @@ impl Session for CodexSession {
     }
 
     fn processes(&self) -> Vec<Process> {
-        process::find(&Belongs::Case(self.env.dir.clone()))
+        process::find(&ProcessOwner::Case(self.env.dir.clone()))
     }
 }
 

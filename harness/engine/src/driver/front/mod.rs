@@ -17,7 +17,7 @@ use cutpoint_trace::{AgentInfo, ClientOp, Feature, Process};
 use self::link::Link;
 use super::stdio::{How as Spawn, StdioCommand};
 use super::{AgentError, CaseEnv, Driver, START_LIMIT, Session, reference};
-use crate::process::{self, Belongs};
+use crate::process::{self, ProcessOwner};
 
 /// How the driver is called.
 pub(super) const NAME: &str = "json-rpc";
@@ -174,7 +174,7 @@ impl Session for FrontSession {
             return lab.tools.processes();
         }
         let own = self.pid();
-        let mut found = process::find(&Belongs::Case(self.env.dir.clone()));
+        let mut found = process::find(&ProcessOwner::Case(self.env.dir.clone()));
         found.retain(|process| Some(process.pid) != own);
         found
     }

@@ -8,14 +8,14 @@ use cutpoint_scenario::ast::{
 
 /// Where the model's replies come from.
 #[derive(Debug, Clone, Copy)]
-pub enum Replies<'a> {
+pub enum ReplySource<'a> {
     /// From this recording, a name or a path: each request finds its exchange.
-    Found(&'a str),
+    ByContent(&'a str),
     /// From the recording of this name, in order.
     InOrder(&'a str),
 }
 
-impl<'a> Replies<'a> {
+impl<'a> ReplySource<'a> {
     /// What suits a session that a client and a model had.
     ///
     /// Where the model used no tools and nothing was interrupted, every agent sends the recorded history,
@@ -27,13 +27,13 @@ impl<'a> Replies<'a> {
         if session.has_calls || cut || !session.others.is_empty() {
             Self::InOrder(recording)
         } else {
-            Self::Found(recording)
+            Self::ByContent(recording)
         }
     }
 
     fn model(self, session: &Session) -> ModelScript {
         match self {
-            Self::Found(name) => ModelScript {
+            Self::ByContent(name) => ModelScript {
                 name: session.model.clone(),
                 substitute_tools: !session.stand_ins.is_empty(),
                 recording: Some(RecordingRef {
@@ -66,7 +66,7 @@ impl<'a> Replies<'a> {
     fn number(self, session: &Session, exchange: usize) -> usize {
         let mut main = session.main.iter();
         match self {
-            Self::Found(_) => exchange,
+            Self::ByContent(_) => exchange,
             Self::InOrder(_) => main
                 .position(|number| *number == exchange)
                 .map_or(exchange, |at| at + 1),
@@ -86,7 +86,7 @@ fn reply(name: &str, exchange: usize) -> Reply {
 }
 
 /// The scenario in which a user does again what was recorded.
-pub fn scenario(name: &str, about: &str, replies: Replies<'_>, session: &Session) -> Scenario {
+pub fn scenario(name: &str, about: &str, replies: ReplySource<'_>, session: &Session) -> Scenario {
     let number = |exchange: usize| replies.number(session, exchange);
     let mut steps = Vec::new();
     for did in &session.did {

@@ -8,7 +8,7 @@ use cutpoint_scenario::ast::DisconnectKind;
 
 /// The streams of a case that are being sent.
 #[derive(Debug, Default)]
-pub struct Streams {
+pub struct LiveStreams {
     state: Mutex<State>,
 }
 
@@ -19,14 +19,14 @@ struct State {
     live: BTreeMap<u64, (Option<DisconnectKind>, Option<Waker>)>,
 }
 
-impl Streams {
+impl LiveStreams {
     /// Enters a stream that is about to be sent.
-    pub fn open(self: &Arc<Self>) -> Live {
+    pub fn open(self: &Arc<Self>) -> LiveStream {
         let mut state = self.lock();
         state.opened += 1;
         let number = state.opened;
         state.live.insert(number, (None, None));
-        Live {
+        LiveStream {
             streams: self.clone(),
             number,
         }
@@ -57,12 +57,12 @@ impl Streams {
 
 /// A stream that is being sent, until this is dropped.
 #[derive(Debug)]
-pub struct Live {
-    streams: Arc<Streams>,
+pub struct LiveStream {
+    streams: Arc<LiveStreams>,
     number: u64,
 }
 
-impl Live {
+impl LiveStream {
     /// How the stream's connection is to end at once, if it is; otherwise the task is woken when
     /// that is decided.
     pub fn poll(&self, context: &Context<'_>) -> Option<DisconnectKind> {
@@ -79,7 +79,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveStream {
     fn drop(&mut self) {
         self.streams.lock().live.remove(&self.number);
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use cutpoint_agent::{RolloutFile, RolloutStore};
 
-use crate::rollout::RolloutSource;
+use crate::rollout_reader::RolloutSource;
 
 /// Where the files seem to be.
 const DIRECTORY: &str = "/lab/rollouts";

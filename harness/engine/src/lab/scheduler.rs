@@ -23,7 +23,7 @@ const OUTSIDE: Duration = Duration::from_millis(1);
 
 /// Somebody who waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct ParkedTask {
     /// A number for the task that waits; 0 outside of all tasks.
     pub task: u64,
     /// The point at which it does.
@@ -31,9 +31,9 @@ pub struct Waiting {
 }
 
 /// What is known when somebody is chosen.
-pub struct Moment<'a> {
+pub struct ChoicePoint<'a> {
     /// Who waits, the longest first.
-    pub waiting: &'a [Waiting],
+    pub waiting: &'a [ParkedTask],
     /// What has happened so far.
     pub entries: &'a [Entry],
     /// How far the clock has come.
@@ -41,17 +41,17 @@ pub struct Moment<'a> {
 }
 
 /// Says which of those that wait go on, one right behind the other.
-pub type Choose = Box<dyn FnMut(Moment<'_>) -> Vec<usize> + Send>;
+pub type ChooseTasks = Box<dyn FnMut(ChoicePoint<'_>) -> Vec<usize> + Send>;
 
 /// Under this name what the client does by itself waits to be chosen.
 pub const CLIENT: &str = "client";
 
 thread_local! {
-    static QUIET: RefCell<Option<Arc<Quiet>>> = const { RefCell::new(None) };
+    static SCHEDULER: RefCell<Option<Arc<Scheduler>>> = const { RefCell::new(None) };
 }
 
-fn current() -> Option<Arc<Quiet>> {
-    QUIET.with(|quiet| quiet.borrow().clone())
+fn current() -> Option<Arc<Scheduler>> {
+    SCHEDULER.with(|quiet| quiet.borrow().clone())
 }
 
 /// Waits until nothing else can go on.
@@ -82,36 +82,36 @@ pub(crate) fn watch(tracer: &Arc<Tracer>) -> bool {
 
 /// Those that wait on this thread.
 #[derive(Default)]
-struct Quiet {
-    waiting: Mutex<Vec<Arc<Place>>>,
-    chooser: Mutex<Option<Chooser>>,
-    looks: Mutex<Looks>,
+struct Scheduler {
+    waiting: Mutex<Vec<Arc<ParkingPlace>>>,
+    chooser: Mutex<Option<TaskChooser>>,
+    looks: Mutex<IdleProbe>,
     /// Has the runtime look once more whether there is anything to do.
     again: Notify,
 }
 
-struct Chooser {
-    choose: Choose,
+struct TaskChooser {
+    choose: ChooseTasks,
     tracer: Option<Arc<Tracer>>,
     start: Option<Instant>,
 }
 
 /// How often what the runtime runs in front of all tasks was polled.
 #[derive(Debug, Default)]
-struct Looks {
+struct IdleProbe {
     polls: usize,
     /// That number when there was nothing to run last.
     idle_at: Option<usize>,
 }
 
 /// Where somebody waits.
-struct Place {
-    who: Waiting,
-    state: Mutex<State>,
+struct ParkingPlace {
+    who: ParkedTask,
+    state: Mutex<ParkingState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ParkingState {
     released: bool,
     waker: Option<Waker>,
 }
@@ -122,23 +122,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Gives the place up, also when the task is killed there.
-struct Leaves(Arc<Quiet>, Arc<Place>);
+struct ParkingGuard(Arc<Scheduler>, Arc<ParkingPlace>);
 
-impl Drop for Leaves {
+impl Drop for ParkingGuard {
     fn drop(&mut self) {
         lock(&self.0.waiting).retain(|place| !Arc::ptr_eq(place, &self.1));
     }
 }
 
-impl Quiet {
+impl Scheduler {
     fn place(self: Arc<Self>, label: &'static str) -> Hold {
         let task = tokio::task::try_id().map_or(0, number);
-        let place = Arc::new(Place {
-            who: Waiting { task, label },
+        let place = Arc::new(ParkingPlace {
+            who: ParkedTask { task, label },
             state: Mutex::default(),
         });
         lock(&self.waiting).push(place.clone());
-        let leaves = Leaves(self, place);
+        let leaves = ParkingGuard(self, place);
         Box::pin(async move {
             poll_fn(|context| {
                 let mut state = lock(&leaves.1.state);
@@ -171,8 +171,8 @@ impl Quiet {
         lock(&self.looks).idle_at = None;
         let waiting = lock(&self.waiting).clone();
         let chosen = self.choose(&waiting).into_iter();
-        let chosen: Vec<&Arc<Place>> = chosen.map(|number| &waiting[number]).collect();
-        let stays = |place: &Arc<Place>| !chosen.iter().any(|it| Arc::ptr_eq(it, place));
+        let chosen: Vec<&Arc<ParkingPlace>> = chosen.map(|number| &waiting[number]).collect();
+        let stays = |place: &Arc<ParkingPlace>| !chosen.iter().any(|it| Arc::ptr_eq(it, place));
         lock(&self.waiting).retain(stays);
         // Whoever is woken first has its turn first.
         for place in chosen {
@@ -184,17 +184,17 @@ impl Quiet {
         }
     }
 
-    fn choose(&self, waiting: &[Arc<Place>]) -> Vec<usize> {
+    fn choose(&self, waiting: &[Arc<ParkingPlace>]) -> Vec<usize> {
         let mut chooser = lock(&self.chooser);
         let Some(chooser) = chooser.as_mut() else {
             return vec![0];
         };
         let now = Instant::now();
         let elapsed = now - *chooser.start.get_or_insert(now);
-        let waiting: Vec<Waiting> = waiting.iter().map(|place| place.who.clone()).collect();
+        let waiting: Vec<ParkedTask> = waiting.iter().map(|place| place.who.clone()).collect();
         let choose = &mut chooser.choose;
         let mut chosen = |entries: &[Entry]| {
-            choose(Moment {
+            choose(ChoicePoint {
                 waiting: &waiting,
                 entries,
                 elapsed,
@@ -212,29 +212,29 @@ fn number(id: tokio::task::Id) -> u64 {
 }
 
 /// No other runtime of this thread finds what this one has set up.
-struct Forgets;
+struct CurrentGuard;
 
-impl Drop for Forgets {
+impl Drop for CurrentGuard {
     fn drop(&mut self) {
-        QUIET.with(|quiet| quiet.borrow_mut().take());
+        SCHEDULER.with(|quiet| quiet.borrow_mut().take());
     }
 }
 
-pub(super) fn block_on<F: Future>(choose: Option<Choose>, future: F) -> io::Result<F::Output> {
-    let quiet = Arc::new(Quiet {
-        chooser: Mutex::new(choose.map(|choose| Chooser {
+pub(super) fn block_on<F: Future>(choose: Option<ChooseTasks>, future: F) -> io::Result<F::Output> {
+    let quiet = Arc::new(Scheduler {
+        chooser: Mutex::new(choose.map(|choose| TaskChooser {
             choose,
             tracer: None,
             start: None,
         })),
-        ..Quiet::default()
+        ..Scheduler::default()
     });
     let looks = quiet.clone();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.on_thread_park(move || looks.idle());
     let runtime = builder.enable_time().start_paused(true).build()?;
-    QUIET.with(|current| *current.borrow_mut() = Some(quiet.clone()));
-    let _forgets = Forgets;
+    SCHEDULER.with(|current| *current.borrow_mut() = Some(quiet.clone()));
+    let _forgets = CurrentGuard;
     let again = quiet.clone();
     runtime.spawn(async move {
         loop {
@@ -260,7 +260,7 @@ mod tests {
         lock(&said).push(label);
     }
 
-    fn order(choose: Option<Choose>) -> (Vec<&'static str>, Duration) {
+    fn order(choose: Option<ChooseTasks>) -> (Vec<&'static str>, Duration) {
         let said = Arc::new(Mutex::new(Vec::new()));
         let all = said.clone();
         let elapsed = block_on(choose, async move {
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn one_can_go_on_right_behind_another() {
-        let both: Choose = Box::new(|_| vec![1, 0]);
+        let both: ChooseTasks = Box::new(|_| vec![1, 0]);
         let (said, elapsed) = order(Some(both));
         assert_eq!(
             (said, elapsed),
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn who_goes_on_can_be_chosen() {
-        let last: Choose = Box::new(|moment| vec![moment.waiting.len() - 1]);
+        let last: ChooseTasks = Box::new(|moment| vec![moment.waiting.len() - 1]);
         let (said, elapsed) = order(Some(last));
         assert_eq!(
             (said, elapsed),

@@ -9,21 +9,21 @@ use cutpoint_scenario::ast::{
     ModelScript, Reply, ReplyBody, ReplyEnd, ReplyPart, SideConversationScript,
 };
 
-use crate::server::case::{Aside, Script, ScriptedBody, ScriptedReply};
+use crate::server::case::{Script, ScriptedBody, ScriptedReply, SideConversation};
 
 /// What a scenario's `model` came to: thousands of schedules of it run one after the other.
 #[derive(Debug, Clone)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedModel {
     model: ModelScript,
     file: PathBuf,
     recordings: PathBuf,
     /// What the main conversation is answered with.
     pub(crate) script: Script,
     /// What others are.
-    pub(crate) asides: Arc<[Aside]>,
+    pub(crate) side_conversations: Arc<[SideConversation]>,
 }
 
-impl Loaded {
+impl LoadedModel {
     /// Loads what the model answers. A recording is looked for beside the scenario's file, then in
     /// `recordings`.
     ///
@@ -32,7 +32,7 @@ impl Loaded {
     pub(crate) fn new(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Self, String> {
         Ok(Self {
             script: load(model, file, recordings)?,
-            asides: asides(model, file, recordings)?,
+            side_conversations: side_conversations(model, file, recordings)?,
             model: model.clone(),
             file: file.to_owned(),
             recordings: recordings.to_owned(),
@@ -56,11 +56,15 @@ fn load(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Script, S
     replies.collect::<Result<_, _>>().map(Script::Replies)
 }
 
-fn asides(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Arc<[Aside]>, String> {
+fn side_conversations(
+    model: &ModelScript,
+    file: &Path,
+    recordings: &Path,
+) -> Result<Arc<[SideConversation]>, String> {
     let aside = |other: &SideConversationScript| {
         let replies = other.replies.iter();
         let replies = replies.map(|reply| scripted(reply, file, recordings));
-        Ok(Aside {
+        Ok(SideConversation {
             opening: other.opening.clone(),
             replies: replies.collect::<Result<_, String>>()?,
         })

@@ -16,14 +16,14 @@ use cutpoint_agent::{Abandon, Files, RunningTool, ToolCommand, ToolEvent, ToolRu
 use cutpoint_trace::Process;
 use tokio::time::Instant;
 
-use super::files::MemoryFiles;
+use super::memory_files::MemoryFiles;
 
 /// The first process id that is given out.
 const FIRST_PID: u32 = 1000;
 
 /// A process that seems to run.
 #[derive(Debug, Clone)]
-struct Pretended {
+struct SimulatedProcess {
     parent: u32,
     group: u32,
     command: String,
@@ -31,9 +31,9 @@ struct Pretended {
     until: Option<Instant>,
 }
 
-type Table = Arc<Mutex<BTreeMap<u32, Pretended>>>;
+type ProcessTable = Arc<Mutex<BTreeMap<u32, SimulatedProcess>>>;
 
-fn lock(table: &Table) -> MutexGuard<'_, BTreeMap<u32, Pretended>> {
+fn lock(table: &ProcessTable) -> MutexGuard<'_, BTreeMap<u32, SimulatedProcess>> {
     // Every change is one step, so a panic leaves a whole table.
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -41,7 +41,7 @@ fn lock(table: &Table) -> MutexGuard<'_, BTreeMap<u32, Pretended>> {
 /// Interprets commands, and pretends processes for them.
 #[derive(Debug, Default)]
 pub struct ScriptedTools {
-    table: Table,
+    table: ProcessTable,
     files: MemoryFiles,
 }
 
@@ -53,7 +53,7 @@ impl ScriptedTools {
         let alive = table
             .iter()
             .filter(|(_, known)| known.until.is_none_or(|until| now < until));
-        let process = |(pid, known): (&u32, &Pretended)| Process {
+        let process = |(pid, known): (&u32, &SimulatedProcess)| Process {
             pid: *pid,
             ppid: known.parent,
             command: known.command.clone(),
@@ -66,7 +66,7 @@ impl ScriptedTools {
         let pid = table
             .last_key_value()
             .map_or(FIRST_PID, |(last, _)| last + 1);
-        let process = Pretended {
+        let process = SimulatedProcess {
             parent,
             group: group.unwrap_or(pid),
             command: command.to_owned(),
@@ -79,7 +79,7 @@ impl ScriptedTools {
 
 /// What a command does next.
 #[derive(Debug, Clone, PartialEq)]
-enum Act {
+enum ShellAction {
     Print(Vec<u8>),
     Sleep(Duration),
     Exit(i32),
@@ -105,38 +105,40 @@ fn statements(script: &str) -> Vec<Statement> {
     found
 }
 
-fn act(words: &str, file: &dyn Fn(&str) -> Option<String>) -> Option<Act> {
+fn act(words: &str, file: &dyn Fn(&str) -> Option<String>) -> Option<ShellAction> {
     if let Some((first, otherwise)) = words.split_once("||") {
         let first = act(first.trim(), file);
         return match first {
-            Some(Act::Exit(code)) if code != 0 => act(otherwise.trim(), file),
+            Some(ShellAction::Exit(code)) if code != 0 => act(otherwise.trim(), file),
             first => first,
         };
     }
     let (name, rest) = words.split_once(' ').unwrap_or((words, ""));
     let plain = || rest.trim().trim_matches(['"', '\'']).to_owned();
     match name {
-        "echo" => Some(Act::Print((plain() + "\n").into_bytes())),
-        "printf" => Some(Act::Print(formatted(rest.trim()))),
+        "echo" => Some(ShellAction::Print((plain() + "\n").into_bytes())),
+        "printf" => Some(ShellAction::Print(formatted(rest.trim()))),
         "sleep" => {
             let seconds: f64 = rest.trim().parse().ok()?;
-            Duration::try_from_secs_f64(seconds).ok().map(Act::Sleep)
+            Duration::try_from_secs_f64(seconds)
+                .ok()
+                .map(ShellAction::Sleep)
         }
         "seq" => {
             let last: usize = rest.trim().parse().ok()?;
             let lines = (1..=last).map(|number| format!("{number}\n"));
-            Some(Act::Print(lines.collect::<String>().into_bytes()))
+            Some(ShellAction::Print(lines.collect::<String>().into_bytes()))
         }
         "cat" => Some(match file(rest.trim()) {
-            Some(content) => Act::Print(content.into_bytes()),
-            None => Act::Exit(1),
+            Some(content) => ShellAction::Print(content.into_bytes()),
+            None => ShellAction::Exit(1),
         }),
         "test" => match rest.trim().strip_prefix("-e ") {
-            Some(path) if file(path.trim()).is_none() => Some(Act::Exit(1)),
+            Some(path) if file(path.trim()).is_none() => Some(ShellAction::Exit(1)),
             _ => None,
         },
-        "false" => Some(Act::Exit(1)),
-        "exit" => Some(Act::Exit(rest.trim().parse().unwrap_or(0))),
+        "false" => Some(ShellAction::Exit(1)),
+        "exit" => Some(ShellAction::Exit(rest.trim().parse().unwrap_or(0))),
         _ => None,
     }
 }
@@ -201,7 +203,7 @@ impl ToolRunner for ScriptedTools {
             let act = act(&statement.words, &file);
             if statement.background {
                 let until = match act {
-                    Some(Act::Sleep(duration)) => Instant::now() + duration,
+                    Some(ShellAction::Sleep(duration)) => Instant::now() + duration,
                     _ => Instant::now(),
                 };
                 self.start(pid, Some(pid), &statement.words, Some(until));
@@ -209,7 +211,7 @@ impl ToolRunner for ScriptedTools {
                 acts.extend(act);
             }
         }
-        Ok(Box::new(Running {
+        Ok(Box::new(SimulatedTool {
             table: self.table.clone(),
             pid,
             acts,
@@ -219,30 +221,30 @@ impl ToolRunner for ScriptedTools {
     }
 }
 
-struct Running {
-    table: Table,
+struct SimulatedTool {
+    table: ProcessTable,
     pid: u32,
-    acts: VecDeque<Act>,
+    acts: VecDeque<ShellAction>,
     /// When the sleep that goes on ends.
     until: Option<Instant>,
     ignores_term: bool,
 }
 
-impl Running {
+impl SimulatedTool {
     /// Ends the group.
     fn end(&self) {
         lock(&self.table).retain(|_, process| process.group != self.pid);
     }
 }
 
-impl Drop for Running {
+impl Drop for SimulatedTool {
     fn drop(&mut self) {
         self.end();
     }
 }
 
 #[async_trait]
-impl RunningTool for Running {
+impl RunningTool for SimulatedTool {
     fn pid(&self) -> Option<u32> {
         Some(self.pid)
     }
@@ -254,9 +256,9 @@ impl RunningTool for Running {
                 self.until = None;
             }
             match self.acts.pop_front() {
-                Some(Act::Print(text)) => return ToolEvent::Output(Bytes::from(text)),
-                Some(Act::Sleep(duration)) => self.until = Some(Instant::now() + duration),
-                Some(Act::Exit(code)) => {
+                Some(ShellAction::Print(text)) => return ToolEvent::Output(Bytes::from(text)),
+                Some(ShellAction::Sleep(duration)) => self.until = Some(Instant::now() + duration),
+                Some(ShellAction::Exit(code)) => {
                     self.end();
                     return ToolEvent::Exited(Some(code));
                 }

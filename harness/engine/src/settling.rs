@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cutpoint_trace::{AgentEvent, ClientOp, Entry, InputMode, Observation};
 
-use crate::observe;
 use crate::runner::turn_is_active;
+use crate::trace_queries;
 use crate::tracer::Tracer;
 
 /// How long nothing may be observed while no turn is active. Everything that an idle agent still has
@@ -89,7 +89,7 @@ fn an_op_is_open(entries: &[Entry]) -> bool {
                 event: AgentEvent::UserMessage { text, .. },
                 ..
             } => open.retain(|(_, sent)| *sent != Some(text)),
-            observation if observe::turn_end(observation).is_some() => {
+            observation if trace_queries::turn_end(observation).is_some() => {
                 open.retain(|(_, sent)| sent.is_some())
             }
             Observation::AgentKilled | Observation::AgentExited { .. } => open.clear(),
@@ -110,7 +110,7 @@ pub(crate) async fn of_interrupt(tracer: &Tracer, seen: usize, in_lab: bool) {
         .then_some(())
     };
     let effect = |observation: &Observation| {
-        closed(observation).or_else(|| observe::turn_end(observation).map(|_| ()))
+        closed(observation).or_else(|| trace_queries::turn_end(observation).map(|_| ()))
     };
     let took_effect = tracer.wait(seen, EFFECT_LIMIT, effect).await.is_ok();
     if took_effect && !in_lab {

@@ -1,4 +1,4 @@
-//! Streams that were composed before.
+//! LiveStreams that were composed before.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use cutpoint_protocol::request::{ResponsesRequest, ShellTool};
 use cutpoint_scenario::ast::{ModelScript, ReplyEnd, ReplyPart};
 
 use super::plan::{self, StreamPlan};
-use crate::script::Loaded;
+use crate::model_script::LoadedModel;
 
 /// How many streams one generation holds. When it is full, what was not wanted since the last time is
 /// forgotten, so that a server which runs for days does not grow.
@@ -17,21 +17,21 @@ const PLANS_KEPT: usize = 1024;
 /// Composed streams. Thousands of schedules run the same scenario, and its replies are the same each
 /// time: servers that share one of these compose them once.
 #[derive(Debug, Clone, Default)]
-pub struct Plans {
+pub struct PlanCache {
     known: Arc<Mutex<Generations>>,
     /// The model that was loaded last.
-    loaded: Arc<Mutex<Option<Loaded>>>,
+    loaded: Arc<Mutex<Option<LoadedModel>>>,
 }
 
 #[derive(Debug, Default)]
 struct Generations {
-    new: HashMap<Key, Known>,
-    old: HashMap<Key, Known>,
+    new: HashMap<Key, CachedPlan>,
+    old: HashMap<Key, CachedPlan>,
 }
 
 impl Generations {
     fn get(&mut self, key: &Key, parts: &[ReplyPart], end: &ReplyEnd) -> Option<StreamPlan> {
-        let is_it = |known: &&Known| known.parts == parts && known.end == *end;
+        let is_it = |known: &&CachedPlan| known.parts == parts && known.end == *end;
         if let Some(known) = self.new.get(key).filter(is_it) {
             return Some(known.plan.clone());
         }
@@ -41,7 +41,7 @@ impl Generations {
         Some(plan)
     }
 
-    fn put(&mut self, key: Key, known: Known) {
+    fn put(&mut self, key: Key, known: CachedPlan) {
         if self.new.len() == PLANS_KEPT {
             self.old = std::mem::take(&mut self.new);
         }
@@ -61,7 +61,7 @@ struct Key {
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedPlan {
     parts: Vec<ReplyPart>,
     end: ReplyEnd,
     plan: StreamPlan,
@@ -69,7 +69,7 @@ struct Known {
 
 /// A reply whose stream is wanted.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct ReplyToCompose<'a> {
     /// Its parts.
     pub parts: &'a [ReplyPart],
     /// How it ends.
@@ -82,7 +82,7 @@ pub struct Wanted<'a> {
     pub asks_approval: bool,
 }
 
-impl Plans {
+impl PlanCache {
     /// What a scenario's model comes to.
     ///
     /// # Errors
@@ -92,14 +92,14 @@ impl Plans {
         model: &ModelScript,
         file: &Path,
         recordings: &Path,
-    ) -> Result<Loaded, String> {
+    ) -> Result<LoadedModel, String> {
         let mut last = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = last.as_ref()
             && loaded.is_of(model, file, recordings)
         {
             return Ok(loaded.clone());
         }
-        let loaded = Loaded::new(model, file, recordings)?;
+        let loaded = LoadedModel::new(model, file, recordings)?;
         *last = Some(loaded.clone());
         Ok(loaded)
     }
@@ -110,10 +110,10 @@ impl Plans {
     /// As [`plan::compose`].
     pub fn get(
         &self,
-        wanted: Wanted<'_>,
+        wanted: ReplyToCompose<'_>,
         request: &ResponsesRequest,
     ) -> Result<StreamPlan, String> {
-        let Wanted {
+        let ReplyToCompose {
             parts,
             end,
             text,
@@ -134,7 +134,7 @@ impl Plans {
         }
         // Nobody waits while this one is composed; if two do the same, one of them is kept.
         let plan = plan::compose(parts, end, response_id, request, asks_approval)?;
-        let composed = Known {
+        let composed = CachedPlan {
             parts: parts.to_vec(),
             end: end.clone(),
             plan: plan.clone(),
@@ -151,11 +151,11 @@ mod tests {
 
     use super::*;
 
-    fn frames(plans: &Plans, id: &str, said: &str) -> Arc<[plan::Frame]> {
+    fn frames(plans: &PlanCache, id: &str, said: &str) -> Arc<[plan::Frame]> {
         let body = json!({"model": "m", "input": "hi"}).to_string();
         let request = ResponsesRequest::parse(body.as_bytes()).unwrap();
         let text = said.to_owned();
-        let wanted = Wanted {
+        let wanted = ReplyToCompose {
             parts: &[ReplyPart::Text { text, chunks: 1 }],
             end: &ReplyEnd::Completed,
             text: "a reply",
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_same_reply_is_composed_once_and_another_one_anew() {
-        let plans = Plans::default();
+        let plans = PlanCache::default();
         let first = frames(&plans, "r1", "one");
         assert!(Arc::ptr_eq(&first, &frames(&plans.clone(), "r1", "one")));
         assert!(!Arc::ptr_eq(&first, &frames(&plans, "r2", "one")));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_number_of_streams_is_bounded() {
-        let plans = Plans::default();
+        let plans = PlanCache::default();
         for number in 0..=PLANS_KEPT {
             frames(&plans, &format!("r{number}"), "one");
         }

@@ -48,9 +48,9 @@ pub trait RolloutSource: Send + Sync {
 
 /// Rollouts on disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Files;
+pub struct DiskRollouts;
 
-impl RolloutSource for Files {
+impl RolloutSource for DiskRollouts {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
         read_bounded(path)
     }
@@ -206,7 +206,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.jsonl");
         let tracer = Arc::new(Tracer::default());
-        let reader = RolloutReader::new(tracer.clone(), Arc::new(Files));
+        let reader = RolloutReader::new(tracer.clone(), Arc::new(DiskRollouts));
         reader.set_path(&path);
         for content in ["a\n", "a\nb\n", "a\nb\n", "x\nb\n"] {
             fs::write(&path, content).unwrap();

@@ -7,7 +7,7 @@ use cutpoint_scenario::ast::{Action, AgentEventKind, CutPoint, Scenario};
 use cutpoint_trace::{AgentEvent, Entry, Observation};
 
 /// The kind of an event, if a cut point can name it.
-pub fn told(event: &AgentEvent) -> Option<AgentEventKind> {
+pub fn event_kind(event: &AgentEvent) -> Option<AgentEventKind> {
     Some(match event {
         AgentEvent::TurnStarted { .. } => AgentEventKind::TurnStarted,
         AgentEvent::TurnEnded { .. } => AgentEventKind::TurnEnded,
@@ -25,18 +25,18 @@ pub fn told(event: &AgentEvent) -> Option<AgentEventKind> {
     })
 }
 
-/// What finds the entry in which the agent tells something for the n-th time.
-pub fn tells(wanted: AgentEventKind, nth: usize) -> impl FnMut(&Observation) -> Option<()> {
+/// What finds the entry in which the agent nth_event something for the n-th time.
+pub fn nth_event(wanted: AgentEventKind, nth: usize) -> impl FnMut(&Observation) -> Option<()> {
     let mut left = nth;
     move |what| {
-        left -= usize::from(told_by(what) == Some(wanted));
+        left -= usize::from(event_kind_of(what) == Some(wanted));
         (left == 0).then_some(())
     }
 }
 
-fn told_by(what: &Observation) -> Option<AgentEventKind> {
+fn event_kind_of(what: &Observation) -> Option<AgentEventKind> {
     match what {
-        Observation::Event { event, .. } => told(event),
+        Observation::Event { event, .. } => event_kind(event),
         _ => None,
     }
 }
@@ -50,7 +50,7 @@ pub fn passed(
     entries: &[Entry],
     stride_bytes: Option<usize>,
 ) -> Vec<(CutPoint, usize)> {
-    let mut run = Run::default();
+    let mut run = PointCollector::default();
     for Entry { observation, .. } in entries {
         run.take(scenario, observation, stride_bytes);
     }
@@ -58,7 +58,7 @@ pub fn passed(
 }
 
 #[derive(Default)]
-struct Run {
+struct PointCollector {
     cuts: Vec<(CutPoint, usize)>,
     /// The number of the step that the client is at.
     step: usize,
@@ -71,7 +71,7 @@ struct Run {
     first_stream: Option<usize>,
 }
 
-impl Run {
+impl PointCollector {
     fn take(&mut self, scenario: &Scenario, what: &Observation, stride_bytes: Option<usize>) {
         match what {
             Observation::Step { number, .. } => {
@@ -114,7 +114,7 @@ impl Run {
                 self.add(CutPoint::StreamEvent { reply, event });
             }
             what => {
-                if let Some(event) = told_by(what) {
+                if let Some(event) = event_kind_of(what) {
                     let nth = self.told.entry(event).or_default();
                     *nth += 1;
                     let nth = *nth;
@@ -249,10 +249,10 @@ mod tests {
     fn the_nth_telling_is_found_once() {
         let trace = trace();
         let found = |nth| {
-            let mut tells = tells(AgentEventKind::TurnEnded, nth);
+            let mut nth_event = nth_event(AgentEventKind::TurnEnded, nth);
             trace
                 .iter()
-                .position(|entry| tells(&entry.observation).is_some())
+                .position(|entry| nth_event(&entry.observation).is_some())
         };
         assert_eq!((found(1), found(2)), (Some(8), None));
     }
