@@ -170,7 +170,7 @@ impl Totals {
             self.missed
         )?;
         let [still, silent, busy] =
-            [Quiescence::Quiet, Found::Silent, Found::Busy].map(|found| quiet.of(found));
+            [Quiescence::Quiet, Quiescence::Silent, Quiescence::Busy].map(|found| quiet.of(found));
         say!(
             "at {} gates: no thread of the agent ran before the act at {still}, the case was silent \
              for 100 ms at {silent}, neither at {busy}",
