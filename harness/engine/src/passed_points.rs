@@ -234,7 +234,7 @@ mod tests {
             // In front of the scenario's own interrupt, which had not acted yet.
             ("reply 1 event 1", 1),
             ("reply 1 event 2", 1),
-            ("told turn-ended", 2),
+            ("event turn-ended", 2),
         ];
         assert_eq!(cuts, wanted.map(|(at, place)| (at.to_owned(), place)));
         let bytes = passed(&scenario.scenarios[0], &trace(), Some(4));

@@ -51,9 +51,9 @@ fn of_action(action: &Action) -> Option<Capability> {
         Action::Rollback { .. } => Some(Capability::Rollback),
         Action::User { id: Some(_), .. }
         | Action::Interrupt { id: Some(_) }
-        | Action::Open { .. } => Some(Capability::JsonRpc),
-        Action::StopReading | Action::ReadOn => Some(Capability::SlowClient),
-        Action::Late(_) => Some(Capability::Transcript),
+        | Action::OpenConversation { .. } => Some(Capability::JsonRpc),
+        Action::StopReading | Action::ResumeReading => Some(Capability::SlowClient),
+        Action::DeliverLate(_) => Some(Capability::Transcript),
         Action::Answer { .. } | Action::Await(Await::Question { .. }) => {
             Some(Capability::Questions)
         }

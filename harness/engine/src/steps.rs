@@ -405,16 +405,16 @@ impl<'a> StepRunner<'a> {
                 let op = ClientOp::Rollback { turns: *turns };
                 self.ask(op, *refused, session).await?;
             }
-            Action::Open { id, refused } => {
+            Action::OpenConversation { id, refused } => {
                 let op = ClientOp::Open {
                     thread_id: id.as_str().into(),
                 };
                 self.ask(op, *refused, session).await?;
             }
-            Action::Tear { bytes } => self.tear(*bytes)?,
+            Action::TruncateRollout { bytes } => self.tear(*bytes)?,
             Action::StopReading => self.read_events(false),
-            Action::ReadOn => self.read_events(true),
-            Action::Late(event) => {
+            Action::ResumeReading => self.read_events(true),
+            Action::DeliverLate(event) => {
                 let late = self.env.screen.redeliver(*event, &self.env.tracer);
                 late.map_err(Failure::Found)?;
             }

@@ -345,6 +345,9 @@ mod tests {
             plain.parse::<ExternalToken>().map(|it| it.to_string()),
             Ok(plain.to_owned())
         );
+        // A token from before the word was renamed names the same schedule.
+        let old: ExternalToken = "cpx1:ab:7:interrupt@told.turn-ended.2/3".parse().unwrap();
+        assert!(old.to_string().ends_with(":interrupt@event.turn-ended.2/3"));
         for bad in [
             "cpx1:00:0:fly@started/1",
             "cpx1:00:0:steer@nowhere/1",
@@ -365,7 +368,7 @@ mod tests {
         let single = written(bound(&[Act::Interrupt, Act::Drop], false));
         let wanted = [
             "interrupt@reply.1.event.1/1",
-            "interrupt@told.turn-ended/1",
+            "interrupt@event.turn-ended/1",
             "drop@reply.1.event.1/1",
         ];
         assert_eq!(single, wanted);
@@ -374,7 +377,7 @@ mod tests {
             pairs[2..],
             [
                 "interrupt+interrupt@reply.1.event.1/1",
-                "interrupt+interrupt@told.turn-ended/1"
+                "interrupt+interrupt@event.turn-ended/1"
             ]
         );
     }

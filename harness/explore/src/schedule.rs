@@ -157,7 +157,7 @@ impl Injection {
         }];
         if steps[0].action.ends_agent() {
             let bytes = self.lost_bytes;
-            let tear = (bytes > 0).then(|| step(Action::Tear { bytes }));
+            let tear = (bytes > 0).then(|| step(Action::TruncateRollout { bytes }));
             let user = Action::User {
                 text: format!("are you still there? ({number})"),
                 id: None,
@@ -237,7 +237,7 @@ impl fmt::Display for Schedule {
 
 /// A number that tells scenarios apart by what they say.
 pub fn fingerprint(scenario: &Scenario) -> u64 {
-    digest_of_text(&scenario.to_string())
+    digest_of_text(&cutpoint_scenario::fingerprint_text(scenario))
 }
 
 /// One line that names a schedule of a scenario: `cp1:<scenario>:<seed>:<acts>`.
@@ -399,7 +399,7 @@ mod tests {
         let end: Vec<&str> = end.lines().map(str::trim).collect();
         let crash = [
             "kill at=\"point abort.take 2\" yields=1",
-            "tear 9",
+            "truncate-rollout 9",
             "resume",
             "user \"are you still there? (2)\"",
             "wait \"2s\"",

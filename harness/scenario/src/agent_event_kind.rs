@@ -48,7 +48,7 @@ impl AgentEventKind {
         Self::Error,
     ];
 
-    /// The name in cut points: `told call-begin 2`.
+    /// The name in cut points: `event call-begin 2`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::TurnStarted => "turn-started",

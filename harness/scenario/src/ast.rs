@@ -359,24 +359,24 @@ pub enum Action {
         /// `refused=#true`: the agent must refuse it.
         refused: bool,
     },
-    /// `open "id"`: one more conversation is opened under an id of the caller's.
-    Open {
+    /// `open-conversation "id"`: one more conversation is opened under an id of the caller's.
+    OpenConversation {
         /// The id.
         id: String,
         /// `refused=#true`: the agent must refuse it.
         refused: bool,
     },
-    /// `tear 5`: while the agent is not running, its rollout loses that many bytes at its end.
-    Tear {
+    /// `truncate-rollout 5`: while the agent is not running, its rollout loses that many bytes at its end.
+    TruncateRollout {
         /// How many.
         bytes: usize,
     },
     /// `stop-reading`: the client reads no more of the agent's events.
     StopReading,
-    /// `read-on`: the client goes on reading them.
-    ReadOn,
-    /// `late delta`: the transcript view gets the last such event of a turn that has ended once more.
-    Late(LateEvent),
+    /// `resume-reading`: the client goes on reading them.
+    ResumeReading,
+    /// `deliver-late delta`: the transcript view gets the last such event of a turn that has ended once more.
+    DeliverLate(LateEvent),
     /// `steer "text"`: user input while a turn runs, which joins it.
     Steer {
         /// The text.
@@ -621,7 +621,7 @@ pub enum CutPoint {
     Aborting,
     /// `idle`: no turn is active.
     Idle,
-    /// `told call-begin 2`: the agent has told the client so, for the n-th time (1 if absent).
+    /// `event call-begin 2`: the agent has told the client so, for the n-th time (1 if absent).
     AgentEvent {
         /// What it told.
         event: AgentEventKind,

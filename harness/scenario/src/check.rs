@@ -287,13 +287,13 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
     let mut gone: Option<(&str, usize)> = None;
     for (step, span) in scenario.steps.iter().zip(&facts.steps) {
         let name = match &step.action {
-            Action::Tear { .. } if gone.is_some() => continue,
-            Action::Tear { .. } => {
+            Action::TruncateRollout { .. } if gone.is_some() => continue,
+            Action::TruncateRollout { .. } => {
                 problems.push(
                     Diagnostic::new(
-                        "tear-while-running",
+                        "truncate-while-running",
                         span.clone(),
-                        "the agent is running here, so its rollout cannot be torn",
+                        "the agent is running here, so its rollout cannot be truncated",
                         "no `kill` or `shutdown` stands before this",
                     )
                     .help("put it between a `kill` and a `resume`"),
@@ -315,16 +315,16 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
                 continue;
             }
             // Waiting is possible without an agent: events it has sent can still be looked at.
-            Action::Wait { .. } | Action::Await(_) | Action::Late(_) => continue,
+            Action::Wait { .. } | Action::Await(_) | Action::DeliverLate(_) => continue,
             Action::User { .. } => "user",
             Action::UserShell { .. } => "user-shell",
             Action::Review { .. } => "review",
             Action::Compact => "compact",
             Action::Fork => "fork",
             Action::Rollback { .. } => "rollback",
-            Action::Open { .. } => "open",
+            Action::OpenConversation { .. } => "open-conversation",
             Action::StopReading => "stop-reading",
-            Action::ReadOn => "read-on",
+            Action::ResumeReading => "resume-reading",
             Action::Steer { .. } => "steer",
             Action::Replace { .. } => "replace",
             Action::Interrupt { .. } => "interrupt",

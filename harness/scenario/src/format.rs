@@ -5,30 +5,32 @@
 
 use crate::diagnostic::Diagnostics;
 use crate::lex::{self, Kind, Token};
-use crate::{parse, tree};
+use crate::{parse, spelling, tree};
 
 const INDENT_COLUMNS: usize = 4;
 
 /// Lays out a scenario file: four columns for each level, one blank between tokens, at most one
 /// empty line in a row. Comments, empty lines and what stands in quotes are kept.
 ///
-/// What the scenarios say is not looked at, so that a file can be laid out before it is finished.
+/// Words in an old spelling are rewritten. What else the scenarios say is not looked at, so that a file can be laid out before it is finished.
 ///
 /// # Errors
 ///
 /// The mistakes of the file's syntax.
 pub fn format(file_name: &str, source: &str) -> Result<String, Diagnostics> {
-    let before = parse::nodes(file_name, source)?;
+    let nodes = parse::nodes(file_name, source)?;
+    let modern = spelling::modernize(source, &nodes);
+    let before = parse::nodes(file_name, &modern)?;
     let mut problems = Vec::new();
-    let tokens = lex::lex(source, &mut problems);
-    let laid_out = lay_out(source, &tokens);
+    let tokens = lex::lex(&modern, &mut problems);
+    let laid_out = lay_out(&modern, &tokens);
     // Layout must not change what a file says. If it ever would, that is a mistake of ours, and
     // the author's file is worth more than its layout.
     let same_nodes = parse::nodes(file_name, &laid_out)
         .is_ok_and(|after| tree::all_say_the_same(&before, &after));
     let same_tokens = {
         let tokens_after = lex::lex(&laid_out, &mut problems);
-        words(source, &tokens) == words(&laid_out, &tokens_after)
+        words(&modern, &tokens) == words(&laid_out, &tokens_after)
     };
     if same_nodes && same_tokens {
         Ok(laid_out)

@@ -97,7 +97,7 @@ impl LateEvent {
         Self::End,
     ];
 
-    /// The kind as `late` names it.
+    /// The kind as `deliver-late` names it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Delta => "delta",

@@ -2,7 +2,7 @@
 
 use crate::ast::ScenarioFile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::{read, tree};
+use crate::{read, spelling, tree};
 
 /// The largest scenario file: far more than a person writes, and far less than a file given by
 /// mistake can have.
@@ -14,7 +14,8 @@ pub const SOURCE_LIMIT_BYTES: usize = 1024 * 1024;
 ///
 /// All mistakes of the file, or, when its syntax is broken, all mistakes of the syntax.
 pub fn parse(file_name: &str, source: &str) -> Result<ScenarioFile, Diagnostics> {
-    let nodes = nodes(file_name, source)?;
+    let mut nodes = nodes(file_name, source)?;
+    spelling::rename_old_steps(&mut nodes);
     let (file, problems) = read::file(source, &nodes);
     if !problems.is_empty() {
         return Err(Diagnostics::new(file_name, source, problems));

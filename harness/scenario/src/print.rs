@@ -10,7 +10,7 @@ use crate::ast::{
     Action, Await, Expectation, ExpectationKind, Reply, ReplyBody, ReplyEnd, ReplyPart, RuleWaiver,
     Scenario, ScenarioFile, Step,
 };
-use crate::{lex, word};
+use crate::{lex, spelling, word};
 
 /// A block of replies or expectations stays on one line up to this many columns.
 const WIDTH_LIMIT_COLUMNS: usize = 100;
@@ -27,6 +27,28 @@ pub fn print(file: &ScenarioFile) -> String {
     if !out.is_empty() {
         out.push('\n');
     }
+    out
+}
+
+/// A scenario's text in the spelling that each word had first, from which fingerprints are made:
+/// a renamed word must not make another scenario of it.
+pub fn fingerprint_text(of: &Scenario) -> String {
+    let mut line = scenario(of);
+    if let Children::Block(nodes) = &mut line.children {
+        for node in nodes {
+            for (index, piece) in node.pieces.iter_mut().enumerate() {
+                match piece {
+                    Piece::Plain(name) if index == 0 => {
+                        *name = spelling::first_step(name).to_owned();
+                    }
+                    Piece::Text(Some("at"), phrase) => *phrase = spelling::first_phrase(phrase),
+                    Piece::Plain(_) | Piece::Text(..) => {}
+                }
+            }
+        }
+    }
+    let mut out = String::new();
+    line.write(&mut out, 0);
     out
 }
 
@@ -457,11 +479,13 @@ fn step(step: &Step) -> Line {
         Action::Compact => Line::new("compact"),
         Action::Fork => Line::new("fork"),
         Action::Rollback { turns, refused } => Line::new("rollback").plain(turns).refused(*refused),
-        Action::Open { id, refused } => Line::new("open").text(id).refused(*refused),
-        Action::Tear { bytes } => Line::new("tear").plain(bytes),
+        Action::OpenConversation { id, refused } => {
+            Line::new("open-conversation").text(id).refused(*refused)
+        }
+        Action::TruncateRollout { bytes } => Line::new("truncate-rollout").plain(bytes),
         Action::StopReading => Line::new("stop-reading"),
-        Action::ReadOn => Line::new("read-on"),
-        Action::Late(event) => Line::new("late").plain(event),
+        Action::ResumeReading => Line::new("resume-reading"),
+        Action::DeliverLate(event) => Line::new("deliver-late").plain(event),
         Action::Steer { text } => Line::new("steer").text(text),
         Action::Replace { text } => Line::new("replace").text(text),
         Action::Interrupt { id } => Line::new("interrupt").prop("id", id.as_deref()),

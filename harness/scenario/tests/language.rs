@@ -6,7 +6,7 @@ use cutpoint_scenario::ast::{
     Action, Await, AwaitedReason, Capability, CutPoint, DisconnectKind, ExpectationKind, ReplyBody,
     ReplyEnd, ReplyPart, Scenario,
 };
-use cutpoint_scenario::{format, parse, print};
+use cutpoint_scenario::{fingerprint_text, format, parse, print};
 
 const EXAMPLE: &str = r##"scenario "interrupt while a tool runs" {
     about "Ctrl-C during a shell command: the next request must answer its call."
@@ -182,6 +182,55 @@ scenario \"a\" { // after a brace
     assert_eq!(format("neat.kdl", neat).as_deref(), Ok(neat));
     assert_eq!(parse("messy.kdl", messy), parse("neat.kdl", neat));
     assert_eq!(format("empty.kdl", " \n\n"), Ok(String::new()));
+}
+
+/// Words that were renamed, in their old spelling.
+const OLD_SPELLING: &str = r##"scenario "old" {
+    model { reply { shell call_1 "ls"; event #"{"type":"told"}"# } }
+    user "told at=\"told error\"" at=  "told  call-begin 2" // late, told, tear
+    interrupt at=#"told turn-started"#
+    open "0193e0f4" refused=#true
+    late delta
+    "read-on"
+    kill
+    tear 5
+    resume
+}
+"##;
+
+#[test]
+fn old_spellings_are_read_and_rewritten() {
+    let modern = OLD_SPELLING
+        .replace("at=  \"told  call", "at=\"event  call")
+        .replace("#\"told turn", "#\"event turn")
+        .replace("    open ", "    open-conversation ")
+        .replace("    late ", "    deliver-late ")
+        .replace("\"read-on\"", "resume-reading")
+        .replace("    tear ", "    truncate-rollout ");
+    let formatted = format("old.kdl", OLD_SPELLING);
+    assert_eq!(formatted.as_deref(), Ok(modern.as_str()));
+    let (old, new) = (one(OLD_SPELLING), one(&modern));
+    assert_eq!(old, new);
+    assert!(
+        new.to_string()
+            .contains("interrupt at=\"event turn-started\"")
+    );
+}
+
+#[test]
+fn a_fingerprint_outlives_a_renamed_word() {
+    let text = fingerprint_text(&one(OLD_SPELLING));
+    for first in [
+        "at=\"told call-begin 2\"",
+        "at=\"told turn-started\"",
+        "\n    open \"",
+        "\n    late delta\n",
+        "\n    read-on\n",
+        "\n    tear 5\n",
+    ] {
+        assert!(text.contains(first), "{first}: {text}");
+    }
+    assert_eq!(fingerprint_text(&one(EXAMPLE)), one(EXAMPLE).to_string());
 }
 
 #[test]

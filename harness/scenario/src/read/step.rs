@@ -15,11 +15,11 @@ fn usage(name: &str) -> &'static str {
         "compact" => "compact",
         "fork" => "fork",
         "rollback" => "rollback 1",
-        "open" => "open \"id\"",
-        "tear" => "tear 5",
+        "open-conversation" => "open-conversation \"id\"",
+        "truncate-rollout" => "truncate-rollout 5",
         "stop-reading" => "stop-reading",
-        "read-on" => "read-on",
-        "late" => "late delta",
+        "resume-reading" => "resume-reading",
+        "deliver-late" => "deliver-late delta",
         "interrupt" => "interrupt at=\"call_1 running\"",
         "approve" => "approve call_1",
         "deny" => "deny call_1",
@@ -132,16 +132,16 @@ fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
             turns: fields.position("the number of turns"),
             refused: fields.prop_flag("refused"),
         },
-        "open" => Action::Open {
+        "open-conversation" => Action::OpenConversation {
             id: fields.text("an id"),
             refused: fields.prop_flag("refused"),
         },
-        "tear" => Action::Tear {
+        "truncate-rollout" => Action::TruncateRollout {
             bytes: fields.position("the number of bytes"),
         },
         "stop-reading" => Action::StopReading,
-        "read-on" => Action::ReadOn,
-        "late" => Action::Late(late_event(fields)?),
+        "resume-reading" => Action::ResumeReading,
+        "deliver-late" => Action::DeliverLate(late_event(fields)?),
         "steer" => Action::Steer {
             text: fields.text("a text"),
         },
@@ -199,7 +199,7 @@ fn until_quiet(fields: &mut Fields<'_, '_, '_>) -> bool {
     chosen.unwrap_or(false)
 }
 
-/// The argument of `late`.
+/// The argument of `deliver-late`.
 fn late_event(fields: &mut Fields<'_, '_, '_>) -> Option<LateEvent> {
     let arg = fields.required("an event")?;
     let choices = LateEvent::ALL.map(|event| (event.name(), event));

@@ -247,11 +247,11 @@ fn action(calls: Vec<String>) -> impl Strategy<Value = Action> {
         Just(Action::Fork),
         (1_usize..9, any::<bool>())
             .prop_map(|(turns, refused)| Action::Rollback { turns, refused }),
-        (text(), any::<bool>()).prop_map(|(id, refused)| Action::Open { id, refused }),
-        (1_usize..99).prop_map(|bytes| Action::Tear { bytes }),
+        (text(), any::<bool>()).prop_map(|(id, refused)| Action::OpenConversation { id, refused }),
+        (1_usize..99).prop_map(|bytes| Action::TruncateRollout { bytes }),
         Just(Action::StopReading),
-        Just(Action::ReadOn),
-        select(LateEvent::ALL.to_vec()).prop_map(Action::Late),
+        Just(Action::ResumeReading),
+        select(LateEvent::ALL.to_vec()).prop_map(Action::DeliverLate),
         text().prop_map(|text| Action::Steer { text }),
         text().prop_map(|text| Action::Replace { text }),
         option::of(text()).prop_map(|id| Action::Interrupt { id }),
@@ -293,7 +293,7 @@ fn possible(steps: Vec<(Option<CutPoint>, Action)>, model: &ModelScript) -> Vec<
         if names_no_call(&action) && !fires(at.as_ref(), &action) {
             continue;
         }
-        let tears = matches!(action, Action::Tear { .. });
+        let tears = matches!(action, Action::TruncateRollout { .. });
         let ends = tears || matches!(action, Action::Kill | Action::Shutdown);
         if tears {
             out.push(step(None, Action::Kill));
