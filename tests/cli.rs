@@ -314,6 +314,34 @@ fn a_mistake_in_a_scenario_is_shown_where_it_stands() {
 }
 
 #[test]
+fn a_waiver_of_an_unknown_rule_is_a_mistake() {
+    let waiving = |rule: &str| {
+        let end = QUICK.rfind('}').expect("a block");
+        let waiver = format!("    waive {rule} because=\"known\"\n}}\n");
+        format!("{}{waiver}", &QUICK[..end])
+    };
+    let place = place_with(&waiving("CAL-1"));
+    let refused = place.run(["run", "."]);
+    refused.code(2).says(&[
+        "there is no rule `CAL-1`",
+        "--> ./scenario.kdl:",
+        "^^^^^ unknown rule",
+        "did you mean `CALL-1`?",
+        "1 scenario file has mistakes; nothing was run",
+    ]);
+    // A rule that exists, but is not broken: the case conforms, and says so.
+    place.file("scenario.kdl", &waiving("CALL-1"));
+    let run = place.run(["run", ".", "--json", "results.json"]);
+    run.code(0)
+        .says(&["PASS", "waiver not needed: CALL-1: the rule was"]);
+    assert!(
+        place
+            .read("results.json")
+            .contains(r#""unneeded_waivers":["CALL-1"]"#)
+    );
+}
+
+#[test]
 fn fmt_tells_changes_and_keeps() {
     let untidy = QUICK.replace("    ", " ");
     let place = place_with(&untidy);
@@ -322,6 +350,20 @@ fn fmt_tells_changes_and_keeps() {
         .code(1)
         .says(&["scenario.kdl is not laid out; run `cutpoint fmt scenario.kdl`"]);
     assert_eq!(place.read("scenario.kdl"), untidy);
+
+    // Words in an old spelling are replaced.
+    place.file(
+        "old.kdl",
+        &QUICK.replace("    await", "    interrupt at=\"told error\"\n    await"),
+    );
+    place.run(["fmt", "--check", "old.kdl"]).code(1);
+    place.run(["fmt", "old.kdl"]).code(0).says(&["old.kdl"]);
+    assert!(
+        place
+            .read("old.kdl")
+            .contains("interrupt at=\"event error\"")
+    );
+    fs::remove_file(place.path().join("old.kdl")).unwrap();
 
     // A link stays a link: what it leads to is laid out, with the permissions that it had.
     let file = place.path().join("scenario.kdl");

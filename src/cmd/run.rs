@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutpoint_agent::Defect;
+use cutpoint_check::rules;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::case::RequestTally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{Shard, digest_of_text, fingerprint};
 use cutpoint_report::json_lines::Header;
+use cutpoint_scenario::Diagnostics;
+use cutpoint_scenario::ast::ScenarioFile;
 use cutpoint_trace::case::CaseResult;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -130,7 +133,7 @@ pub(super) fn read_scenarios(paths: &[PathBuf]) -> Result<Vec<Planned>, Failure>
     let mut failed = 0;
     for file in files::scenario_files(paths)? {
         let name = file.display().to_string();
-        match cutpoint_scenario::parse_bytes(&name, &files::read_bounded(&file)?) {
+        match parse(&name, &files::read_bounded(&file)?) {
             Ok(parsed) => planned.extend(parsed.scenarios.into_iter().map(|scenario| Planned {
                 scenario,
                 file: name.clone(),
@@ -150,6 +153,15 @@ pub(super) fn read_scenarios(paths: &[PathBuf]) -> Result<Vec<Planned>, Failure>
         return Err(Failure::usage(format!("{files} mistakes; nothing was run")));
     }
     Ok(planned)
+}
+
+/// Parses a scenario file, whose waivers must be of rules that exist.
+fn parse(name: &str, bytes: &[u8]) -> Result<ScenarioFile, Diagnostics> {
+    let parsed = cutpoint_scenario::parse_bytes(name, bytes)?;
+    let known: Vec<&str> = rules().iter().map(|rule| rule.id()).collect();
+    let source = String::from_utf8_lossy(bytes);
+    cutpoint_scenario::check_waivers(name, &source, &parsed, &known)?;
+    Ok(parsed)
 }
 
 async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {

@@ -102,6 +102,9 @@ pub struct CaseLine {
     pub duration_ms: f64,
     /// What each rule says, in the order of the rule book.
     pub verdicts: Vec<RuleVerdict>,
+    /// The ids of rules that the scenario waives although they were not broken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unneeded_waivers: Vec<String>,
     /// Expectations that were not met.
     pub unmet: Vec<UnmetExpectation>,
     /// The command that runs this case again.
@@ -131,6 +134,10 @@ impl CaseLine {
                 0.0
             },
             verdicts: case.verdicts.clone(),
+            unneeded_waivers: case
+                .unneeded_waivers()
+                .map(|verdict| verdict.rule.clone())
+                .collect(),
             unmet: case.unmet.clone(),
             replay: case.replay.clone(),
             trace_path: case.trace_path.clone(),

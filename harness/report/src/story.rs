@@ -104,6 +104,7 @@ pub(crate) fn details(case: &CaseResult, context: &Context<'_>) -> Vec<Line> {
         }
     }
     waived(&mut lines, case);
+    unneeded_waivers(&mut lines, case);
     if !matches!(status, CaseStatus::Conforms | CaseStatus::Skipped) {
         verbatim(&mut lines, "replay", &case.replay);
         if let Some(path) = &case.trace_path {
@@ -201,6 +202,18 @@ fn waived(lines: &mut Vec<Line>, case: &CaseResult) {
         if !breaches(verdict).is_empty() {
             labelled(lines, BODY_INDENT, "because", because);
         }
+    }
+}
+
+fn unneeded_waivers(lines: &mut Vec<Line>, case: &CaseResult) {
+    for verdict in case.unneeded_waivers() {
+        let found = match verdict.verdict {
+            Verdict::NotExercised => "the rule was not exercised in this case",
+            Verdict::NotApplicable { .. } => "the rule does not apply to this agent",
+            _ => "the rule was not broken in this case",
+        };
+        let name = format!("waiver not needed: {}: ", verdict.rule);
+        heading(lines, Tone::Warn, &name, found);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The scenario language's abstract syntax.
 //!
-//! Everything here is plain data: the KDL library's types stay in `parse` and `print`.
+//! Everything here is plain data.
 //! Equality ignores where in a file a node stood, so that parse → print → parse is the identity.
 
 use std::time::Duration;
@@ -751,6 +751,8 @@ pub enum ExpectedTurnEnd {
 pub struct RuleWaiver {
     /// The rule's id, as in `cutpoint rules`.
     pub rule: String,
+    /// Where the id stands.
+    pub rule_span: Span,
     /// Why.
     pub because: String,
     /// Where it stands.

@@ -6,7 +6,7 @@ use crate::ast::{
     Action, CutPoint, DeltaIndex, DeltaSource, Reply, ReplyBody, ReplyPart, Scenario,
 };
 use crate::diagnostic::Diagnostic;
-use crate::lex::PROBLEM_LIMIT;
+use crate::kdl::PROBLEM_LIMIT;
 use crate::read::{Facts, PointMention};
 use crate::suggest::{list, nearest};
 

@@ -4,8 +4,8 @@
 //! joined nor broken: where a line ends is the author's choice.
 
 use crate::diagnostic::Diagnostics;
-use crate::lex::{self, Kind, Token};
-use crate::{parse, spelling, tree};
+use crate::kdl::{self, Token, TokenKind};
+use crate::{parse, spelling};
 
 const INDENT_COLUMNS: usize = 4;
 
@@ -20,39 +20,45 @@ const INDENT_COLUMNS: usize = 4;
 pub fn format(file_name: &str, source: &str) -> Result<String, Diagnostics> {
     let nodes = parse::nodes(file_name, source)?;
     let modern = spelling::modernize(source, &nodes);
-    let before = parse::nodes(file_name, &modern)?;
     let mut problems = Vec::new();
-    let tokens = lex::lex(&modern, &mut problems);
+    let tokens = kdl::lex(&modern, &mut problems);
     let laid_out = lay_out(&modern, &tokens);
     // Layout must not change what a file says. If it ever would, that is a mistake of ours, and
     // the author's file is worth more than its layout.
-    let same_nodes = parse::nodes(file_name, &laid_out)
-        .is_ok_and(|after| tree::all_say_the_same(&before, &after));
-    let same_tokens = {
-        let tokens_after = lex::lex(&laid_out, &mut problems);
-        words(&modern, &tokens) == words(&laid_out, &tokens_after)
-    };
-    if same_nodes && same_tokens {
+    let tokens_after = kdl::lex(&laid_out, &mut problems);
+    if problems.is_empty() && meaning(&modern, &tokens) == meaning(&laid_out, &tokens_after) {
         Ok(laid_out)
     } else {
         Ok(source.to_owned())
     }
 }
 
-/// The texts of all tokens but blanks and line breaks.
-fn words<'a>(source: &'a str, tokens: &[Token]) -> Vec<&'a str> {
-    tokens
-        .iter()
-        .filter(|token| !matches!(token.kind, Kind::Space | Kind::Newline))
-        .map(|token| text(source, token))
-        .collect()
+/// What the parser makes of tokens depends on these texts alone: all but blanks, with at most two
+/// line breaks in a row.
+fn meaning<'a>(source: &'a str, tokens: &[Token]) -> Vec<&'a str> {
+    let mut out: Vec<&str> = Vec::new();
+    for token in tokens {
+        match token.kind {
+            TokenKind::Space => {}
+            TokenKind::Newline => {
+                if !out.is_empty() && !out.ends_with(&["\n", "\n"]) {
+                    out.push("\n");
+                }
+            }
+            _ => out.push(text(source, token)),
+        }
+    }
+    while out.last() == Some(&"\n") {
+        out.pop();
+    }
+    out
 }
 
 /// A token's text, a line comment without the blanks at its end.
 fn text<'a>(source: &'a str, token: &Token) -> &'a str {
     let text = &source[token.span.clone()];
-    if token.kind == Kind::LineComment {
-        text.trim_end_matches(lex::is_space)
+    if token.kind == TokenKind::LineComment {
+        text.trim_end_matches(kdl::is_space)
     } else {
         text
     }
@@ -62,16 +68,16 @@ fn lay_out(source: &str, tokens: &[Token]) -> String {
     let mut out = String::with_capacity(source.len());
     let mut depth = 0_usize;
     let mut newlines = 0_usize;
-    let mut previous: Option<Kind> = None;
+    let mut previous: Option<TokenKind> = None;
     let mut continues = false;
     for token in tokens {
         match token.kind {
-            Kind::Space => continue,
-            Kind::Newline => {
+            TokenKind::Space => continue,
+            TokenKind::Newline => {
                 newlines += 1;
                 continue;
             }
-            Kind::Close => depth = depth.saturating_sub(1),
+            TokenKind::Close => depth = depth.saturating_sub(1),
             _ => {}
         }
         match previous {
@@ -89,8 +95,8 @@ fn lay_out(source: &str, tokens: &[Token]) -> String {
         newlines = 0;
         out.push_str(text(source, token));
         match token.kind {
-            Kind::Open => depth += 1,
-            Kind::Backslash => continues = true,
+            TokenKind::Open => depth += 1,
+            TokenKind::Backslash => continues = true,
             _ => {}
         }
         previous = Some(token.kind);
@@ -102,11 +108,13 @@ fn lay_out(source: &str, tokens: &[Token]) -> String {
 }
 
 /// What stands between two tokens of one line.
-fn gap(before: Kind, after: Kind) -> &'static str {
-    let comment = matches!(after, Kind::LineComment | Kind::BlockComment);
+fn gap(before: TokenKind, after: TokenKind) -> &'static str {
+    let comment = matches!(after, TokenKind::LineComment | TokenKind::BlockComment);
     match (before, after) {
-        (Kind::Open, Kind::Close) | (_, Kind::Semicolon | Kind::Equals) | (Kind::Equals, _) => "",
-        (Kind::Slashdash, _) if !comment => "",
+        (TokenKind::Open, TokenKind::Close)
+        | (_, TokenKind::Semicolon | TokenKind::Equals)
+        | (TokenKind::Equals, _) => "",
+        (TokenKind::Slashdash, _) if !comment => "",
         _ => " ",
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::ast::ScenarioFile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::{read, spelling, tree};
+use crate::kdl::{self, Node};
+use crate::{read, spelling};
 
 /// The largest scenario file: far more than a person writes, and far less than a file given by
 /// mistake can have.
@@ -74,11 +75,11 @@ pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<ScenarioFile, Diagno
 }
 
 /// The nodes of a text, once size and syntax are in order.
-pub(crate) fn nodes(file_name: &str, source: &str) -> Result<Vec<tree::Node>, Diagnostics> {
+pub(crate) fn nodes(file_name: &str, source: &str) -> Result<Vec<Node>, Diagnostics> {
     if source.len() > SOURCE_LIMIT_BYTES {
         return Err(too_large(file_name, source.len()));
     }
-    tree::read(source).map_err(|problems| Diagnostics::new(file_name, source, problems))
+    kdl::parse(source).map_err(|problems| Diagnostics::new(file_name, source, problems))
 }
 
 fn too_large(file_name: &str, length: usize) -> Diagnostics {

@@ -1,7 +1,6 @@
 //! Scenarios as a person would write them.
 //!
-//! New files are printed from our own syntax tree and never from the KDL library's document, which
-//! loses comments that follow a block.
+//! New files are printed from the syntax tree, in one canonical layout.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use crate::ast::{
     Action, Await, Expectation, ExpectationKind, Reply, ReplyBody, ReplyEnd, ReplyPart, RuleWaiver,
     Scenario, ScenarioFile, Step,
 };
-use crate::{lex, spelling, word};
+use crate::{kdl, spelling};
 
 /// A block of replies or expectations stays on one line up to this many columns.
 const WIDTH_LIMIT_COLUMNS: usize = 100;
@@ -125,7 +124,7 @@ impl Line {
 
     /// Adds an id: bare where KDL allows it.
     fn id(mut self, id: &str) -> Self {
-        self.pieces.push(if word::is_bare(id) {
+        self.pieces.push(if kdl::is_bare(id) {
             Piece::Plain(id.to_owned())
         } else {
             Piece::Text(None, id.to_owned())
@@ -249,7 +248,7 @@ fn one_line(lines: &[Line], depth: usize) -> Option<String> {
 /// A string in the form that is easiest to read: raw if it has quotes, in several lines if it has
 /// line breaks, with escapes if nothing else does.
 fn quote(text: &str, indent: usize) -> String {
-    let odd = |c: char| (lex::is_newline(c) && c != '\n') || lex::is_disallowed(c) || c == '\t';
+    let odd = |c: char| (kdl::is_newline(c) && c != '\n') || kdl::is_disallowed(c) || c == '\t';
     if text.contains(odd) {
         return escaped(text);
     }
@@ -272,7 +271,7 @@ fn escaped(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            _ if lex::is_newline(c) || lex::is_disallowed(c) => {
+            _ if kdl::is_newline(c) || kdl::is_disallowed(c) => {
                 out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
             }
             _ => out.push(c),
@@ -300,7 +299,7 @@ fn hashes(text: &str) -> String {
 /// A string of several lines. KDL takes a line of blanks for an empty one, so a text with such a
 /// line has no such form; the same holds for the first and last lines, for the sake of the reader.
 fn multi_line(text: &str, indent: usize) -> Option<String> {
-    let blank = |line: &str| line.chars().all(lex::is_space);
+    let blank = |line: &str| line.chars().all(kdl::is_space);
     let lines: Vec<&str> = text.split('\n').collect();
     let readable = lines.iter().all(|line| line.is_empty() || !blank(line))
         && lines.first().is_some_and(|line| !line.is_empty());

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::cut_point;
-use crate::tree::{Node, Value};
+use crate::kdl::{Node, Value};
 
 /// Steps: the old name and the current one.
 const RENAMED_STEPS: [(&str, &str); 4] = [

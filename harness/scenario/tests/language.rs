@@ -250,6 +250,68 @@ fn spaces_around_the_equals_sign_and_bare_texts_are_fine() {
     assert_eq!(scenario.steps[0].at, Some(CutPoint::Idle));
 }
 
+/// A text as KDL 2 writes it, and what it stands for.
+const STRINGS: [(&str, &str); 16] = [
+    (r#"bare"#, "bare"),
+    (r#""""#, ""),
+    (r#""a\n\t\r\b\f\s\"\\""#, "a\n\t\r\u{8}\u{c} \"\\"),
+    (r#""\u{1f600}\u{41}""#, "😀A"),
+    ("\"a\\   b\"", "ab"),
+    ("\"a\\\n   b\"", "ab"),
+    (r##"#"a\n"b"#"##, "a\\n\"b"),
+    (r###"##"a"#b"##"###, "a\"#b"),
+    ("\"\"\"\n\"\"\"", ""),
+    ("\"\"\"\n  a\n\n    b\n  \"\"\"", "a\n\n  b"),
+    ("\"\"\"\r\n\ta\r\n\tb\r\n\t\"\"\"", "a\nb"),
+    ("\"\"\"\n  a \\\n      b\n  \"\"\"", "a b"),
+    ("\"\"\"\n  a\\n  b\n  \"\"\"", "a\n  b"),
+    (
+        "\"\"\"\n  say \"hi\" \\\"\"\"\n  \"\"\"",
+        "say \"hi\" \"\"\"",
+    ),
+    ("#\"\"\"\n  a\\n\n  \"\"\"#", "a\\n"),
+    ("#\"\"\"\n  \"\n  \"\"\"#", "\""),
+];
+
+#[test]
+fn strings_are_read_as_kdl_says() {
+    for (written, text) in STRINGS {
+        let source = format!("scenario a {{ model {{ recording r }}; about {written}; user b }}");
+        let about = one(&source).about;
+        assert_eq!(about.as_deref(), Some(text), "{written}");
+    }
+}
+
+#[test]
+fn numbers_are_read_as_kdl_says() {
+    let numbers = [
+        ("7", 7),
+        ("+1_0", 10),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("0b1_01", 5),
+    ];
+    for (written, number) in numbers {
+        let source = format!(
+            "scenario a {{ model {{ recording r }}; user b; expect {{ requests {written} }} }}"
+        );
+        let kind = &one(&source).expectations[0].kind;
+        assert_eq!(*kind, ExpectationKind::Requests { count: number });
+    }
+    for (written, found) in [
+        ("1.5", "a fraction"),
+        ("1e3", "a fraction"),
+        ("#inf", "a fraction"),
+        ("-1", "out of range"),
+        ("#true", "a truth value"),
+        ("#null", "`#null`"),
+    ] {
+        let source = format!("scenario a {{ user b; expect {{ requests {written} }} }}");
+        let diagnostics = parse("a.kdl", &source).expect_err(written).to_string();
+        assert!(diagnostics.contains(found), "{written}: {diagnostics}");
+    }
+}
+
 #[test]
 fn raw_parts_can_make_any_call() {
     let source = r##"scenario "raw" {

@@ -86,4 +86,15 @@ impl CaseResult {
                 && matches!(verdict.verdict, Verdict::Fail { .. })
         })
     }
+
+    /// The verdicts of rules that the scenario waives although they were not broken in this case.
+    pub fn unneeded_waivers(&self) -> impl Iterator<Item = &RuleVerdict> {
+        self.verdicts.iter().filter(|verdict| {
+            verdict.waived.is_some()
+                && !matches!(
+                    verdict.verdict,
+                    Verdict::Fail { .. } | Verdict::Unknown { .. }
+                )
+        })
+    }
 }

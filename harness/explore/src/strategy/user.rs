@@ -63,7 +63,13 @@ pub fn turn() -> impl Strategy<Value = Vec<Step>> {
     let pause = Action::Wait {
         duration: Duration::from_secs(1),
     };
-    let slow = steps([Action::StopReading, said(), pause, Action::ResumeReading, ended()]);
+    let slow = steps([
+        Action::StopReading,
+        said(),
+        pause,
+        Action::ResumeReading,
+        ended(),
+    ]);
     prop_oneof![
         12 => Just(steps([said(), ended()])),
         4 => during,
@@ -81,7 +87,13 @@ pub fn between() -> impl Strategy<Value = Vec<Step>> {
         turns: 1,
         refused: false,
     };
-    let tear = |bytes| steps([Action::Kill, Action::TruncateRollout { bytes }, Action::Resume]);
+    let tear = |bytes| {
+        steps([
+            Action::Kill,
+            Action::TruncateRollout { bytes },
+            Action::Resume,
+        ])
+    };
     prop_oneof![
         16 => Just(Vec::new()),
         2 => Just(steps([Action::Kill, Action::Resume])),

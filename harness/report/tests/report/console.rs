@@ -71,6 +71,19 @@ fn a_waived_breach() {
 }
 
 #[test]
+fn a_waiver_that_was_not_needed_is_reported() {
+    let mut case = pass();
+    case.verdicts[3].waived = Some("background tools outlive the turn".into());
+    assert!(lines(&case, false).contains("waiver not needed: PROC-1: the rule was not broken"));
+    case.verdicts[3].verdict = Verdict::NotExercised;
+    assert!(lines(&case, false).contains("waiver not needed: PROC-1: the rule was not exercised"));
+    let why = "the trace is broken".to_owned();
+    case.verdicts[3].verdict = Verdict::Unknown { why };
+    assert!(!lines(&case, false).contains("waiver not needed"));
+    assert!(!lines(&waived(), false).contains("waiver not needed"));
+}
+
+#[test]
 fn a_should_is_a_warning() {
     insta::assert_snapshot!("should", lines(&should(), false));
 }

@@ -2,7 +2,7 @@
 
 use super::{EXPECT, Fields, Sink};
 use crate::ast::{Expectation, ExpectationKind, ExpectedTurnEnd};
-use crate::tree::Node;
+use crate::kdl::Node;
 
 fn usage(name: &str) -> &'static str {
     match name {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Sink;
 use crate::cut_point::{is_call_id, is_reserved};
 use crate::diagnostic::Diagnostic;
+use crate::kdl::{Arg, Block, Node, Value};
 use crate::suggest;
-use crate::tree::{Arg, Block, Node, Value};
 
 /// The longest duration that a scenario may name: longer ones are typing errors.
 const DURATION_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -12,9 +12,9 @@ use std::ops::Range;
 
 use crate::ast::{CutPoint, ScenarioFile, Span};
 use crate::diagnostic::Diagnostic;
-use crate::lex::PROBLEM_LIMIT;
+use crate::kdl::PROBLEM_LIMIT;
+use crate::kdl::{Arg, Node};
 use crate::suggest;
-use crate::tree::{Arg, Node};
 
 use fields::Fields;
 
@@ -196,10 +196,15 @@ impl<'s> Sink<'s> {
 
     /// A node's place for the syntax tree.
     fn span(&self, node: &Node) -> Span {
+        self.place(&node.span)
+    }
+
+    /// A place for the syntax tree.
+    fn place(&self, range: &Range<usize>) -> Span {
         Span {
-            start: node.span.start,
-            end: node.span.end,
-            line: self.line(node.span.start),
+            start: range.start,
+            end: range.end,
+            line: self.line(range.start),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::ast::{
     ModelScript, RecordingRef, Reply, ReplyBody, ReplyEnd, ReplyPart, SideConversationScript,
 };
 use crate::diagnostic::Diagnostic;
-use crate::tree::{Arg, Block, Node};
+use crate::kdl::{Arg, Block, Node};
 
 /// The bytes that JSON adds to a command in the shortest form of a shell call, `{"cmd":""}`; an
 /// argument can be cut into that many more deltas than its command has characters.

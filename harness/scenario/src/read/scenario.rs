@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{EXPECT, Fields, SCENARIO, Sink, expect, model, step};
 use crate::ast::{Capability, RuleWaiver, Scenario};
 use crate::diagnostic::Diagnostic;
-use crate::tree::Node;
+use crate::kdl::Node;
 
 /// Reads one scenario.
 pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Scenario {
@@ -190,6 +190,7 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
     let span = sink.span(node);
     let mut fields = Fields::new(sink, node, "waive CALL-6 because=\"…\"");
     let mut rule = String::new();
+    let mut rule_span = span;
     if let Some(arg) = fields.required("a rule")
         && let Some(text) = fields.as_text(arg, "a rule")
     {
@@ -217,6 +218,7 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
             .entry(text.clone())
             .or_insert(span.line);
         rule = text;
+        rule_span = fields.sink.place(&arg.span);
     }
     let because = match fields.prop("because") {
         None => {
@@ -225,7 +227,7 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
         }
         Some(arg) => {
             let because = fields.as_text(arg, "`because`").unwrap_or_default();
-            if because.trim().is_empty() && matches!(arg.value, crate::tree::Value::Text(_)) {
+            if because.trim().is_empty() && matches!(arg.value, crate::kdl::Value::Text(_)) {
                 fields.problem(
                     "empty-text",
                     arg.span.clone(),
@@ -240,6 +242,7 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
     fields.finish();
     RuleWaiver {
         rule,
+        rule_span,
         because,
         span,
     }

@@ -2,7 +2,7 @@
 
 use super::{Fields, Sink};
 use crate::ast::{Action, Await, AwaitedReason, CutPoint, DisconnectKind, LateEvent, Step};
-use crate::tree::Node;
+use crate::kdl::Node;
 
 /// How each step is written.
 fn usage(name: &str) -> &'static str {

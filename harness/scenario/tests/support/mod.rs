@@ -480,6 +480,7 @@ pub fn scenario() -> impl Strategy<Value = Scenario> {
                     .enumerate()
                     .map(|(number, because)| RuleWaiver {
                         rule: format!("CALL-{number}"),
+                        rule_span: Span::default(),
                         because: format!("because {because}"),
                         span: Span::default(),
                     })

@@ -1,28 +1,18 @@
-//! KDL's grammar over its tokens, checked before the library sees the text.
-//!
-//! The library recovers from mistakes by guessing and its stack grows with some inputs (stray
-//! brackets, long comments, nested blocks). What passes here is plain and shallow, and what does
-//! not gets a caret at the right place.
+//! From tokens to nodes, and what is wrong with those that make none.
 
 use std::ops::Range;
 
+use super::bare_word::{self, WordPlace};
+use super::lexer::{self, Token, TokenKind, lex};
+use super::node::{Arg, Block, Node, Prop, Value};
+use super::string;
 use crate::diagnostic::Diagnostic;
-use crate::lex::{self, Kind, Token, lex};
-use crate::word::{self, Place};
 
 /// How deep blocks may nest. A scenario needs four levels.
-pub(crate) const DEPTH_LIMIT: usize = 64;
+const DEPTH_LIMIT: usize = 64;
 
-/// A text that is in order, ready for the library.
-pub(crate) struct Checked {
-    /// The text with comments and `/-` parts replaced by as many blanks.
-    pub(crate) blanked: String,
-    /// The tokens of the original text.
-    pub(crate) tokens: Vec<Token>,
-}
-
-/// Checks the syntax of a text.
-pub(crate) fn check(source: &str) -> Result<Checked, Vec<Diagnostic>> {
+/// Parses a text; all its mistakes if there are any.
+pub(crate) fn parse(source: &str) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let mut problems = Vec::new();
     let tokens = lex(source, &mut problems);
     if problems.is_empty() {
@@ -31,41 +21,18 @@ pub(crate) fn check(source: &str) -> Result<Checked, Vec<Diagnostic>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut grammar = Grammar {
+    let mut parser = Parser {
         source,
         tokens: tokens.iter().filter(|token| !token.is_blank()).collect(),
         at: 0,
         problems,
-        blanks: Vec::new(),
-        end: source.len(),
     };
-    grammar.nodes();
-    if !grammar.problems.is_empty() {
-        return Err(grammar.problems);
+    let nodes = parser.nodes();
+    if parser.problems.is_empty() {
+        Ok(nodes)
+    } else {
+        Err(parser.problems)
     }
-    let comments = tokens
-        .iter()
-        .filter(|token| matches!(token.kind, Kind::LineComment | Kind::BlockComment))
-        .map(|token| token.span.clone());
-    let blanks: Vec<Range<usize>> = comments.chain(grammar.blanks).collect();
-    Ok(Checked {
-        blanked: blank(source, blanks),
-        tokens,
-    })
-}
-
-/// Replaces ranges, and a byte order mark, by as many blanks, so that all offsets stay true.
-fn blank(source: &str, ranges: Vec<Range<usize>>) -> String {
-    let mut bytes = source.as_bytes().to_vec();
-    if source.starts_with('\u{feff}') {
-        bytes[..3].fill(b' ');
-    }
-    for range in ranges {
-        bytes[range].fill(b' ');
-    }
-    // Whole characters were replaced, so the text is still valid; if that were ever wrong, the
-    // replaced text would fail to parse, which is better than a panic.
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Reports braces that do not pair, and nesting beyond the limit.
@@ -76,7 +43,7 @@ fn braces(source: &str, tokens: &[Token], problems: &mut Vec<Diagnostic>) {
     let mut suspect: Option<&Token> = None;
     for token in tokens {
         match token.kind {
-            Kind::Open => {
+            TokenKind::Open => {
                 open.push(token);
                 if open.len() > DEPTH_LIMIT {
                     problems.push(
@@ -91,7 +58,7 @@ fn braces(source: &str, tokens: &[Token], problems: &mut Vec<Diagnostic>) {
                     return;
                 }
             }
-            Kind::Close => match open.pop() {
+            TokenKind::Close => match open.pop() {
                 None => {
                     problems.push(
                         Diagnostic::new(
@@ -136,49 +103,40 @@ struct Indent {
 }
 
 fn indent(source: &str, at: usize) -> Indent {
-    let start = source[..at].rfind(lex::is_newline).map_or(0, |at| {
+    let start = source[..at].rfind(lexer::is_newline).map_or(0, |at| {
         at + source[at..].chars().next().map_or(1, char::len_utf8)
     });
     let before = &source[start..at];
-    let width = before.chars().take_while(|c| lex::is_space(*c)).count();
+    let width = before.chars().take_while(|c| lexer::is_space(*c)).count();
     Indent {
         width,
-        alone: before.chars().all(lex::is_space),
+        alone: before.chars().all(lexer::is_space),
     }
 }
 
-struct Grammar<'a> {
+struct Parser<'a> {
     source: &'a str,
     /// Without blanks and comments.
     tokens: Vec<&'a Token>,
     at: usize,
     problems: Vec<Diagnostic>,
-    /// What `/-` comments out.
-    blanks: Vec<Range<usize>>,
-    end: usize,
 }
 
-impl<'a> Grammar<'a> {
-    fn peek(&self) -> Option<Kind> {
+impl<'a> Parser<'a> {
+    fn peek(&self) -> Option<TokenKind> {
         self.tokens.get(self.at).map(|token| token.kind)
     }
 
     fn span(&self) -> Range<usize> {
         self.tokens
             .get(self.at)
-            .map_or(self.end..self.end, |token| token.span.clone())
+            .map_or(self.source.len()..self.source.len(), |token| {
+                token.span.clone()
+            })
     }
 
     fn text(&self) -> &'a str {
         &self.source[self.span()]
-    }
-
-    /// End of the token before this one.
-    fn previous_end(&self) -> usize {
-        self.at
-            .checked_sub(1)
-            .and_then(|at| self.tokens.get(at))
-            .map_or(0, |token| token.span.end)
     }
 
     fn problem(&mut self, code: &'static str, message: &str, label: &str, help: &str) {
@@ -192,10 +150,10 @@ impl<'a> Grammar<'a> {
         let mut depth = 0_usize;
         while let Some(kind) = self.peek() {
             match kind {
-                Kind::Open => depth += 1,
-                Kind::Close if depth == 0 => return,
-                Kind::Close => depth -= 1,
-                Kind::Newline | Kind::Semicolon if depth == 0 => return,
+                TokenKind::Open => depth += 1,
+                TokenKind::Close if depth == 0 => return,
+                TokenKind::Close => depth -= 1,
+                TokenKind::Newline | TokenKind::Semicolon if depth == 0 => return,
                 _ => {}
             }
             self.at += 1;
@@ -204,10 +162,10 @@ impl<'a> Grammar<'a> {
 
     /// Takes `\` and the line break after it, if they stand here.
     fn continuation(&mut self) {
-        while self.peek() == Some(Kind::Backslash) {
+        while self.peek() == Some(TokenKind::Backslash) {
             self.at += 1;
             match self.peek() {
-                Some(Kind::Newline) => self.at += 1,
+                Some(TokenKind::Newline) => self.at += 1,
                 None => {}
                 Some(_) => {
                     self.problem(
@@ -223,40 +181,41 @@ impl<'a> Grammar<'a> {
     }
 
     /// Nodes up to the closing brace of their block, which is left, or the end of the text.
-    fn nodes(&mut self) {
-        while self.problems.len() < lex::PROBLEM_LIMIT {
+    fn nodes(&mut self) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        while self.problems.len() < lexer::PROBLEM_LIMIT {
             self.continuation();
             match self.peek() {
-                None | Some(Kind::Close) => return,
-                Some(Kind::Newline) => self.at += 1,
-                Some(Kind::Slashdash) => {
+                None | Some(TokenKind::Close) => break,
+                Some(TokenKind::Newline) => self.at += 1,
+                Some(TokenKind::Slashdash) => {
                     let start = self.span().start;
                     self.at += 1;
                     self.after_slashdash();
-                    if matches!(self.peek(), None | Some(Kind::Close)) {
+                    if matches!(self.peek(), None | Some(TokenKind::Close)) {
                         self.lonely_slashdash(start, "node");
-                        return;
+                        break;
                     }
-                    self.node();
-                    // The terminator goes with its node: the library takes none without a node.
-                    if self.peek() == Some(Kind::Semicolon) {
-                        self.at += 1;
-                    }
-                    self.blanks.push(start..self.previous_end());
+                    self.terminated_node();
                 }
-                Some(_) => {
-                    self.node();
-                    if self.peek() == Some(Kind::Semicolon) {
-                        self.at += 1;
-                    }
-                }
+                Some(_) => nodes.extend(self.terminated_node()),
             }
         }
+        nodes
+    }
+
+    /// One node with the semicolon that ends it, if there is one.
+    fn terminated_node(&mut self) -> Option<Node> {
+        let node = self.node();
+        if self.peek() == Some(TokenKind::Semicolon) {
+            self.at += 1;
+        }
+        node
     }
 
     /// `/-` reaches over blank lines to what it comments out.
     fn after_slashdash(&mut self) {
-        while matches!(self.peek(), Some(Kind::Newline | Kind::Backslash)) {
+        while matches!(self.peek(), Some(TokenKind::Newline | TokenKind::Backslash)) {
             self.at += 1;
         }
     }
@@ -274,10 +233,10 @@ impl<'a> Grammar<'a> {
     }
 
     /// One node without its terminator.
-    fn node(&mut self) {
+    fn node(&mut self) -> Option<Node> {
         match self.peek() {
-            Some(Kind::Word | Kind::Text) => {}
-            Some(Kind::Open) => {
+            Some(TokenKind::Word | TokenKind::Text) => return self.named_node(),
+            Some(TokenKind::Open) => {
                 self.problem(
                     "block-without-node",
                     "this block belongs to no node",
@@ -285,41 +244,44 @@ impl<'a> Grammar<'a> {
                     "put `{` on the line of its node: a line break ends the node",
                 );
                 self.block();
-                return self.recover();
+                self.recover();
             }
-            Some(Kind::Semicolon) => {
+            Some(TokenKind::Semicolon) => {
                 self.problem(
                     "stray-semicolon",
                     "nothing stands before this `;`",
                     "it ends no node",
                     "remove it",
                 );
-                return;
             }
-            Some(Kind::Equals) => {
+            Some(TokenKind::Equals) => {
                 self.problem(
                     "bad-property",
                     "nothing stands before this `=`",
                     "the node's name and the property's name are missing",
                     "a property is written `name=value`, after its node's name",
                 );
-                return self.recover();
+                self.recover();
             }
-            Some(Kind::Paren) => return self.paren(),
-            Some(Kind::Slashdash) => {
+            Some(TokenKind::Paren) => self.paren(),
+            Some(TokenKind::Slashdash) => {
                 self.problem(
                     "slashdash",
                     "`/-` after `/-` comments out nothing more",
                     "one is enough",
                     "remove one of them",
                 );
-                return self.recover();
+                self.recover();
             }
-            Some(_) | None => return self.recover(),
+            Some(_) | None => self.recover(),
         }
+        None
+    }
+
+    fn named_node(&mut self) -> Option<Node> {
         let name = self.span();
         self.at += 1;
-        if self.peek() == Some(Kind::Equals) {
+        if self.peek() == Some(TokenKind::Equals) {
             let named = self.source[name.clone()].to_owned();
             let equals = self.span();
             self.problems.push(
@@ -333,50 +295,79 @@ impl<'a> Grammar<'a> {
                     "write `{named} value` without `=`, or the missing name: `{named} name=value`"
                 )),
             );
-            return self.recover();
+            self.recover();
+            return None;
         }
-        self.word(self.at - 1, Place::Name);
-        self.entries();
+        let written = self.value(self.at - 1, WordPlace::Name);
+        let mut node = Node {
+            name: match written.value {
+                Value::Text(name) => name,
+                // Only after a mistake.
+                _ => String::new(),
+            },
+            span: name.clone(),
+            name_span: name,
+            args: Vec::new(),
+            props: Vec::new(),
+            block: None,
+        };
+        self.entries(&mut node);
+        Some(node)
     }
 
     /// Arguments, properties and the block of a node.
-    fn entries(&mut self) {
-        while self.problems.len() < lex::PROBLEM_LIMIT {
+    fn entries(&mut self, node: &mut Node) {
+        while self.problems.len() < lexer::PROBLEM_LIMIT {
             self.continuation();
             match self.peek() {
-                None | Some(Kind::Newline | Kind::Semicolon | Kind::Close) => return,
-                Some(Kind::Slashdash) => {
+                None | Some(TokenKind::Newline | TokenKind::Semicolon | TokenKind::Close) => return,
+                Some(TokenKind::Slashdash) => {
                     let start = self.span().start;
                     self.at += 1;
                     self.after_slashdash();
                     match self.peek() {
-                        Some(Kind::Open) => self.block(),
-                        Some(Kind::Word | Kind::Text) => self.entry(),
+                        Some(TokenKind::Open) => {
+                            self.block();
+                        }
+                        Some(TokenKind::Word | TokenKind::Text) => {
+                            self.entry();
+                        }
                         _ => {
                             self.lonely_slashdash(start, "argument, property or block");
                             return self.recover();
                         }
                     }
-                    self.blanks.push(start..self.previous_end());
                 }
-                Some(Kind::Open) => {
-                    self.block();
+                Some(TokenKind::Open) => {
+                    let block = self.block();
+                    node.span.end = block.end;
+                    node.block = Some(block);
                     return self.after_block();
                 }
-                Some(Kind::Word | Kind::Text) => {
+                Some(TokenKind::Word | TokenKind::Text) => {
                     let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
                     let glued = before.is_some_and(|before| {
-                        before.kind != Kind::Newline && before.span.end == self.span().start
+                        before.kind != TokenKind::Newline && before.span.end == self.span().start
                     });
                     let known = self.problems.len();
                     let at = self.at;
-                    self.entry();
+                    match self.entry() {
+                        Some(Entry::Arg(arg)) => {
+                            node.span.end = arg.span.end;
+                            node.args.push(arg);
+                        }
+                        Some(Entry::Prop(prop)) => {
+                            node.span.end = prop.value.span.end;
+                            node.props.push(prop);
+                        }
+                        None => {}
+                    }
                     // A comma after a string is glued to it, but the comma is the mistake.
                     if glued && self.problems.len() == known {
                         self.glued(at);
                     }
                 }
-                Some(Kind::Equals) => {
+                Some(TokenKind::Equals) => {
                     self.problem(
                         "bad-property",
                         "nothing that could be a name stands before this `=`",
@@ -385,7 +376,7 @@ impl<'a> Grammar<'a> {
                     );
                     return self.recover();
                 }
-                Some(Kind::Paren) => return self.paren(),
+                Some(TokenKind::Paren) => return self.paren(),
                 Some(_) => return self.recover(),
             }
         }
@@ -396,12 +387,11 @@ impl<'a> Grammar<'a> {
         loop {
             self.continuation();
             match self.peek() {
-                None | Some(Kind::Newline | Kind::Semicolon | Kind::Close) => return,
-                Some(Kind::Slashdash) => {
-                    let start = self.span().start;
+                None | Some(TokenKind::Newline | TokenKind::Semicolon | TokenKind::Close) => return,
+                Some(TokenKind::Slashdash) => {
                     self.at += 1;
                     self.after_slashdash();
-                    if self.peek() != Some(Kind::Open) {
+                    if self.peek() != Some(TokenKind::Open) {
                         self.problem(
                             "after-block",
                             "only a block can be commented out after a block",
@@ -411,7 +401,6 @@ impl<'a> Grammar<'a> {
                         return self.recover();
                     }
                     self.block();
-                    self.blanks.push(start..self.previous_end());
                 }
                 Some(_) => {
                     self.problem(
@@ -442,51 +431,61 @@ impl<'a> Grammar<'a> {
     }
 
     /// `{ … }`; that braces pair has been checked before.
-    fn block(&mut self) {
+    fn block(&mut self) -> Block {
+        let open = self.span();
         self.at += 1;
-        self.nodes();
-        if self.peek() == Some(Kind::Close) {
+        let nodes = self.nodes();
+        let end = self.span().end;
+        if self.peek() == Some(TokenKind::Close) {
             self.at += 1;
         }
+        Block { open, end, nodes }
     }
 
-    /// An argument or a property.
-    fn entry(&mut self) {
+    /// An argument or a property; nothing after a mistake.
+    fn entry(&mut self) -> Option<Entry> {
         let first = self.at;
         self.at += 1;
         let before_equals = self.at;
         self.continuation();
-        if self.peek() != Some(Kind::Equals) {
+        if self.peek() != Some(TokenKind::Equals) {
             self.at = before_equals;
-            return self.word(first, Place::Value);
+            return Some(Entry::Arg(self.value(first, WordPlace::Value)));
         }
-        self.word(first, Place::Key);
+        let key = self.value(first, WordPlace::Key);
         let equals = self.span();
         self.at += 1;
         self.continuation();
         match self.peek() {
-            Some(Kind::Word | Kind::Text) => {
-                self.word(self.at, Place::Value);
+            Some(TokenKind::Word | TokenKind::Text) => {
+                let value = self.value(self.at, WordPlace::Value);
                 self.at += 1;
+                if let Value::Text(name) = key.value {
+                    return Some(Entry::Prop(Prop {
+                        name,
+                        name_span: key.span,
+                        value,
+                    }));
+                }
             }
-            Some(Kind::Paren) => self.paren(),
+            Some(TokenKind::Paren) => self.paren(),
             _ => {
-                let key = self.tokens[first].span.clone();
-                let name = self.source[key.clone()].to_owned();
+                let name = self.source[key.span.clone()].to_owned();
                 self.problems.push(
                     Diagnostic::new(
                         "missing-value",
-                        key.start..equals.end,
+                        key.span.start..equals.end,
                         format!("`{name}=` has no value"),
                         "a value should follow",
                     )
                     .help(format!("write `{name}=\"…\"`, or remove `{name}=`")),
                 );
-                if self.peek() == Some(Kind::Equals) {
+                if self.peek() == Some(TokenKind::Equals) {
                     self.recover();
                 }
             }
         }
+        None
     }
 
     fn paren(&mut self) {
@@ -500,13 +499,49 @@ impl<'a> Grammar<'a> {
         self.recover();
     }
 
-    fn word(&mut self, index: usize, place: Place) {
-        let Some(token) = self.tokens.get(index) else {
-            return;
-        };
-        if token.kind == Kind::Word {
-            let found = word::check(&self.source[token.span.clone()], token.span.start, place);
-            self.problems.extend(found);
+    /// The value of a word or a string; mistakes in it are reported.
+    fn value(&mut self, index: usize, place: WordPlace) -> Arg {
+        let token = self.tokens[index];
+        let span = token.span.clone();
+        let written = &self.source[span.clone()];
+        if token.kind == TokenKind::Word {
+            let mistake = bare_word::check(written, span.start, place);
+            let value = if mistake.is_none() {
+                bare_word::value(written)
+            } else {
+                Value::Null
+            };
+            self.problems.extend(mistake);
+            let content = matches!(value, Value::Text(_)).then_some(span.start);
+            return Arg {
+                value,
+                span,
+                content,
+            };
+        }
+        let text = string::text(written).unwrap_or_else(|| {
+            self.problems.push(
+                Diagnostic::new(
+                    "multi-line-string",
+                    span.clone(),
+                    "a line of this string is indented less than its closing quotes",
+                    "the string begins here",
+                )
+                .help(lexer::INDENTATION_HELP),
+            );
+            String::new()
+        });
+        let content = string::content(written, &text).map(|at| span.start + at);
+        Arg {
+            value: Value::Text(text),
+            span,
+            content,
         }
     }
+}
+
+/// What can follow a node's name, besides its block.
+enum Entry {
+    Arg(Arg),
+    Prop(Prop),
 }

@@ -1,12 +1,13 @@
-//! Bare words: which ones are names, numbers or keywords, and which are mistakes.
+//! Bare words: names, numbers and keywords, and what is wrong with those that are none.
 
 use std::ops::Range;
 
+use super::node::Value;
 use crate::diagnostic::Diagnostic;
 
 /// Where a word stands; the same mistake needs different advice in different places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum WordPlace {
     /// A node's name.
     Name,
     /// A property's name.
@@ -15,7 +16,7 @@ pub(crate) enum Place {
     Value,
 }
 
-/// More digits than this are no number that a scenario needs, nor one that the library can hold.
+/// More digits than this are no number that a scenario needs, nor one that fits into 128 bits.
 const NUMBER_LIMIT_CHARS: usize = 30;
 
 const KEYWORDS: [&str; 6] = ["#true", "#false", "#null", "#nan", "#inf", "#-inf"];
@@ -24,8 +25,8 @@ const KEYWORDS: [&str; 6] = ["#true", "#false", "#null", "#nan", "#inf", "#-inf"
 pub(crate) const RESERVED: [&str; 6] = ["true", "false", "null", "nan", "inf", "-inf"];
 
 /// Reports what is wrong with a bare word, if anything.
-pub(crate) fn check(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
-    if place == Place::Value && KEYWORDS.contains(&word) {
+pub(crate) fn check(word: &str, at: usize, place: WordPlace) -> Option<Diagnostic> {
+    if place == WordPlace::Value && KEYWORDS.contains(&word) {
         return None;
     }
     let whole = at..at + word.len();
@@ -41,6 +42,40 @@ pub(crate) fn check(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
         })
         .or_else(|| reserved(word, &whole, place))
         .or_else(|| other_characters(word, at))
+}
+
+/// The value of a bare word in which `check` finds no mistake.
+pub(crate) fn value(word: &str) -> Value {
+    match word {
+        "#true" => Value::Bool(true),
+        "#false" => Value::Bool(false),
+        "#null" => Value::Null,
+        "#nan" => Value::Float(f64::NAN),
+        "#inf" => Value::Float(f64::INFINITY),
+        "#-inf" => Value::Float(f64::NEG_INFINITY),
+        _ if looks_like_number(word) => number_value(word),
+        _ => Value::Text(word.to_owned()),
+    }
+}
+
+/// The value of a number; the limit on its length keeps an integer within 128 bits.
+fn number_value(word: &str) -> Value {
+    let digits = word.replace('_', "");
+    let (sign, unsigned) = match digits.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", digits.strip_prefix('+').unwrap_or(&digits)),
+    };
+    let integer = |digits: &str, radix| i128::from_str_radix(&format!("{sign}{digits}"), radix);
+    let parsed = match unsigned.get(..2) {
+        Some("0x") => integer(&unsigned[2..], 16),
+        Some("0o") => integer(&unsigned[2..], 8),
+        Some("0b") => integer(&unsigned[2..], 2),
+        _ => integer(unsigned, 10),
+    };
+    match parsed {
+        Ok(number) => Value::Integer(number),
+        Err(_) => Value::Float(digits.parse().unwrap_or(f64::NAN)),
+    }
 }
 
 /// Whether KDL takes a word for a number, by its first characters.
@@ -73,7 +108,7 @@ fn quotes(word: &str, at: usize) -> Option<Diagnostic> {
 }
 
 /// Commas and colons, which KDL takes for letters and other languages do not.
-fn punctuation(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
+fn punctuation(word: &str, at: usize, place: WordPlace) -> Option<Diagnostic> {
     if let Some(comma) = word.find(',') {
         return Some(
             Diagnostic::new(
@@ -91,19 +126,19 @@ fn punctuation(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
     let colon = word.find(':')?;
     let (before, after) = (&word[..colon], &word[colon + 1..]);
     let help = match (place, after.is_empty()) {
-        (Place::Name, true) if !before.is_empty() => {
+        (WordPlace::Name, true) if !before.is_empty() => {
             format!("remove the colon: a node is its name and then its arguments, `{before} …`")
         }
-        (Place::Name | Place::Key, _) => {
+        (WordPlace::Name | WordPlace::Key, _) => {
             "remove the colon: names are written without one".to_owned()
         }
-        (Place::Value, true) if !before.is_empty() => {
+        (WordPlace::Value, true) if !before.is_empty() => {
             format!("a property is written `{before}=value`, a text is quoted")
         }
-        (Place::Value, false) if !before.is_empty() => format!(
+        (WordPlace::Value, false) if !before.is_empty() => format!(
             "a property is written `{before}={after}`, a text is quoted: `\"{before}:{after}\"`"
         ),
-        (Place::Value, _) => "remove the colon, or quote the text".to_owned(),
+        (WordPlace::Value, _) => "remove the colon, or quote the text".to_owned(),
     };
     Some(
         Diagnostic::new(
@@ -117,11 +152,11 @@ fn punctuation(word: &str, at: usize, place: Place) -> Option<Diagnostic> {
 }
 
 /// Words that begin with `#`.
-fn hash(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
+fn hash(word: &str, whole: &Range<usize>, place: WordPlace) -> Option<Diagnostic> {
     let rest = word.strip_prefix('#')?;
     let help = if looks_like_number(rest) {
         format!("a number is written without `#`: `{rest}`")
-    } else if place != Place::Value {
+    } else if place != WordPlace::Value {
         "names have no `#`; a comment begins with `//`".to_owned()
     } else if let Some(keyword) = crate::suggest::nearest(&word.to_lowercase(), &KEYWORDS) {
         format!("did you mean `{keyword}`?")
@@ -141,8 +176,8 @@ fn hash(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
     )
 }
 
-fn number(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
-    if place != Place::Value {
+fn number(word: &str, whole: &Range<usize>, place: WordPlace) -> Option<Diagnostic> {
+    if place != WordPlace::Value {
         return Some(
             Diagnostic::new(
                 "bad-name",
@@ -223,11 +258,11 @@ fn is_digits(digits: &str, radix: u32) -> bool {
         && digits.chars().all(|c| c.is_digit(radix) || c == '_')
 }
 
-fn reserved(word: &str, whole: &Range<usize>, place: Place) -> Option<Diagnostic> {
+fn reserved(word: &str, whole: &Range<usize>, place: WordPlace) -> Option<Diagnostic> {
     if !RESERVED.contains(&word) {
         return None;
     }
-    let help = if place == Place::Value {
+    let help = if place == WordPlace::Value {
         format!("write `#{word}`, or `\"{word}\"` if it is meant as text")
     } else {
         "choose another name".to_owned()
@@ -263,12 +298,12 @@ fn other_characters(word: &str, at: usize) -> Option<Diagnostic> {
 pub(crate) fn is_bare(text: &str) -> bool {
     !text.is_empty()
         && text.chars().all(|c| {
-            !crate::lex::is_space(c)
-                && !crate::lex::is_newline(c)
-                && !crate::lex::is_disallowed(c)
+            !super::lexer::is_space(c)
+                && !super::lexer::is_newline(c)
+                && !super::lexer::is_disallowed(c)
                 && !matches!(c, '{' | '}' | '(' | ')' | '=' | ';' | '\\' | '"')
         })
-        && check(text, 0, Place::Value).is_none()
+        && check(text, 0, WordPlace::Value).is_none()
         && !text.starts_with('#')
         && !looks_like_number(text)
 }

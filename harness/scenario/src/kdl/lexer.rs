@@ -1,8 +1,4 @@
-//! KDL's tokens with their places.
-//!
-//! The KDL library parses the text; these tokens exist for what it cannot do: point at the very
-//! character that is wrong, refuse input that would exhaust its stack before it sees it, and
-//! re-lay a file without losing a comment.
+//! KDL's tokens with their places, and what is wrong inside of a token.
 
 use std::ops::Range;
 
@@ -13,7 +9,7 @@ pub(crate) const PROBLEM_LIMIT: usize = 100;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TokenKind {
     /// Blanks within a line.
     Space,
     /// One line break.
@@ -46,7 +42,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     /// What it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: TokenKind,
     /// Where it is.
     pub(crate) span: Range<usize>,
 }
@@ -56,7 +52,7 @@ impl Token {
     pub(crate) fn is_blank(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Space | Kind::LineComment | Kind::BlockComment
+            TokenKind::Space | TokenKind::LineComment | TokenKind::BlockComment
         )
     }
 }
@@ -131,6 +127,10 @@ fn ends_on_blank_line(body: &str, escapes: bool) -> bool {
     blank
 }
 
+/// What to do about a line that lacks the indentation of its string's closing quotes.
+pub(crate) const INDENTATION_HELP: &str = "begin every line of the text with the same blanks as \
+     the line of the closing `\"\"\"`; they are not part of the text";
+
 struct Lexer<'a> {
     source: &'a str,
     at: usize,
@@ -155,7 +155,7 @@ impl Lexer<'_> {
         self.at += rest.find(|c| !accept(c)).unwrap_or(rest.len());
     }
 
-    fn push(&mut self, kind: Kind, start: usize) {
+    fn push(&mut self, kind: TokenKind, start: usize) {
         self.tokens.push(Token {
             kind,
             span: start..self.at,
@@ -169,12 +169,12 @@ impl Lexer<'_> {
             return;
         };
         let single = match first {
-            '{' => Some(Kind::Open),
-            '}' => Some(Kind::Close),
-            '(' | ')' => Some(Kind::Paren),
-            '=' => Some(Kind::Equals),
-            ';' => Some(Kind::Semicolon),
-            '\\' => Some(Kind::Backslash),
+            '{' => Some(TokenKind::Open),
+            '}' => Some(TokenKind::Close),
+            '(' | ')' => Some(TokenKind::Paren),
+            '=' => Some(TokenKind::Equals),
+            ';' => Some(TokenKind::Semicolon),
+            '\\' => Some(TokenKind::Backslash),
             _ => None,
         };
         if let Some(kind) = single {
@@ -186,19 +186,19 @@ impl Lexer<'_> {
             } else {
                 first.len_utf8()
             };
-            self.push(Kind::Newline, start);
+            self.push(TokenKind::Newline, start);
             self.glued = None;
         } else if is_space(first) {
             self.take_while(is_space);
-            self.push(Kind::Space, start);
+            self.push(TokenKind::Space, start);
         } else if rest.starts_with("//") {
             self.take_while(|c| !is_newline(c));
-            self.push(Kind::LineComment, start);
+            self.push(TokenKind::LineComment, start);
         } else if rest.starts_with("/*") {
             self.block_comment(start);
         } else if rest.starts_with("/-") {
             self.at += 2;
-            self.push(Kind::Slashdash, start);
+            self.push(TokenKind::Slashdash, start);
         } else if first == '"' {
             self.quoted(start);
         } else if rest.trim_start_matches('#').starts_with('"') && first == '#' {
@@ -222,11 +222,11 @@ impl Lexer<'_> {
         }
         self.forbidden(start, "");
         if let Some(last) = self.tokens.last()
-            && last.kind == Kind::Text
+            && last.kind == TokenKind::Text
         {
             self.glued.get_or_insert(last.span.clone());
         }
-        self.push(Kind::Word, start);
+        self.push(TokenKind::Word, start);
     }
 
     fn block_comment(&mut self, start: usize) {
@@ -257,7 +257,7 @@ impl Lexer<'_> {
                 break;
             }
         }
-        self.push(Kind::BlockComment, start);
+        self.push(TokenKind::BlockComment, start);
     }
 
     fn quoted(&mut self, start: usize) {
@@ -272,7 +272,7 @@ impl Lexer<'_> {
             start,
             "inside a quoted string it can be written as an escape: ",
         );
-        self.push(Kind::Text, start);
+        self.push(TokenKind::Text, start);
     }
 
     fn single_line(&mut self, start: usize) {
@@ -447,7 +447,7 @@ impl Lexer<'_> {
             return;
         }
         // A backslash before a line break joins lines, so that what looks like the beginning of a
-        // line is none. That is left to the library.
+        // line is none. The parser finds out when it takes the text apart.
         let joins = body
             .match_indices('\\')
             .any(|(at, _)| body[at + 1..].starts_with(|c| is_space(c) || is_newline(c)));
@@ -477,10 +477,7 @@ impl Lexer<'_> {
                     "this line is indented less than the closing quotes of its string",
                     "the indentation of the closing `\"\"\"` is missing here",
                 )
-                .help(
-                    "begin every line of the text with the same blanks as the line of the closing \
-                     `\"\"\"`; they are not part of the text",
-                ),
+                .help(INDENTATION_HELP),
             );
         }
     }
@@ -511,7 +508,7 @@ impl Lexer<'_> {
             start,
             "a raw string has no escapes; in a quoted string it is ",
         );
-        self.push(Kind::Text, start);
+        self.push(TokenKind::Text, start);
     }
 
     /// Reports the first forbidden character since `start`.
@@ -545,13 +542,13 @@ impl Lexer<'_> {
 mod tests {
     use super::*;
 
-    fn kinds(source: &str) -> Vec<(Kind, &str)> {
+    fn kinds(source: &str) -> Vec<(TokenKind, &str)> {
         let mut problems = Vec::new();
         let tokens = lex(source, &mut problems);
         assert_eq!(problems, [], "{source}");
         tokens
             .into_iter()
-            .filter(|token| token.kind != Kind::Space)
+            .filter(|token| token.kind != TokenKind::Space)
             .map(|token| (token.kind, &source[token.span]))
             .collect()
     }
@@ -561,26 +558,26 @@ mod tests {
         assert_eq!(
             kinds("a\"b{\"// c }\n/* { /* } */ */ x=#\"\"q\"\"#;y \"\\\"\" \\"),
             [
-                (Kind::Word, "a"),
-                (Kind::Text, "\"b{\""),
-                (Kind::LineComment, "// c }"),
-                (Kind::Newline, "\n"),
-                (Kind::BlockComment, "/* { /* } */ */"),
-                (Kind::Word, "x"),
-                (Kind::Equals, "="),
-                (Kind::Text, "#\"\"q\"\"#"),
-                (Kind::Semicolon, ";"),
-                (Kind::Word, "y"),
-                (Kind::Text, "\"\\\"\""),
-                (Kind::Backslash, "\\"),
+                (TokenKind::Word, "a"),
+                (TokenKind::Text, "\"b{\""),
+                (TokenKind::LineComment, "// c }"),
+                (TokenKind::Newline, "\n"),
+                (TokenKind::BlockComment, "/* { /* } */ */"),
+                (TokenKind::Word, "x"),
+                (TokenKind::Equals, "="),
+                (TokenKind::Text, "#\"\"q\"\"#"),
+                (TokenKind::Semicolon, ";"),
+                (TokenKind::Word, "y"),
+                (TokenKind::Text, "\"\\\"\""),
+                (TokenKind::Backslash, "\\"),
             ]
         );
         assert_eq!(
             kinds("t \"\"\"\n  a \\\"\"\" b\n  \"\"\"\r\n"),
             [
-                (Kind::Word, "t"),
-                (Kind::Text, "\"\"\"\n  a \\\"\"\" b\n  \"\"\""),
-                (Kind::Newline, "\r\n"),
+                (TokenKind::Word, "t"),
+                (TokenKind::Text, "\"\"\"\n  a \\\"\"\" b\n  \"\"\""),
+                (TokenKind::Newline, "\r\n"),
             ]
         );
     }
