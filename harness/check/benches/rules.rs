@@ -1,7 +1,7 @@
 //! What judging a trace costs, measured in one run side by side with a plain pass over the same trace:
 //! writing it as JSON.
 //!
-//! `cargo bench -p cutpoint-check --bench rules -- [--quick] [--check]`. With `--check` a missed goal
+//! `cargo bench -p cutpoint-check --bench rules -- [--short] [--check]`. With `--check` a missed goal
 //! is an error.
 
 #[path = "../src/testing.rs"]
@@ -14,8 +14,9 @@ mod testing;
 
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cutpoint_bench::{Goals, HotPath, Options, median, micros, time};
 use cutpoint_check::{View, judge, rules};
 use cutpoint_trace::verdict::Verdict;
 use cutpoint_trace::{ReadTrigger, Trace};
@@ -37,17 +38,28 @@ const RATIO_GOAL: f64 = 6.0;
 const GROWTH_GOAL: f64 = 1.5;
 
 fn main() -> ExitCode {
-    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
-    let rounds = if has("--quick") { 7 } else { 31 };
+    let hot_path = HotPath {
+        name: "rule-book-over-10000-entries",
+        prepare: || {
+            let trace: &Trace = Box::leak(Box::new(session(TURNS)));
+            Box::new(|| {
+                black_box(judge(trace));
+            })
+        },
+    };
+    cutpoint_bench::run(Some(hot_path), measure)
+}
+
+fn measure(options: &Options, goals: &mut Goals) {
+    let rounds = options.rounds(7, 31);
     let (once, twice) = (session(TURNS), session(2 * TURNS));
     for trace in [&once, &twice] {
-        if let Some(wrong) = judge(trace)
-            .iter()
-            .find(|verdict| !is_kept(&verdict.verdict))
-        {
-            println!("the session is not as it should be: {wrong:?}");
-            return ExitCode::FAILURE;
-        }
+        let verdicts = judge(trace);
+        let wrong = verdicts.iter().find(|it| !is_kept(&it.verdict));
+        assert!(
+            wrong.is_none(),
+            "the session is not as it should be: {wrong:?}"
+        );
     }
     // In turns, so that a machine that is busy for a while is so for all of them.
     let mut times = [const { Vec::new() }; 3];
@@ -71,15 +83,8 @@ fn main() -> ExitCode {
     by_part(&once, &twice, rounds);
     let ratio = judged.as_secs_f64() / written.as_secs_f64();
     let growth = judged_twice.as_secs_f64() / judged.as_secs_f64() / 2.0;
-    let met = [
-        goal("judging by writing", ratio, RATIO_GOAL),
-        goal("twice the trace by twice the time", growth, GROWTH_GOAL),
-    ];
-    if has("--check") && met.contains(&false) {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    goals.at_most("judging by writing", ratio, RATIO_GOAL);
+    goals.at_most("twice the trace by twice the time", growth, GROWTH_GOAL);
 }
 
 fn is_kept(outcome: &Verdict) -> bool {
@@ -100,27 +105,8 @@ fn by_part(once: &Trace, twice: &Trace, rounds: usize) {
     parts.sort_by_key(|(_, [time, _])| std::cmp::Reverse(*time));
     println!("\npart          once     twice");
     for (name, [once, twice]) in parts {
-        let us = |time: Duration| 1e6 * time.as_secs_f64();
-        println!("{name:7} {:7.0} µs {:7.0} µs", us(once), us(twice));
+        println!("{name:7} {:7.0} µs {:7.0} µs", micros(once), micros(twice));
     }
-}
-
-fn goal(name: &str, found: f64, most: f64) -> bool {
-    let met = found <= most;
-    let word = if met { "met:   " } else { "MISSED:" };
-    println!("{word} {name} {found:.2}, goal ≤ {most:.2}");
-    met
-}
-
-fn time<T>(run: impl FnOnce() -> T) -> Duration {
-    let start = Instant::now();
-    black_box(run());
-    start.elapsed()
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 fn median_of<T>(rounds: usize, run: impl Fn() -> T) -> Duration {
@@ -130,7 +116,7 @@ fn median_of<T>(rounds: usize, run: impl Fn() -> T) -> Duration {
 /// A session in which the model talks, a command runs in each turn, the user interrupts some, and the
 /// history is compacted now and then: all as it should be.
 fn session(turns: usize) -> Trace {
-    let mut tracer = Tracer::new();
+    let mut tracer = Tracer::watched();
     let mut history = Vec::new();
     for number in 0..turns {
         if number > 0 && number.is_multiple_of(COMPACT_AFTER) {
@@ -199,7 +185,7 @@ fn say(t: &mut Tracer, turn: &str, exchange: usize, number: usize) -> String {
         exchange,
         json!({"type": "response.output_item.done", "item": item}),
     );
-    t.message(turn, &said);
+    t.message(turn, &said).sees_message(turn, &said);
     said
 }
 

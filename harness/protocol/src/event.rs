@@ -8,7 +8,7 @@ use serde_json::Value;
 pub use crate::event_table::EventKind;
 use crate::field::{entry, field, text};
 use crate::item::Item;
-use crate::memo::Memo;
+use crate::memo::{HeapSize, Memo, json_heap_bytes};
 
 thread_local! {
     static READ: RefCell<Memo<StreamEvent>> = RefCell::default();
@@ -33,6 +33,14 @@ struct Inner {
 impl PartialEq for StreamEvent {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.value == other.0.value
+    }
+}
+
+impl HeapSize for StreamEvent {
+    fn heap_bytes(&self) -> usize {
+        // The item is a copy out of the event, with texts of its own.
+        let item = field(&self.0.value, "item").map_or(0, json_heap_bytes);
+        size_of::<Inner>() + size_of::<Value>() + json_heap_bytes(&self.0.value) + 3 * item
     }
 }
 

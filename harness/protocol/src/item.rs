@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::event::{EventError, json_type};
 use crate::field::entry;
 pub use crate::item_table::ItemKind;
-use crate::memo::Memo;
+use crate::memo::{HeapSize, Memo, map_heap_bytes};
 
 /// One item, kept verbatim. Copies share it: a history is copied into every request, and written there
 /// and into the rollout.
@@ -46,6 +46,13 @@ impl Serialize for Item {
             Some(json) => json.serialize(serializer),
             None => self.0.map.serialize(serializer),
         }
+    }
+}
+
+impl HeapSize for Item {
+    fn heap_bytes(&self) -> usize {
+        // Its JSON and its text are no longer than its fields, names and strings included.
+        size_of::<Inner>() + 3 * map_heap_bytes(&self.0.map)
     }
 }
 

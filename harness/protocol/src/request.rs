@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::field::{field, text};
 use crate::item::{Item, ItemKind};
-use crate::memo::Memo;
+use crate::memo::{HeapSize, Memo, json_heap_bytes};
 
 thread_local! {
     static READ: RefCell<Memo<ResponsesRequest>> = RefCell::default();
@@ -20,6 +20,13 @@ pub struct ResponsesRequest {
     pub body: Arc<Value>,
     /// The items of `input`; a plain string is one user message.
     pub input: Arc<[Item]>,
+}
+
+impl HeapSize for ResponsesRequest {
+    fn heap_bytes(&self) -> usize {
+        let items = self.input.iter().map(Item::heap_bytes).sum::<usize>();
+        size_of::<Value>() + json_heap_bytes(&self.body) + size_of_val(&*self.input) + items
+    }
 }
 
 /// The tool through which the model runs a command, as the request advertises it.

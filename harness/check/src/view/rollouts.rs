@@ -6,7 +6,7 @@ use cutpoint_protocol::field::entry;
 use cutpoint_protocol::ids::TurnId;
 use cutpoint_protocol::item::all_text;
 use cutpoint_protocol::marker;
-use cutpoint_protocol::memo::Memo;
+use cutpoint_protocol::memo::{HeapSize, Memo};
 use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
 use serde_json::Value;
 
@@ -458,6 +458,22 @@ struct Said {
     kind: LineKind,
     held: Option<Held>,
     ordinal: Option<u64>,
+}
+
+impl HeapSize for Said {
+    fn heap_bytes(&self) -> usize {
+        let text = match &self.held {
+            Some(
+                Held::Call(text) | Held::Output(text) | Held::User(text) | Held::Assistant(text),
+            ) => text.capacity(),
+            None => 0,
+        };
+        let turn = match &self.kind {
+            LineKind::Turn(bracket) => bracket.turn_id.as_ref().map_or(0, String::capacity),
+            _ => 0,
+        };
+        text + turn
+    }
 }
 
 thread_local! {

@@ -1,6 +1,6 @@
 //! How much later an event reaches a client through the recording proxy than without it.
 //!
-//! `cargo bench -p cutpoint-engine --bench proxy -- [--quick] [--check]`. A server writes an event every
+//! `cargo bench -p cutpoint-engine --bench proxy -- [--short] [--check]`. A server writes an event every
 //! half a millisecond, with the time in it; a client notes when each has come, in turns from the
 //! server itself and through the proxy. With `--check` a missed goal is an error.
 
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use cutpoint_bench::{Goals, Options};
 use cutpoint_engine::proxy::{CaptureLimits, Proxy, ProxyConfig};
 use cutpoint_recording::Redactor;
 
@@ -22,32 +23,29 @@ const GAP: Duration = Duration::from_micros(500);
 const FILLER_BYTES: usize = 160;
 
 fn main() -> ExitCode {
-    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
-    let rounds = if has("--quick") { 3 } else { 15 };
+    cutpoint_bench::run(None, measure)
+}
+
+fn measure(options: &Options, goals: &mut Goals) {
     let epoch = Instant::now();
     let server = serve(epoch);
     let proxy = proxy(server);
     let (mut direct, mut through) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
+    for _ in 0..options.rounds(3, 15) {
         direct.extend(stream(server, epoch));
         through.extend(stream(proxy, epoch));
     }
     println!("{} events each way:", direct.len());
     println!("             median      99 %    slowest");
-    let direct = told("direct", direct);
-    let through = told("through", through);
+    let direct = print("direct", direct);
+    let through = print("through", through);
     let added = through.saturating_sub(direct);
-    let met = added < GOAL;
-    println!("added in the middle: {added:.1?} (goal: below {GOAL:?})");
-    if has("--check") && !met {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    let text = format!("added in the middle: {added:.1?}, goal below {GOAL:?}");
+    goals.note(added < GOAL, &text);
 }
 
 /// Prints how long events took, and gives the median.
-fn told(name: &str, mut times: Vec<Duration>) -> Duration {
+fn print(name: &str, mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     let at = |permille: usize| times[(times.len() - 1) * permille / 1000];
     println!(

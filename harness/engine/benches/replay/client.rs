@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// What ends a chunked body.
-const END: &[u8] = b"\r\n0\r\n\r\n";
+pub const END: &[u8] = b"\r\n0\r\n\r\n";
 /// Stands in a request where its number is written.
 pub const NUMBER: &str = "########";
 

@@ -1,20 +1,22 @@
 //! What the replay server costs, measured in one run side by side with a bare hyper server that
 //! streams the same bytes from a prebuilt list and knows nothing of cases, gates or requests.
 //!
-//! `cargo bench -p cutpoint-engine --bench replay -- [--quick] [--check]`. Only the servers' own
+//! `cargo bench -p cutpoint-engine --bench replay -- [--short] [--check]`. Only the servers' own
 //! threads are counted. With `--check` a missed goal is an error.
 
 mod bare;
 mod client;
+mod counted;
 mod serve;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cutpoint_bench::{Goals, HotPath, Options, median, micros, resident_kib};
 use cutpoint_engine::server::body::Pace;
 
 use crate::client::Client;
-use crate::serve::{CLIENT_CORE, Running, STREAM_EVENTS, keep_to_core};
+use crate::serve::{CLIENT_CORE, Running, STREAM_EVENTS, keep_to_core, request};
 
 /// CPU of the replay server by that of the bare one, flushing every event.
 const FLUSHED_GOAL: f64 = 1.15;
@@ -22,41 +24,39 @@ const FLUSHED_GOAL: f64 = 1.15;
 const BURST_GOAL: f64 = 1.5;
 /// How much the process may grow between the first and the last look at it.
 const GROWTH_GOAL_KIB: i64 = 1024;
+/// The resident memory of the process at any time.
+const RESIDENT_GOAL_KIB: i64 = 15 << 10;
 
 /// How much is measured.
 struct Effort {
     rounds: usize,
     streams_per_round: usize,
+    /// Requests of the smallest size; of larger ones there are fewer.
     requests: usize,
 }
 
-const FULL: Effort = Effort {
-    rounds: 41,
-    streams_per_round: 100,
-    requests: 200_000,
-};
-const QUICK: Effort = Effort {
-    rounds: 11,
-    streams_per_round: 50,
-    requests: 20_000,
-};
-
 fn main() -> ExitCode {
-    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
-    let effort = if has("--quick") { QUICK } else { FULL };
+    let hot_path = HotPath {
+        name: "replay-100-streams-of-100-events",
+        prepare: counted::prepare,
+    };
+    cutpoint_bench::run(Some(hot_path), measure)
+}
+
+fn measure(options: &Options, goals: &mut Goals) {
+    let effort = Effort {
+        rounds: options.rounds(11, 41),
+        streams_per_round: options.rounds(50, 100),
+        requests: options.rounds(20_000, 200_000),
+    };
     keep_to_core(CLIENT_CORE);
     // First, while the process is small.
-    let mut met = memory(&effort);
+    memory(&effort, goals);
     for (name, pace, goal) in [
         ("flushed one by one", Pace::Flushed, FLUSHED_GOAL),
         ("in a burst", Pace::Burst, BURST_GOAL),
     ] {
-        met &= compare(&effort, name, pace, goal);
-    }
-    if has("--check") && !met {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+        compare(&effort, (name, pace, goal), goals);
     }
 }
 
@@ -73,16 +73,16 @@ fn round(server: &Running, client: &mut Client, streams: usize) -> Round {
     // The first of a case is not like the others: what is read once is read then.
     client.stream();
     let before = server.cpu();
-    let mut waits: Vec<Duration> = (0..streams).map(|_| client.stream()).collect();
+    let waits: Vec<Duration> = (0..streams).map(|_| client.stream()).collect();
     let cpu = server.cpu() - before;
     Round {
         cpu: cpu / u32::try_from(streams).unwrap_or(u32::MAX),
-        first_event: median(&mut waits),
+        first_event: median(waits),
     }
 }
 
 /// Runs the servers in turns, so that whatever else the machine does meets all of them alike.
-fn compare(effort: &Effort, name: &str, pace: Pace, goal: f64) -> bool {
+fn compare(effort: &Effort, (name, pace, goal): (&str, Pace, f64), goals: &mut Goals) {
     let servers = [
         Running::bare(pace),
         Running::replay(pace),
@@ -90,7 +90,7 @@ fn compare(effort: &Effort, name: &str, pace: Pace, goal: f64) -> bool {
     ];
     let mut clients = servers
         .each_ref()
-        .map(|server| Client::connect(server.address, server.request()));
+        .map(|server| Client::connect(server.address, request(0)));
     let bytes = clients.each_mut().map(|client| {
         client.stream();
         client.received
@@ -105,9 +105,8 @@ fn compare(effort: &Effort, name: &str, pace: Pace, goal: f64) -> bool {
             rounds[at].push(round(server, &mut clients[at], effort.streams_per_round));
         }
     }
-    let of = |at: usize, look: fn(&Round) -> Duration| {
-        median(&mut rounds[at].iter().map(look).collect::<Vec<_>>())
-    };
+    let of =
+        |at: usize, look: fn(&Round) -> Duration| median(rounds[at].iter().map(look).collect());
     let ratio = |at: usize| {
         let pairs = rounds[at].iter().zip(&rounds[0]);
         let mut ratios: Vec<f64> = pairs
@@ -116,7 +115,6 @@ fn compare(effort: &Effort, name: &str, pace: Pace, goal: f64) -> bool {
         ratios.sort_by(f64::total_cmp);
         ratios[ratios.len() / 2]
     };
-    let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
     println!(
         "\n{STREAM_EVENTS} events ({} bytes with chunk framing) {name}, {} rounds of {} streams, medians",
         bytes[0], effort.rounds, effort.streams_per_round
@@ -137,57 +135,35 @@ fn compare(effort: &Effort, name: &str, pace: Pace, goal: f64) -> bool {
             micros(first)
         );
     }
-    verdict(
-        ratio(1) <= goal,
-        &format!("replay / bare = {:.3}, goal ≤ {goal}", ratio(1)),
-    )
+    goals.at_most("replay by bare", ratio(1), goal);
 }
 
-/// Sends many requests, each of a conversation of its own, and watches the process grow.
-fn memory(effort: &Effort) -> bool {
+/// Sends many requests of several sizes, all different, and watches the process.
+fn memory(effort: &Effort, goals: &mut Goals) {
+    println!("\nresident memory, requests without a trace");
     let server = Running::short();
-    let mut client = Client::connect(server.address, server.request());
-    // Until all that is kept is kept as often as its bounds allow.
-    for number in 0..effort.requests / 10 {
-        client.stream_numbered(number);
-    }
-    let start = resident_kib();
-    let mut looks = Vec::new();
-    for number in 0..effort.requests {
-        client.stream_numbered(number);
-        if (number + 1) % (effort.requests / 2) == 0 {
+    for (name, text_bytes, requests) in [
+        ("small", 0, effort.requests),
+        ("of 4 KiB", 4 << 10, effort.requests / 5),
+        ("of 30 KiB", 30 << 10, effort.requests / 20),
+        ("of 1 MiB", 1 << 20, effort.requests / 500),
+    ] {
+        let mut client = Client::connect(server.address, request(text_bytes));
+        let mut looks = Vec::new();
+        // The first part fills what is kept.
+        for part in 0..3 {
+            for number in 0..requests / 3 {
+                client.stream_numbered(part * requests + number);
+            }
             looks.push(resident_kib());
         }
+        println!("{requests} {name}: {looks:?} KiB after each third");
+        let (most, grown) = (looks.iter().max(), looks[2] - looks[1]);
+        goals.at_most("grown by KiB", grown as f64, GROWTH_GOAL_KIB as f64);
+        goals.at_most(
+            "at most KiB",
+            most.map_or(0.0, |most| *most as f64),
+            RESIDENT_GOAL_KIB as f64,
+        );
     }
-    let (middle, end) = (looks[0], looks[1]);
-    println!(
-        "\nresident memory over {} requests without a trace",
-        effort.requests
-    );
-    println!("start {start} KiB, middle {middle} KiB, end {end} KiB");
-    verdict(
-        end - start <= GROWTH_GOAL_KIB,
-        &format!("grown by {} KiB, goal ≤ {GROWTH_GOAL_KIB} KiB", end - start),
-    )
-}
-
-fn verdict(met: bool, text: &str) -> bool {
-    println!("{} {text}", if met { "met:   " } else { "MISSED:" });
-    met
-}
-
-fn median(durations: &mut [Duration]) -> Duration {
-    durations.sort();
-    durations[durations.len() / 2]
-}
-
-/// The process's resident memory.
-fn resident_kib() -> i64 {
-    const PAGE_KIB: i64 = 4;
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has /proc/self/statm");
-    let pages = statm
-        .split_ascii_whitespace()
-        .nth(1)
-        .and_then(|pages| pages.parse::<i64>().ok());
-    pages.expect("statm's second field is a number") * PAGE_KIB
 }

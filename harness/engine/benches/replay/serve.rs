@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cutpoint_bench::cpu_time;
 use cutpoint_engine::server::body::Pace;
 use cutpoint_engine::server::case::{CaseConfig, RecordedCalls, Script};
 use cutpoint_engine::server::plan;
@@ -14,7 +15,6 @@ use cutpoint_protocol::compose::{Composer, Content};
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
 use cutpoint_recording::{Exchange, Recording, Response};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -118,23 +118,24 @@ impl Running {
         let _ = self.cpu.send(answer);
         cpu.recv().expect("the server's thread lives")
     }
+}
 
-    /// A request as a small agent makes it; its text has a place for a number.
-    pub fn request(&self) -> String {
-        let body = json!({
-            "model": "bench-model", "stream": true, "parallel_tool_calls": true,
-            "instructions": "You are an agent that works in a terminal.",
-            "input": [{
-                "type": "message", "role": "user",
-                "content": [{"type": "input_text", "text": format!("task {NUMBER}")}],
-            }],
-        })
-        .to_string();
-        let length = body.len();
-        format!(
-            "POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-    }
+/// A request as a small agent makes it; its text has a place for a number, and that many bytes more.
+pub fn request(more_bytes: usize) -> String {
+    let text = format!("task {NUMBER}{}", " more".repeat(more_bytes / 5));
+    let body = json!({
+        "model": "bench-model", "stream": true, "parallel_tool_calls": true,
+        "instructions": "You are an agent that works in a terminal.",
+        "input": [{
+            "type": "message", "role": "user",
+            "content": [{"type": "input_text", "text": text}],
+        }],
+    })
+    .to_string();
+    let length = body.len();
+    format!(
+        "POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// The core that the servers run on.
@@ -154,13 +155,12 @@ pub fn keep_to_core(core: usize) {
 /// Tells the CPU time of the thread that it runs on.
 async fn answer(mut asked: UnboundedReceiver<mpsc::Sender<Duration>>) {
     while let Some(answer) = asked.recv().await {
-        let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("the thread has a clock");
-        let _ = answer.send(Duration::from(time));
+        let _ = answer.send(cpu_time());
     }
 }
 
 /// A case that answers every request with a stream of that many events.
-fn case(events: usize, pace: Pace, traced: bool) -> CaseConfig {
+pub fn case(events: usize, pace: Pace, traced: bool) -> CaseConfig {
     let mut recording = Recording::new("bench", "composed for the benchmark");
     let response = Response::Stream(document(events));
     recording.exchanges.push(Exchange::bare(1, response));
