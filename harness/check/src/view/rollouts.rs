@@ -469,7 +469,7 @@ impl HeapSize for Said {
             None => 0,
         };
         let turn = match &self.kind {
-            LineKind::Turn(bracket) => bracket.turn_id.as_ref().map_or(0, String::capacity),
+            LineKind::Turn(bracket) => bracket.turn_id.as_ref().map_or(0, |id| id.as_str().len()),
             _ => 0,
         };
         text + turn

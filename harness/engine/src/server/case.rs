@@ -308,9 +308,8 @@ impl ServerCase {
         };
         let side_conversations = &self.config.side_conversations;
         let conversation = state.conversations.find(&history, |opening| {
-            side_conversations
-                .iter()
-                .any(|aside| opening.contains(&aside.opening))
+            let is_it = |side: &SideConversation| opening.contains(&side.opening);
+            side_conversations.iter().position(is_it)
         });
         self.record_request(exchange, conversation, request, Some(&history), headers);
         let lenient = self
@@ -378,13 +377,8 @@ impl ServerCase {
 
     /// The replies that are scripted for a conversation.
     fn replies(&self, state: &State, conversation: usize) -> Option<&[ScriptedReply]> {
-        let opening = state
-            .conversations
-            .opening(conversation)
-            .unwrap_or_default();
-        let mut side_conversations = self.config.side_conversations.iter();
-        if let Some(aside) = side_conversations.find(|aside| opening.contains(&aside.opening)) {
-            return Some(&aside.replies);
+        if let Some(side) = state.conversations.side(conversation) {
+            return Some(&self.config.side_conversations[side].replies);
         }
         match &self.config.script {
             Script::Replies(replies) if conversation == 0 => Some(replies),

@@ -4,6 +4,8 @@
 //! generator); those are told apart by their history, because a counter over the whole server would
 //! hand one conversation's answers to another.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use cutpoint_protocol::Item;
 
 /// How many conversations a case keeps apart. Beyond that the oldest but the main one is forgotten,
@@ -22,7 +24,9 @@ pub struct Conversations {
 struct Conversation {
     number: usize,
     /// The first text that a user wrote in it.
-    opening: Option<String>,
+    opening: Option<Opening>,
+    /// Which of the scenario's side conversations it is.
+    side: Option<usize>,
     served: usize,
     /// The numbers of the recorded exchanges that were served.
     taken: Vec<usize>,
@@ -30,14 +34,35 @@ struct Conversation {
     answers: usize,
 }
 
+/// A text's length and hash: the text of a long prompt is not kept for each conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Opening {
+    length: usize,
+    hash: u64,
+}
+
+impl Opening {
+    fn of(text: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self {
+            length: text.len(),
+            hash: hasher.finish(),
+        }
+    }
+}
+
 impl Conversations {
     /// The conversation that a history belongs to; a new one if it belongs to none. The first one
-    /// is the main one, unless its opening says that it is held beside it.
-    pub fn find(&mut self, history: &[Item], is_aside: impl Fn(&str) -> bool) -> usize {
-        let texts: Vec<String> = history.iter().filter_map(user_text).collect();
+    /// is the main one, unless `side` finds its opening among those of the side conversations.
+    pub fn find(&mut self, history: &[Item], side: impl Fn(&str) -> Option<usize>) -> usize {
+        let mut texts = history.iter().filter_map(user_text);
+        let first = texts.next();
+        let mut openings: Vec<Opening> = first.into_iter().map(Opening::of).collect();
+        openings.extend(texts.map(Opening::of));
         let same = |conversation: &Conversation| match &conversation.opening {
-            Some(opening) => texts.contains(opening),
-            None => texts.is_empty(),
+            Some(opening) => openings.contains(opening),
+            None => openings.is_empty(),
         };
         if let Some(found) = self.known.iter().find(|known| same(known)) {
             return found.number;
@@ -45,10 +70,9 @@ impl Conversations {
         if self.known.len() == CONVERSATIONS_KEPT {
             self.known.remove(1);
         }
-        let opening = texts.into_iter().next();
-        let aside = opening.as_deref().is_some_and(is_aside);
+        let side = first.and_then(side);
         let main_is_known = self.known.first().is_some_and(|known| known.number == 0);
-        let number = if aside || main_is_known {
+        let number = if side.is_some() || main_is_known {
             self.next_number = self.next_number.max(1) + 1;
             self.next_number - 1
         } else {
@@ -56,7 +80,8 @@ impl Conversations {
         };
         let conversation = Conversation {
             number,
-            opening,
+            opening: openings.first().copied(),
+            side,
             served: 0,
             taken: Vec::new(),
             answers: 0,
@@ -67,9 +92,9 @@ impl Conversations {
         number
     }
 
-    /// The first text that a user wrote in the conversation.
-    pub fn opening(&self, conversation: usize) -> Option<&str> {
-        self.get(conversation)?.opening.as_deref()
+    /// Which of the scenario's side conversations it is, if it is one.
+    pub fn side(&self, conversation: usize) -> Option<usize> {
+        self.get(conversation)?.side
     }
 
     /// How many replies the conversation has had.
@@ -135,20 +160,20 @@ fn is_answer(item: &Item) -> bool {
 }
 
 /// What a person wrote; notes of the agent in a user's name are wrapped in a tag and don't count.
-fn user_text(item: &Item) -> Option<String> {
+fn user_text(item: &Item) -> Option<&str> {
     if item.role() != Some("user") {
         return None;
     }
     let text = item.all_text().trim();
-    (!text.starts_with('<')).then(|| text.to_owned())
+    (!text.starts_with('<')).then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn main_only(_: &str) -> bool {
-        false
+    fn main_only(_: &str) -> Option<usize> {
+        None
     }
 
     #[test]
@@ -169,11 +194,15 @@ mod tests {
     fn a_conversation_beside_the_main_one_may_come_first() {
         let mut conversations = Conversations::default();
         let mut find = |text: &str| {
-            conversations.find(&[Item::user_text(text)], |opening| opening == "review it")
+            let side = |opening: &str| (opening == "review it").then_some(3);
+            conversations.find(&[Item::user_text(text)], side)
         };
         let found = ["review it", "fix it", "review it", "title it", "fix it"].map(&mut find);
         assert_eq!(found, [1, 0, 1, 2, 0]);
-        assert_eq!(conversations.opening(1), Some("review it"));
+        assert_eq!(
+            [0, 1, 2].map(|at| conversations.side(at)),
+            [None, Some(3), None]
+        );
     }
 
     #[test]
