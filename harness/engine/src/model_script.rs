@@ -4,12 +4,34 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cutpoint_protocol::api_error;
-use cutpoint_recording::Recording;
+use cutpoint_recording::{LoadErrors, Recording};
 use cutpoint_scenario::ast::{
     ModelScript, Reply, ReplyBody, ReplyEnd, ReplyPart, SideConversationScript,
 };
 
 use crate::server::case::{Script, ScriptedBody, ScriptedReply, SideConversation};
+
+/// Why a scenario's `model` cannot be served. Each is a mistake of the scenario or of a recording.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A recording that is named and not there.
+    #[error(
+        "there is no recording `{name}`: neither {} nor {} exists",
+        beside.display(),
+        stored.display()
+    )]
+    NoRecording {
+        /// Its name in the scenario.
+        name: String,
+        /// Where it was looked for first: beside the scenario.
+        beside: PathBuf,
+        /// Where it was looked for then: in the folder of recordings.
+        stored: PathBuf,
+    },
+    /// A recording that cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadErrors),
+}
 
 /// What a scenario's `model` came to: thousands of schedules of it run one after the other.
 #[derive(Debug, Clone)]
@@ -29,7 +51,11 @@ impl LoadedModel {
     ///
     /// # Errors
     /// If a recording can't be found or read.
-    pub(crate) fn new(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Self, String> {
+    pub(crate) fn new(
+        model: &ModelScript,
+        file: &Path,
+        recordings: &Path,
+    ) -> Result<Self, ModelError> {
         Ok(Self {
             script: load(model, file, recordings)?,
             side_conversations: side_conversations(model, file, recordings)?,
@@ -45,7 +71,7 @@ impl LoadedModel {
     }
 }
 
-fn load(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Script, String> {
+fn load(model: &ModelScript, file: &Path, recordings: &Path) -> Result<Script, ModelError> {
     if let Some(recording) = &model.recording {
         return find(&recording.name, file, recordings).map(Script::Recording);
     }
@@ -60,13 +86,13 @@ fn side_conversations(
     model: &ModelScript,
     file: &Path,
     recordings: &Path,
-) -> Result<Arc<[SideConversation]>, String> {
+) -> Result<Arc<[SideConversation]>, ModelError> {
     let aside = |other: &SideConversationScript| {
         let replies = other.replies.iter();
         let replies = replies.map(|reply| scripted(reply, file, recordings));
         Ok(SideConversation {
             opening: other.opening.clone(),
-            replies: replies.collect::<Result<_, String>>()?,
+            replies: replies.collect::<Result<_, ModelError>>()?,
         })
     };
     model.side_conversations.iter().map(aside).collect()
@@ -85,7 +111,7 @@ pub fn plain_reply() -> ScriptedReply {
     }
 }
 
-fn scripted(reply: &Reply, file: &Path, recordings: &Path) -> Result<ScriptedReply, String> {
+fn scripted(reply: &Reply, file: &Path, recordings: &Path) -> Result<ScriptedReply, ModelError> {
     let body = match &reply.body {
         ReplyBody::Stream { parts, end } => ScriptedBody::Stream {
             parts: parts.clone(),
@@ -121,16 +147,16 @@ fn scripted(reply: &Reply, file: &Path, recordings: &Path) -> Result<ScriptedRep
     })
 }
 
-fn find(name: &str, file: &Path, recordings: &Path) -> Result<Arc<Recording>, String> {
+fn find(name: &str, file: &Path, recordings: &Path) -> Result<Arc<Recording>, ModelError> {
     let beside = file.parent().unwrap_or(Path::new("")).join(name);
     let candidates: [PathBuf; 2] = [beside, recordings.join(name)];
     let Some(path) = candidates.iter().find(|path| path.exists()) else {
-        let [beside, stored] = candidates.map(|path| path.display().to_string());
-        return Err(format!(
-            "there is no recording `{name}`: neither {beside} nor {stored} exists"
-        ));
+        let [beside, stored] = candidates;
+        return Err(ModelError::NoRecording {
+            name: name.to_owned(),
+            beside,
+            stored,
+        });
     };
-    Recording::load(path)
-        .map(Arc::new)
-        .map_err(|errors| errors.to_string())
+    Ok(Arc::new(Recording::load(path)?))
 }

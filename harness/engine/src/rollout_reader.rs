@@ -1,7 +1,7 @@
 //! Reads a session's rollout file, as any other process could, at the moments that matter.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,21 +20,21 @@ pub trait RolloutSource: Send + Sync {
     /// The file's whole content.
     ///
     /// # Errors
-    /// Why it can't be had.
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+    /// If it cannot be read.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// Takes bytes off the file's end, all of them if it has no more. Gives how many were taken.
     ///
     /// # Errors
-    /// Why it can't be done.
-    fn tear(&self, path: &Path, bytes: u64) -> Result<u64, String>;
+    /// If the file cannot be changed.
+    fn tear(&self, path: &Path, bytes: u64) -> io::Result<u64>;
 
     /// Brings `known`, the content as it was, up to date. Gives the byte from which it is new: its
     /// length where the file only grew, 0 where earlier bytes changed.
     ///
     /// # Errors
-    /// Why it can't be had; `known` is left as it is.
-    fn update(&self, path: &Path, known: &mut Vec<u8>) -> Result<usize, String> {
+    /// If it cannot be read; `known` is left as it is.
+    fn update(&self, path: &Path, known: &mut Vec<u8>) -> io::Result<usize> {
         let bytes = self.read(path)?;
         let from = if bytes.starts_with(known) {
             known.len()
@@ -51,21 +51,28 @@ pub trait RolloutSource: Send + Sync {
 pub struct DiskRollouts;
 
 impl RolloutSource for DiskRollouts {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         read_bounded(path)
     }
 
-    fn tear(&self, path: &Path, bytes: u64) -> Result<u64, String> {
-        let in_words = |error: std::io::Error| error.to_string();
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map_err(in_words)?;
-        let length = file.metadata().map_err(in_words)?.len();
+    fn tear(&self, path: &Path, bytes: u64) -> io::Result<u64> {
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        let length = file.metadata()?.len();
         let bytes = length.min(bytes);
-        file.set_len(length - bytes).map_err(in_words)?;
+        file.set_len(length - bytes)?;
         Ok(bytes)
     }
+}
+
+/// Why a rollout could not be torn.
+#[derive(Debug, thiserror::Error)]
+pub enum TearError {
+    /// The agent has not named its rollout yet.
+    #[error("it is not known")]
+    NoRollout,
+    /// The file cannot be changed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// Reads one rollout file again and again and records what is new in it.
@@ -120,10 +127,10 @@ impl RolloutReader {
     /// Takes bytes off the file's end, all of them if it has no more, and records that.
     ///
     /// # Errors
-    /// If the file is not known, or can't be cut.
-    pub fn tear(&self, bytes: usize) -> Result<(), String> {
+    /// If the file is not known, or cannot be cut.
+    pub fn tear(&self, bytes: usize) -> Result<(), TearError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = state.path.clone().ok_or("it is not known")?;
+        let path = state.path.clone().ok_or(TearError::NoRollout)?;
         let bytes = self.source.tear(&path, bytes as u64)?;
         let taken = usize::try_from(bytes).unwrap_or(usize::MAX);
         let left = state.known.len().saturating_sub(taken);
@@ -149,7 +156,7 @@ impl RolloutReader {
             Err(error) => Observation::RolloutUnreadable {
                 trigger,
                 path: name.clone(),
-                error,
+                error: error.to_string(),
             },
         })
     }
@@ -165,26 +172,19 @@ fn text_of(bytes: &[u8]) -> String {
 
 /// Reads the file that an agent named. It may have named anything: a pipe would block this thread
 /// for ever, a device would never end.
-fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let in_words = |error: std::io::Error| error.to_string();
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut options = fs::OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(NONBLOCK)
-        .open(path)
-        .map_err(in_words)?;
-    if !file.metadata().map_err(in_words)?.is_file() {
-        return Err("no regular file".to_owned());
+    let file = options.read(true).custom_flags(NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("no regular file"));
     }
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to tell that it is too large.
-    file.take(ROLLOUT_LIMIT_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(in_words)?;
+    file.take(ROLLOUT_LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > ROLLOUT_LIMIT_BYTES {
-        return Err(format!(
+        return Err(io::Error::other(format!(
             "it is larger than the {ROLLOUT_LIMIT_BYTES} bytes that cutpoint reads"
-        ));
+        )));
     }
     Ok(bytes)
 }
@@ -231,12 +231,8 @@ mod tests {
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
-            assert_eq!(
-                read_bounded(path),
-                Err("no regular file".to_owned()),
-                "{}",
-                path.display()
-            );
+            let error = read_bounded(path).unwrap_err();
+            assert_eq!(error.to_string(), "no regular file", "{}", path.display());
         }
     }
 }

@@ -169,7 +169,7 @@ impl Runner {
             .server
             .plans()
             .load(&scenario.model, Path::new(file), &self.config.recordings)
-            .map_err(RunError::Scenario)?;
+            .map_err(|error| RunError::Scenario(error.to_string()))?;
         let mut points: Vec<CutPoint> = Vec::new();
         for step in scenario.steps.iter().filter(|step| step.yields.is_none()) {
             // Two steps at one point share what holds there.
@@ -177,7 +177,7 @@ impl Runner {
             points.extend(step.at.as_ref().filter(new).cloned());
         }
         let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
-        let dir = self.case_dir(number).map_err(RunError::Harness)?;
+        let dir = self.case_dir(number)?;
         let lab = (dir.is_none()).then(|| Lab::new(self.server.clone()));
         let base = format!("/c/{number}/v1");
         let source: Arc<dyn RolloutSource> = match &lab {
@@ -257,12 +257,13 @@ impl Runner {
     }
 
     /// Makes a directory for a case; there is none in the lab.
-    fn case_dir(&self, number: usize) -> Result<Option<PathBuf>, String> {
+    fn case_dir(&self, number: usize) -> Result<Option<PathBuf>, RunError> {
         let Some(all) = &self.config.dir else {
             return Ok(None);
         };
         let dir = all.join(format!("case-{number}"));
-        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| RunError::Harness(format!("{}: {error}", dir.display())))?;
         Ok(Some(process::real_path(&dir)))
     }
 

@@ -11,6 +11,17 @@ use cutpoint_trace::{AgentEvent, Entry, Observation, ShownLine};
 use crate::driver::queue_events;
 use crate::tracer::Tracer;
 
+/// Why an event could not be delivered once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RedeliveryError {
+    /// The agent's view of its events is not known.
+    #[error("the agent's view is not known")]
+    NoView,
+    /// No such event of a turn that has ended.
+    #[error("no turn that has ended had such an event: {0}")]
+    NoEvent(LateEvent),
+}
+
 /// The view of a case's agent. It stays closed for agents whose view is not known.
 #[derive(Debug, Default)]
 pub struct Screen(Mutex<Option<Transcript>>);
@@ -36,12 +47,12 @@ impl Screen {
     ///
     /// # Errors
     /// If there is no such event, or no view.
-    pub fn redeliver(&self, kind: LateEvent, tracer: &Tracer) -> Result<(), String> {
+    pub fn redeliver(&self, kind: LateEvent, tracer: &Tracer) -> Result<(), RedeliveryError> {
         let mut transcript = self.lock();
-        let transcript = transcript.as_mut().ok_or("the agent's view is not known")?;
+        let transcript = transcript.as_mut().ok_or(RedeliveryError::NoView)?;
         let event = tracer
             .with(0, |entries| last_of_an_ended_turn(kind, entries))
-            .ok_or_else(|| format!("no turn that has ended had such an event: {kind}"))?;
+            .ok_or(RedeliveryError::NoEvent(kind))?;
         let meaning = queue_events::meaning(&event.msg);
         let redelivered = Observation::Redelivered { event: meaning };
         let lines = transcript.take(&event).into_iter().map(shown);
@@ -151,7 +162,7 @@ mod tests {
         }
 
         /// What is recorded when an event comes late.
-        fn late(&self, kind: LateEvent) -> Result<Vec<Observation>, String> {
+        fn late(&self, kind: LateEvent) -> Result<Vec<Observation>, RedeliveryError> {
             let seen = self.tracer.len();
             self.screen.redeliver(kind, &self.tracer)?;
             let new = |entries: &[Entry]| {
@@ -183,7 +194,7 @@ mod tests {
         let client = Client::new();
         client.turn("t1", "one");
         let failure = client.late(LateEvent::Delta).unwrap_err();
-        assert!(failure.contains("such an event: delta"), "{failure}");
+        assert_eq!(failure, RedeliveryError::NoEvent(LateEvent::Delta));
         client.abort("t1");
         client.turn("t2", "two");
         let late = client.late(LateEvent::Delta).unwrap();
@@ -208,11 +219,7 @@ mod tests {
         };
         client.turn("t1", "one");
         assert_eq!(client.tracer.len(), 3);
-        assert!(
-            client
-                .late(LateEvent::Delta)
-                .unwrap_err()
-                .contains("not known")
-        );
+        let failure = client.late(LateEvent::Delta).unwrap_err();
+        assert_eq!(failure, RedeliveryError::NoView);
     }
 }

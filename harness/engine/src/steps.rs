@@ -416,7 +416,7 @@ impl<'a> StepRunner<'a> {
             Action::ResumeReading => self.read_events(true),
             Action::DeliverLate(event) => {
                 let late = self.env.screen.redeliver(*event, &self.env.tracer);
-                late.map_err(Failure::Found)?;
+                late.map_err(|error| Failure::Found(error.to_string()))?;
             }
             Action::Approve { call } => self.approve(call, Decision::Approve, session).await?,
             Action::Deny { call } => self.approve(call, Decision::Deny, session).await?,

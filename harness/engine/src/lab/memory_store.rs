@@ -58,6 +58,11 @@ impl MemoryStore {
         let found = files.iter().find(|(of, _)| of == path);
         found.map(|(_, file)| file.clone())
     }
+
+    fn existing(&self, path: &Path) -> io::Result<File> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no such file");
+        self.file(path).ok_or_else(missing)
+    }
 }
 
 #[async_trait]
@@ -81,14 +86,14 @@ impl RolloutStore for MemoryStore {
 }
 
 impl RolloutSource for MemoryStore {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        let file = self.file(path).ok_or("there is no such file")?;
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.existing(path)?;
         let content = lock(&file);
         Ok(content.bytes.clone())
     }
 
-    fn update(&self, path: &Path, known: &mut Vec<u8>) -> Result<usize, String> {
-        let file = self.file(path).ok_or("there is no such file")?;
+    fn update(&self, path: &Path, known: &mut Vec<u8>) -> io::Result<usize> {
+        let file = self.existing(path)?;
         let content = lock(&file);
         let from = match content.bytes.strip_prefix(&known[..]) {
             Some(new) => {
@@ -104,8 +109,8 @@ impl RolloutSource for MemoryStore {
         Ok(from)
     }
 
-    fn tear(&self, path: &Path, bytes: u64) -> Result<u64, String> {
-        let file = self.file(path).ok_or("there is no such file")?;
+    fn tear(&self, path: &Path, bytes: u64) -> io::Result<u64> {
+        let file = self.existing(path)?;
         let mut content = lock(&file);
         let taken = content
             .bytes

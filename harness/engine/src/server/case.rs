@@ -18,7 +18,7 @@ use super::body::Pace;
 use super::conversation::Conversations;
 use super::gate::Gate;
 use super::live_streams::LiveStreams;
-use super::plan::{self, GateHold, StreamPlan};
+use super::plan::{self, GateHold, PlanError, StreamPlan};
 use super::plan_cache::{PlanCache, ReplyToCompose};
 use super::recorded_calls;
 use crate::tracer::Tracer;
@@ -119,6 +119,38 @@ pub enum RecordedCalls {
     /// Besides, a captured call of a tool that the request does not offer becomes a call of the shell
     /// tool that prints the recorded output.
     Substituted,
+}
+
+/// Why a request gets no answer but an error of the harness.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    /// The reply that is its turn cannot be streamed.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// No reply is scripted for it; the text shows the nearest one.
+    #[error("{0}")]
+    Unscripted(String),
+    /// No recorded request has its history.
+    #[error("no recorded request has this history; the nearest is exchange {nearest}:\n{diff}")]
+    Unmatched {
+        /// The exchange whose history is the most like it.
+        nearest: usize,
+        /// How the two differ.
+        diff: String,
+    },
+    /// All exchanges of the recording were served.
+    #[error("the recording has no exchange left")]
+    NothingLeft,
+    /// The scenario names an exchange that the recording does not have.
+    #[error("recording `{name}` has {count} exchanges, so there is no exchange {exchange}")]
+    NoSuchExchange {
+        /// The recording.
+        name: String,
+        /// How many exchanges it has.
+        count: usize,
+        /// The exchange that is named.
+        exchange: usize,
+    },
 }
 
 impl std::fmt::Debug for ServerCase {
@@ -342,7 +374,8 @@ impl ServerCase {
                 }
                 answer
             }
-            Err(message) => {
+            Err(error) => {
+                let message = error.to_string();
                 state.tally.unmatched += 1;
                 self.record(|| Observation::Unscripted {
                     exchange,
@@ -393,10 +426,10 @@ impl ServerCase {
         conversation: usize,
         request: &ResponsesRequest,
         history: &[Item],
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, NoAnswer> {
         let served = state.conversations.served(conversation);
         let Some(reply) = replies.get(served).or(self.config.fallback.as_ref()) else {
-            return Err(nothing_left(replies, served, history));
+            return Err(NoAnswer::Unscripted(nothing_left(replies, served, history)));
         };
         state.conversations.serve(conversation);
         // Cut points count the replies of the main conversation; 0 is none of them.
@@ -429,7 +462,7 @@ impl ServerCase {
                 let plan = self
                     .plans
                     .get(wanted, request)
-                    .inspect_err(|message| state.scenario_errors.push(message.clone()))?;
+                    .inspect_err(|error| state.scenario_errors.push(error.to_string()))?;
                 Ok(self.stream(state, plan, before, number))
             }
             ScriptedBody::Recorded {
@@ -446,7 +479,7 @@ impl ServerCase {
         conversation: usize,
         request: &ResponsesRequest,
         history: &[Item],
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, NoAnswer> {
         state.conversations.follow(conversation, history);
         let taken = state.conversations.taken(conversation);
         let found = self
@@ -464,13 +497,11 @@ impl ServerCase {
                 match self.drifts.then(place).flatten() {
                     Some(number) => number,
                     None => {
-                        return Err(format!(
-                            "no recorded request has this history; the nearest is exchange {nearest}:\n{diff}"
-                        ));
+                        return Err(NoAnswer::Unmatched { nearest, diff });
                     }
                 }
             }
-            Match::None => return Err("the recording has no exchange left".to_owned()),
+            Match::None => return Err(NoAnswer::NothingLeft),
         };
         state.conversations.take(conversation, number);
         let before = self.gate(&CutPoint::Request { reply: number }).cloned();
@@ -484,13 +515,13 @@ impl ServerCase {
         request: &ResponsesRequest,
         before: Option<Arc<Gate>>,
         number: usize,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, NoAnswer> {
         let Some(found) = recording.exchange(exchange) else {
-            let count = recording.exchanges.len();
-            let name = &recording.name;
-            return Err(format!(
-                "recording `{name}` has {count} exchanges, so there is no exchange {exchange}"
-            ));
+            return Err(NoAnswer::NoSuchExchange {
+                name: recording.name.clone(),
+                count: recording.exchanges.len(),
+                exchange,
+            });
         };
         match &found.response {
             Response::Stream(document) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cutpoint_protocol::compose::{Composed, Composer, Content};
+use cutpoint_protocol::event::EventError;
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_protocol::sse::{Directive, Document};
 use cutpoint_protocol::{EventKind, Item, StreamEvent};
@@ -65,18 +66,67 @@ pub struct GateHold {
     pub gate: Arc<Gate>,
 }
 
+/// Why a reply cannot be streamed as the scenario has it. Each is a mistake of the scenario.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A portable `shell` part, and no tool that could run it.
+    #[error("the reply calls `shell {call}`, but the request advertises no shell tool")]
+    NoShellTool {
+        /// The call.
+        call: String,
+    },
+    /// An `event` part that is no event.
+    #[error("{0}")]
+    NotAnEvent(String),
+    /// An `item` part that is no item.
+    #[error("{0}")]
+    NotAnItem(String),
+    /// A cut point inside an event that is shorter.
+    #[error("event {event} has {size} bytes, so there is no cut after byte {byte} inside it")]
+    NoSuchByte {
+        /// The event, counted from 1.
+        event: usize,
+        /// Its size in bytes.
+        size: usize,
+        /// The byte of the cut point.
+        byte: usize,
+    },
+    /// A cut point at an event that the stream does not have.
+    #[error("the stream has {count} events, so there is no event {event}")]
+    NoSuchEvent {
+        /// How many events there are.
+        count: usize,
+        /// The event of the cut point, counted from 1.
+        event: usize,
+    },
+    /// A cut point at a delta that the stream does not have.
+    #[error("there are {count} deltas, so there is no delta {delta}")]
+    NoSuchDelta {
+        /// How many deltas there are.
+        count: usize,
+        /// The delta of the cut point, counted from 1.
+        delta: usize,
+    },
+}
+
+impl From<EventError> for PlanError {
+    fn from(error: EventError) -> Self {
+        Self::NotAnEvent(error.to_string())
+    }
+}
+
 /// Composes the stream of a scenario's reply. A portable `shell` part becomes a call of the tool
 /// that the request advertises; with `asks_approval` its arguments ask for the user's approval.
 ///
 /// # Errors
-/// One sentence, if the request advertises no tool that could run a `shell` part.
+/// If the request advertises no tool that could run a `shell` part, or an `event` part is no event.
 pub fn compose(
     parts: &[ReplyPart],
     end: &ReplyEnd,
     response_id: &str,
     request: &ResponsesRequest,
     asks_approval: bool,
-) -> Result<StreamPlan, String> {
+) -> Result<StreamPlan, PlanError> {
     let mut composer = Composer::new(response_id, request.model(), CREATED_AT_S);
     let mut extras = Vec::new();
     for part in parts {
@@ -87,7 +137,7 @@ pub fn compose(
             }
             ReplyPart::Pause { duration } => extras.push((composer.len(), Extra::Pause(*duration))),
             ReplyPart::Event { json } => {
-                let event = StreamEvent::parse(json).map_err(|error| error.to_string())?;
+                let event = StreamEvent::parse(json)?;
                 composer.event(event);
             }
             part => add_item(&mut composer, part, request, asks_approval)?,
@@ -115,7 +165,7 @@ fn add_item(
     part: &ReplyPart,
     request: &ResponsesRequest,
     asks_approval: bool,
-) -> Result<(), String> {
+) -> Result<(), PlanError> {
     match part {
         ReplyPart::Text { text, chunks } => composer.item(&Content::Text {
             text,
@@ -132,9 +182,9 @@ fn add_item(
             command,
             chunks,
         } => {
-            let tool = request.shell_tool().ok_or_else(|| {
-                format!("the reply calls `shell {call}`, but the request advertises no shell tool")
-            })?;
+            let tool = request
+                .shell_tool()
+                .ok_or_else(|| PlanError::NoShellTool { call: call.clone() })?;
             shell(
                 composer,
                 tool.call(command, asks_approval),
@@ -176,8 +226,9 @@ fn add_item(
             });
         }
         ReplyPart::Item { json } => {
-            let value = serde_json::from_str(json).map_err(|error| error.to_string())?;
-            let item = Item::from_value(value).map_err(|error| error.to_string())?;
+            let bad = |error: &dyn std::fmt::Display| PlanError::NotAnItem(error.to_string());
+            let value = serde_json::from_str(json).map_err(|error| bad(&error))?;
+            let item = Item::from_value(value).map_err(|error| bad(&error))?;
             composer.item(&Content::Raw(item));
         }
         ReplyPart::Event { .. } | ReplyPart::Malformed { .. } | ReplyPart::Pause { .. } => {}
@@ -331,8 +382,8 @@ impl StreamPlan {
     /// (counted from 1). `None` if the point is elsewhere.
     ///
     /// # Errors
-    /// One sentence, if the point names something that this stream does not have.
-    pub fn place(&self, point: &CutPoint, reply: usize) -> Result<Option<Position>, String> {
+    /// If the point names something that this stream does not have.
+    pub fn place(&self, point: &CutPoint, reply: usize) -> Result<Option<Position>, PlanError> {
         let after = |frame: usize| Ok(Some(Position { frame, byte: 0 }));
         match point {
             CutPoint::Headers { reply: n } if *n == reply => after(0),
@@ -347,9 +398,11 @@ impl StreamPlan {
                 let frame = self.event_frame(*event)?;
                 let size = self.frames[frame].bytes.len();
                 if *byte >= size {
-                    return Err(format!(
-                        "event {event} has {size} bytes, so there is no cut after byte {byte} inside it"
-                    ));
+                    return Err(PlanError::NoSuchByte {
+                        event: *event,
+                        size,
+                        byte: *byte,
+                    });
                 }
                 Ok(Some(Position { frame, byte: *byte }))
             }
@@ -378,7 +431,7 @@ impl StreamPlan {
 
     /// The frame that carries the n-th event, counted from 1. Frames without one (comments that keep
     /// a connection alive, malformed ones) don't count.
-    fn event_frame(&self, event: usize) -> Result<usize, String> {
+    fn event_frame(&self, event: usize) -> Result<usize, PlanError> {
         let mut frames = (0..self.frames.len()).filter(|at| self.frames[*at].event.is_some());
         event
             .checked_sub(1)
@@ -389,11 +442,11 @@ impl StreamPlan {
                     .iter()
                     .filter(|frame| frame.event.is_some())
                     .count();
-                format!("the stream has {count} events, so there is no event {event}")
+                PlanError::NoSuchEvent { count, event }
             })
     }
 
-    fn delta(&self, nth: DeltaIndex, item_id: Option<&str>) -> Result<Option<Position>, String> {
+    fn delta(&self, nth: DeltaIndex, item_id: Option<&str>) -> Result<Option<Position>, PlanError> {
         let is_one = |event: &StreamEvent| {
             event.is_delta() && item_id.is_none_or(|id| event.item_id() == Some(id))
         };
@@ -412,10 +465,10 @@ impl StreamPlan {
                 frame: *frame,
                 byte: 0,
             })),
-            None => Err(format!(
-                "there are {} deltas, so there is no delta {at}",
-                deltas.len()
-            )),
+            None => Err(PlanError::NoSuchDelta {
+                count: deltas.len(),
+                delta: at,
+            }),
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cutpoint_protocol::request::{ResponsesRequest, ShellTool};
 use cutpoint_scenario::ast::{ModelScript, ReplyEnd, ReplyPart};
 
-use super::plan::{self, StreamPlan};
-use crate::model_script::LoadedModel;
+use super::plan::{self, PlanError, StreamPlan};
+use crate::model_script::{LoadedModel, ModelError};
 
 /// How many streams one generation holds. When it is full, what was not wanted since the last time is
 /// forgotten, so that a server which runs for days does not grow.
@@ -92,7 +92,7 @@ impl PlanCache {
         model: &ModelScript,
         file: &Path,
         recordings: &Path,
-    ) -> Result<LoadedModel, String> {
+    ) -> Result<LoadedModel, ModelError> {
         let mut last = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = last.as_ref()
             && loaded.is_of(model, file, recordings)
@@ -112,7 +112,7 @@ impl PlanCache {
         &self,
         wanted: ReplyToCompose<'_>,
         request: &ResponsesRequest,
-    ) -> Result<StreamPlan, String> {
+    ) -> Result<StreamPlan, PlanError> {
         let ReplyToCompose {
             parts,
             end,
