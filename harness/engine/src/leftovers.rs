@@ -17,7 +17,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// as everything else together.
 const PAUSE_LIMIT: Duration = Duration::from_millis(200);
 
-/// What was alive right behind each abort of a case.
+/// The processes that were alive right after each abort of a case.
 pub struct Leftovers<'a> {
     env: &'a CaseEnv,
     /// Entries before this one were looked through for aborts.
@@ -35,7 +35,7 @@ impl<'a> Leftovers<'a> {
         }
     }
 
-    /// Called behind each step: a turn that was aborted since the last call gets a look at what is
+    /// Called after each step: a turn that was aborted since the last call gets a look at what is
     /// alive, before anything else is started.
     pub fn look(&mut self, session: &mut dyn Session) {
         let (from, tracer) = (self.seen, &self.env.tracer);
@@ -58,7 +58,7 @@ impl<'a> Leftovers<'a> {
         }
     }
 
-    /// Waits until all that was alive behind an abort is gone, or has had its time, and looks once
+    /// Waits until all that was alive after an abort is gone, or has had its time, and looks once
     /// more.
     pub async fn wait(self, session: &mut dyn Session) {
         let Some(last) = self.left.iter().map(|(since, _)| *since + TOOL_LIMIT).max() else {
@@ -74,7 +74,7 @@ impl<'a> Leftovers<'a> {
     }
 }
 
-/// Waits until nothing of the case is alive behind the agent's end, at most for the limit, and tells
+/// Waits until nothing of the case is alive after the agent's end, at most for the limit, and tells
 /// what is.
 pub async fn behind_the_end(session: &mut dyn Session, env: &CaseEnv, at_end: bool) {
     let deadline = Instant::now() + TOOL_LIMIT;

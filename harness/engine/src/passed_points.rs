@@ -43,7 +43,7 @@ fn event_kind_of(what: &Observation) -> Option<AgentEventKind> {
 
 /// All cut points that a run of the scenario has passed, in order, each with the number of steps that
 /// stand in front of one that acts there: all that leads to the point, and none that waits for what
-/// comes behind it. With a stride also those inside the events of the first stream: one behind every
+/// comes after it. With a stride also those inside the events of the first stream: one after every
 /// so many bytes.
 pub fn passed(
     scenario: &Scenario,
@@ -62,11 +62,11 @@ struct PointCollector {
     cuts: Vec<(CutPoint, usize)>,
     /// The number of the step that the client is at.
     step: usize,
-    /// Whether that one has been done: what comes from here on comes behind it.
+    /// Whether that step is done: everything from here on comes after it.
     done: bool,
     /// By exchange, the reply that it got.
     replies: HashMap<usize, usize>,
-    told: HashMap<AgentEventKind, usize>,
+    seen: HashMap<AgentEventKind, usize>,
     /// The exchange whose bytes are cut.
     first_stream: Option<usize>,
 }
@@ -115,7 +115,7 @@ impl PointCollector {
             }
             what => {
                 if let Some(event) = event_kind_of(what) {
-                    let nth = self.told.entry(event).or_default();
+                    let nth = self.seen.entry(event).or_default();
                     *nth += 1;
                     let nth = *nth;
                     self.add(CutPoint::AgentEvent { event, nth });
@@ -138,7 +138,7 @@ impl PointCollector {
     }
 }
 
-/// How long a frame is at least that carries an event: behind more bytes there is no cut inside it.
+/// The least size of a frame that carries an event: after more bytes there is no cut inside it.
 fn frame_bytes(event: &serde_json::Value) -> usize {
     event.to_string().len()
 }

@@ -23,7 +23,7 @@ pub const MODEL_VARIABLE: &str = "CUTPOINT_MODEL";
 /// How long a process may take to be gone once it was sent SIGKILL.
 const KILLED_LIMIT: Duration = Duration::from_secs(5);
 
-/// How to tell the processes that are looked for.
+/// How the processes of a run or a case are recognized.
 #[derive(Debug, Clone)]
 pub enum ProcessOwner {
     /// To the run with this mark.
@@ -84,7 +84,7 @@ fn describe(pid: u32) -> Option<Process> {
     })
 }
 
-/// Kills whatever belongs, and again until nothing is left or `limit` has passed. Gives what is
+/// Kills all processes that belong to it, and again until nothing is left or `limit` has passed. Gives what is
 /// still there.
 pub async fn kill_all(belongs: &ProcessOwner, limit: Duration) -> Vec<Process> {
     let deadline = tokio::time::Instant::now() + limit;
@@ -98,7 +98,7 @@ pub async fn kill_all(belongs: &ProcessOwner, limit: Duration) -> Vec<Process> {
     }
 }
 
-/// Kills whatever belongs, once, without waiting: for the last moments of this process.
+/// Kills all processes that belong to it, once, without waiting: for the last moments of this process.
 pub fn kill_now(belongs: &ProcessOwner) {
     kill_each(&find(belongs), belongs);
 }
@@ -151,7 +151,7 @@ impl GroupLeader {
             }
             self.signal_group(signal);
         }
-        // Not even SIGKILL ends what hangs in the kernel, and nobody is to hang with it.
+        // Not even SIGKILL ends a process that hangs in the kernel; the harness must not hang with it.
         tokio::time::timeout(KILLED_LIMIT, self.child.wait())
             .await
             .ok()?

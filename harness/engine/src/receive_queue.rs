@@ -161,7 +161,7 @@ pub(crate) mod tests {
             let mut read = [0; 5];
             client.read_exact(&mut read).await.unwrap();
             assert_eq!(both(), (Some(0), Some(0)), "{address}");
-            // A reset leaves nothing behind, where an orderly end would wait for a while.
+            // A reset leaves no socket in the table; an orderly end would stay for a while.
             client.set_zero_linger().unwrap();
             drop(client);
             assert_eq!(unread_bytes(ends), None, "{address}");

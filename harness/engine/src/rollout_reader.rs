@@ -12,7 +12,7 @@ use crate::tracer::Tracer;
 
 /// Largest rollout that is read, in bytes.
 const ROLLOUT_LIMIT_BYTES: u64 = 64 << 20;
-/// Opening a pipe that nobody writes to is not to block.
+/// Opening a pipe without a writer must not block.
 const NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
 
 /// Where rollouts are kept, seen from outside the agent.
@@ -179,7 +179,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("no regular file"));
     }
     let mut bytes = Vec::new();
-    // One byte more than allowed is enough to tell that it is too large.
+    // One byte more than allowed shows that it is too large.
     file.take(ROLLOUT_LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > ROLLOUT_LIMIT_BYTES {
         return Err(io::Error::other(format!(

@@ -32,7 +32,7 @@ use crate::steps::{StepError, StepRunner};
 use crate::tracer::Tracer;
 use crate::{expect, injections, required_capabilities, settling, trace_queries};
 
-/// Upper bound of each single wait unless told otherwise.
+/// Default upper bound of each single wait.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a case may take by the lab's clock, all its waits together. That clock moves when nothing
@@ -64,7 +64,7 @@ pub struct RunConfig {
     pub judge: Judge,
 }
 
-/// A scenario with the file it stands in.
+/// A scenario and its file.
 #[derive(Debug, Clone)]
 pub struct Planned {
     /// The scenario.
@@ -111,7 +111,7 @@ impl Runner {
         self.run_in_detail(&planned.scenario, &planned.file).await.0
     }
 
-    /// The same for a scenario that stands in that file, with the named points that the agent passed,
+    /// The same for a scenario of that file, with the named points that the agent passed,
     /// in order.
     pub async fn run_in_detail(
         &self,
@@ -238,7 +238,7 @@ impl Runner {
             *tally += server_case.tally();
         }
         if let Some(dir) = dir {
-            // Whatever the agent left behind ends here, so that the next case starts clean.
+            // What the agent left running ends here, so that the next case starts clean.
             process::kill_all(&ProcessOwner::Case(env.dir.clone()), TOOL_LIMIT).await;
             // What can't be removed goes with the run's directory.
             let _ = std::fs::remove_dir_all(dir);
@@ -249,7 +249,7 @@ impl Runner {
         }
     }
 
-    /// Whether the steps behind one that never came are done, in the real world: what the user says
+    /// Whether the steps after one that never came are run, in the real world: what the user says
     /// next shows what the agent has kept, and what is held may be held for them.
     fn goes_on(&self, env: &CaseEnv) -> bool {
         let held = || env.tracer.with(0, settling::is_held);
@@ -418,7 +418,7 @@ async fn wind_up(
         |what: &Observation| matches!(what, Observation::Unscripted { .. }).then_some(());
     let abandoned = env.tracer.find(0, unscripted).is_some() && turn_is_active(&env.tracer);
     if running && !abandoned {
-        // What the agent does about an active turn from here on, it does because it was told to end.
+        // What the agent does about an active turn from here on, it does because it was asked to end.
         env.tracer.record(Observation::Op {
             id: "end".into(),
             op: ClientOp::Shutdown,
@@ -519,7 +519,7 @@ fn final_status(case: &CaseResult) -> CaseStatus {
     }
 }
 
-/// Whether a turn is active, as far as the trace tells.
+/// Whether a turn is active, as far as the trace shows.
 pub(crate) fn turn_is_active(tracer: &Tracer) -> bool {
     tracer.with(0, trace_queries::turn_is_active)
 }

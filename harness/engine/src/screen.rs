@@ -32,7 +32,7 @@ impl Screen {
         *self.lock() = Some(Transcript::new(defects));
     }
 
-    /// Records an event by `record`, and behind it the lines that are new because of it. No other
+    /// Records an event by `record`, then the lines that are new because of it. No other
     /// event comes between them.
     pub fn observe(&self, event: &Event, tracer: &Tracer, record: impl FnOnce()) {
         let mut transcript = self.lock();

@@ -15,17 +15,17 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// How long nothing may be observed while a stream is held. Behind an interrupt one is held for 500 ms.
 const HELD_PATIENCE: Duration = Duration::from_millis(800);
 
-/// How long a stream stays held behind an interrupt that has no effect. An agent that conforms has
+/// How long a stream stays held after an interrupt that has no effect. An agent that conforms has
 /// aborted within its grace period of 100 ms; one that waits for the stream first must not be held
 /// for ever.
 const EFFECT_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long behind the end of its turn the server may take to see that the agent has closed the stream. One
+/// How long after the end of its turn the server may take to see that the agent has closed the stream. One
 /// that leaves it open is held no longer for that.
 const CLOSE_LIMIT: Duration = Duration::from_millis(50);
 
 /// Returns when nothing was observed for a while and no turn is active, or one is but its stream is
-/// held for a later step: whoever waits for something waits in vain, as a schedule that the scenario
+/// held for a later step: a wait would never end, as a schedule that the scenario
 /// was not written for has kept it from coming.
 pub async fn reached(tracer: &Tracer) {
     loop {
@@ -57,7 +57,7 @@ pub fn is_held(entries: &[Entry]) -> bool {
 }
 
 /// Waits until it is known what has become of every steer and interrupt. A steer that comes as a turn
-/// ends may start another, or be refused; nothing tells that it will, nor whether an idle agent has
+/// ends may start another, or be refused; nothing announces that it will, nor whether an idle agent has
 /// outlived an interrupt.
 pub async fn of_ops(tracer: &Tracer) {
     if tracer.with(0, an_op_is_open) {
@@ -100,7 +100,7 @@ fn an_op_is_open(entries: &[Entry]) -> bool {
 }
 
 /// Waits until an interrupt has taken effect: the agent has closed the stream, or is gone, or the turn has ended
-/// and nobody closes it. In the lab the server sees at once what the agent does.
+/// and no party closes it. In the lab the server sees at once what the agent does.
 pub(crate) async fn of_interrupt(tracer: &Tracer, seen: usize, in_lab: bool) {
     let closed = |observation: &Observation| {
         matches!(

@@ -55,7 +55,7 @@ pub struct StepRunner<'a> {
     letting_go: JoinSet<()>,
 }
 
-/// What went wrong in a step, before it is known where the step stands.
+/// What went wrong in a step, without the step's place in the file.
 enum Failure {
     Found(String),
     Agent(AgentError),
@@ -124,7 +124,7 @@ impl<'a> StepRunner<'a> {
         };
         let step = &scenario.steps[ender - 1];
         let ended = self.end_with(&step.action, session).await;
-        // What the agent told before its end is not what later steps wait for.
+        // Later steps do not wait for events from before the agent's end.
         self.cursor = self.env.tracer.len();
         (ended.map_err(|failure| self.stop(failure, step)), ender)
     }
@@ -176,7 +176,7 @@ impl<'a> StepRunner<'a> {
                 self.act(&step.action, gate, session).await
             }
             Err(failure) => {
-                // The client may go on behind a step that never came; the stream does, too.
+                // The client may go on after a step that never came; the stream does, too.
                 if let Some(gate) = step.at.as_ref().and_then(|at| self.held_by_server(at)) {
                     gate.decide(GateDecision::Release);
                 }
@@ -193,7 +193,7 @@ impl<'a> StepRunner<'a> {
         }
         if self.rules_only {
             // What has not ended the agent when nothing goes on any more will not. The lab's clock
-            // moves only then, also behind all that still yields.
+            // moves only then, after every task that still yields.
             let _ = self.idle().await;
             tokio::time::sleep(Duration::from_nanos(1)).await;
             self.env.points.forget_reach();
@@ -439,7 +439,7 @@ impl<'a> StepRunner<'a> {
         Ok(())
     }
 
-    /// Records the op, then sends it: whatever it causes comes later in the trace.
+    /// Records the op, then sends it, so that its effects come later in the trace.
     async fn submit(&mut self, op: ClientOp, session: &mut dyn Session) -> Result<String, Failure> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
@@ -458,7 +458,7 @@ impl<'a> StepRunner<'a> {
         session: &mut dyn Session,
     ) -> Result<(), Failure> {
         let call = named(call)?;
-        // The answer is for a request that was made; without one there is nobody to take it.
+        // The answer is for a request that was made; without one there is no call to take it.
         let asked = |what: &Observation| trace_queries::asks(what, call).then_some(());
         self.wait(0, &format!("the approval request of `{call}`"), asked)
             .await?;

@@ -85,12 +85,12 @@ pub fn turn_is_active(entries: &[Entry]) -> bool {
     let mut ended: Vec<&str> = Vec::new();
     // The text that may begin a turn; other tasks have none.
     let mut asked: Option<&str> = None;
-    // Ops are taken in order: what is sent behind a shutdown begins no turn.
+    // Ops are taken in order: what is sent after a shutdown begins no turn.
     let mut shut = false;
     for Entry { observation, .. } in entries {
         if let Some(turn) = announced(observation) {
             asked = None;
-            // The event may come after the turn's end was told; it does not bring it to life.
+            // The event may come after the turn's end was announced; it does not revive the turn.
             if !ended.contains(&turn) {
                 active = Some(turn);
             }
@@ -223,7 +223,7 @@ pub fn end_in_words(end: &TurnEnd) -> String {
     }
 }
 
-/// The turn's end that an entry tells.
+/// The end of a turn that an entry reports.
 pub fn turn_end(observation: &Observation) -> Option<&TurnEnd> {
     match observation {
         Observation::Event {
@@ -234,7 +234,7 @@ pub fn turn_end(observation: &Observation) -> Option<&TurnEnd> {
     }
 }
 
-/// The event that the entry tells of: the agent's own, or the one that it forwards.
+/// The event of an entry: the agent's own, or the one that it forwards.
 pub fn event_of(observation: &Observation) -> Option<&AgentEvent> {
     match observation {
         Observation::Event { event, .. } => Some(match event {

@@ -144,7 +144,7 @@ impl Tracer {
         self.lock().clone()
     }
 
-    /// The entries, taken out at the end of a case; what comes after it is nobody's.
+    /// The entries, taken out at the end of a case; what comes later is dropped.
     pub fn take(&self) -> Vec<Entry> {
         std::mem::take(&mut *self.lock())
     }

@@ -1,6 +1,6 @@
 //! The lab: the reference agent with nothing around it that is not repeatable.
 //!
-//! A run is one thread with a clock that stands still while anything can be done. HTTP goes through
+//! A run is one thread with a clock that stops while any task can run. HTTP goes through
 //! this process's memory, byte for byte as over TCP; rollouts are kept in memory; commands are
 //! interpreted. So the same scenario gives the same trace, and thousands run in a second.
 
@@ -28,7 +28,7 @@ pub fn epoch() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600)
 }
 
-/// Runs a future on a thread whose clock stands still while anything can be done.
+/// Runs a future on a thread whose clock stops while any task can run.
 ///
 /// # Errors
 /// If the runtime can't be set up.

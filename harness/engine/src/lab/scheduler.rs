@@ -1,6 +1,6 @@
 //! What waits in the lab until nothing else can go on.
 //!
-//! The runtime tells when it has nothing left to run, before its clock moves. Then one of those that wait
+//! The runtime reports when it has nothing left to run, before its clock moves. Then one of those that wait
 //! goes on: the one that waited first, or one that is chosen.
 
 use std::cell::RefCell;
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use crate::driver::points::Hold;
 use crate::tracer::Tracer;
 
-/// How long a hold takes outside the lab, where nobody knows whether anything else can go on.
+/// How long a hold takes outside the lab, where no scheduler knows whether any other task can run.
 const OUTSIDE: Duration = Duration::from_millis(1);
 
-/// Somebody who waits.
+/// A task that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedTask {
     /// A number for the task that waits; 0 outside of all tasks.
@@ -30,7 +30,7 @@ pub struct ParkedTask {
     pub label: &'static str,
 }
 
-/// What is known when somebody is chosen.
+/// What is known when a task is chosen.
 pub struct ChoicePoint<'a> {
     /// Who waits, the longest first.
     pub waiting: &'a [ParkedTask],
@@ -40,7 +40,7 @@ pub struct ChoicePoint<'a> {
     pub elapsed: Duration,
 }
 
-/// Says which of those that wait go on, one right behind the other.
+/// Says which of those that wait go on, one right after the other.
 pub type ChooseTasks = Box<dyn FnMut(ChoicePoint<'_>) -> Vec<usize> + Send>;
 
 /// Under this name what the client does by itself waits to be chosen.
@@ -62,7 +62,7 @@ pub(crate) fn wait(label: &'static str) -> Hold {
     }
 }
 
-/// Where somebody has to wait to be chosen; nowhere unless everybody has to.
+/// The place where a task waits to be chosen; none unless every task has to.
 pub(crate) fn parked(label: &'static str) -> Option<Hold> {
     let quiet = current()?;
     let chosen = lock(&quiet.chooser).is_some();
@@ -104,7 +104,7 @@ struct IdleProbe {
     idle_at: Option<usize>,
 }
 
-/// Where somebody waits.
+/// Where a task waits.
 struct ParkingPlace {
     who: ParkedTask,
     state: Mutex<ParkingState>,
@@ -252,7 +252,7 @@ pub(super) fn block_on<F: Future>(choose: Option<ChooseTasks>, future: F) -> io:
 mod tests {
     use super::*;
 
-    async fn told(said: Arc<Mutex<Vec<&'static str>>>, label: &'static str, turns: usize) {
+    async fn record_label(said: Arc<Mutex<Vec<&'static str>>>, label: &'static str, turns: usize) {
         wait(label).await;
         for _ in 0..turns {
             tokio::task::yield_now().await;
@@ -265,8 +265,8 @@ mod tests {
         let all = said.clone();
         let elapsed = block_on(choose, async move {
             let start = Instant::now();
-            let one = tokio::spawn(told(all.clone(), "one", 5));
-            let two = tokio::spawn(told(all.clone(), "two", 0));
+            let one = tokio::spawn(record_label(all.clone(), "one", 5));
+            let two = tokio::spawn(record_label(all.clone(), "two", 0));
             for _ in 0..9 {
                 tokio::task::yield_now().await;
             }

@@ -33,7 +33,7 @@ pub fn start(command: &[OsString], base_url: &str) -> io::Result<Child> {
     starting.spawn()
 }
 
-/// Loopback is reached directly, whatever proxy the command goes through otherwise.
+/// Loopback is reached directly, even if the command uses a proxy otherwise.
 fn direct(exempt: String) -> String {
     if exempt.is_empty() {
         "127.0.0.1".to_owned()

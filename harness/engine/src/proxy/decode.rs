@@ -15,7 +15,7 @@ const PIECE_BYTES: usize = 16 << 10;
 /// A body's pieces, each with when it came.
 pub(super) type TimedChunks = Vec<(Duration, Vec<u8>)>;
 
-/// The body behind its content encodings, no more of it than `limit_bytes`; and what went wrong.
+/// The body without its content encodings, no more of it than `limit_bytes`; and what went wrong.
 pub(super) fn decode(
     encodings: &str,
     chunks: &[(Duration, Bytes)],
@@ -25,7 +25,7 @@ pub(super) fn decode(
         .iter()
         .map(|(time, bytes)| (*time, bytes.to_vec()))
         .collect();
-    // The one that was applied last stands last.
+    // The encoding that was applied last is named last.
     for encoding in encodings.split(',').rev().map(str::trim) {
         let source = ChunkReader::new(pieces);
         let time = source.time.clone();
@@ -95,7 +95,7 @@ fn read(
     }
 }
 
-/// Hands out one chunk at a time and tells when the last one came.
+/// Hands out one chunk at a time, with the time of the last one.
 struct ChunkReader {
     left: TimedChunks,
     next: usize,

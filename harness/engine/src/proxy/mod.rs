@@ -105,11 +105,11 @@ impl Proxy {
         format!("http://{}{BASE}", self.address)
     }
 
-    /// Waits a moment for what is under way, ends all connections, and tells what was recorded.
+    /// Waits a moment for what is under way, ends all connections, and returns what was recorded.
     pub async fn finish(self) -> RecordedSession {
         self.recorder.idle(END_LIMIT).await;
         self.stop.cancel();
-        // It ends by itself; a panic in it is a bug that has been told.
+        // It ends by itself; a panic in it is a bug that was already reported.
         let _ = self.accepting.await;
         self.recorder.finish()
     }

@@ -162,7 +162,7 @@ fn note(notes: &Mutex<Vec<String>>, sentence: String) {
     }
 }
 
-/// The thread: takes captures until nobody can send any.
+/// The thread: takes captures until all senders are gone.
 fn take(
     jobs: &mpsc::Receiver<RawExchange>,
     mut redactor: Redactor,

@@ -106,7 +106,7 @@ impl Relay {
         }
     }
 
-    /// Where a request goes: what stands behind the client's base, put behind the server's.
+    /// Where a request goes: its path below the client's base, appended to the server's base.
     fn target(&self, uri: &Uri) -> Option<Uri> {
         let path = uri.path_and_query()?.as_str();
         let rest = path.strip_prefix(BASE)?;

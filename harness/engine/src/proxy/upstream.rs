@@ -66,7 +66,7 @@ fn tls(base: &Uri, ca: Option<&Path>) -> Result<ClientConfig, ProxyError> {
         .map_err(|error| failed(error.to_string()))?;
     let builder = match ca {
         Some(file) => builder.with_root_certificates(roots(file)?),
-        // The system's certificates are not looked for where nobody needs them.
+        // The system's certificates are not loaded where they are not needed.
         None if base.scheme_str() == Some("http") => {
             builder.with_root_certificates(RootCertStore::empty())
         }

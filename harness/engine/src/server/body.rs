@@ -36,7 +36,7 @@ pub type OnSent = Box<dyn FnOnce() + Send + Sync>;
 pub struct GatedBody {
     frames: Arc<[Frame]>,
     ending: Ending,
-    /// Gates in the order of their positions; those behind the cursor are done.
+    /// Gates in the order of their positions; those before the cursor are done.
     holds: Vec<GateHold>,
     next_hold: usize,
     cursor: Position,
@@ -150,7 +150,7 @@ impl GatedBody {
             }
             let verdict = ready!(gate.poll(self.control.ends(), context));
             if let GateDecision::Drop(kind) = verdict {
-                // Decided before it was reached, so nobody has waited for the flush yet.
+                // Decided before it was reached, so no task has waited for the flush yet.
                 ready!(self.poll_flushed());
                 return Poll::Ready(Some(kind));
             }

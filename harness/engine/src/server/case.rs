@@ -40,7 +40,7 @@ pub enum Script {
 pub struct ScriptedReply {
     /// What it sends.
     pub body: ScriptedBody,
-    /// Whether the request that gets it is let through whatever its history.
+    /// Whether the request that gets it is accepted with any history.
     pub lenient: bool,
     /// The reply as it is written, for messages.
     pub text: String,
@@ -636,7 +636,7 @@ impl ServerCase {
     }
 }
 
-/// Whether the API keeps the response for `previous_response_id`: it does unless told not to.
+/// Whether the API keeps the response for `previous_response_id`: it does unless the request says otherwise.
 fn is_stored(request: &ResponsesRequest) -> bool {
     request
         .body
@@ -657,7 +657,7 @@ fn to_remember(plan: &StreamPlan, history: &[Item]) -> Option<(String, Vec<Item>
     ))
 }
 
-/// The history that a request stands for: what `previous_response_id` names, then its input.
+/// The whole history of a request: what `previous_response_id` names, then its input.
 fn whole_history(state: &State, request: &ResponsesRequest) -> Result<Vec<Item>, ApiError> {
     let Some(id) = request.previous_response_id() else {
         return Ok(request.input.to_vec());

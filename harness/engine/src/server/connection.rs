@@ -95,7 +95,7 @@ impl Connection {
         Ok(Self::over(Stream::Tcp(stream), Some(ends)))
     }
 
-    /// Wraps one end of a connection within this process. A client can't tell a reset from its end.
+    /// Wraps one end of a connection within this process. For a client, a reset looks like an orderly end.
     pub(super) fn in_memory(stream: DuplexStream) -> Self {
         Self::over(Stream::Memory(stream), None)
     }

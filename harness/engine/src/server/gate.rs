@@ -1,4 +1,4 @@
-//! Gates: points of a response at which the server holds until it is told to go on.
+//! Gates: points of a response at which the server holds until they are released.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -32,7 +32,7 @@ struct State {
 const WAKERS_KEPT: usize = 2 * CONNECTION_LIMIT;
 
 impl State {
-    /// Keeps a waker. Those of responses whose clients went away can't be told from the others, so
+    /// Keeps a waker. Those of responses whose clients went away look like the others, so
     /// when there are too many, all are given back to be woken: who is still held comes again.
     fn hold(&mut self, waker: &Waker) -> Vec<Waker> {
         if self.wakers.iter().any(|known| known.will_wake(waker)) {
@@ -52,7 +52,7 @@ impl State {
 /// One gate. It is armed from the start, so that it can't be missed; it holds once.
 #[derive(Debug)]
 pub struct Gate {
-    /// Where it stands.
+    /// Its cut point.
     pub point: CutPoint,
     name: String,
     tracer: Option<Arc<Tracer>>,

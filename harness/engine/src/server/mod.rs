@@ -53,7 +53,7 @@ pub use self::connection::{ConnectionControl, Endpoints};
 use self::gate::{Gate, GateDecision};
 use self::plan_cache::PlanCache;
 
-/// Largest request body unless told otherwise: 64 MiB, a few times what the API takes.
+/// Default limit of a request body: 64 MiB, a few times what the API takes.
 pub const REQUEST_LIMIT_BYTES: usize = 64 << 20;
 /// How long a client may take to send a request's headers, or its body.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -105,7 +105,7 @@ impl Default for ServerConfig {
 pub enum ServerError {
     /// The address can be reached from other machines.
     #[error(
-        "{0} can be reached from other machines; cutpoint listens on loopback unless told otherwise"
+        "{0} can be reached from other machines; cutpoint listens on loopback unless the user allows more"
     )]
     NotLoopback(IpAddr),
     /// The address can't be had.

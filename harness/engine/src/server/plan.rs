@@ -60,7 +60,7 @@ pub struct Position {
 /// A gate with its place in a stream.
 #[derive(Debug, Clone)]
 pub struct GateHold {
-    /// Where it stands.
+    /// Its place in the stream.
     pub at: Position,
     /// The gate.
     pub gate: Arc<Gate>,
@@ -378,7 +378,7 @@ impl StreamPlan {
             .filter_map(StreamEvent::item)
     }
 
-    /// The place at which a gate at `point` stands in this stream, which is reply number `reply`
+    /// The place of a gate at `point` in this stream, which is reply number `reply`
     /// (counted from 1). `None` if the point is elsewhere.
     ///
     /// # Errors
