@@ -145,6 +145,38 @@ mod tests {
     }
 
     #[test]
+    fn every_clause_has_a_kind_of_its_own() {
+        for rule in rules() {
+            let kinds: HashSet<&str> = rule.clauses().iter().map(|clause| clause.kind).collect();
+            assert_eq!(kinds.len(), rule.clauses().len(), "{}", rule.id());
+            assert!(!kinds.is_empty(), "{}", rule.id());
+            for clause in rule.clauses() {
+                let mut words = clause.kind.split('-');
+                let lower = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+                let is_slug = words.all(|word| !word.is_empty() && lower(word));
+                assert!(is_slug, "{}/{}", rule.id(), clause.kind);
+                assert!(!clause.text.contains("  "), "{}", clause.text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_test_breaks_every_clause() {
+        for rule in rules() {
+            let file = rule.id().to_lowercase().replace('-', "_");
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/rules");
+            let source = std::fs::read_to_string(format!("{dir}/{file}.rs")).unwrap();
+            for clause in rule.clauses() {
+                let name = format!("{}/{}", rule.id(), clause.kind);
+                assert!(
+                    source.contains(&format!("\"{name}\"")),
+                    "no test breaks {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn every_file_is_in_the_book() {
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/rules"));
         assert_eq!(files.unwrap().count(), rules().len());

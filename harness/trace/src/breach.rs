@@ -55,6 +55,12 @@ impl From<u64> for Fact {
     }
 }
 
+impl From<u16> for Fact {
+    fn from(number: u16) -> Self {
+        Self::Number(number.into())
+    }
+}
+
 impl From<u32> for Fact {
     fn from(number: u32) -> Self {
         Self::Number(number.into())

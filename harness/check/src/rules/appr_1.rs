@@ -4,14 +4,26 @@ use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Call, Role, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct PendingApprovalIsAborted;
 
-const NOT_ABORTED: Clause = Clause {
-    kind: "not-aborted",
-    text: "{message}",
+const RAN: Clause = Clause {
+    kind: "ran",
+    text: "call {call} waited for approval when its turn was interrupted, but it ran all the same",
+};
+const REJECTION_SHOWN: Clause = Clause {
+    kind: "rejection-shown",
+    text: "call {call} waited for approval when its turn was interrupted, and a rejection was shown before the abort",
+};
+const SENT_BEFORE_ABORT: Clause = Clause {
+    kind: "sent-before-abort",
+    text: "call {call} waited for approval when its turn was interrupted, and request {request} mentions it before the abort",
+};
+const CALLED_REJECTED: Clause = Clause {
+    kind: "called-rejected",
+    text: "call {call} waited for approval when its turn was interrupted, and request {request} says that it was rejected: {output:?}",
 };
 
 /// Words with which an output says that the user said no.
@@ -63,7 +75,7 @@ impl Invariant for PendingApprovalIsAborted {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NOT_ABORTED]
+        &[RAN, REJECTION_SHOWN, SENT_BEFORE_ABORT, CALLED_REJECTED]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -74,15 +86,8 @@ impl Invariant for PendingApprovalIsAborted {
             };
             findings.exercised += 1;
             if let Some((fault, at)) = fault(view, call, cut, ended) {
-                let message = format!(
-                    "call {} waited for approval when its turn was interrupted, and {fault}",
-                    call.id
-                );
-                findings.breach(
-                    view,
-                    NOT_ABORTED.with("message", message),
-                    &[asked, cut, at],
-                );
+                let fault = fault.with("call", call.id);
+                findings.breach(view, fault, &[asked, cut, at]);
             }
         }
         findings
@@ -103,21 +108,21 @@ fn pending(view: &View<'_>, call: &Call<'_>) -> Option<(At, At, At)> {
     (asked < cut && !answered && !call.ended_before(cut)).then_some((asked, cut, ended))
 }
 
-fn fault(view: &View<'_>, call: &Call<'_>, cut: At, ended: At) -> Option<(String, At)> {
+fn fault(view: &View<'_>, call: &Call<'_>, cut: At, ended: At) -> Option<(Fault, At)> {
     let ran = call
         .endings
         .iter()
         .find(|ending| ending.at > cut && ending.exit_code.is_some());
     let began = call.begun.filter(|begun| *begun > cut);
     if let Some(at) = ran.map(|ending| ending.at).or(began) {
-        return Some(("it ran all the same".to_owned(), at));
+        return Some((RAN.into(), at));
     }
     let shown = (cut..ended).find(|at| match view.event(*at) {
         Some(AgentEvent::Error { message, .. }) => rejected(message),
         _ => false,
     });
     if let Some(at) = shown {
-        return Some(("a rejection was shown before the abort".to_owned(), at));
+        return Some((REJECTION_SHOWN.into(), at));
     }
     let first = view.exchanges.partition_point(|exchange| exchange.at < cut);
     for exchange in &view.exchanges[first..] {
@@ -127,21 +132,14 @@ fn fault(view: &View<'_>, call: &Call<'_>, cut: At, ended: At) -> Option<(String
             }
             let number = exchange.number;
             if exchange.at < ended {
-                return Some((
-                    format!("request {number} spoke of it before the abort"),
-                    exchange.at,
-                ));
+                return Some((SENT_BEFORE_ABORT.with("request", number), exchange.at));
             }
             let text = match item.get("output") {
                 Some(Value::String(text)) => text.clone(),
                 other => other.map(Value::to_string).unwrap_or_default(),
             };
-            return rejected(&text).then(|| {
-                (
-                    format!("request {number} calls it rejected: {text:?}"),
-                    exchange.at,
-                )
-            });
+            let fault = CALLED_REJECTED.with("request", number);
+            return rejected(&text).then(|| (fault.with("output", text), exchange.at));
         }
     }
     None
@@ -157,7 +155,7 @@ mod tests {
     use serde_json::json;
 
     use crate::testing::{Tracer, breaks, call, is_idle, keeps, output, user};
-    use cutpoint_trace::Decision;
+    use cutpoint_trace::{AgentEvent, Decision};
 
     fn asked() -> Tracer {
         let mut t = Tracer::new();
@@ -193,21 +191,26 @@ mod tests {
 
     #[test]
     fn a_rejection_is_a_breach() {
-        assert!(
-            breaks("APPR-1", &told("exec command rejected by user"))
-                .text()
-                .contains("rejected")
+        breaks(
+            "APPR-1/called-rejected",
+            &told("exec command rejected by user"),
         );
-        breaks("APPR-1", &told("error: the user did not allow it"));
+        breaks(
+            "APPR-1/called-rejected",
+            &told("error: the user did not allow it"),
+        );
     }
 
     #[test]
     fn a_command_that_runs_is_a_breach() {
         breaks(
-            "APPR-1",
+            "APPR-1/ran",
             asked().interrupt().begin("t1", "c1").aborted("t1"),
         );
-        breaks("APPR-1", asked().interrupted("t1").end("t1", "c1", Some(0)));
+        breaks(
+            "APPR-1/ran",
+            asked().interrupted("t1").end("t1", "c1", Some(0)),
+        );
     }
 
     #[test]
@@ -228,8 +231,18 @@ mod tests {
             t
         };
         is_idle("APPR-1", &approved("response.incomplete", 100));
-        breaks("APPR-1", &approved("response.incomplete", 700));
-        breaks("APPR-1", &approved("response.completed", 100));
+        breaks("APPR-1/ran", &approved("response.incomplete", 700));
+        breaks("APPR-1/ran", &approved("response.completed", 100));
+    }
+
+    #[test]
+    fn a_rejection_that_is_shown_before_the_abort_is_a_breach() {
+        let mut t = asked();
+        t.interrupt().event(AgentEvent::Error {
+            turn_id: None,
+            message: "exec command rejected by user".into(),
+        });
+        breaks("APPR-1/rejection-shown", t.aborted("t1"));
     }
 
     #[test]
@@ -238,6 +251,6 @@ mod tests {
         t.interrupt()
             .request(2, &[call("c1"), output("c1", "aborted")])
             .aborted("t1");
-        assert!(breaks("APPR-1", &t).text().contains("before the abort"));
+        breaks("APPR-1/sent-before-abort", &t);
     }
 }

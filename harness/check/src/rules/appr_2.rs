@@ -7,9 +7,25 @@ use cutpoint_trace::{Decision, Feature, Observation};
 
 pub(super) struct LateApprovalIsHarmless;
 
-const LATE_ANSWER_ACTED_ON: Clause = Clause {
-    kind: "late-answer-acted-on",
-    text: "{message}",
+const RAN: Clause = Clause {
+    kind: "ran",
+    text: "the answer to the approval of call {call} came too late, but the call ran",
+};
+const OTHER_TURN_ABORTED: Clause = Clause {
+    kind: "other-turn-aborted",
+    text: "the answer to the approval of call {call} came too late, but it aborted another turn",
+};
+const AGENT_EXITED: Clause = Clause {
+    kind: "agent-exited",
+    text: "the answer to the approval of call {call} came too late, and the agent exited",
+};
+const TURN_STARTED: Clause = Clause {
+    kind: "turn-started",
+    text: "the answer to the approval of call {call} came too late, but a turn started",
+};
+const TURN_ENDED: Clause = Clause {
+    kind: "turn-ended",
+    text: "the answer to the approval of call {call} came too late, but a turn was reported as ended",
 };
 
 impl Invariant for LateApprovalIsHarmless {
@@ -46,7 +62,13 @@ impl Invariant for LateApprovalIsHarmless {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[LATE_ANSWER_ACTED_ON]
+        &[
+            RAN,
+            OTHER_TURN_ABORTED,
+            AGENT_EXITED,
+            TURN_STARTED,
+            TURN_ENDED,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -64,15 +86,8 @@ impl Invariant for LateApprovalIsHarmless {
             };
             findings.exercised += 1;
             if let Some((fault, at)) = fault(view, approval, call) {
-                let message = format!(
-                    "the answer to the approval of call {} came too late, and {fault}",
-                    call.id
-                );
-                findings.breach(
-                    view,
-                    LATE_ANSWER_ACTED_ON.with("message", message),
-                    &[ended, approval.at, at],
-                );
+                let fault = fault.with("call", call.id);
+                findings.breach(view, fault, &[ended, approval.at, at]);
             }
         }
         findings
@@ -80,17 +95,17 @@ impl Invariant for LateApprovalIsHarmless {
 }
 
 /// What came of a late answer before the user did anything else.
-fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(&'static str, At)> {
+fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(Clause, At)> {
     let ran = call
         .endings
         .iter()
         .find(|ending| ending.at > approval.at && ending.exit_code.is_some());
     let began = call.begun.filter(|begun| *begun > approval.at);
     if let Some(at) = began.or(ran.map(|ending| ending.at)) {
-        return Some(("the call ran", at));
+        return Some((RAN, at));
     }
     if let Some(at) = aborts_another(view, approval, call) {
-        return Some(("another turn was interrupted of it", at));
+        return Some((OTHER_TURN_ABORTED, at));
     }
     let until = next_op(view, approval.at);
     for (at, entry) in view
@@ -104,13 +119,13 @@ fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(&
         match &entry.observation {
             Observation::AgentExited {
                 expected: false, ..
-            } => return Some(("the agent ended", at)),
+            } => return Some((AGENT_EXITED, at)),
             Observation::Event { event, .. } => match event {
                 cutpoint_trace::AgentEvent::TurnStarted { .. } => {
-                    return Some(("a turn began", at));
+                    return Some((TURN_STARTED, at));
                 }
                 cutpoint_trace::AgentEvent::TurnEnded { .. } => {
-                    return Some(("a turn was told as ended", at));
+                    return Some((TURN_ENDED, at));
                 }
                 _ => {}
             },
@@ -193,13 +208,9 @@ mod tests {
 
     #[test]
     fn a_call_that_runs_is_a_breach() {
-        assert!(
-            breaks("APPR-2", late().begin("t1", "c1"))
-                .text()
-                .contains("the call ran")
-        );
+        breaks("APPR-2/ran", late().begin("t1", "c1"));
         breaks(
-            "APPR-2",
+            "APPR-2/ran",
             late().start("t2", "next").end("t1", "c1", Some(0)),
         );
     }
@@ -214,18 +225,14 @@ mod tests {
         t.sub_ended("t1", "a", "closed")
             .decide("c1", Decision::Abort);
         keeps("APPR-2", t.clone().finish(1).completed("t1"), 1);
-        let breach = breaks("APPR-2", t.begin("t1", "c1"));
+        let breach = breaks("APPR-2/ran", t.begin("t1", "c1"));
         assert!(breach.text().contains("the call ran"));
     }
 
     #[test]
     fn a_turn_that_comes_of_it_is_a_breach() {
-        breaks("APPR-2", late().aborted("t1"));
-        assert!(
-            breaks("APPR-2", late().started("t2"))
-                .text()
-                .contains("began")
-        );
+        breaks("APPR-2/turn-ended", late().aborted("t1"));
+        breaks("APPR-2/turn-started", late().started("t2"));
     }
 
     #[test]
@@ -237,8 +244,8 @@ mod tests {
         t.decide("c1", Decision::Abort);
         keeps("APPR-2", t.clone().completed("t2"), 1);
         keeps("APPR-2", t.clone().interrupt().aborted("t2"), 1);
-        let breach = breaks("APPR-2", t.aborted("t2"));
-        assert!(breach.text().contains("another turn was interrupted"));
+        let breach = breaks("APPR-2/other-turn-aborted", t.aborted("t2"));
+        assert!(breach.text().contains("another turn"));
     }
 
     #[test]
@@ -248,10 +255,6 @@ mod tests {
             expected: false,
             stderr: String::new(),
         };
-        assert!(
-            breaks("APPR-2", late().push(exited))
-                .text()
-                .contains("ended")
-        );
+        breaks("APPR-2/agent-exited", late().push(exited));
     }
 }

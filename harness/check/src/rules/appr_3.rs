@@ -4,14 +4,26 @@ use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Call, Exchange, Held, Role, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{ClientOp, Feature, Observation};
 
 pub(super) struct PendingQuestionHasNoAnswer;
 
+const ANSWER_LOST: Clause = Clause {
+    kind: "answer-lost",
+    text: "the output for question {call} in request {request} lacks the user's answer {answer:?}",
+};
+const CALLED_DECLINED: Clause = Clause {
+    kind: "called-declined",
+    text: "the output for question {call} in request {request} says that the user declined, although the user gave no answer",
+};
+const INVENTED_ANSWER: Clause = Clause {
+    kind: "invented-answer",
+    text: "the output for question {call} in request {request} has answers that the user did not give",
+};
 const NO_ABORT: Clause = Clause {
     kind: "no-abort",
-    text: "{message}",
+    text: "the output for question {call} in request {request} neither is empty nor says that the question was aborted",
 };
 
 /// Words with which an output says that there will be no answer.
@@ -65,7 +77,7 @@ impl Invariant for PendingQuestionHasNoAnswer {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NO_ABORT]
+        &[ANSWER_LOST, CALLED_DECLINED, INVENTED_ANSWER, NO_ABORT]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -90,20 +102,13 @@ impl Invariant for PendingQuestionHasNoAnswer {
                     let late = shut_down_before(view, call, given);
                     let excused = young || died || forked || late;
                     let lost = !excused && !text.contains(&squeeze(answer));
-                    (
-                        lost.then(|| format!("does not tell the answer {answer:?}")),
-                        given,
-                    )
+                    (lost.then(|| ANSWER_LOST.with("answer", answer)), given)
                 }
-                None => (pending_fault(&text), cut.unwrap_or(asked)),
+                None => (pending_fault(&text).map(Fault::from), cut.unwrap_or(asked)),
             };
             if let Some(fault) = fault {
-                let message = format!("request {number}, of question {}, {fault}", call.id);
-                findings.breach(
-                    view,
-                    NO_ABORT.with("message", message),
-                    &[asked, at, exchange.at],
-                );
+                let fault = fault.with("request", number).with("call", call.id);
+                findings.breach(view, fault, &[asked, at, exchange.at]);
             }
         }
         findings
@@ -182,10 +187,10 @@ fn given<'a>(view: &View<'a>, call: &Call<'_>, cut: Option<At>) -> Option<(At, &
 }
 
 /// What an output says wrongly of a question that nobody has answered.
-fn pending_fault(text: &str) -> Option<String> {
+fn pending_fault(text: &str) -> Option<Clause> {
     let lower = text.to_lowercase();
     if DECLINED.iter().any(|word| lower.contains(&squeeze(word))) {
-        return Some("says that the user declined, who was not heard".to_owned());
+        return Some(CALLED_DECLINED);
     }
     let json: Option<Value> = serde_json::from_str(text).ok();
     let answers = json.as_ref().and_then(|json| json.get("answers"));
@@ -196,9 +201,9 @@ fn pending_fault(text: &str) -> Option<String> {
     };
     match empty {
         Some(true) => None,
-        Some(false) => Some("has answers that the user did not give".to_owned()),
+        Some(false) => Some(INVENTED_ANSWER),
         None if CUT.iter().any(|word| lower.contains(word)) => None,
-        None => Some("neither is empty nor says that the question was aborted".to_owned()),
+        None => Some(NO_ABORT),
     }
 }
 
@@ -247,10 +252,13 @@ mod tests {
 
     #[test]
     fn an_answer_that_nobody_gave_is_a_breach() {
-        breaks("APPR-3", &interrupted(r#"{"answers": ["yes"]}"#));
-        breaks("APPR-3", &interrupted("yes"));
+        breaks(
+            "APPR-3/invented-answer",
+            &interrupted(r#"{"answers": ["yes"]}"#),
+        );
+        breaks("APPR-3/no-abort", &interrupted("yes"));
         let breach = breaks(
-            "APPR-3",
+            "APPR-3/called-declined",
             &interrupted(r#"{"answers": [], "why": "The user declined"}"#),
         );
         assert!(breach.text().contains("declined"), "{}", breach.text());
@@ -266,7 +274,10 @@ mod tests {
             t.clone().request(2, &history(r#"["the blue one"]"#)),
             1,
         );
-        breaks("APPR-3", t.request(2, &history(r#"{"answers": []}"#)));
+        breaks(
+            "APPR-3/answer-lost",
+            t.request(2, &history(r#"{"answers": []}"#)),
+        );
     }
 
     #[test]
@@ -290,7 +301,7 @@ mod tests {
             t
         };
         keeps("APPR-3", &forked(0, false), 1);
-        breaks("APPR-3", &forked(500, false));
+        breaks("APPR-3/answer-lost", &forked(500, false));
         keeps("APPR-3", &forked(500, true), 1);
     }
 
@@ -307,7 +318,7 @@ mod tests {
             t
         };
         keeps("APPR-3", &resumed(false), 1);
-        breaks("APPR-3", &resumed(true));
+        breaks("APPR-3/answer-lost", &resumed(true));
     }
 
     #[test]
@@ -324,7 +335,7 @@ mod tests {
             t
         };
         keeps("APPR-3", &killed(true), 1);
-        breaks("APPR-3", &killed(false));
+        breaks("APPR-3/answer-lost", &killed(false));
     }
 
     #[test]
@@ -351,11 +362,11 @@ mod tests {
             told(t, "aborted")
         };
         keeps("APPR-3", &killed("response.incomplete", 10), 1);
-        breaks("APPR-3", &killed("response.incomplete", 200));
-        breaks("APPR-3", &killed("response.completed", 10));
+        breaks("APPR-3/answer-lost", &killed("response.incomplete", 200));
+        breaks("APPR-3/answer-lost", &killed("response.completed", 10));
         keeps("APPR-3", &failed("response.incomplete", 10), 1);
-        breaks("APPR-3", &failed("response.incomplete", 200));
-        breaks("APPR-3", &failed("response.completed", 10));
+        breaks("APPR-3/answer-lost", &failed("response.incomplete", 200));
+        breaks("APPR-3/answer-lost", &failed("response.completed", 10));
     }
 
     #[test]
@@ -376,7 +387,7 @@ mod tests {
         };
         keeps("APPR-3", &answered(true, r#"{"answers": []}"#), 1);
         keeps("APPR-3", &answered(true, r#"{"answers": ["blue"]}"#), 1);
-        breaks("APPR-3", &answered(false, r#"{"answers": []}"#));
+        breaks("APPR-3/answer-lost", &answered(false, r#"{"answers": []}"#));
     }
 
     #[test]
@@ -384,7 +395,10 @@ mod tests {
         let mut t = asked();
         t.interrupt().reply_to("c1", "blue").aborted("t1");
         keeps("APPR-3", &told(t.clone(), "aborted"), 1);
-        breaks("APPR-3", &told(t, r#"{"answers": ["blue"]}"#));
+        breaks(
+            "APPR-3/invented-answer",
+            &told(t, r#"{"answers": ["blue"]}"#),
+        );
         let mut t = asked();
         t.reply_to("c1", "blue").interrupted("t1");
         keeps("APPR-3", &told(t.clone(), "aborted"), 1);

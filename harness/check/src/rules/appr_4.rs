@@ -2,14 +2,22 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{Approval, At, Call, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{Decision, Feature, TurnEnd};
 
 pub(super) struct AbortAnswerInterrupts;
 
-const ABORT_IGNORED: Clause = Clause {
-    kind: "abort-ignored",
-    text: "{message}",
+const RAN: Clause = Clause {
+    kind: "ran",
+    text: "the approval of call {call} was answered with \"abort\", but the call ran",
+};
+const NEVER_ENDED: Clause = Clause {
+    kind: "never-ended",
+    text: "the approval of call {call} was answered with \"abort\", but turn {turn} never ended",
+};
+const WRONG_END: Clause = Clause {
+    kind: "wrong-end",
+    text: "the approval of call {call} was answered with \"abort\", but turn {turn} ended as {end}",
 };
 
 impl Invariant for AbortAnswerInterrupts {
@@ -56,7 +64,7 @@ impl Invariant for AbortAnswerInterrupts {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[ABORT_IGNORED]
+        &[RAN, NEVER_ENDED, WRONG_END]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -91,25 +99,26 @@ impl Invariant for AbortAnswerInterrupts {
                 .iter()
                 .find(|ending| ending.at > approval.at && ending.exit_code.is_some());
             let began = call.begun.filter(|begun| *begun > approval.at);
-            let (fault, at): (String, Option<At>) = match (began.or(ran.map(|ran| ran.at)), ending)
-            {
-                (Some(at), _) => (format!("call {} ran", call.id), Some(at)),
+            let (fault, at): (Fault, Option<At>) = match (began.or(ran.map(|ran| ran.at)), ending) {
+                (Some(at), _) => (RAN.into(), Some(at)),
                 (None, _) if nobody => continue,
-                (None, None) => (format!("turn {} never ended", turn.id), None),
+                (None, None) => (NEVER_ENDED.with("turn", turn.id), None),
                 (None, Some(ending))
                     if !ending.aborted()
                         && view.failed_around(index, approval.at).is_none()
                         && !(*ending.end == TurnEnd::Complete
                             && had_nothing_left(view, call, index, approval)) =>
                 {
-                    let fault = format!("turn {} ended as {}", turn.id, ending.in_words());
+                    let fault = WRONG_END
+                        .with("turn", turn.id)
+                        .with("end", ending.in_words());
                     (fault, Some(ending.at))
                 }
                 _ => continue,
             };
-            let message = format!("an approval was answered with \"abort\", and {fault}");
+            let fault = fault.with("call", call.id);
             let shown_by: Vec<At> = [approval.at].into_iter().chain(at).collect();
-            findings.breach(view, ABORT_IGNORED.with("message", message), &shown_by);
+            findings.breach(view, fault, &shown_by);
         }
         findings
     }
@@ -181,24 +190,22 @@ mod tests {
             message: "too long".to_owned(),
         };
         keeps("APPR-4", &failing("error", 10, failed()), 1);
-        breaks("APPR-4", &failing("error", 200, failed()));
-        breaks("APPR-4", &failing("error", 10, TurnEnd::Complete));
-        breaks("APPR-4", &failing("response.completed", 10, failed()));
-        breaks("APPR-4", &failing("response.in_progress", 10, failed()));
+        breaks("APPR-4/wrong-end", &failing("error", 200, failed()));
+        breaks("APPR-4/wrong-end", &failing("error", 10, TurnEnd::Complete));
+        breaks(
+            "APPR-4/wrong-end",
+            &failing("response.completed", 10, failed()),
+        );
+        breaks(
+            "APPR-4/wrong-end",
+            &failing("response.in_progress", 10, failed()),
+        );
     }
 
     #[test]
     fn a_turn_that_goes_on_is_a_breach() {
-        assert!(
-            breaks("APPR-4", aborting().completed("t1"))
-                .text()
-                .ends_with("complete")
-        );
-        assert!(
-            breaks("APPR-4", &aborting())
-                .text()
-                .ends_with("never ended")
-        );
+        breaks("APPR-4/wrong-end", aborting().completed("t1"));
+        breaks("APPR-4/never-ended", &aborting());
     }
 
     #[test]
@@ -239,10 +246,10 @@ mod tests {
             t
         };
         keeps("APPR-4", &running(true), 1);
-        breaks("APPR-4", &running(false));
+        breaks("APPR-4/wrong-end", &running(false));
         keeps("APPR-4", &answered(true, false, false), 1);
-        breaks("APPR-4", &answered(true, false, true));
-        breaks("APPR-4", &answered(false, true, false));
+        breaks("APPR-4/wrong-end", &answered(true, false, true));
+        breaks("APPR-4/wrong-end", &answered(false, true, false));
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         t.sub_agent("t1", "a", "look", false)
@@ -250,7 +257,7 @@ mod tests {
         t.emit(2, call("c1"))
             .ask("t1", "c1")
             .decide("c1", Decision::Abort);
-        breaks("APPR-4", t.wait_ms(500).finish(1).completed("t1"));
+        breaks("APPR-4/wrong-end", t.wait_ms(500).finish(1).completed("t1"));
     }
 
     #[test]
@@ -276,8 +283,8 @@ mod tests {
         };
         keeps("APPR-4", &answered(true, 50, false), 1);
         keeps("APPR-4", &answered(true, 200, true), 1);
-        breaks("APPR-4", &answered(true, 200, false));
-        breaks("APPR-4", &answered(false, 50, true));
+        breaks("APPR-4/wrong-end", &answered(true, 200, false));
+        breaks("APPR-4/wrong-end", &answered(false, 50, true));
     }
 
     #[test]
@@ -308,8 +315,8 @@ mod tests {
         is_idle("APPR-4", &answered("shell", true, 0, true));
         let closing = answered("close_agent", false, 500, true);
         keeps("APPR-4", &closing, 1);
-        let breach = breaks("APPR-4", closing.clone().begin("t1", "c1"));
-        assert!(breach.text().contains("c1 ran"), "{}", breach.text());
+        let breach = breaks("APPR-4/ran", closing.clone().begin("t1", "c1"));
+        assert!(breach.text().contains("call c1"), "{}", breach.text());
         breaks("APPR-4", &answered("close_agent", false, 700, true));
         breaks("APPR-4", &answered("close_agent", false, 0, false));
         // An agent that ends nothing but the sub-agent has not interrupted the turn.
@@ -320,6 +327,6 @@ mod tests {
     fn a_call_that_runs_is_a_breach() {
         let mut t = aborting();
         t.begin("t1", "c1").aborted("t1");
-        assert!(breaks("APPR-4", &t).text().contains("c1 ran"));
+        assert!(breaks("APPR-4/ran", &t).text().contains("call c1"));
     }
 }

@@ -10,9 +10,13 @@ use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct EveryCallIsAnswered;
 
-const MISMATCH: Clause = Clause {
-    kind: "mismatch",
-    text: "{message}",
+const NO_OUTPUT: Clause = Clause {
+    kind: "no-output",
+    text: "request {request} has no output for {call_type} {call}",
+};
+const WRONG_OUTPUT_KIND: Clause = Clause {
+    kind: "wrong-output-kind",
+    text: "request {request} answers {call_type} {call} with a {output_type}, which is for another kind of call",
 };
 
 impl Invariant for EveryCallIsAnswered {
@@ -42,7 +46,7 @@ impl Invariant for EveryCallIsAnswered {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[MISMATCH]
+        &[NO_OUTPUT, WRONG_OUTPUT_KIND]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -57,12 +61,9 @@ impl Invariant for EveryCallIsAnswered {
             findings.exercised += usize::from(has_call);
             for fault in &exchange.faults {
                 let number = exchange.number;
-                let (call_id, message) = match fault {
+                let (call_id, fault) = match fault {
                     Fault::Unanswered { call_id, kind, .. } => {
-                        let kind = kind.in_words();
-                        let message =
-                            format!("request {number} has no output for {kind} {call_id}");
-                        (call_id, message)
+                        (call_id, NO_OUTPUT.with("call_type", kind.in_words()))
                     }
                     Fault::WrongKind {
                         call_id,
@@ -70,17 +71,14 @@ impl Invariant for EveryCallIsAnswered {
                         output,
                         ..
                     } => {
-                        let (call, output) = (call.in_words(), output.in_words());
-                        let message = format!(
-                            "request {number} answers {call} {call_id} with a {output}, which is \
-                             for another kind of call"
-                        );
-                        (call_id, message)
+                        let fault = WRONG_OUTPUT_KIND.with("call_type", call.in_words());
+                        (call_id, fault.with("output_type", output.in_words()))
                     }
                     _ => continue,
                 };
                 if told.insert((exchange.conversation, call_id)) {
-                    findings.breach(view, MISMATCH.with("message", message), &[exchange.at]);
+                    let fault = fault.with("request", number).with("call", call_id.as_str());
+                    findings.breach(view, fault, &[exchange.at]);
                 }
             }
         }
@@ -106,7 +104,7 @@ mod tests {
         let mut t = Tracer::new();
         t.request(1, &[user("hi"), call("c1")]);
         t.request(2, &[user("hi"), call("c1"), user("again")]);
-        let breach = breaks("CALL-1", &t);
+        let breach = breaks("CALL-1/no-output", &t);
         assert_eq!(
             breach.text(),
             "request 1 has no output for function call c1"
@@ -119,7 +117,7 @@ mod tests {
         let output = json!({"type": "custom_tool_call_output", "call_id": "c1", "output": ""});
         let mut t = Tracer::new();
         t.request(1, &[call("c1"), output]);
-        assert!(breaks("CALL-1", &t).text().contains("another kind"));
+        breaks("CALL-1/wrong-output-kind", &t);
     }
 
     #[test]

@@ -10,9 +10,21 @@ use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct EveryOutputHasItsCall;
 
-const UNPAIRED: Clause = Clause {
-    kind: "unpaired",
-    text: "{message}",
+const ORPHAN_OUTPUT: Clause = Clause {
+    kind: "orphan-output",
+    text: "request {request} has an output without a call before it: {call}",
+};
+const SECOND_OUTPUT: Clause = Clause {
+    kind: "second-output",
+    text: "request {request} has a second output for call {call}",
+};
+const REPEATED_CALL: Clause = Clause {
+    kind: "repeated-call",
+    text: "request {request} has a second call with the id {call}",
+};
+const EMPTY_CALL_ID: Clause = Clause {
+    kind: "empty-call-id",
+    text: "request {request} has a call or an output without a call_id",
 };
 
 impl Invariant for EveryOutputHasItsCall {
@@ -43,7 +55,7 @@ impl Invariant for EveryOutputHasItsCall {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[UNPAIRED]
+        &[ORPHAN_OUTPUT, SECOND_OUTPUT, REPEATED_CALL, EMPTY_CALL_ID]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -53,13 +65,14 @@ impl Invariant for EveryOutputHasItsCall {
         for exchange in &view.exchanges {
             findings.exercised += usize::from(exchange.outputs().next().is_some());
             for fault in &exchange.faults {
-                let Some((what, call_id)) = in_words(fault) else {
+                let Some((clause, call_id)) = clause_of(fault) else {
                     continue;
                 };
-                if told.insert((exchange.conversation, what, call_id)) {
-                    let message = format!("request {} has {what} {call_id}", exchange.number);
-                    let message = message.trim_end();
-                    findings.breach(view, UNPAIRED.with("message", message), &[exchange.at]);
+                if told.insert((exchange.conversation, clause.kind, call_id)) {
+                    let fault = clause
+                        .with("request", exchange.number)
+                        .with("call", call_id);
+                    findings.breach(view, fault, &[exchange.at]);
                 }
             }
         }
@@ -68,12 +81,12 @@ impl Invariant for EveryOutputHasItsCall {
 }
 
 /// The fault, if it is this rule's, and the call id that it is about.
-fn in_words(fault: &Fault) -> Option<(&'static str, &str)> {
+fn clause_of(fault: &Fault) -> Option<(Clause, &str)> {
     match fault {
-        Fault::Orphan { call_id, .. } => Some(("an output without a call before it:", call_id)),
-        Fault::Duplicate { call_id, .. } => Some(("a second output for call", call_id)),
-        Fault::RepeatedCall { call_id, .. } => Some(("a second call with the id", call_id)),
-        Fault::EmptyCallId { .. } => Some(("a call or an output without a call_id", "")),
+        Fault::Orphan { call_id, .. } => Some((ORPHAN_OUTPUT, call_id)),
+        Fault::Duplicate { call_id, .. } => Some((SECOND_OUTPUT, call_id)),
+        Fault::RepeatedCall { call_id, .. } => Some((REPEATED_CALL, call_id)),
+        Fault::EmptyCallId { .. } => Some((EMPTY_CALL_ID, "")),
         Fault::Unanswered { .. } | Fault::WrongKind { .. } => None,
     }
 }
@@ -92,19 +105,19 @@ mod tests {
         let mut t = Tracer::new();
         t.request(1, &[user("hi"), output("c1", "")]);
         t.request(2, &[user("hi"), output("c1", "")]);
-        assert!(breaks("CALL-2", &t).text().contains("without a call"));
+        breaks("CALL-2/orphan-output", &t);
     }
 
     #[test]
     fn seconds_and_empty_ids_are_breaches() {
         let mut t = Tracer::new();
         t.request(1, &[call("c1"), output("c1", ""), output("c1", "")]);
-        assert!(breaks("CALL-2", &t).text().contains("second output"));
+        breaks("CALL-2/second-output", &t);
         let mut t = Tracer::new();
         t.request(1, &[call("c1"), output("c1", ""), call("c1")]);
-        assert!(breaks("CALL-2", &t).text().contains("second call"));
+        breaks("CALL-2/repeated-call", &t);
         let mut t = Tracer::new();
         t.request(1, &[output("", "")]);
-        assert!(breaks("CALL-2", &t).text().ends_with("without a call_id"));
+        breaks("CALL-2/empty-call-id", &t);
     }
 }

@@ -6,13 +6,17 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Role, Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 
 pub(super) struct CutCallsSaySo;
 
-const NOT_ABORTED: Clause = Clause {
-    kind: "not-aborted",
-    text: "{message}",
+const CLAIMS_COMPLETION: Clause = Clause {
+    kind: "claims-completion",
+    text: "request {request} claims that call {call} completed ({claim}), but its turn was aborted before it did",
+};
+const SILENT_CUT: Clause = Clause {
+    kind: "silent-cut",
+    text: "request {request} does not say that call {call} was cut off: its output is {output:?}",
 };
 
 /// Words of which an output must have one to say that its call was cut off.
@@ -70,7 +74,7 @@ impl Invariant for CutCallsSaySo {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NOT_ABORTED]
+        &[CLAIMS_COMPLETION, SILENT_CUT]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -96,13 +100,9 @@ impl Invariant for CutCallsSaySo {
                 if let Some(fault) = fault(item, cut)
                     && told.insert(*id)
                 {
-                    let message = format!("request {} {fault}", exchange.number);
+                    let fault = fault.with("request", exchange.number).with("call", *id);
                     let begun = cut.begun.unwrap_or(cut.aborted);
-                    findings.breach(
-                        view,
-                        NOT_ABORTED.with("message", message),
-                        &[begun, cut.aborted, exchange.at],
-                    );
+                    findings.breach(view, fault, &[begun, cut.aborted, exchange.at]);
                 }
             }
         }
@@ -131,25 +131,17 @@ fn cut<'v, 'a>(view: &'v View<'a>, call: &'v Call<'a>) -> Option<Cut<'v, 'a>> {
     })
 }
 
-fn fault(output: &Value, cut: &Cut<'_, '_>) -> Option<String> {
-    let id = cut.call.id;
+fn fault(output: &Value, cut: &Cut<'_, '_>) -> Option<Fault> {
     let text = match output.get("output") {
         Some(Value::String(text)) => text.to_lowercase(),
         Some(other) => other.to_string().to_lowercase(),
         None => String::new(),
     };
     if let Some(claim) = claim(&text, cut.call) {
-        return Some(format!(
-            "claims that call {id} completed ({claim}), but its turn was aborted before it did"
-        ));
+        return Some(CLAIMS_COMPLETION.with("claim", claim));
     }
     let silent = !CUT.iter().any(|word| text.contains(word));
-    (silent && cut.begun.is_some()).then(|| {
-        format!(
-            "does not say that call {id} was cut off: its output is {:?}",
-            shorten(&text)
-        )
-    })
+    (silent && cut.begun.is_some()).then(|| SILENT_CUT.with("output", shorten(&text)))
 }
 
 /// The claim of completion in an output, if it has one that the tool itself did not print.
@@ -243,7 +235,7 @@ mod tests {
             "success: true",
         ] {
             for begun in [true, false] {
-                let breach = breaks("CALL-3", &cut_call(begun, None, claim));
+                let breach = breaks("CALL-3/claims-completion", &cut_call(begun, None, claim));
                 assert!(breach.text().contains("claims"), "{claim}");
             }
         }
@@ -253,7 +245,10 @@ mod tests {
     #[test]
     fn silence_about_the_cut_is_a_breach() {
         for exit_code in [None, Some(None)] {
-            let breach = breaks("CALL-3", &cut_call(true, exit_code, "half a line"));
+            let breach = breaks(
+                "CALL-3/silent-cut",
+                &cut_call(true, exit_code, "half a line"),
+            );
             assert!(breach.text().contains("does not say"));
         }
     }

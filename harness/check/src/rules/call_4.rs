@@ -10,7 +10,7 @@ pub(super) struct BegunCallsStay;
 
 const CALL_LOST: Clause = Clause {
     kind: "call-lost",
-    text: "{message}",
+    text: "request {request} lacks call {call}, which had begun to run",
 };
 
 impl Invariant for BegunCallsStay {
@@ -109,14 +109,11 @@ fn check_one(
         }
         findings.exercised += 1;
         if !here {
-            let (number, id) = (exchange.number, call.id);
-            let message = format!("request {number} lacks call {id}, which had begun to run");
+            let fault = CALL_LOST
+                .with("request", exchange.number)
+                .with("call", call.id);
             let emitted = call.emitted.first().map_or(*begun, |emitted| emitted.at);
-            findings.breach(
-                view,
-                CALL_LOST.with("message", message),
-                &[emitted, *begun, exchange.at],
-            );
+            findings.breach(view, fault, &[emitted, *begun, exchange.at]);
         }
         here
     });
@@ -157,7 +154,7 @@ mod tests {
         t.request(2, &[user("run"), user("next")]);
         t.request(3, &[user("run"), user("next")]);
         assert_eq!(
-            breaks("CALL-4", &t).text(),
+            breaks("CALL-4/call-lost", &t).text(),
             "request 2 lacks call c1, which had begun to run"
         );
     }
@@ -166,7 +163,7 @@ mod tests {
     fn a_retry_that_forgets_the_call_is_a_breach() {
         let mut t = begun();
         t.stream_end(1, StreamEnd::Reset).request(2, &[user("run")]);
-        breaks("CALL-4", &t);
+        breaks("CALL-4/call-lost", &t);
     }
 
     #[test]
@@ -194,7 +191,7 @@ mod tests {
             t
         };
         is_idle("CALL-4", &forked(false));
-        breaks("CALL-4", &forked(true));
+        breaks("CALL-4/call-lost", &forked(true));
     }
 
     #[test]

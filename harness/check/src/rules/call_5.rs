@@ -11,9 +11,17 @@ use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct NoInventedCalls;
 
-const INVENTED: Clause = Clause {
-    kind: "invented",
-    text: "{message}",
+const PARTIAL_CALL: Clause = Clause {
+    kind: "partial-call",
+    text: "request {request} has call {call}, of which the model emitted only a part",
+};
+const UNKNOWN_CALL: Clause = Clause {
+    kind: "unknown-call",
+    text: "request {request} has call {call}, which the model never emitted",
+};
+const CHANGED_CALL: Clause = Clause {
+    kind: "changed-call",
+    text: "request {request} has call {call}, which the model emitted with another name or other arguments",
 };
 
 impl Invariant for NoInventedCalls {
@@ -50,7 +58,7 @@ impl Invariant for NoInventedCalls {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[INVENTED]
+        &[PARTIAL_CALL, UNKNOWN_CALL, CHANGED_CALL]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -70,13 +78,9 @@ impl Invariant for NoInventedCalls {
                 if let Some(fault) = fault(view.call(id), exchange, value)
                     && told.insert(*id)
                 {
-                    let message = format!("request {} has call {id}, {fault}", exchange.number);
+                    let fault = fault.with("request", exchange.number).with("call", *id);
                     let seen = view.call(id).and_then(|call| call.added);
-                    findings.breach(
-                        view,
-                        INVENTED.with("message", message),
-                        &[seen.unwrap_or(exchange.at), exchange.at],
-                    );
+                    findings.breach(view, fault, &[seen.unwrap_or(exchange.at), exchange.at]);
                 }
             }
         }
@@ -97,11 +101,7 @@ fn given<'a>(view: &View<'a>) -> HashSet<&'a str> {
         .collect()
 }
 
-fn fault(
-    call: Option<&Call<'_>>,
-    exchange: &Exchange<'_>,
-    carried: &Value,
-) -> Option<&'static str> {
+fn fault(call: Option<&Call<'_>>, exchange: &Exchange<'_>, carried: &Value) -> Option<Clause> {
     let emitted = call.map_or(&[][..], |call| &call.emitted);
     let mut before = emitted
         .iter()
@@ -110,12 +110,12 @@ fn fault(
     if before.peek().is_none() {
         let begun = call.is_some_and(|call| call.added.is_some_and(|added| added < exchange.at));
         return Some(match begun {
-            true => "of which the model emitted only a part",
-            false => "which the model never emitted",
+            true => PARTIAL_CALL,
+            false => UNKNOWN_CALL,
         });
     }
     let same = before.any(|emitted| same_call(emitted.item, carried));
-    (!same).then_some("which the model emitted with another name or other arguments")
+    (!same).then_some(CHANGED_CALL)
 }
 
 fn same_call(emitted: &Value, carried: &Value) -> bool {
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn half_a_call_is_left_out() {
         keeps("CALL-5", &half_a_call(false), 1);
-        let breach = breaks("CALL-5", &half_a_call(true));
+        let breach = breaks("CALL-5/partial-call", &half_a_call(true));
         assert!(breach.text().contains("only a part"));
     }
 
@@ -216,12 +216,12 @@ mod tests {
     fn an_unheard_of_or_altered_call_is_a_breach() {
         let mut t = Tracer::new();
         t.request(1, &[user("run"), call("c9")]);
-        assert!(breaks("CALL-5", &t).text().contains("never emitted"));
+        breaks("CALL-5/unknown-call", &t);
         let mut t = Tracer::new();
         t.request(1, &[user("run")]).emit(1, call("c1"));
         let mut altered = call("c1");
         altered["arguments"] = json!("{\"cmd\":\"y\"}");
         t.request(2, &[user("run"), altered]);
-        assert!(breaks("CALL-5", &t).text().contains("other arguments"));
+        breaks("CALL-5/changed-call", &t);
     }
 }

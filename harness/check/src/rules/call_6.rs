@@ -9,9 +9,13 @@ use cutpoint_trace::{Feature, TaskKind};
 
 pub(super) struct PartialOutputIsKept;
 
-const PARTIAL_OUTPUT_LOST: Clause = Clause {
-    kind: "partial-output-lost",
-    text: "{message}",
+const TOOL_OUTPUT_LOST: Clause = Clause {
+    kind: "tool-output-lost",
+    text: "request {request} lacks what call {call} printed before it was cut off: {line:?}",
+};
+const COMMAND_OUTPUT_LOST: Clause = Clause {
+    kind: "command-output-lost",
+    text: "request {request} lacks what the user's command ({call}) printed before it was cut off: {line:?}",
 };
 
 /// Up to this many characters all lines of what was shown are looked for; of more than that an
@@ -57,7 +61,7 @@ impl Invariant for PartialOutputIsKept {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[PARTIAL_OUTPUT_LOST]
+        &[TOOL_OUTPUT_LOST, COMMAND_OUTPUT_LOST]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -68,20 +72,13 @@ impl Invariant for PartialOutputIsKept {
             };
             findings.exercised += 1;
             if let Some(line) = missing(&shown, &told(exchange, call)) {
-                let number = exchange.number;
-                let what = match call.emitted.is_empty() {
-                    true => format!("the user's command ({})", call.id),
-                    false => format!("call {}", call.id),
+                let clause = match call.emitted.is_empty() {
+                    true => COMMAND_OUTPUT_LOST,
+                    false => TOOL_OUTPUT_LOST,
                 };
-                let message = format!(
-                    "request {number} does not tell what {what} had printed before it was cut off: \
-                     {line:?}"
-                );
-                findings.breach(
-                    view,
-                    PARTIAL_OUTPUT_LOST.with("message", message),
-                    &[last, exchange.at],
-                );
+                let fault = clause.with("request", exchange.number);
+                let fault = fault.with("call", call.id).with("line", line);
+                findings.breach(view, fault, &[last, exchange.at]);
             }
         }
         findings
@@ -208,7 +205,7 @@ mod tests {
     #[test]
     fn lost_output_is_a_breach() {
         let breach = breaks(
-            "CALL-6",
+            "CALL-6/tool-output-lost",
             &printed("first light\n", "", "aborted by the user"),
         );
         assert!(
@@ -220,14 +217,20 @@ mod tests {
 
     #[test]
     fn a_lost_line_is_a_breach() {
-        breaks("CALL-6", &printed("one\ntwo\n", "", "aborted\none"));
+        breaks(
+            "CALL-6/tool-output-lost",
+            &printed("one\ntwo\n", "", "aborted\none"),
+        );
     }
 
     #[test]
     fn long_output_may_be_shortened() {
         let long: String = (0..400).map(|number| format!("line {number}\n")).collect();
         keeps("CALL-6", &printed(&long, "", "aborted; … line 399"), 1);
-        breaks("CALL-6", &printed(&long, "", "aborted; line 200"));
+        breaks(
+            "CALL-6/tool-output-lost",
+            &printed(&long, "", "aborted; line 200"),
+        );
     }
 
     #[test]
@@ -249,12 +252,12 @@ mod tests {
             1,
         );
         let breach = breaks(
-            "CALL-6",
+            "CALL-6/command-output-lost",
             &command("<user_shell_command>make</user_shell_command>"),
         );
         assert!(breach.text().contains("the user's command"));
         breaks(
-            "REQ-5",
+            "REQ-5/input-lost",
             &command("<user_shell_command>cc main.c</user_shell_command>"),
         );
     }

@@ -5,30 +5,38 @@ use serde_json::Value;
 use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Exchange, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation, TurnEnd};
 
 pub(super) struct NamedCallsAreAnswered;
 
 const UNNAMED_REFUSALS: Clause = Clause {
     kind: "unnamed-refusals",
-    text: "{message}",
+    text: "a turn went on after {count} refusals that name no call",
 };
 const REFUSED_AGAIN: Clause = Clause {
     kind: "refused-again",
-    text: "{message}",
+    text: "request {request} was tried again, although it was refused for call {call} a second time",
 };
 const FEWER_RETRIES: Clause = Clause {
     kind: "fewer-retries",
-    text: "{message}",
+    text: "after a refusal that names a call, status {status} was retried only {count} times, but {usual} times elsewhere",
 };
 const NOT_RETRIED: Clause = Clause {
     kind: "not-retried",
-    text: "{message}",
+    text: "request {request} was refused for call {call}, and not tried again with its output",
 };
-const BAD_RETRY: Clause = Clause {
-    kind: "bad-retry",
-    text: "{message}",
+const RETRY_WITHOUT_OUTPUT: Clause = Clause {
+    kind: "retry-without-output",
+    text: "request {retry} follows the refusal for call {call}, and has no output for it",
+};
+const LATE_RETRY: Clause = Clause {
+    kind: "late-retry",
+    text: "request {retry} followed the refusal for call {call} only after {delay_ms} ms",
+};
+const NOT_REPORTED: Clause = Clause {
+    kind: "not-reported",
+    text: "the agent did not tell the client that request {request} was refused for call {call}",
 };
 
 /// How the API's complaint about an unanswered call starts.
@@ -83,7 +91,9 @@ impl Invariant for NamedCallsAreAnswered {
             REFUSED_AGAIN,
             FEWER_RETRIES,
             NOT_RETRIED,
-            BAD_RETRY,
+            RETRY_WITHOUT_OUTPUT,
+            LATE_RETRY,
+            NOT_REPORTED,
         ]
     }
 
@@ -109,13 +119,8 @@ impl Invariant for NamedCallsAreAnswered {
                 let count = unnamed.entry(turn).or_default();
                 *count += 1;
                 if *count == REFUSALS + 1 {
-                    let message =
-                        format!("a turn went on after {REFUSALS} refusals that name no call");
-                    findings.breach(
-                        view,
-                        UNNAMED_REFUSALS.with("message", message),
-                        &[exchange.at],
-                    );
+                    let fault = UNNAMED_REFUSALS.with("count", REFUSALS);
+                    findings.breach(view, fault, &[exchange.at]);
                 }
                 continue;
             };
@@ -124,15 +129,10 @@ impl Invariant for NamedCallsAreAnswered {
             } else {
                 findings.exercised += 1;
                 if let Some(retry) = retry {
-                    let number = exchange.number;
-                    let message = format!(
-                        "request {number} was tried again, although it was refused for call {id} a second time"
-                    );
-                    findings.breach(
-                        view,
-                        REFUSED_AGAIN.with("message", message),
-                        &[exchange.at, retry.at],
-                    );
+                    let fault = REFUSED_AGAIN
+                        .with("request", exchange.number)
+                        .with("call", id);
+                    findings.breach(view, fault, &[exchange.at, retry.at]);
                 }
             }
         }
@@ -178,15 +178,9 @@ fn check_retries(view: &View<'_>, findings: &mut Findings) {
         };
         let status = view.exchanges[last].status.unwrap_or_default();
         if let Some(most) = usual.get(&status).filter(|most| count < **most) {
-            let message = format!(
-                "behind a refusal that names a call, status {status} was tried again {count} times \
-                 only, and {most} times elsewhere"
-            );
-            findings.breach(
-                view,
-                FEWER_RETRIES.with("message", message),
-                &[refusal, view.exchanges[last].at, ending.at],
-            );
+            let fault = FEWER_RETRIES.with("status", status).with("count", count);
+            let fault = fault.with("usual", *most);
+            findings.breach(view, fault, &[refusal, view.exchanges[last].at, ending.at]);
         }
     }
 }
@@ -209,34 +203,28 @@ impl Refusal<'_, '_> {
         let Some(retry) = self.retry else {
             if !self.given_up() {
                 findings.exercised += 1;
-                let message = format!(
-                    "request {number} was refused for call {id}, and not tried again with its output"
-                );
+                let fault = NOT_RETRIED.with("request", number).with("call", id);
                 let ending = self.view.turns[self.turn].ending();
                 let ended = ending.map_or(over, |ending| ending.at);
-                findings.breach(
-                    self.view,
-                    NOT_RETRIED.with("message", message),
-                    &[self.exchange.at, over, ended],
-                );
+                findings.breach(self.view, fault, &[self.exchange.at, over, ended]);
             }
             return;
         };
         findings.exercised += 1;
-        let again = retry.number;
-        let late_ms = self.view.between_ns(over, retry.at) / 1_000_000;
-        let fault = if !retry.outputs().any(|output| output == id) {
-            format!("request {again} follows the refusal for call {id}, and has no output for it")
-        } else if self.view.between_ns(over, retry.at) > AT_ONCE_NS {
-            format!("request {again} followed the refusal for call {id} only after {late_ms} ms")
+        let delay_ns = self.view.between_ns(over, retry.at);
+        let fault: Fault = if !retry.outputs().any(|output| output == id) {
+            RETRY_WITHOUT_OUTPUT.with("retry", retry.number)
+        } else if delay_ns > AT_ONCE_NS {
+            let late = LATE_RETRY.with("retry", retry.number);
+            late.with("delay_ms", delay_ns / 1_000_000)
         } else if !self.was_told(over) {
-            format!("the client was not told that request {number} was refused for call {id}")
+            NOT_REPORTED.into()
         } else {
             return;
         };
         findings.breach(
             self.view,
-            BAD_RETRY.with("message", fault),
+            fault.with("request", number).with("call", id),
             &[self.exchange.at, over, retry.at],
         );
     }
@@ -329,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_fails_of_it_is_a_breach() {
-        let breach = breaks("CALL-7", refused().ended(Some("t1"), failed()));
+        let breach = breaks("CALL-7/not-retried", refused().ended(Some("t1"), failed()));
         assert!(breach.text().contains("not tried again"));
         is_idle("CALL-7", refused().interrupt().aborted("t1"));
     }
@@ -338,17 +326,17 @@ mod tests {
     fn a_retry_without_the_output_is_a_breach() {
         let mut t = refused();
         t.background("x").request(2, &[user("run"), call("c1")]);
-        assert!(breaks("CALL-7", &t).text().contains("no output for it"));
+        breaks("CALL-7/retry-without-output", &t);
     }
 
     #[test]
     fn a_late_or_silent_retry_is_a_breach() {
         let mut t = refused();
         t.background("x").wait_ms(1500).request(2, &history());
-        assert!(breaks("CALL-7", &t).text().contains("only after"));
+        breaks("CALL-7/late-retry", &t);
         let mut t = refused();
         t.request(2, &history()).finish(2).completed("t1");
-        assert!(breaks("CALL-7", &t).text().contains("not told"));
+        breaks("CALL-7/not-reported", &t);
     }
 
     #[test]
@@ -358,7 +346,7 @@ mod tests {
             .request(2, &history())
             .answer(2, 400, REFUSAL);
         keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
-        let breach = breaks("CALL-7", t.request(3, &history()));
+        let breach = breaks("CALL-7/refused-again", t.request(3, &history()));
         assert!(breach.text().contains("a second time"));
     }
 
@@ -374,11 +362,7 @@ mod tests {
             .request(2, &history())
             .answer(2, 400, REFUSAL);
         keeps("CALL-7", t.clone().ended(Some("t1"), failed()), 2);
-        assert!(
-            breaks("CALL-7", t.request(3, &history()))
-                .text()
-                .contains("a second time")
-        );
+        breaks("CALL-7/refused-again", t.request(3, &history()));
     }
 
     #[test]
@@ -406,11 +390,11 @@ mod tests {
             t
         };
         keeps("CALL-7", &retried(4), 1);
-        let breach = breaks("CALL-7", &retried(3));
+        let breach = breaks("CALL-7/fewer-retries", &retried(3));
         assert!(
             breach
                 .text()
-                .contains("3 times only, and 4 times elsewhere")
+                .contains("only 3 times, but 4 times elsewhere")
         );
     }
 
@@ -422,6 +406,9 @@ mod tests {
             t.request(number, &[user("run")]).answer(number, 400, "no");
         }
         keeps("CALL-7", &t, 5);
-        breaks("CALL-7", t.request(6, &[user("run")]).answer(6, 400, "no"));
+        breaks(
+            "CALL-7/unnamed-refusals",
+            t.request(6, &[user("run")]).answer(6, 400, "no"),
+        );
     }
 }

@@ -12,11 +12,11 @@ pub(super) struct DebtOutlivesTheAbort;
 
 const OPEN_CALL_UNANSWERED: Clause = Clause {
     kind: "open-call-unanswered",
-    text: "{message}",
+    text: "request {request} does not answer call {call}, which an abort left open",
 };
 const OUTPUT_LOST: Clause = Clause {
     kind: "output-lost",
-    text: "{message}",
+    text: "request {request} lacks the output of call {call}, although no response was created from a request that carried it",
 };
 
 impl Invariant for DebtOutlivesTheAbort {
@@ -130,13 +130,10 @@ impl<'a> Debts<'a> {
             }
             findings.exercised += 1;
             if !carried.contains(id) {
-                let message =
-                    format!("request {number} does not answer call {id}, which an abort left open");
-                findings.breach(
-                    view,
-                    OPEN_CALL_UNANSWERED.with("message", message),
-                    &[aborted, exchange.at],
-                );
+                let fault = OPEN_CALL_UNANSWERED
+                    .with("request", number)
+                    .with("call", id);
+                findings.breach(view, fault, &[aborted, exchange.at]);
             }
         }
         self.sent.retain(|id, first| {
@@ -148,11 +145,8 @@ impl<'a> Debts<'a> {
             findings.exercised += 1;
             let kept = carried.contains(id);
             if !kept {
-                let message = format!(
-                    "request {number} lacks the output of call {id}, although no response was created \
-                     from a request that carried it"
-                );
-                findings.breach(view, OUTPUT_LOST.with("message", message), &[*first, exchange.at]);
+                let fault = OUTPUT_LOST.with("request", number).with("call", *id);
+                findings.breach(view, fault, &[*first, exchange.at]);
             }
             kept
         });
@@ -227,7 +221,7 @@ mod tests {
             .emit(1, call("c1"));
         t.interrupted("t1").start("t2", "next");
         let breach = breaks(
-            "CALL-8",
+            "CALL-8/open-call-unanswered",
             t.request(2, &[user("run"), call("c1"), user("next")]),
         );
         assert!(breach.text().contains("an abort left open"));
@@ -237,12 +231,12 @@ mod tests {
     fn an_output_that_is_sent_only_once_is_a_breach() {
         let mut t = failing(500);
         let breach = breaks(
-            "CALL-8",
+            "CALL-8/output-lost",
             t.request(3, &[user("run"), call("c1"), user("next")]),
         );
         assert!(breach.text().contains("no response was created"));
         breaks(
-            "CALL-8",
+            "CALL-8/output-lost",
             failing(400).request(3, &[user("run"), user("next")]),
         );
     }
@@ -282,8 +276,8 @@ mod tests {
             t
         };
         keeps("CALL-8", &forked(true, &[]), 1);
-        breaks("CALL-8", &forked(true, &[call("c2")]));
-        breaks("CALL-8", &forked(false, &[]));
+        breaks("CALL-8/output-lost", &forked(true, &[call("c2")]));
+        breaks("CALL-8/output-lost", &forked(false, &[]));
     }
 
     #[test]

@@ -4,14 +4,18 @@ use cutpoint_protocol::field::{field, text};
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Exchange, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation};
 
 pub(super) struct FinishedItemsStay;
 
-const ITEM_LOST: Clause = Clause {
-    kind: "item-lost",
-    text: "{message}",
+const CALL_LOST: Clause = Clause {
+    kind: "call-lost",
+    text: "request {request} lacks call {call}, which the model had finished before the cut",
+};
+const MESSAGE_LOST: Clause = Clause {
+    kind: "message-lost",
+    text: "request {request} lacks the message {text:?}, which the model had finished before the cut",
 };
 
 /// How long before an unheld interrupt an item must have been sent so that the agent had read it.
@@ -56,7 +60,7 @@ impl Invariant for FinishedItemsStay {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[ITEM_LOST]
+        &[CALL_LOST, MESSAGE_LOST]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -82,15 +86,8 @@ impl Invariant for FinishedItemsStay {
                 };
                 findings.exercised += 1;
                 if !item.is_in(next) {
-                    let (number, name) = (next.number, item.in_words());
-                    let message = format!(
-                        "request {number} lacks {name}, which the model had finished before the cut"
-                    );
-                    findings.breach(
-                        view,
-                        ITEM_LOST.with("message", message),
-                        &[*sent, aborted, next.at],
-                    );
+                    let fault = item.lost().with("request", next.number);
+                    findings.breach(view, fault, &[*sent, aborted, next.at]);
                 }
             }
         }
@@ -127,12 +124,12 @@ impl Finished<'_> {
         }
     }
 
-    fn in_words(&self) -> String {
+    fn lost(&self) -> Fault {
         match self {
-            Self::Call(id) => format!("call {id}"),
+            Self::Call(id) => CALL_LOST.with("call", *id),
             Self::Message(text) => {
                 let start: String = text.chars().take(40).collect();
-                format!("the message {start:?}")
+                MESSAGE_LOST.with("text", start)
             }
         }
     }
@@ -215,13 +212,16 @@ mod tests {
 
     #[test]
     fn a_message_that_vanishes_is_a_breach() {
-        let breach = breaks("CALL-9", &cut_behind(assistant("Hello."), 200, &[]));
+        let breach = breaks(
+            "CALL-9/message-lost",
+            &cut_behind(assistant("Hello."), 200, &[]),
+        );
         assert!(breach.text().contains("the message \"Hello.\""));
     }
 
     #[test]
     fn a_call_that_vanishes_is_a_breach() {
-        let breach = breaks("CALL-9", &cut_behind(call("c1"), 200, &[]));
+        let breach = breaks("CALL-9/call-lost", &cut_behind(call("c1"), 200, &[]));
         assert!(breach.text().contains("lacks call c1"));
     }
 
@@ -245,12 +245,18 @@ mod tests {
         t.reached("done of c1")
             .interrupted("t1")
             .start("t2", "next");
-        breaks("CALL-9", t.request(2, &[user("run"), user("next")]));
+        breaks(
+            "CALL-9/call-lost",
+            t.request(2, &[user("run"), user("next")]),
+        );
         let mut t = Tracer::new();
         t.start("t1", "run")
             .request(1, &[user("run")])
             .emit(1, assistant("Hi."));
         t.message("t1", "Hi.").interrupted("t1").start("t2", "next");
-        breaks("CALL-9", t.request(2, &[user("run"), user("next")]));
+        breaks(
+            "CALL-9/message-lost",
+            t.request(2, &[user("run"), user("next")]),
+        );
     }
 }

@@ -3,14 +3,22 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashMap;
 use crate::view::{At, Ending, RolloutFile, Turn, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{Feature, Observation, ReadTrigger};
 
 pub(super) struct MarkerBeforeAbort;
 
+const UNREADABLE: Clause = Clause {
+    kind: "unreadable",
+    text: "turn {turn} was aborted, and its rollout could not be read: {error}",
+};
 const NO_MARKER: Clause = Clause {
     kind: "no-marker",
-    text: "{message}",
+    text: "turn {turn} was aborted, and its rollout then had {found} of {wanted} whole markers",
+};
+const NO_NEW_MARKER: Clause = Clause {
+    kind: "no-new-marker",
+    text: "turn {turn} was aborted, and its rollout then had no marker that was not there before",
 };
 
 impl Invariant for MarkerBeforeAbort {
@@ -51,7 +59,7 @@ impl Invariant for MarkerBeforeAbort {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NO_MARKER]
+        &[UNREADABLE, NO_MARKER, NO_NEW_MARKER]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -77,9 +85,9 @@ impl Invariant for MarkerBeforeAbort {
                 continue;
             };
             findings.exercised += 1;
-            if let Err(why) = index.judge(view, turn, read, ending.at, &ends) {
-                let message = format!("turn {} was aborted, and {why}", turn.id);
-                findings.breach(view, NO_MARKER.with("message", message), &[ending.at, read]);
+            if let Some(fault) = index.fault(view, turn, read, ending.at, &ends) {
+                let fault = fault.with("turn", turn.id);
+                findings.breach(view, fault, &[ending.at, read]);
             }
         }
         findings
@@ -129,15 +137,15 @@ impl<'v, 'a> Index<'v, 'a> {
     }
 
     /// Looks for the marker in the files that were read together from there on.
-    fn judge(
+    fn fault(
         &self,
         view: &View<'_>,
         turn: &Turn<'_>,
         from: At,
         ended: At,
         ends: &[End],
-    ) -> Result<(), String> {
-        let mut why = "its rollout was not read".to_owned();
+    ) -> Option<Fault> {
+        let mut last = None;
         for (at, entry) in view.trace.entries.iter().enumerate().skip(from) {
             match &entry.observation {
                 Observation::Rollout {
@@ -148,31 +156,28 @@ impl<'v, 'a> Index<'v, 'a> {
                     let Some(file) = self.files.get(path.as_str()) else {
                         continue;
                     };
-                    match judge_file(view, file, turn, at, ended, ends) {
-                        Ok(()) => return Ok(()),
-                        Err(found) => why = found,
-                    }
+                    last = Some(fault_in(view, file, turn, at, ended, ends)?);
                 }
                 Observation::RolloutUnreadable {
                     trigger: ReadTrigger::TurnEnded { .. },
                     error,
                     ..
-                } => why = format!("its rollout could not be read: {error}"),
+                } => last = Some(UNREADABLE.with("error", error.as_str())),
                 _ => break,
             }
         }
-        Err(why)
+        last
     }
 }
 
-fn judge_file(
+fn fault_in(
     view: &View<'_>,
     file: &RolloutFile<'_>,
     turn: &Turn<'_>,
     at: At,
     ended: At,
     ends: &[End],
-) -> Result<(), String> {
+) -> Option<Fault> {
     let count_at = |next: usize| match next.checked_sub(1).and_then(|last| file.reads.get(last)) {
         Some(read) => read.markers,
         None => 0,
@@ -197,15 +202,10 @@ fn judge_file(
         .filter(|end| !view.forked_away(end.begun, ended))
         .count();
     if found < wanted {
-        return Err(format!(
-            "its rollout then had {found} of {wanted} whole markers"
-        ));
+        return Some(NO_MARKER.with("found", found).with("wanted", wanted));
     }
     // A marker too many from before must not stand in for the one that is missing.
-    if found <= before {
-        return Err("its rollout then had no marker that was not there before".to_owned());
-    }
-    Ok(())
+    (found <= before).then(|| NO_NEW_MARKER.into())
 }
 
 /// From where on a file owes markers: a session that goes on in a file of its own need not repeat
@@ -255,7 +255,7 @@ mod tests {
         let mut t = interrupting();
         t.aborted("t1").read_at_end("t1").wrote(&marker());
         t.read(ReadTrigger::End);
-        let breach = breaks("MARK-1", &t);
+        let breach = breaks("MARK-1/no-marker", &t);
         assert!(breach.text().contains("0 of 1"));
         assert_eq!(breach.evidence, [5, 6]);
     }
@@ -269,7 +269,7 @@ mod tests {
             turn_id: Some("t1".into()),
             end: cutpoint_trace::TurnEnd::Aborted { reason: None },
         });
-        breaks("MARK-1", t.read_at_end("t1"));
+        breaks("MARK-1/no-marker", t.read_at_end("t1"));
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
             path: ROLLOUT.into(),
             error: "no such file".into(),
         });
-        assert!(breaks("MARK-1", &t).text().contains("no such file"));
+        breaks("MARK-1/unreadable", &t);
     }
 
     #[test]
@@ -303,7 +303,11 @@ mod tests {
             t
         };
         keeps("MARK-1", &forked(true), 2);
-        assert!(breaks("MARK-1", &forked(false)).text().contains("1 of 2"));
+        assert!(
+            breaks("MARK-1/no-marker", &forked(false))
+                .text()
+                .contains("1 of 2")
+        );
     }
 
     /// A turn, and in a session behind it one that is interrupted, with its marker or without.
@@ -335,8 +339,8 @@ mod tests {
             interrupted_later(t, marked)
         };
         keeps("MARK-1", &forked(true, true), 2);
-        breaks("MARK-1", &forked(true, false));
-        breaks("MARK-1", &forked(false, true));
+        breaks("MARK-1/no-marker", &forked(true, false));
+        breaks("MARK-1/no-marker", &forked(false, true));
     }
 
     #[test]
@@ -357,9 +361,9 @@ mod tests {
             interrupted_later(t, marked)
         };
         keeps("MARK-1", &forked(true, true, true), 1);
-        breaks("MARK-1", &forked(false, true, true));
-        breaks("MARK-1", &forked(true, false, true));
-        breaks("MARK-1", &forked(true, true, false));
+        breaks("MARK-1/no-marker", &forked(false, true, true));
+        breaks("MARK-1/no-marker", &forked(true, false, true));
+        breaks("MARK-1/no-marker", &forked(true, true, false));
     }
 
     #[test]
@@ -367,7 +371,7 @@ mod tests {
         let mut t = Tracer::new();
         t.wrote(&marker()).read(ReadTrigger::End);
         t.start("t1", "hi").interrupt().aborted("t1");
-        let breach = breaks("MARK-1", t.read_at_end("t1"));
+        let breach = breaks("MARK-1/no-new-marker", t.read_at_end("t1"));
         assert!(breach.text().contains("not there before"));
     }
 }

@@ -9,7 +9,7 @@ pub(super) struct MarkerIsDurable;
 
 const NOT_SYNCED: Clause = Clause {
     kind: "not-synced",
-    text: "{message}",
+    text: "turn {turn} was aborted, and its marker was written but not synced",
 };
 
 impl Invariant for MarkerIsDurable {
@@ -66,13 +66,10 @@ impl Invariant for MarkerIsDurable {
                 findings.exercised += 1;
                 let durable = (read.length as u64).saturating_sub(unsynced);
                 if late || last_sync.is_none() || durable < marker_end as u64 {
-                    let message = format!(
-                        "turn {} was aborted, and its marker was written but not synced",
-                        turn.id
-                    );
+                    let fault = NOT_SYNCED.with("turn", turn.id);
                     let mut shown_by: Vec<At> = vec![ending.at, read.at];
                     shown_by.extend(last_sync);
-                    findings.breach(view, NOT_SYNCED.with("message", message), &shown_by);
+                    findings.breach(view, fault, &shown_by);
                 }
             }
         }
@@ -163,7 +160,10 @@ mod tests {
 
     #[test]
     fn a_marker_that_is_only_written_is_a_breach() {
-        let breach = breaks("MARK-2", marked().written().aborted("t1").read_at_end("t1"));
+        let breach = breaks(
+            "MARK-2/not-synced",
+            marked().written().aborted("t1").read_at_end("t1"),
+        );
         assert!(breach.text().contains("not synced"));
     }
 
@@ -171,7 +171,7 @@ mod tests {
     fn a_sync_before_the_write_is_a_breach() {
         let mut t = marked();
         breaks(
-            "MARK-2",
+            "MARK-2/not-synced",
             t.synced().written().aborted("t1").read_at_end("t1"),
         );
     }
@@ -192,14 +192,14 @@ mod tests {
             turn_id: Some("t1".into()),
             end: TurnEnd::Aborted { reason },
         });
-        breaks("MARK-2", t.read_at_end("t1"));
+        breaks("MARK-2/not-synced", t.read_at_end("t1"));
     }
 
     #[test]
     fn no_sync_at_all_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "hi").interrupt().wrote(&marker()).written();
-        breaks("MARK-2", t.aborted("t1").read_at_end("t1"));
+        breaks("MARK-2/not-synced", t.aborted("t1").read_at_end("t1"));
     }
 
     #[test]

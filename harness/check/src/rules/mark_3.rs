@@ -4,13 +4,25 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Exchange, Region, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 
 pub(super) struct OneMarkerInItsPlace;
 
-const MISPLACED: Clause = Clause {
-    kind: "misplaced",
-    text: "{message}",
+const NO_MARKER: Clause = Clause {
+    kind: "no-marker",
+    text: "request {request} has no marker for interrupted {turns}",
+};
+const TOO_FEW_MARKERS: Clause = Clause {
+    kind: "too-few-markers",
+    text: "request {request} has {found} of {wanted} markers for {turns}",
+};
+const TOO_MANY_MARKERS: Clause = Clause {
+    kind: "too-many-markers",
+    text: "request {request} has {found} markers for interrupted {turns}",
+};
+const MARKER_TOO_EARLY: Clause = Clause {
+    kind: "marker-too-early",
+    text: "request {request} has the marker of {turns} before the last of its items",
 };
 
 impl Invariant for OneMarkerInItsPlace {
@@ -54,7 +66,12 @@ impl Invariant for OneMarkerInItsPlace {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[MISPLACED]
+        &[
+            NO_MARKER,
+            TOO_FEW_MARKERS,
+            TOO_MANY_MARKERS,
+            MARKER_TOO_EARLY,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -63,17 +80,17 @@ impl Invariant for OneMarkerInItsPlace {
         for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
             for region in view.regions(exchange) {
                 findings.exercised += region.interrupted.len();
-                let Some(fault) = fault(view, &region) else {
+                let Some(fault) = fault(&region) else {
                     continue;
                 };
                 let key = (
                     exchange.conversation,
                     region.turn,
                     region.lost.len(),
-                    fault.0,
+                    missing_or_kind(&fault),
                 );
                 if told.insert(key) {
-                    tell(view, exchange, &region, &fault.1, &mut findings);
+                    report(view, exchange, &region, fault, &mut findings);
                 }
             }
         }
@@ -81,31 +98,31 @@ impl Invariant for OneMarkerInItsPlace {
     }
 }
 
-fn fault(view: &View<'_>, region: &Region) -> Option<(u8, String)> {
+fn fault(region: &Region) -> Option<Fault> {
     let count = region.markers.len();
     if count < region.min {
-        let what = match (count, region.min) {
-            (0, 1) => format!("no marker for interrupted {}", names(view, region)),
-            (count, min) => format!("{count} of {min} markers for {}", names(view, region)),
-        };
-        return Some((0, what));
+        return Some(match (count, region.min) {
+            (0, 1) => NO_MARKER.into(),
+            (count, min) => TOO_FEW_MARKERS.with("found", count).with("wanted", min),
+        });
     }
     if count > region.max && !region.interrupted.is_empty() {
-        let names = names(view, region);
-        return Some((1, format!("{count} markers for interrupted {names}")));
+        return Some(TOO_MANY_MARKERS.with("found", count));
     }
     // Where several turns share a region there is no telling whose items are whose.
     let marker = region.markers.first().filter(|_| region.lost.is_empty());
     let behind = marker
         .zip(region.last_item)
         .is_some_and(|(marker, last)| *marker < last);
-    (behind && !region.interrupted.is_empty()).then(|| {
-        let names = names(view, region);
-        (
-            2,
-            format!("the marker of {names} before the last of its items"),
-        )
-    })
+    (behind && !region.interrupted.is_empty()).then(|| MARKER_TOO_EARLY.into())
+}
+
+/// What is reported once for a region: that markers are missing, however many, or another clause.
+fn missing_or_kind(fault: &Fault) -> &'static str {
+    match fault.clause {
+        TOO_FEW_MARKERS => NO_MARKER.kind,
+        clause => clause.kind,
+    }
 }
 
 fn names(view: &View<'_>, region: &Region) -> String {
@@ -123,21 +140,22 @@ fn names(view: &View<'_>, region: &Region) -> String {
     }
 }
 
-fn tell(
+fn report(
     view: &View<'_>,
     exchange: &Exchange<'_>,
     region: &Region,
-    fault: &str,
+    fault: Fault,
     findings: &mut Findings,
 ) {
-    let message = format!("request {} has {fault}", exchange.number);
+    let fault = fault.with("request", exchange.number);
+    let fault = fault.with("turns", names(view, region));
     let shown_by: Vec<At> = region
         .interrupted
         .iter()
         .copied()
         .chain([exchange.at])
         .collect();
-    findings.breach(view, MISPLACED.with("message", message), &shown_by);
+    findings.breach(view, fault, &shown_by);
 }
 
 #[cfg(test)]
@@ -170,24 +188,24 @@ mod tests {
 
     #[test]
     fn none_or_two_are_breaches() {
-        let none = breaks("MARK-3", &between(&[]));
+        let none = breaks("MARK-3/no-marker", &between(&[]));
         assert_eq!(
             none.text(),
             "request 2 has no marker for interrupted turn t1"
         );
-        let two = breaks("MARK-3", &between(&[marker(), marker()]));
+        let two = breaks("MARK-3/too-many-markers", &between(&[marker(), marker()]));
         assert!(two.text().contains("2 markers"));
     }
 
     #[test]
     fn a_marker_in_the_wrong_place_is_a_breach() {
         let items = [call("c"), marker(), output("c", "aborted")];
-        let early = breaks("MARK-3", &between(&items));
+        let early = breaks("MARK-3/marker-too-early", &between(&items));
         assert!(early.text().contains("before the last of its items"));
         let mut t = between(&[marker()]);
         t.request(3, &[user("one"), user("two"), marker()]);
         assert!(
-            breaks("MARK-3", &t)
+            breaks("MARK-3/no-marker", &t)
                 .text()
                 .contains("request 3 has no marker")
         );
@@ -199,7 +217,7 @@ mod tests {
             user("two"),
             output("c", "aborted"),
         ];
-        let late = breaks("MARK-3", t.request(3, &late));
+        let late = breaks("MARK-3/marker-too-early", t.request(3, &late));
         assert!(late.text().contains("before the last of its items"));
     }
 
@@ -218,8 +236,12 @@ mod tests {
             t
         };
         keeps("MARK-3", &lost(2), 2);
-        assert!(breaks("MARK-3", &lost(1)).text().contains("1 of 2 markers"));
-        breaks("MARK-3", &lost(3));
+        assert!(
+            breaks("MARK-3/too-few-markers", &lost(1))
+                .text()
+                .contains("1 of 2 markers")
+        );
+        breaks("MARK-3/too-many-markers", &lost(3));
     }
 
     #[test]
@@ -256,7 +278,7 @@ mod tests {
             t
         };
         keeps("MARK-3", &resumed(&[]), 2);
-        breaks("MARK-4", &resumed(&[marker()]));
+        breaks("MARK-4/running-turn", &resumed(&[marker()]));
     }
 
     #[test]
@@ -279,7 +301,7 @@ mod tests {
             t
         };
         keeps("MARK-3", &killed(&[marker(), user("two")], false), 1);
-        breaks("MARK-3", &killed(&[user("two"), marker()], false));
+        breaks("MARK-3/no-marker", &killed(&[user("two"), marker()], false));
         keeps("MARK-3", &killed(&[user("two"), marker()], true), 1);
     }
 
@@ -324,7 +346,10 @@ mod tests {
         };
         keeps("MARK-3", &reviewed(true), 1);
         keeps("MARK-3", &reviewed(false), 1);
-        breaks("MARK-3", &between(&[marker(), assistant("Late.")]));
+        breaks(
+            "MARK-3/marker-too-early",
+            &between(&[marker(), assistant("Late.")]),
+        );
     }
 
     #[test]
@@ -348,8 +373,8 @@ mod tests {
             t
         };
         keeps("MARK-3", &killed(&[marker()]), 2);
-        breaks("MARK-3", &killed(&[]));
-        breaks("MARK-3", &killed(&[marker(), marker()]));
+        breaks("MARK-3/too-few-markers", &killed(&[]));
+        breaks("MARK-3/too-many-markers", &killed(&[marker(), marker()]));
     }
 
     #[test]
@@ -372,9 +397,9 @@ mod tests {
         keeps("MARK-3", &killed(&[marker()]), 1);
         keeps("MARK-4", &killed(&[marker()]), 1);
         keeps("MARK-5", &killed(&[marker()]), 1);
-        breaks("MARK-3", &killed(&[]));
-        breaks("MARK-5", &killed(&[]));
-        breaks("MARK-4", &killed(&[marker(), marker()]));
+        breaks("MARK-3/no-marker", &killed(&[]));
+        breaks("MARK-5/marker-lost", &killed(&[]));
+        breaks("MARK-4/ended-turn", &killed(&[marker(), marker()]));
     }
 
     #[test]
@@ -399,8 +424,14 @@ mod tests {
         };
         let joined = [user("more"), marker()];
         keeps("MARK-3", answered(Decision::Approve, &joined).kill(), 1);
-        breaks("MARK-3", answered(Decision::Approve, &joined[..1]).kill());
-        breaks("MARK-3", answered(Decision::Abort, &joined).kill());
+        breaks(
+            "MARK-3/no-marker",
+            answered(Decision::Approve, &joined[..1]).kill(),
+        );
+        breaks(
+            "MARK-3/no-marker",
+            answered(Decision::Abort, &joined).kill(),
+        );
     }
 
     #[test]
@@ -418,6 +449,6 @@ mod tests {
             t
         };
         keeps("MARK-3", &told(true), 1);
-        breaks("MARK-3", &told(false));
+        breaks("MARK-3/no-marker", &told(false));
     }
 }

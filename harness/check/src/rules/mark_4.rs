@@ -4,13 +4,25 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Region, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 
 pub(super) struct NoMarkerWithoutInterrupt;
 
-const UNWARRANTED: Clause = Clause {
-    kind: "unwarranted",
-    text: "{message}",
+const IDLE_INTERRUPT: Clause = Clause {
+    kind: "idle-interrupt",
+    text: "request {request} has one marker too many, and an interrupt met no turn",
+};
+const BEFORE_ANY_INPUT: Clause = Clause {
+    kind: "before-any-input",
+    text: "request {request} has a marker before any input of the user",
+};
+const RUNNING_TURN: Clause = Clause {
+    kind: "running-turn",
+    text: "request {request} has a marker for turn {turn}, which is still running",
+};
+const ENDED_TURN: Clause = Clause {
+    kind: "ended-turn",
+    text: "request {request} has a marker for turn {turn}, which is {end}",
 };
 
 impl Invariant for NoMarkerWithoutInterrupt {
@@ -52,7 +64,7 @@ impl Invariant for NoMarkerWithoutInterrupt {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[UNWARRANTED]
+        &[IDLE_INTERRUPT, BEFORE_ANY_INPUT, RUNNING_TURN, ENDED_TURN]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -68,9 +80,9 @@ impl Invariant for NoMarkerWithoutInterrupt {
                 };
                 let key = (exchange.conversation, region.turn, region.is_first);
                 if told.insert(key) {
-                    let message = format!("request {} has a marker {cause}", exchange.number);
+                    let fault = cause.with("request", exchange.number);
                     let shown_by: Vec<At> = shown_by.into_iter().chain([exchange.at]).collect();
-                    findings.breach(view, UNWARRANTED.with("message", message), &shown_by);
+                    findings.breach(view, fault, &shown_by);
                 }
             }
         }
@@ -78,13 +90,12 @@ impl Invariant for NoMarkerWithoutInterrupt {
     }
 }
 
-fn fault(view: &View<'_>, region: &Region) -> Option<(String, Vec<At>)> {
+fn fault(view: &View<'_>, region: &Region) -> Option<(Fault, Vec<At>)> {
     if region.markers.len() <= region.max {
         return None;
     }
     if !region.idle.is_empty() {
-        let cause = "too many, and an interrupt met no turn".to_owned();
-        return Some((cause, region.idle.clone()));
+        return Some((IDLE_INTERRUPT.into(), region.idle.clone()));
     }
     if region.max > 0 {
         // One too many for a turn that was interrupted is MARK-3's.
@@ -92,17 +103,19 @@ fn fault(view: &View<'_>, region: &Region) -> Option<(String, Vec<At>)> {
     }
     if region.is_first {
         // What stood there before the run was not observed.
-        let cause = "before any input of the user".to_owned();
-        return (!view.inherited).then_some((cause, Vec::new()));
+        return (!view.inherited).then(|| (BEFORE_ANY_INPUT.into(), Vec::new()));
     }
     let turn = &view.turns[region.turn?];
-    let how = match region.unmarked.is_empty() {
-        true => "still running",
-        false => turn.ending().map_or("over", |ending| ending.in_words()),
+    let fault = match region.unmarked.is_empty() {
+        true => RUNNING_TURN.with("turn", turn.id),
+        false => {
+            let end = turn.ending().map_or("over", |ending| ending.in_words());
+            ENDED_TURN.with("turn", turn.id).with("end", end)
+        }
     };
     let mut shown_by = vec![turn.begun];
     shown_by.extend(&region.unmarked);
-    Some((format!("for turn {}, which is {how}", turn.id), shown_by))
+    Some((fault, shown_by))
 }
 
 #[cfg(test)]
@@ -154,7 +167,7 @@ mod tests {
                 .request(2, &[user("one"), marker(), user("two")]);
             t
         };
-        breaks("MARK-4", &forked(0));
+        breaks("MARK-4/ended-turn", &forked(0));
         keeps("MARK-4", &forked(1), 1);
         keeps("MARK-4", &forked(2), 1);
     }
@@ -189,30 +202,30 @@ mod tests {
             t
         };
         keeps("MARK-4", &killed(false), 1);
-        breaks("MARK-4", &killed(true));
+        breaks("MARK-4/ended-turn", &killed(true));
     }
 
     #[test]
     fn a_marker_of_a_completed_turn_is_a_breach() {
         let history = [user("one"), assistant("x"), marker(), user("two")];
-        let breach = breaks("MARK-4", &completed(false, &history));
+        let breach = breaks("MARK-4/ended-turn", &completed(false, &history));
         assert!(breach.text().ends_with("turn t1, which is complete"));
     }
 
     #[test]
     fn a_marker_of_an_idle_interrupt_is_a_breach() {
         let history = [user("one"), marker(), user("two")];
-        let breach = breaks("MARK-4", &completed(true, &history));
+        let breach = breaks("MARK-4/idle-interrupt", &completed(true, &history));
         assert!(breach.text().contains("met no turn"));
     }
 
     #[test]
     fn a_marker_of_the_running_turn_or_of_none_is_a_breach() {
         let history = [user("one"), user("two"), marker()];
-        let running = breaks("MARK-4", &completed(false, &history));
+        let running = breaks("MARK-4/running-turn", &completed(false, &history));
         assert!(running.text().contains("still running"));
         let history = [marker(), user("one"), user("two")];
-        let first = breaks("MARK-4", &completed(false, &history));
+        let first = breaks("MARK-4/before-any-input", &completed(false, &history));
         assert!(first.text().contains("before any input"));
     }
 
@@ -222,7 +235,7 @@ mod tests {
         t.start("t1", "one").input("two", InputMode::Replace);
         t.reply(Some("t2")).replaced("t1").started("t2");
         t.request(1, &[user("one"), marker(), user("two")]);
-        assert!(breaks("MARK-4", &t).text().contains("replaced"));
+        breaks("MARK-4/ended-turn", &t);
     }
 
     #[test]
@@ -258,6 +271,6 @@ mod tests {
             t
         };
         keeps("MARK-4", &taken_back(true), 1);
-        breaks("MARK-4", &taken_back(false));
+        breaks("MARK-4/ended-turn", &taken_back(false));
     }
 }

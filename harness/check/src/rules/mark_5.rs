@@ -9,7 +9,7 @@ pub(super) struct MarkerSurvivesCrash;
 
 const MARKER_LOST: Clause = Clause {
     kind: "marker-lost",
-    text: "{message}",
+    text: "request {request} of the resumed session has {found} of {wanted} markers for what was interrupted before the kill",
 };
 
 impl Invariant for MarkerSurvivesCrash {
@@ -77,14 +77,11 @@ impl Invariant for MarkerSurvivesCrash {
                     .collect();
                 findings.exercised += owed.len();
                 if !owed.is_empty() && region.markers.len() < region.min {
-                    let (number, found) = (next.number, region.markers.len());
-                    let message = format!(
-                        "request {number} of the resumed session has {found} of {} markers for what was \
-                         interrupted before the kill",
-                        region.min
-                    );
+                    let fault = MARKER_LOST.with("request", next.number);
+                    let fault = fault.with("found", region.markers.len());
+                    let fault = fault.with("wanted", region.min);
                     let shown_by: Vec<At> = owed.into_iter().chain([*kill, next.at]).collect();
-                    findings.breach(view, MARKER_LOST.with("message", message), &shown_by);
+                    findings.breach(view, fault, &shown_by);
                 }
             }
         }
@@ -118,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_marker_that_is_lost_is_a_breach() {
-        let breach = breaks("MARK-5", &resumed(&[]));
+        let breach = breaks("MARK-5/marker-lost", &resumed(&[]));
         assert!(breach.text().contains("0 of 1 markers"));
     }
 
@@ -131,7 +128,7 @@ mod tests {
         t.start("t2", "two").interrupted("t2").kill().resume();
         t.start("t3", "three")
             .request(2, &[user("one"), marker(), user("three")]);
-        breaks("MARK-5", &t);
+        breaks("MARK-5/marker-lost", &t);
     }
 
     #[test]

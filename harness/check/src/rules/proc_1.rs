@@ -10,7 +10,7 @@ pub(super) struct ToolsEndWithTheTurn;
 
 const PROCESS_ALIVE: Clause = Clause {
     kind: "process-alive",
-    text: "{message}",
+    text: "process {pid} of aborted turn {turn} is alive after 2 s: {command}",
 };
 
 /// How long a tool may outlive its turn.
@@ -86,10 +86,9 @@ impl Invariant for ToolsEndWithTheTurn {
             findings.exercised += 1;
             for process in alive.iter().filter(|process| still.contains(process)) {
                 if told.insert(process.pid) {
-                    let (pid, command, id) = (process.pid, &process.command, turn.id);
-                    let message =
-                        format!("process {pid} of aborted turn {id} is alive after 2 s: {command}");
-                    findings.breach(view, PROCESS_ALIVE.with("message", message), &[ended, *at]);
+                    let fault = PROCESS_ALIVE.with("pid", process.pid).with("turn", turn.id);
+                    let fault = fault.with("command", process.command.as_str());
+                    findings.breach(view, fault, &[ended, *at]);
                 }
             }
         }
@@ -157,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_tool_that_stays_is_a_breach() {
-        let breach = breaks("PROC-1", aborted().alive(&[7]).wait_ms(2000).alive(&[7]));
+        let breach = breaks(
+            "PROC-1/process-alive",
+            aborted().alive(&[7]).wait_ms(2000).alive(&[7]),
+        );
         assert!(breach.text().contains("process 7 of aborted turn t1"));
     }
 
@@ -169,7 +171,11 @@ mod tests {
             .exit()
             .wait_ms(2500)
             .alive(&[8]);
-        assert!(breaks("PROC-1", &t).text().contains("process 8"));
+        assert!(
+            breaks("PROC-1/process-alive", &t)
+                .text()
+                .contains("process 8")
+        );
     }
 
     #[test]

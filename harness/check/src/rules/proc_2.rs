@@ -9,7 +9,7 @@ pub(super) struct NothingOutlivesTheAgent;
 
 const PROCESS_ALIVE: Clause = Clause {
     kind: "process-alive",
-    text: "{message}",
+    text: "process {pid} outlived the agent: {command}",
 };
 
 /// How long what the agent started may take to go.
@@ -78,9 +78,9 @@ impl Invariant for NothingOutlivesTheAgent {
             }
             findings.exercised += 1;
             for process in alive {
-                let (pid, command) = (process.pid, &process.command);
-                let message = format!("process {pid} outlived the agent: {command}");
-                findings.breach(view, PROCESS_ALIVE.with("message", message), &[*stop, at]);
+                let fault = PROCESS_ALIVE.with("pid", process.pid);
+                let fault = fault.with("command", process.command.as_str());
+                findings.breach(view, fault, &[*stop, at]);
             }
         }
         findings
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_outlives_the_agent_is_a_breach() {
-        let breach = breaks("PROC-2", ended().wait_ms(2000).alive(&[7]));
+        let breach = breaks("PROC-2/process-alive", ended().wait_ms(2000).alive(&[7]));
         assert_eq!(breach.text(), "process 7 outlived the agent: sleep 7");
         let two = verdict_of("PROC-2", ended().wait_ms(2000).alive(&[7, 8]));
         assert!(matches!(two, Verdict::Fail { breaches, .. } if breaches.len() == 2));
@@ -136,6 +136,6 @@ mod tests {
             .wait_ms(2000)
             .alive(&[7])
             .resume();
-        breaks("PROC-2", t.exit().alive(&[]));
+        breaks("PROC-2/process-alive", t.exit().alive(&[]));
     }
 }

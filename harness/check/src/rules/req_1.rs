@@ -4,18 +4,30 @@ use super::turn_3::interrupted;
 use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Ending, Interrupt, InterruptState, OpAnswer, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AbortReason, Feature, Observation, TurnEnd};
 
 pub(super) struct InterruptsAreAnswered;
 
-const ANSWER_COUNT: Clause = Clause {
-    kind: "answer-count",
-    text: "{message}",
+const NEVER_ANSWERED: Clause = Clause {
+    kind: "never-answered",
+    text: "an interrupt was never answered",
 };
-const WRONG_ANSWER: Clause = Clause {
-    kind: "wrong-answer",
-    text: "{message}",
+const ANSWERED_TWICE: Clause = Clause {
+    kind: "answered-twice",
+    text: "an interrupt was answered {count} times",
+};
+const IDLE_REASON: Clause = Clause {
+    kind: "idle-reason",
+    text: "an interrupt with no active turn was answered with a reason",
+};
+const EARLY_ANSWER: Clause = Clause {
+    kind: "early-answer",
+    text: "an interrupt of turn {turn} was answered before the turn had ended",
+};
+const WRONG_REASON: Clause = Clause {
+    kind: "wrong-reason",
+    text: "turn {turn} ended as {end}, and an interrupt of it was answered with {reason}",
 };
 
 /// How soon behind an interrupt the agent's end, or the run's, excuses a missing answer.
@@ -65,7 +77,13 @@ impl Invariant for InterruptsAreAnswered {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[ANSWER_COUNT, WRONG_ANSWER]
+        &[
+            NEVER_ANSWERED,
+            ANSWERED_TWICE,
+            IDLE_REASON,
+            EARLY_ANSWER,
+            WRONG_REASON,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -80,17 +98,13 @@ impl Invariant for InterruptsAreAnswered {
             }
             findings.exercised += 1;
             if count != 1 {
-                let how = match count {
-                    0 => "never answered".to_owned(),
-                    count => format!("answered {count} times"),
+                let fault = match count {
+                    0 => NEVER_ANSWERED.into(),
+                    count => ANSWERED_TWICE.with("count", count),
                 };
                 let answers = interrupt.answers.iter().map(|answer| answer.at);
                 let shown_by: Vec<At> = std::iter::once(interrupt.at).chain(answers).collect();
-                findings.breach(
-                    view,
-                    ANSWER_COUNT.with("message", format!("an interrupt was {how}")),
-                    &shown_by,
-                );
+                findings.breach(view, fault, &shown_by);
             } else if view.has(Feature::DeferredAnswers) {
                 check_deferred(view, interrupt, &mut findings);
             }
@@ -104,23 +118,20 @@ fn check_deferred(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Fin
     let answers = interrupt.answers.iter();
     let accepted = answers.filter(|answer| answer.error.is_none());
     for answer in accepted {
-        let (message, ending) = match interrupt.state {
+        let (fault, ending): (Option<Fault>, _) = match interrupt.state {
             InterruptState::Active(turn) => {
                 let ending = view.turns[turn].ending_before(answer.at);
                 let fault = fault(view, turn, interrupt.at, answer, ending);
                 let met_next = met_next(view, turn, interrupt, answer);
                 (fault.filter(|_| !met_next), ending)
             }
-            InterruptState::Idle if answer.reason.is_some() => {
-                let message = "an interrupt with no active turn was answered with a reason";
-                (Some(message.to_owned()), None)
-            }
+            InterruptState::Idle if answer.reason.is_some() => (Some(IDLE_REASON.into()), None),
             _ => (None, None),
         };
-        if let Some(message) = message {
+        if let Some(fault) = fault {
             let mut shown_by = vec![interrupt.at, answer.at];
             shown_by.extend(ending.map(|ending| ending.at));
-            findings.breach(view, WRONG_ANSWER.with("message", message), &shown_by);
+            findings.breach(view, fault, &shown_by);
         }
     }
 }
@@ -150,12 +161,10 @@ fn fault(
     interrupt: At,
     answer: &OpAnswer<'_>,
     ending: Option<Ending<'_>>,
-) -> Option<String> {
+) -> Option<Fault> {
     let id = view.turns[turn].id;
     let Some(ending) = ending else {
-        return Some(format!(
-            "an interrupt of turn {id} was answered before the turn had ended"
-        ));
+        return Some(EARLY_ANSWER.with("turn", id));
     };
     let given = answer.reason;
     let as_it_was = match ending.end {
@@ -167,16 +176,16 @@ fn fault(
         }
         TurnEnd::Complete | TurnEnd::Failed { .. } => given.is_none(),
     };
-    let message = || {
-        let how = ending.in_words();
-        let given = match given {
+    let wrong = || {
+        let reason = match given {
             None => "no reason",
             Some(AbortReason::Interrupted) => "interrupted",
             Some(AbortReason::Replaced) => "replaced",
         };
-        format!("turn {id} ended as {how}, and an interrupt of it was answered with {given}")
+        let fault = WRONG_REASON.with("turn", id);
+        fault.with("end", ending.in_words()).with("reason", reason)
     };
-    (!as_it_was).then(message)
+    (!as_it_was).then(wrong)
 }
 
 fn ended_soon(view: &View<'_>, at: At) -> bool {
@@ -229,7 +238,7 @@ mod tests {
             .aborted("t1")
             .wait_ms(200)
             .start("t2", "ho");
-        assert!(breaks("REQ-1", &t).text().ends_with("never answered"));
+        breaks("REQ-1/never-answered", &t);
         let t = t.without(Feature::OpReplies);
         assert!(matches!(
             crate::testing::verdict_of("REQ-1", &t),
@@ -252,8 +261,8 @@ mod tests {
             t
         };
         is_idle("REQ-1", &killed("point turn.taken", 50));
-        breaks("REQ-1", &killed("point turn.taken", 150));
-        breaks("REQ-1", &killed("delta 1 of reply 1", 50));
+        breaks("REQ-1/never-answered", &killed("point turn.taken", 150));
+        breaks("REQ-1/never-answered", &killed("delta 1 of reply 1", 50));
     }
 
     #[test]
@@ -271,9 +280,15 @@ mod tests {
 
     #[test]
     fn an_answer_before_the_abort_is_a_breach_where_it_is_deferred() {
-        let early = breaks("REQ-1", deferring().interrupt().reply(None).aborted("t1"));
+        let early = breaks(
+            "REQ-1/early-answer",
+            deferring().interrupt().reply(None).aborted("t1"),
+        );
         assert!(early.text().contains("before the turn had ended"));
-        breaks("REQ-1", deferring().interrupt().answered(2, INTERRUPTED));
+        breaks(
+            "REQ-1/early-answer",
+            deferring().interrupt().answered(2, INTERRUPTED),
+        );
         keeps("REQ-1", running().interrupt().reply(None).aborted("t1"), 1);
     }
 
@@ -283,14 +298,14 @@ mod tests {
         for given in [None, replaced] {
             let mut t = deferring();
             t.interrupt().aborted("t1").answered(2, given);
-            assert!(breaks("REQ-1", &t).text().contains("ended as aborted"));
+            breaks("REQ-1/wrong-reason", &t);
         }
         let mut t = deferring();
         t.interrupt().completed("t1").answered(2, INTERRUPTED);
-        breaks("REQ-1", &t);
+        breaks("REQ-1/wrong-reason", &t);
         let mut t = deferring();
         t.completed("t1").interrupt().answered(2, INTERRUPTED);
-        breaks("REQ-1", &t);
+        breaks("REQ-1/idle-reason", &t);
     }
 
     #[test]
@@ -316,7 +331,7 @@ mod tests {
         };
         let mut t = second(true);
         keeps("REQ-1", t.answered(2, INTERRUPTED), 2);
-        breaks("REQ-1", &second(false));
+        breaks("REQ-1/wrong-reason", &second(false));
     }
 
     /// The turn was being replaced already as the interrupt arrived.
@@ -333,14 +348,17 @@ mod tests {
             replaced().aborted("t2").answered(3, INTERRUPTED),
             1,
         );
-        breaks("REQ-1", replaced().answered(3, INTERRUPTED));
-        breaks("REQ-1", replaced().completed("t2").answered(3, INTERRUPTED));
+        breaks("REQ-1/wrong-reason", replaced().answered(3, INTERRUPTED));
+        breaks(
+            "REQ-1/wrong-reason",
+            replaced().completed("t2").answered(3, INTERRUPTED),
+        );
     }
 
     #[test]
     fn two_answers_are_a_breach() {
         let breach = breaks(
-            "REQ-1",
+            "REQ-1/answered-twice",
             running().interrupt().reply(None).aborted("t1").reply(None),
         );
         assert!(breach.text().contains("2 times"));

@@ -10,23 +10,23 @@ pub(super) struct RetriesAreBounded;
 
 const RETRY_AFTER_TURN: Clause = Clause {
     kind: "retry-after-turn",
-    text: "{message}",
+    text: "request {request} is a retry after the end of its turn",
 };
 const TOO_MANY_RETRIES: Clause = Clause {
     kind: "too-many-retries",
-    text: "{message}",
+    text: "request {request} is retry number {retry} of the same request",
 };
 const TOO_SOON: Clause = Clause {
     kind: "too-soon",
-    text: "{message}",
+    text: "request {request} was sent {delay_ms} ms after an answer that asked for a pause of {wanted_ms} ms",
 };
 const HASTY: Clause = Clause {
     kind: "hasty",
-    text: "{message}",
+    text: "request {request}, retry number {retry} of the same request, was sent {delay_ms} ms after the failure",
 };
 const SECOND_RETRY_AFTER_INTERRUPT: Clause = Clause {
     kind: "second-retry-after-interrupt",
-    text: "{message}",
+    text: "request {request} is a second retry after the interrupt",
 };
 
 /// The longest chain of retries: more than five request retries for each of six tries of a stream.
@@ -98,13 +98,8 @@ impl Invariant for RetriesAreBounded {
             let Some(failed) = retried(view, exchange) else {
                 chains.push(0);
                 if let Some((failed, ended)) = outlives_turn(view, exchange) {
-                    let number = exchange.number;
-                    let message = format!("request {number} is a retry behind the end of its turn");
-                    findings.breach(
-                        view,
-                        RETRY_AFTER_TURN.with("message", message),
-                        &[failed, ended, exchange.at],
-                    );
+                    let fault = RETRY_AFTER_TURN.with("request", exchange.number);
+                    findings.breach(view, fault, &[failed, ended, exchange.at]);
                 }
                 continue;
             };
@@ -113,42 +108,25 @@ impl Invariant for RetriesAreBounded {
             findings.exercised += 1;
             let number = exchange.number;
             if length == CHAIN + 1 {
-                let message =
-                    format!("request {number} is retry number {length} of the same request");
-                findings.breach(
-                    view,
-                    TOO_MANY_RETRIES.with("message", message),
-                    &[failed.at, exchange.at],
-                );
+                let fault = TOO_MANY_RETRIES
+                    .with("request", number)
+                    .with("retry", length);
+                findings.breach(view, fault, &[failed.at, exchange.at]);
             } else if let Some((over, asked_ms, delay_ms)) = too_soon(view, failed, exchange) {
-                let message = format!(
-                    "request {number} was sent {delay_ms} ms behind an answer that asked for a pause of \
-                     {asked_ms} ms"
-                );
-                findings.breach(
-                    view,
-                    TOO_SOON.with("message", message),
-                    &[over, exchange.at],
-                );
+                let fault = TOO_SOON.with("request", number).with("delay_ms", delay_ms);
+                let fault = fault.with("wanted_ms", asked_ms);
+                findings.breach(view, fault, &[over, exchange.at]);
             } else if let Some((over, delay_ns)) = hasty(view, failed, exchange, length) {
-                let message = format!(
-                    "request {number}, retry number {length} of the same request, was sent {} ms behind \
-                     the failure",
-                    delay_ns / 1_000_000
-                );
-                findings.breach(view, HASTY.with("message", message), &[over, exchange.at]);
+                let fault = HASTY.with("request", number).with("retry", length);
+                let fault = fault.with("delay_ms", delay_ns / 1_000_000);
+                findings.breach(view, fault, &[over, exchange.at]);
             } else if let Some((turn, cut)) = behind_cut(view, exchange) {
                 let count = behind.entry(turn).or_default();
                 *count += 1;
                 let taken = view.between_ns(cut, exchange.at) > ON_ITS_WAY_NS;
                 if *count >= 2 && taken && told.insert(turn) {
-                    let message =
-                        format!("request {number} is a second retry behind the interrupt");
-                    findings.breach(
-                        view,
-                        SECOND_RETRY_AFTER_INTERRUPT.with("message", message),
-                        &[cut, exchange.at],
-                    );
+                    let fault = SECOND_RETRY_AFTER_INTERRUPT.with("request", number);
+                    findings.breach(view, fault, &[cut, exchange.at]);
                 }
             }
         }
@@ -275,7 +253,7 @@ mod tests {
     #[test]
     fn retries_without_a_delay_are_a_breach() {
         assert!(
-            breaks("REQ-3", &failing(3, 0))
+            breaks("REQ-3/hasty", &failing(3, 0))
                 .text()
                 .contains("retry number 2")
         );
@@ -292,7 +270,7 @@ mod tests {
     fn retries_without_end_are_a_breach() {
         keeps("REQ-3", &failing(51, 30), 50);
         assert!(
-            breaks("REQ-3", &failing(60, 30))
+            breaks("REQ-3/too-many-retries", &failing(60, 30))
                 .text()
                 .contains("retry number 51")
         );
@@ -315,7 +293,7 @@ mod tests {
         };
         keeps("REQ-3", &paused(1000, 1000), 1);
         keeps("REQ-3", &paused(1000, 3_600_000), 1);
-        let breach = breaks("REQ-3", &paused(200, 1000));
+        let breach = breaks("REQ-3/too-soon", &paused(200, 1000));
         assert!(breach.text().contains("a pause of 1000 ms"));
     }
 
@@ -333,11 +311,7 @@ mod tests {
             t
         };
         keeps("REQ-3", &retried(5), 3);
-        assert!(
-            breaks("REQ-3", &retried(20))
-                .text()
-                .contains("a second retry")
-        );
+        breaks("REQ-3/second-retry-after-interrupt", &retried(20));
     }
 
     #[test]
@@ -367,7 +341,7 @@ mod tests {
             t
         };
         is_idle("REQ-3", &spoken_to(true));
-        breaks("REQ-3", &spoken_to(false));
+        breaks("REQ-3/too-soon", &spoken_to(false));
     }
 
     #[test]
@@ -386,7 +360,7 @@ mod tests {
             t
         };
         keeps("REQ-3", &retried(Some(0)), 2);
-        breaks("REQ-3", &retried(None));
+        breaks("REQ-3/hasty", &retried(None));
     }
 
     #[test]
@@ -398,8 +372,8 @@ mod tests {
             t
         };
         keeps("REQ-3", &retry(0), 1);
-        let breach = breaks("REQ-3", &retry(200));
-        assert!(breach.text().contains("behind the end of its turn"));
+        let breach = breaks("REQ-3/retry-after-turn", &retry(200));
+        assert!(breach.text().contains("after the end of its turn"));
         let mut next = failing(1, 0);
         next.interrupt().aborted("t1").wait_ms(200);
         next.start("t2", "next");
@@ -414,6 +388,6 @@ mod tests {
             .stream_end(2, StreamEnd::Reset);
         keeps("REQ-3", t.clone().aborted("t1"), 2);
         t.wait_ms(200).request(3, &[user("run")]).aborted("t1");
-        assert!(breaks("REQ-3", &t).text().contains("behind the interrupt"));
+        breaks("REQ-3/second-retry-after-interrupt", &t);
     }
 }

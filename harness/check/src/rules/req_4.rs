@@ -9,7 +9,7 @@ pub(super) struct StreamIsClosed;
 
 const NOT_CLOSED: Clause = Clause {
     kind: "not-closed",
-    text: "{message}",
+    text: "response {response} was not closed when its turn was aborted",
 };
 
 /// How long a connection may take to be closed behind an abort.
@@ -66,13 +66,10 @@ impl Invariant for StreamIsClosed {
             let ran_on = view.end_ns().saturating_sub(view.at_ns(ended)) > CLOSE_NS;
             if ran_on && !exchange.over().is_some_and(in_time) {
                 findings.exercised += 1;
-                let message = format!(
-                    "response {} was not closed when its turn was aborted",
-                    exchange.number
-                );
+                let fault = NOT_CLOSED.with("response", exchange.number);
                 let mut shown_by = vec![exchange.at, ended];
                 shown_by.extend(exchange.disconnected.or(exchange.over()));
-                findings.breach(view, NOT_CLOSED.with("message", message), &shown_by);
+                findings.breach(view, fault, &shown_by);
             }
         }
         findings
@@ -113,19 +110,22 @@ mod tests {
 
     #[test]
     fn a_stream_that_stays_open_is_a_breach() {
-        breaks("REQ-4", aborted().wait_ms(600).start("t2", "next"));
+        breaks(
+            "REQ-4/not-closed",
+            aborted().wait_ms(600).start("t2", "next"),
+        );
         is_idle("REQ-4", aborted().start("t2", "next"));
     }
 
     #[test]
     fn a_stream_that_is_closed_late_is_a_breach() {
         assert_eq!(
-            breaks("REQ-4", aborted().wait_ms(600).disconnected(1))
+            breaks("REQ-4/not-closed", aborted().wait_ms(600).disconnected(1))
                 .evidence
                 .len(),
             3
         );
-        breaks("REQ-4", aborted().wait_ms(600).finish(1));
+        breaks("REQ-4/not-closed", aborted().wait_ms(600).finish(1));
     }
 
     #[test]

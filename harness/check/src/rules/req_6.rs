@@ -10,11 +10,11 @@ pub(super) struct TurnHeadersEndWithTheTurn;
 
 const HEADER_OF_EARLIER_TURN: Clause = Clause {
     kind: "header-of-earlier-turn",
-    text: "{message}",
+    text: "request {request} carries the {header} of an earlier turn",
 };
 const HEADER_NOT_GIVEN: Clause = Clause {
     kind: "header-not-given",
-    text: "{message}",
+    text: "request {request} carries {header}, although no response of its turn gave it",
 };
 
 /// The headers that a server gives with a response, and wants back for the rest of the turn.
@@ -80,21 +80,15 @@ impl Invariant for TurnHeadersEndWithTheTurn {
                 let number = exchange.number;
                 let (owner, first) = *owners.entry((name, value)).or_insert((turn, index));
                 if owner != turn {
-                    let message = format!("request {number} carries the {name} of an earlier turn");
-                    findings.breach(
-                        view,
-                        HEADER_OF_EARLIER_TURN.with("message", message),
-                        &[view.exchanges[first].at, exchange.at],
-                    );
+                    let fault = HEADER_OF_EARLIER_TURN
+                        .with("request", number)
+                        .with("header", *name);
+                    findings.breach(view, fault, &[view.exchanges[first].at, exchange.at]);
                 } else if first == index && !given(view, &begun, turn, exchange) {
-                    let message = format!(
-                        "request {number} carries a {name}, although no response of its turn gave it"
-                    );
-                    findings.breach(
-                        view,
-                        HEADER_NOT_GIVEN.with("message", message),
-                        &[exchange.at],
-                    );
+                    let fault = HEADER_NOT_GIVEN
+                        .with("request", number)
+                        .with("header", *name);
+                    findings.breach(view, fault, &[exchange.at]);
                 }
             }
             begun.push((turn, index));
@@ -207,19 +201,22 @@ mod tests {
             t
         };
         keeps("REQ-6", &killed(false), 1);
-        breaks("REQ-6", &killed(true));
+        breaks("REQ-6/header-not-given", &killed(true));
         let mut t = killed(false);
         t.request_with(
             3,
             "a",
             &[user("run"), call("c1"), output("c1", "x"), user("next")],
         );
-        assert!(breaks("REQ-6", &t).text().contains("of an earlier turn"));
+        breaks("REQ-6/header-of-earlier-turn", &t);
     }
 
     #[test]
     fn a_header_of_an_earlier_turn_is_a_breach() {
-        let breach = breaks("REQ-6", routed().request_with(3, "a", &[user("next")]));
+        let breach = breaks(
+            "REQ-6/header-of-earlier-turn",
+            routed().request_with(3, "a", &[user("next")]),
+        );
         assert!(breach.text().contains("of an earlier turn"));
     }
 
@@ -233,10 +230,6 @@ mod tests {
             .completed("t1");
         t.start("t2", "ho")
             .request_with(2, "a", &[user("hi"), user("ho")]);
-        assert!(
-            breaks("REQ-6", &t)
-                .text()
-                .contains("no response of its turn")
-        );
+        breaks("REQ-6/header-not-given", &t);
     }
 }

@@ -7,9 +7,13 @@ use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct AppendOnly;
 
-const CHANGED: Clause = Clause {
-    kind: "changed",
-    text: "{message}",
+const REWRITTEN: Clause = Clause {
+    kind: "rewritten",
+    text: "{file} had {known} bytes, of which only the first {kept} are still there",
+};
+const GAP: Clause = Clause {
+    kind: "gap",
+    text: "{file} was read on from byte {from}, but {known} bytes were known",
 };
 
 impl Invariant for AppendOnly {
@@ -48,7 +52,7 @@ impl Invariant for AppendOnly {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[CHANGED]
+        &[REWRITTEN, GAP]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -59,21 +63,14 @@ impl Invariant for AppendOnly {
                     continue;
                 };
                 findings.exercised += 1;
-                let path = file.path;
-                let message = match read.change {
-                    Change::Rewritten { kept, known } => format!(
-                        "{path} had {known} bytes, of which only the first {kept} are still there"
-                    ),
-                    Change::Gap { from, known } => {
-                        format!("{path} was read on from byte {from}, but {known} bytes were known")
+                let fault = match read.change {
+                    Change::Rewritten { kept, known } => {
+                        REWRITTEN.with("known", known).with("kept", kept)
                     }
+                    Change::Gap { from, known } => GAP.with("known", known).with("from", from),
                     Change::First | Change::Grew | Change::Repaired | Change::Outside => continue,
                 };
-                findings.breach(
-                    view,
-                    CHANGED.with("message", message),
-                    &[before.at, read.at],
-                );
+                findings.breach(view, fault.with("file", file.path), &[before.at, read.at]);
             }
         }
         findings
@@ -107,22 +104,21 @@ mod tests {
     fn a_rewritten_or_cut_file_is_a_breach() {
         let mut t = interrupted_tool();
         let changed = t.file().replacen("run it", "ran it", 1);
-        assert!(
-            breaks("ROLL-2", t.set_file(&changed).read_anew(End))
-                .text()
-                .contains("only the first")
-        );
+        breaks("ROLL-2/rewritten", t.set_file(&changed).read_anew(End));
         let mut t = interrupted_tool();
         let cut = t.file()[..20].to_owned();
-        breaks("ROLL-2", t.set_file(&cut).read_anew(End));
-        breaks("ROLL-2", interrupted_tool().set_file("").read_anew(End));
+        breaks("ROLL-2/rewritten", t.set_file(&cut).read_anew(End));
+        breaks(
+            "ROLL-2/rewritten",
+            interrupted_tool().set_file("").read_anew(End),
+        );
     }
 
     #[test]
     fn a_read_that_leaves_a_gap_is_a_breach() {
         let mut t = interrupted_tool();
         assert!(
-            breaks("ROLL-2", t.read_as(End, 9_999, ""))
+            breaks("ROLL-2/gap", t.read_as(End, 9_999, ""))
                 .text()
                 .contains("byte 9999")
         );
@@ -139,9 +135,12 @@ mod tests {
         keeps("ROLL-2", t.read_anew(End), 1);
         let mut t = torn();
         t.set_file(&whole);
-        breaks("ROLL-2", t.read_anew(End));
+        breaks("ROLL-2/rewritten", t.read_anew(End));
         let mut t = torn();
-        breaks("ROLL-2", t.kill().resume().set_file("{").read_anew(End));
+        breaks(
+            "ROLL-2/rewritten",
+            t.kill().resume().set_file("{").read_anew(End),
+        );
     }
 
     #[test]
@@ -168,12 +167,15 @@ mod tests {
             };
             let mut t = grown(0);
             keeps("ROLL-2", &t, 2);
-            breaks("ROLL-2", &grown(1));
+            breaks("ROLL-2/gap", &grown(1));
             // What is read anew is the same file.
             let first = t.file()[..whole - "\u{1f600}\"}\n".len()].to_owned();
             let again = format!("{first}\u{fffd}\n{{}}\n");
             keeps("ROLL-2", t.read_as(End, 0, &again), 3);
-            breaks("ROLL-2", t.read_as(End, 0, &again.replace('\u{fffd}', "")));
+            breaks(
+                "ROLL-2/rewritten",
+                t.read_as(End, 0, &again.replace('\u{fffd}', "")),
+            );
         }
     }
 

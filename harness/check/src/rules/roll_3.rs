@@ -8,13 +8,33 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Exchange, Held, Resumption, Role, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 
 pub(super) struct CutRolloutsResume;
 
-const LOST: Clause = Clause {
-    kind: "lost",
-    text: "{message}",
+const UNPAIRED: Clause = Clause {
+    kind: "unpaired",
+    text: "request {request} of the resumed session has a call without its output, or an output without its call",
+};
+const CALL_LOST: Clause = Clause {
+    kind: "call-lost",
+    text: "request {request} of the resumed session lacks call {call}, which is in a whole line of the rollout",
+};
+const OUTPUT_LOST: Clause = Clause {
+    kind: "output-lost",
+    text: "request {request} of the resumed session lacks the output of call {call}, which is in a whole line of the rollout",
+};
+const INPUT_LOST: Clause = Clause {
+    kind: "input-lost",
+    text: "request {request} of the resumed session lacks the input {text:?}, which is in a whole line of the rollout",
+};
+const MESSAGE_LOST: Clause = Clause {
+    kind: "message-lost",
+    text: "request {request} of the resumed session lacks the message {text:?}, which is in a whole line of the rollout",
+};
+const MARKER_LOST: Clause = Clause {
+    kind: "marker-lost",
+    text: "request {request} of the resumed session has {found} of the {wanted} markers that are in whole lines of the rollout",
 };
 
 impl Invariant for CutRolloutsResume {
@@ -54,7 +74,14 @@ impl Invariant for CutRolloutsResume {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[LOST]
+        &[
+            UNPAIRED,
+            CALL_LOST,
+            OUTPUT_LOST,
+            INPUT_LOST,
+            MESSAGE_LOST,
+            MARKER_LOST,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -73,22 +100,18 @@ impl Invariant for CutRolloutsResume {
             }
             findings.exercised += 1;
             if let Some(fault) = fault(resumption, next) {
-                let message = format!("request {} of the resumed session {fault}", next.number);
+                let fault = fault.with("request", next.number);
                 let shown_by = resumption.torn.into_iter().chain([resumption.at, next.at]);
-                findings.breach(
-                    view,
-                    LOST.with("message", message),
-                    &shown_by.collect::<Vec<At>>(),
-                );
+                findings.breach(view, fault, &shown_by.collect::<Vec<At>>());
             }
         }
         findings
     }
 }
 
-fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<String> {
+fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<Fault> {
     if !next.faults.is_empty() {
-        return Some("has a call without its output, or an output without its call".to_owned());
+        return Some(UNPAIRED.into());
     }
     let calls: HashSet<&str> = next.calls().collect();
     let outputs: HashSet<&str> = next.outputs().collect();
@@ -102,34 +125,20 @@ fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<String> {
         let is_it = |held: &Held| matches!(held, Held::Call(call) if call == id);
         resumption.held.iter().any(is_it)
     };
-    let mut markers = 0;
+    let mut markers = 0_usize;
     for held in &resumption.held {
-        let (has, what) = match held {
-            Held::Call(id) => (
-                id.is_empty() || calls.contains(id.as_str()),
-                format!("call {id}"),
-            ),
-            Held::Output(id) => (
-                outputs.contains(id.as_str()) || !recorded(id),
-                format!("the output of call {id}"),
-            ),
+        let has = match held {
+            Held::Call(id) => id.is_empty() || calls.contains(id.as_str()),
+            Held::Output(id) => outputs.contains(id.as_str()) || !recorded(id),
             Held::User(text) if is_marker(text) => {
                 markers += 1;
                 continue;
             }
-            Held::User(text) => (
-                text.trim_start().starts_with('<') || said.contains(text.trim()),
-                format!("the input {:?}", start(text)),
-            ),
-            Held::Assistant(text) => (
-                written.iter().any(|known| known.contains(text.trim())),
-                format!("the message {:?}", start(text)),
-            ),
+            Held::User(text) => text.trim_start().starts_with('<') || said.contains(text.trim()),
+            Held::Assistant(text) => written.iter().any(|known| known.contains(text.trim())),
         };
         if !has {
-            return Some(format!(
-                "lacks {what}, which the rollout has in a whole line"
-            ));
+            return Some(lost(held));
         }
     }
     let carried = next
@@ -137,9 +146,16 @@ fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<String> {
         .iter()
         .filter(|role| **role == Role::Marker)
         .count();
-    (carried < markers).then(|| {
-        format!("has {carried} of the {markers} markers that the rollout has in whole lines")
-    })
+    (carried < markers).then(|| MARKER_LOST.with("found", carried).with("wanted", markers))
+}
+
+fn lost(item: &Held) -> Fault {
+    match item {
+        Held::Call(id) => CALL_LOST.with("call", id.as_str()),
+        Held::Output(id) => OUTPUT_LOST.with("call", id.as_str()),
+        Held::User(text) => INPUT_LOST.with("text", start(text)),
+        Held::Assistant(text) => MESSAGE_LOST.with("text", start(text)),
+    }
 }
 
 fn is_marker(text: &str) -> bool {
@@ -200,31 +216,35 @@ mod tests {
     #[test]
     fn whole_lines_that_are_lost_are_breaches() {
         assert!(
-            breaks("ROLL-3", &resumed(5, &whole()[..4]))
+            breaks("ROLL-3/marker-lost", &resumed(5, &whole()[..4]))
                 .text()
                 .contains("0 of the 1 markers")
         );
-        let lost = breaks("ROLL-3", &resumed(100, &whole()[..1]));
+        let lost = breaks("ROLL-3/message-lost", &resumed(100, &whole()[..1]));
         assert!(lost.text().contains("\"Hello.\""), "{}", lost.text());
-        assert!(
-            breaks("ROLL-3", &resumed(100, &[user("one"), assistant("Hello.")]))
-                .text()
-                .contains("call c")
+        breaks(
+            "ROLL-3/call-lost",
+            &resumed(100, &[user("one"), assistant("Hello.")]),
         );
-        assert!(
-            breaks("ROLL-3", &resumed(100, &whole()[1..]))
-                .text()
-                .contains("\"one\"")
+        breaks("ROLL-3/input-lost", &resumed(100, &whole()[1..]));
+    }
+
+    #[test]
+    fn an_output_that_is_lost_is_a_breach() {
+        let mut t = Tracer::new();
+        t.start("t1", "one").wrote(&user("one"));
+        t.wrote(&output("c", "x")).wrote(&call("c"));
+        t.kill().read(ReadTrigger::Exit).resume().start("t2", "two");
+        let lost = breaks(
+            "ROLL-3/output-lost",
+            t.request(1, &[user("one"), user("two")]),
         );
+        assert_eq!(lost.evidence.len(), 2);
     }
 
     #[test]
     fn an_open_call_is_a_breach() {
-        assert!(
-            breaks("ROLL-3", &resumed(100, &whole()[..3]))
-                .text()
-                .contains("without its output")
-        );
+        breaks("ROLL-3/unpaired", &resumed(100, &whole()[..3]));
     }
 
     #[test]

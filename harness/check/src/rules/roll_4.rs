@@ -3,22 +3,38 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashMap;
 use crate::view::{At, Bracket, FileLine, LineKind, Read, RolloutFile, Turn, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{Feature, ReadTrigger};
 
 pub(super) struct TurnsAreBracketed;
 
-const ORDINAL: Clause = Clause {
-    kind: "ordinal",
-    text: "{message}",
+const ORDINAL_GAP: Clause = Clause {
+    kind: "ordinal-gap",
+    text: "line {line} of {file} has ordinal {ordinal} after {previous}",
 };
-const BRACKET: Clause = Clause {
-    kind: "bracket",
-    text: "{message}",
+const NOT_CLOSED: Clause = Clause {
+    kind: "not-closed",
+    text: "{file}: {turn}, started on line {line}, has no terminal line",
 };
-const NO_STARTED_LINE: Clause = Clause {
-    kind: "no-started-line",
-    text: "{message}",
+const OVERLAP: Clause = Clause {
+    kind: "overlap",
+    text: "{file}: {turn} starts on line {line}, while {open} of line {open_line} has no terminal line",
+};
+const STARTED_TWICE: Clause = Clause {
+    kind: "started-twice",
+    text: "{file}: {turn} starts again on line {line}",
+};
+const NOT_OPEN: Clause = Clause {
+    kind: "not-open",
+    text: "{file}: {turn} ends on line {line} without being open",
+};
+const OTHER_TURN_OPEN: Clause = Clause {
+    kind: "other-turn-open",
+    text: "{file}: {turn} ends on line {line}, while {open} is open",
+};
+const NOT_STARTED: Clause = Clause {
+    kind: "not-started",
+    text: "no rollout has a line that starts turn {turn}",
 };
 
 impl Invariant for TurnsAreBracketed {
@@ -60,7 +76,15 @@ impl Invariant for TurnsAreBracketed {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[ORDINAL, BRACKET, NO_STARTED_LINE]
+        &[
+            ORDINAL_GAP,
+            NOT_CLOSED,
+            OVERLAP,
+            STARTED_TWICE,
+            NOT_OPEN,
+            OTHER_TURN_OPEN,
+            NOT_STARTED,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -98,9 +122,9 @@ fn check_ordinals(view: &View<'_>, file: &RolloutFile<'_>, findings: &mut Findin
         if let Some(before) = previous
             && before.checked_add(1) != Some(ordinal)
         {
-            let path = file.path;
-            let message = format!("line {number} of {path} has ordinal {ordinal} behind {before}");
-            findings.breach(view, ORDINAL.with("message", message), &[read]);
+            let fault = ORDINAL_GAP.with("line", number).with("file", file.path);
+            let fault = fault.with("ordinal", ordinal).with("previous", before);
+            findings.breach(view, fault, &[read]);
         }
         previous = Some(ordinal);
     }
@@ -134,23 +158,17 @@ impl<'c> Brackets<'c, '_> {
         if let Some((number, line, bracket)) = self.open
             && !self.may_be_open(bracket.turn_id.as_deref())
         {
-            let message = format!(
-                "{}, started on line {number}, has no terminal line",
-                name(bracket)
-            );
-            self.breach(&message, &[line.read_at, self.last.at]);
+            let fault = NOT_CLOSED.with("turn", name(bracket)).with("line", number);
+            self.breach(fault, &[line.read_at, self.last.at]);
         }
     }
 
     fn start(&mut self, number: usize, line: &'c FileLine, bracket: &'c Bracket) {
         self.findings.exercised += 1;
         if let Some((open, _, of)) = self.open.replace((number, line, bracket)) {
-            let message = format!(
-                "{} starts on line {number}, while {} of line {open} has no terminal line",
-                name(bracket),
-                name(of)
-            );
-            self.breach(&message, &[line.read_at]);
+            let fault = OVERLAP.with("turn", name(bracket)).with("line", number);
+            let fault = fault.with("open", name(of)).with("open_line", open);
+            self.breach(fault, &[line.read_at]);
         }
         let Some(id) = bracket.turn_id.as_deref() else {
             return;
@@ -160,8 +178,10 @@ impl<'c> Brackets<'c, '_> {
         // Agents that count their turns from 0 in each session use an id again.
         let announced = self.announced.get(id).map_or(1, Vec::len);
         if *count == announced + 1 {
-            let message = format!("{} starts again on line {number}", name(bracket));
-            self.breach(&message, &[line.read_at]);
+            let fault = STARTED_TWICE
+                .with("turn", name(bracket))
+                .with("line", number);
+            self.breach(fault, &[line.read_at]);
         }
     }
 
@@ -171,15 +191,15 @@ impl<'c> Brackets<'c, '_> {
             if self.is_closed_in_a_fork(bracket) {
                 return;
             }
-            let message = format!("{name} ends on line {number} without being open");
-            self.breach(&message, &[line.read_at]);
+            let fault = NOT_OPEN.with("turn", name).with("line", number);
+            self.breach(fault, &[line.read_at]);
             return;
         };
         let differ = open.turn_id.is_some() && bracket.turn_id.is_some();
         if differ && open.turn_id != bracket.turn_id {
-            let open = self::name(open);
-            let message = format!("{name} ends on line {number}, while {open} is open");
-            self.breach(&message, &[line.read_at]);
+            let fault = OTHER_TURN_OPEN.with("turn", name).with("line", number);
+            let fault = fault.with("open", self::name(open));
+            self.breach(fault, &[line.read_at]);
         }
     }
 
@@ -236,10 +256,9 @@ impl<'c> Brackets<'c, '_> {
         untouched && self.file.torn.iter().any(ends)
     }
 
-    fn breach(&mut self, message: &str, shown_by: &[At]) {
-        let message = format!("{}: {message}", self.file.path);
-        self.findings
-            .breach(self.view, BRACKET.with("message", message), shown_by);
+    fn breach(&mut self, fault: Fault, shown_by: &[At]) {
+        let fault = fault.with("file", self.file.path);
+        self.findings.breach(self.view, fault, shown_by);
     }
 }
 
@@ -271,12 +290,8 @@ fn check_missing(view: &View<'_>, findings: &mut Findings) {
         if let Some(ending) = over.filter(|_| !torn)
             && !written.contains_key(turn.id)
         {
-            let message = format!("no rollout has a line that starts turn {}", turn.id);
-            findings.breach(
-                view,
-                NO_STARTED_LINE.with("message", message),
-                &[turn.begun, ending.at, read],
-            );
+            let fault = NOT_STARTED.with("turn", turn.id);
+            findings.breach(view, fault, &[turn.begun, ending.at, read]);
         }
     }
 }
@@ -292,9 +307,8 @@ fn name(bracket: &Bracket) -> String {
 mod tests {
     use serde_json::json;
 
-    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session, verdict_of};
+    use crate::testing::{Tracer, breaks, interrupted_tool, keeps, long_session};
     use cutpoint_trace::ReadTrigger::{End, Exit};
-    use cutpoint_trace::verdict::Verdict;
     use cutpoint_trace::{AgentEvent, ClientOp, Observation, TurnEnd};
 
     fn line(t: &mut Tracer, event: &str, id: Option<&str>) {
@@ -325,11 +339,7 @@ mod tests {
             end: TurnEnd::Complete,
         });
         keeps("ROLL-4", t.read_at_end("t1"), 1);
-        assert!(
-            breaks("ROLL-4", t.read(End))
-                .text()
-                .contains("no terminal line")
-        );
+        breaks("ROLL-4/not-closed", t.read(End));
     }
 
     #[test]
@@ -337,21 +347,25 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "hi").kill();
         keeps("ROLL-4", t.read(End), 1);
-        breaks("ROLL-4", t.resume().read(End));
+        breaks("ROLL-4/not-closed", t.resume().read(End));
     }
 
     #[test]
     fn overlaps_and_strays_are_breaches() {
-        let mut t = Tracer::new();
-        line(&mut t, "task_started", Some("a"));
-        line(&mut t, "task_started", Some("b"));
-        line(&mut t, "task_complete", Some("b"));
-        line(&mut t, "task_complete", Some("b"));
-        let Verdict::Fail { breaches, .. } = verdict_of("ROLL-4", t.read(End)) else {
-            panic!("turns overlap");
+        let lines = |lines: &[(&str, &str)]| {
+            let mut t = Tracer::new();
+            for (event, id) in lines {
+                line(&mut t, event, Some(id));
+            }
+            t.read(End);
+            t
         };
-        assert!(breaches[0].text().contains("while turn a of line 1"));
-        assert!(breaches[1].text().contains("without being open"));
+        let (a, b) = (("task_started", "a"), ("task_started", "b"));
+        let end_b = ("task_complete", "b");
+        let overlap = breaks("ROLL-4/overlap", &lines(&[a, b, end_b]));
+        assert!(overlap.text().contains("while turn a of line 1"));
+        breaks("ROLL-4/not-open", &lines(&[b, end_b, end_b]));
+        breaks("ROLL-4/other-turn-open", &lines(&[a, end_b]));
     }
 
     #[test]
@@ -365,11 +379,7 @@ mod tests {
         ] {
             line(&mut t, event, Some("a"));
         }
-        assert!(
-            breaks("ROLL-4", t.read(End))
-                .text()
-                .contains("starts again")
-        );
+        breaks("ROLL-4/started-twice", t.read(End));
     }
 
     #[test]
@@ -385,7 +395,7 @@ mod tests {
         });
         t.op(ClientOp::Shutdown).exit();
         assert!(
-            breaks("ROLL-4", t.read(End))
+            breaks("ROLL-4/not-started", t.read(End))
                 .text()
                 .contains("starts turn t2")
         );
@@ -411,11 +421,7 @@ mod tests {
             t
         };
         keeps("ROLL-4", &ended("t1"), 1);
-        assert!(
-            breaks("ROLL-4", &ended("t0"))
-                .text()
-                .contains("without being open")
-        );
+        breaks("ROLL-4/not-open", &ended("t0"));
     }
 
     #[test]
@@ -457,14 +463,18 @@ mod tests {
             t
         };
         keeps("ROLL-4", torn(true).read(End), 1);
-        breaks("ROLL-4", torn(true).resume().read(End));
-        breaks("ROLL-4", torn(false).read(End));
+        breaks("ROLL-4/not-closed", torn(true).resume().read(End));
+        breaks("ROLL-4/not-closed", torn(false).read(End));
     }
 
     #[test]
     fn ordinals_grow_by_one() {
         let mut t = interrupted_tool();
         t.wrote_raw("{\"timestamp\":\"t\",\"ordinal\":99,\"type\":\"x\",\"payload\":{}}\n");
-        assert!(breaks("ROLL-4", t.read(End)).text().contains("ordinal 99"));
+        assert!(
+            breaks("ROLL-4/ordinal-gap", t.read(End))
+                .text()
+                .contains("ordinal 99")
+        );
     }
 }

@@ -5,14 +5,26 @@ use std::borrow::Cow;
 use crate::invariant::{Findings, Invariant};
 use crate::map::{HashMap, HashSet};
 use crate::view::{At, Change, Exchange, Held, Role, RolloutFile, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{Feature, ReadTrigger};
 
 pub(super) struct RecordedBeforeSent;
 
-const NOT_RECORDED: Clause = Clause {
-    kind: "not-recorded",
-    text: "{message}",
+const CALL_NOT_RECORDED: Clause = Clause {
+    kind: "call-not-recorded",
+    text: "request {request} carries call {call}, which the rollout did not have yet when it arrived",
+};
+const OUTPUT_NOT_RECORDED: Clause = Clause {
+    kind: "output-not-recorded",
+    text: "request {request} carries the output of call {call}, which the rollout did not have yet when it arrived",
+};
+const INPUT_NOT_RECORDED: Clause = Clause {
+    kind: "input-not-recorded",
+    text: "request {request} carries the input {text:?}, which the rollout did not have yet when it arrived",
+};
+const MESSAGE_NOT_RECORDED: Clause = Clause {
+    kind: "message-not-recorded",
+    text: "request {request} carries the message {text:?}, which the rollout did not have yet when it arrived",
 };
 
 impl Invariant for RecordedBeforeSent {
@@ -51,7 +63,12 @@ impl Invariant for RecordedBeforeSent {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NOT_RECORDED]
+        &[
+            CALL_NOT_RECORDED,
+            OUTPUT_NOT_RECORDED,
+            INPUT_NOT_RECORDED,
+            MESSAGE_NOT_RECORDED,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -74,14 +91,8 @@ impl Invariant for RecordedBeforeSent {
             lines.take(view, *read);
             let missing = new.iter().find(|item| !lines.has(item));
             if let Some(item) = missing {
-                let (number, item) = (exchange.number, in_words(item));
-                let message =
-                    format!("request {number} carries {item}, which the rollout did not have then");
-                findings.breach(
-                    view,
-                    NOT_RECORDED.with("message", message),
-                    &[exchange.at, *read],
-                );
+                let fault = not_recorded(item).with("request", exchange.number);
+                findings.breach(view, fault, &[exchange.at, *read]);
             }
         }
         findings
@@ -181,13 +192,13 @@ fn shown(file: &RolloutFile<'_>, at: At) -> usize {
     next.checked_sub(1).map_or(0, |last| file.reads[last].lines)
 }
 
-fn in_words(item: &Held) -> String {
+fn not_recorded(item: &Held) -> Fault {
     let start = |text: &str| text.chars().take(40).collect::<String>();
     match item {
-        Held::Call(id) => format!("call {id}"),
-        Held::Output(id) => format!("the output of call {id}"),
-        Held::User(text) => format!("the input {:?}", start(text)),
-        Held::Assistant(text) => format!("the message {:?}", start(text)),
+        Held::Call(id) => CALL_NOT_RECORDED.with("call", id.as_str()),
+        Held::Output(id) => OUTPUT_NOT_RECORDED.with("call", id.as_str()),
+        Held::User(text) => INPUT_NOT_RECORDED.with("text", start(text)),
+        Held::Assistant(text) => MESSAGE_NOT_RECORDED.with("text", start(text)),
     }
 }
 
@@ -195,6 +206,7 @@ fn in_words(item: &Held) -> String {
 mod tests {
     use crate::testing::{ROLLOUT, Tracer, assistant, breaks, call, is_idle, keeps, output, user};
     use cutpoint_trace::{Observation, ReadTrigger};
+    use serde_json::Value;
 
     fn asked(recorded: bool) -> Tracer {
         let mut t = Tracer::new();
@@ -221,11 +233,7 @@ mod tests {
 
     #[test]
     fn input_that_is_not_recorded_is_a_breach() {
-        assert!(
-            breaks("ROLL-5", &asked(false))
-                .text()
-                .contains("the input \"run\"")
-        );
+        breaks("ROLL-5/input-not-recorded", &asked(false));
     }
 
     #[test]
@@ -236,10 +244,24 @@ mod tests {
         t.read(ReadTrigger::Request { exchange: 2 });
         t.wrote(&output("c1", "x")).read(ReadTrigger::End);
         assert!(
-            breaks("ROLL-5", &t)
+            breaks("ROLL-5/output-not-recorded", &t)
                 .text()
                 .contains("the output of call c1")
         );
+    }
+
+    #[test]
+    fn what_the_model_sent_is_recorded_before_it_is_sent_back() {
+        let sent = |history: &[Value]| {
+            let mut t = asked(true);
+            t.finish(1).request(2, history);
+            t.read(ReadTrigger::Request { exchange: 2 });
+            t
+        };
+        let called = sent(&[user("run"), call("c1"), output("c1", "x")]);
+        breaks("ROLL-5/call-not-recorded", &called);
+        let said = sent(&[user("run"), assistant("Hm.")]);
+        breaks("ROLL-5/message-not-recorded", &said);
     }
 
     #[test]
@@ -251,7 +273,7 @@ mod tests {
             path: ROLLOUT.into(),
             error: "no such file".into(),
         });
-        breaks("ROLL-5", &t);
+        breaks("ROLL-5/input-not-recorded", &t);
     }
 
     #[test]

@@ -9,9 +9,17 @@ use cutpoint_trace::{AgentEvent, Feature, TurnEnd};
 
 pub(super) struct CutTurnsAreInterrupted;
 
-const NOT_INTERRUPTED: Clause = Clause {
-    kind: "not-interrupted",
-    text: "{message}",
+const REPORTED_COMPLETE: Clause = Clause {
+    kind: "reported-complete",
+    text: "turn {turn} was cut by a kill, but was reported as complete when the session was resumed",
+};
+const RECORDED_COMPLETE: Clause = Clause {
+    kind: "recorded-complete",
+    text: "turn {turn} was cut by a kill, but the rollout closed it as complete when the session was resumed",
+};
+const WENT_ON: Clause = Clause {
+    kind: "went-on",
+    text: "turn {turn} was cut by a kill, but went on when the session was resumed",
 };
 
 impl Invariant for CutTurnsAreInterrupted {
@@ -52,7 +60,7 @@ impl Invariant for CutTurnsAreInterrupted {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NOT_INTERRUPTED]
+        &[REPORTED_COMPLETE, RECORDED_COMPLETE, WENT_ON]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -72,12 +80,8 @@ impl Invariant for CutTurnsAreInterrupted {
                 .next()
                 .map_or(view.trace.entries.len(), |other| other.begun);
             if let Some((fault, at)) = fault(view, turn, killed, resumed.at, until) {
-                let message = format!("turn {} was cut by a kill, and {fault}", turn.id);
-                findings.breach(
-                    view,
-                    NOT_INTERRUPTED.with("message", message),
-                    &[killed, resumed.at, at],
-                );
+                let fault = fault.with("turn", turn.id);
+                findings.breach(view, fault, &[killed, resumed.at, at]);
             }
         }
         findings
@@ -90,19 +94,16 @@ fn fault(
     killed: At,
     resumed: At,
     until: At,
-) -> Option<(&'static str, At)> {
+) -> Option<(Clause, At)> {
     let mut endings = turn
         .endings
         .iter()
         .filter(|ending| (resumed..until).contains(&ending.at));
     if let Some(ending) = endings.find(|ending| *ending.end == TurnEnd::Complete) {
-        return Some(("told as complete when the session was resumed", ending.at));
+        return Some((REPORTED_COMPLETE, ending.at));
     }
     if let Some(at) = completed_line(view, turn.id, killed, until) {
-        return Some((
-            "closed as complete in the rollout when the session was resumed",
-            at,
-        ));
+        return Some((RECORDED_COMPLETE, at));
     }
     let goes_on = |at: At| {
         let event = view.event(at)?;
@@ -112,9 +113,7 @@ fn fault(
     // What is told while a session is restored tells of its past; a turn that goes on is seen
     // behind the next one's start.
     let next = view.next_turn_after(resumed);
-    (next..until)
-        .find_map(goes_on)
-        .map(|at| ("went on when the session was resumed", at))
+    (next..until).find_map(goes_on).map(|at| (WENT_ON, at))
 }
 
 /// The read that first showed a line, written behind the kill, which completes the turn.
@@ -164,21 +163,13 @@ mod tests {
 
     #[test]
     fn a_turn_that_is_closed_as_complete_is_a_breach() {
-        assert!(
-            breaks("ROLL-6", &closed("task_complete"))
-                .text()
-                .contains("in the rollout")
-        );
+        breaks("ROLL-6/recorded-complete", &closed("task_complete"));
     }
 
     #[test]
     fn a_turn_that_is_told_as_complete_is_a_breach() {
         let mut t = cut();
-        assert!(
-            breaks("ROLL-6", t.resume().completed("t1"))
-                .text()
-                .contains("told as complete")
-        );
+        breaks("ROLL-6/reported-complete", t.resume().completed("t1"));
     }
 
     #[test]
@@ -188,7 +179,7 @@ mod tests {
             turn_id: Some("t1".into()),
             text: "still here".into(),
         });
-        assert!(breaks("ROLL-6", &t).text().contains("went on"));
+        breaks("ROLL-6/went-on", &t);
     }
 
     /// A turn's last line, of which a crash takes so many bytes; the resumed agent completes it.
@@ -207,8 +198,7 @@ mod tests {
     #[test]
     fn a_line_that_lacks_its_line_break_only_is_no_breach() {
         keeps("ROLL-6", &mended(1), 1);
-        let breach = breaks("ROLL-6", &mended(2));
-        assert!(breach.text().contains("in the rollout"));
+        breaks("ROLL-6/recorded-complete", &mended(2));
     }
 
     #[test]

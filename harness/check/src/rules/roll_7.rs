@@ -4,17 +4,37 @@ use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, Exchange, Fork, Role, Rollback, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 
 pub(super) struct ForksAndRollbacksArePaired;
 
-const FORK: Clause = Clause {
-    kind: "fork",
-    text: "{message}",
+const FORK_UNPAIRED: Clause = Clause {
+    kind: "fork-unpaired",
+    text: "request {request} of the fork has a call without its output, or an output without its call",
 };
-const ROLLBACK: Clause = Clause {
-    kind: "rollback",
-    text: "{message}",
+const FORK_TOO_FEW_MARKERS: Clause = Clause {
+    kind: "fork-too-few-markers",
+    text: "request {request} of the fork has {found} of {wanted} markers up to turn {turn}",
+};
+const FORK_MARKER_TOO_EARLY: Clause = Clause {
+    kind: "fork-marker-too-early",
+    text: "request {request} of the fork has the marker of turn {turn} before the last of its items",
+};
+const FORK_MARKER_COUNT: Clause = Clause {
+    kind: "fork-marker-count",
+    text: "request {request} of the fork has {found} markers for turn {turn}",
+};
+const ROLLBACK_UNPAIRED: Clause = Clause {
+    kind: "rollback-unpaired",
+    text: "request {request} after the rollback has a call without its output, or an output without its call",
+};
+const CALL_CAME_BACK: Clause = Clause {
+    kind: "call-came-back",
+    text: "request {request} after the rollback has call {call} of a turn that was taken back",
+};
+const INPUT_CAME_BACK: Clause = Clause {
+    kind: "input-came-back",
+    text: "request {request} after the rollback has the input {text:?}, which was taken back",
 };
 
 impl Invariant for ForksAndRollbacksArePaired {
@@ -53,7 +73,15 @@ impl Invariant for ForksAndRollbacksArePaired {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[FORK, ROLLBACK]
+        &[
+            FORK_UNPAIRED,
+            FORK_TOO_FEW_MARKERS,
+            FORK_MARKER_TOO_EARLY,
+            FORK_MARKER_COUNT,
+            ROLLBACK_UNPAIRED,
+            CALL_CAME_BACK,
+            INPUT_CAME_BACK,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -63,14 +91,11 @@ impl Invariant for ForksAndRollbacksArePaired {
                 continue;
             };
             findings.exercised += 1;
-            let fault = unpaired(next).or_else(|| unmarked(view, fork, next));
+            let unpaired = is_unpaired(next).then(|| FORK_UNPAIRED.into());
+            let fault = unpaired.or_else(|| unmarked(view, fork, next));
             if let Some(fault) = fault {
-                let message = format!("request {} of the fork {fault}", next.number);
-                findings.breach(
-                    view,
-                    FORK.with("message", message),
-                    &[fork.asked, fork.at, next.at],
-                );
+                let fault = fault.with("request", next.number);
+                findings.breach(view, fault, &[fork.asked, fork.at, next.at]);
             }
         }
         for rollback in &view.rollbacks {
@@ -78,27 +103,23 @@ impl Invariant for ForksAndRollbacksArePaired {
                 continue;
             };
             findings.exercised += 1;
-            let fault = unpaired(next).or_else(|| came_back(view, rollback, next));
+            let unpaired = is_unpaired(next).then(|| ROLLBACK_UNPAIRED.into());
+            let fault = unpaired.or_else(|| came_back(view, rollback, next));
             if let Some(fault) = fault {
-                let message = format!("request {} behind the rollback {fault}", next.number);
-                findings.breach(
-                    view,
-                    ROLLBACK.with("message", message),
-                    &[rollback.at, next.at],
-                );
+                let fault = fault.with("request", next.number);
+                findings.breach(view, fault, &[rollback.at, next.at]);
             }
         }
         findings
     }
 }
 
-fn unpaired(next: &Exchange<'_>) -> Option<String> {
-    let faulty = !next.faults.is_empty();
-    faulty.then(|| "has a call without its output, or an output without its call".to_owned())
+fn is_unpaired(next: &Exchange<'_>) -> bool {
+    !next.faults.is_empty()
 }
 
 /// What is wrong with the marker of the turn that a fork has cut.
-fn unmarked(view: &View<'_>, fork: &Fork, next: &Exchange<'_>) -> Option<String> {
+fn unmarked(view: &View<'_>, fork: &Fork, next: &Exchange<'_>) -> Option<Fault> {
     let cut = fork.turn?;
     let turn = &view.turns[cut];
     let may_be_gone = next.has_compaction() || view.gone_between(fork.at, next.at);
@@ -114,20 +135,27 @@ fn unmarked(view: &View<'_>, fork: &Fork, next: &Exchange<'_>) -> Option<String>
     if !region.lost.is_empty() {
         // Several turns share the region, of which the others have markers of their own.
         let (found, wanted) = (region.markers.len(), region.min + 1);
-        return (found < wanted)
-            .then(|| format!("has {found} of {wanted} markers up to turn {id}"));
+        let fault = || {
+            FORK_TOO_FEW_MARKERS
+                .with("found", found)
+                .with("wanted", wanted)
+        };
+        return (found < wanted).then(|| fault().with("turn", id));
     }
     match region.markers[..] {
-        [marker] if region.last_item.is_some_and(|last| marker < last) => Some(format!(
-            "has the marker of turn {id} before the last of its items"
-        )),
+        [marker] if region.last_item.is_some_and(|last| marker < last) => {
+            Some(FORK_MARKER_TOO_EARLY.with("turn", id))
+        }
         [_] => None,
-        ref markers => Some(format!("has {} markers for turn {id}", markers.len())),
+        ref markers => {
+            let fault = FORK_MARKER_COUNT.with("found", markers.len());
+            Some(fault.with("turn", id))
+        }
     }
 }
 
 /// What a request carries of the turns that were taken back.
-fn came_back(view: &View<'_>, rollback: &Rollback, next: &Exchange<'_>) -> Option<String> {
+fn came_back(view: &View<'_>, rollback: &Rollback, next: &Exchange<'_>) -> Option<Fault> {
     let of_them = |turn: Option<usize>| turn.is_some_and(|turn| rollback.turns.contains(&turn));
     let emitted = |at: Option<At>| at.is_some_and(|at| at < rollback.at);
     let calls = view.calls.iter().filter(|call| {
@@ -135,7 +163,7 @@ fn came_back(view: &View<'_>, rollback: &Rollback, next: &Exchange<'_>) -> Optio
     });
     let gone: HashSet<&str> = calls.map(|call| call.id).collect();
     if let Some(id) = next.calls().find(|id| gone.contains(id)) {
-        return Some(format!("has call {id} of a turn that was taken back"));
+        return Some(CALL_CAME_BACK.with("call", id));
     }
     let said = rollback.inputs.iter().map(|input| view.inputs[*input].text);
     let said: HashSet<&str> = said.filter(|text| !text.is_empty()).collect();
@@ -146,7 +174,7 @@ fn came_back(view: &View<'_>, rollback: &Rollback, next: &Exchange<'_>) -> Optio
         let text = next.text(place)?;
         let text = text.trim();
         said.contains(text)
-            .then(|| format!("has the input {text:?}, which was taken back"))
+            .then(|| INPUT_CAME_BACK.with("text", text))
     })
 }
 
@@ -200,11 +228,29 @@ mod tests {
 
     #[test]
     fn a_fork_without_its_marker_is_a_breach() {
-        let bare = breaks("ROLL-7", &forked(&[call("c"), output("c", "aborted")]));
+        let bare = breaks(
+            "ROLL-7/fork-marker-count",
+            &forked(&[call("c"), output("c", "aborted")]),
+        );
         assert!(bare.text().contains("has 0 markers for turn t1"));
-        breaks("ROLL-7", &forked(&[marker(), marker()]));
+        breaks("ROLL-7/fork-marker-count", &forked(&[marker(), marker()]));
         let early = forked(&[marker(), call("c"), output("c", "aborted")]);
-        assert!(breaks("ROLL-7", &early).text().contains("before the last"));
+        breaks("ROLL-7/fork-marker-too-early", &early);
+    }
+
+    #[test]
+    fn a_fork_that_lacks_the_input_of_its_turn_has_a_marker_for_each_turn() {
+        let forked = |items: &[Value]| {
+            let mut t = Tracer::new();
+            t.start("t1", "one").request(1, &[user("one")]);
+            t.interrupted("t1").start("t2", "two");
+            t.op(ClientOp::Fork).forked("f.jsonl").kill().resume();
+            t.start("t3", "three");
+            t.request(2, &[&[user("one")], items, &[user("three")]].concat());
+            t
+        };
+        keeps("ROLL-7", &forked(&[marker(), marker()]), 1);
+        breaks("ROLL-7/fork-too-few-markers", &forked(&[marker()]));
     }
 
     #[test]
@@ -224,12 +270,12 @@ mod tests {
             t
         };
         is_idle("ROLL-7", &ended(ROLLOUT));
-        breaks("ROLL-7", &ended("f.jsonl"));
+        breaks("ROLL-7/fork-marker-count", &ended("f.jsonl"));
     }
 
     #[test]
     fn a_fork_with_an_open_call_is_a_breach() {
-        let open = breaks("ROLL-7", &forked(&[call("c"), marker()]));
+        let open = breaks("ROLL-7/fork-unpaired", &forked(&[call("c"), marker()]));
         assert!(open.text().contains("without its output"));
     }
 
@@ -251,15 +297,14 @@ mod tests {
     #[test]
     fn what_was_taken_back_may_be_said_again_only() {
         keeps("ROLL-7", &rolled_back(&[]), 1);
-        let kept = breaks("ROLL-7", &rolled_back(&[user("two")]));
+        let kept = breaks("ROLL-7/input-came-back", &rolled_back(&[user("two")]));
         assert!(kept.text().contains("\"two\""), "{}", kept.text());
         let call_kept = [call("c"), output("c", "aborted")];
-        assert!(
-            breaks("ROLL-7", &rolled_back(&call_kept))
-                .text()
-                .contains("call c")
+        breaks("ROLL-7/call-came-back", &rolled_back(&call_kept));
+        let orphan = breaks(
+            "ROLL-7/rollback-unpaired",
+            &rolled_back(&[output("c", "aborted")]),
         );
-        let orphan = breaks("ROLL-7", &rolled_back(&[output("c", "aborted")]));
         assert!(orphan.text().contains("without its call"));
         let mut t = rolled_back(&[]);
         t.completed("t3").start("t4", "two");
@@ -291,7 +336,7 @@ mod tests {
             t
         };
         keeps("ROLL-7", &said(true), 1);
-        breaks("ROLL-7", &said(false));
+        breaks("ROLL-7/input-came-back", &said(false));
     }
 
     #[test]
@@ -310,7 +355,7 @@ mod tests {
             t
         };
         keeps("ROLL-7", &reviewed(TaskKind::Review), 1);
-        breaks("ROLL-7", &reviewed(TaskKind::Shell));
+        breaks("ROLL-7/input-came-back", &reviewed(TaskKind::Shell));
     }
 
     #[test]
@@ -318,7 +363,10 @@ mod tests {
         let mut t = rolled_back(&[]);
         keeps("REQ-5", &t, 3);
         t.completed("t3").start("t4", "four");
-        breaks("REQ-5", t.request(4, &[user("three"), user("four")]));
+        breaks(
+            "REQ-5/input-lost",
+            t.request(4, &[user("three"), user("four")]),
+        );
         is_idle("ROLL-7", &Tracer::new());
     }
 
@@ -340,7 +388,13 @@ mod tests {
         let joined = [user("more"), marker()];
         keeps("ROLL-7", &forked(InputMode::Steer, &joined), 1);
         keeps("ROLL-7", &forked(InputMode::Start, &joined), 1);
-        breaks("ROLL-7", &forked(InputMode::Steer, &joined[..1]));
-        breaks("ROLL-7", &forked(InputMode::Replace, &joined));
+        breaks(
+            "ROLL-7/fork-marker-count",
+            &forked(InputMode::Steer, &joined[..1]),
+        );
+        breaks(
+            "ROLL-7/fork-marker-count",
+            &forked(InputMode::Replace, &joined),
+        );
     }
 }

@@ -2,14 +2,38 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Ending, SubAgent, Turn, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AbortReason, ClientOp, Feature, InputMode, Observation, TurnEnd};
 
 pub(super) struct SubAgentsEndWithTheTurn;
 
-const OUTLIVES: Clause = Clause {
-    kind: "outlives",
-    text: "{message}",
+const LATE_END: Clause = Clause {
+    kind: "late-end",
+    text: "sub-agent {agent} ended {took_ms} ms after the cut of its turn; {allowed_ms} ms are allowed",
+};
+const NEVER_ENDED: Clause = Clause {
+    kind: "never-ended",
+    text: "sub-agent {agent} had not ended {took_ms} ms after the cut of its turn",
+};
+const OUTLIVES_TURN: Clause = Clause {
+    kind: "outlives-turn",
+    text: "sub-agent {agent} had not ended when its turn did",
+};
+const STREAM_OPEN: Clause = Clause {
+    kind: "stream-open",
+    text: "sub-agent {agent} had ended, but response {response} to it stayed open",
+};
+const EVENT_AFTER_END: Clause = Clause {
+    kind: "event-after-end",
+    text: "sub-agent {agent} had ended, but an event of it followed",
+};
+const REQUEST_AFTER_END: Clause = Clause {
+    kind: "request-after-end",
+    text: "sub-agent {agent} had ended, but request {request} of it followed",
+};
+const ABORTS_TURN: Clause = Clause {
+    kind: "aborts-turn",
+    text: "sub-agent {agent} ended, and its turn was aborted with it, although the client had not asked for that",
 };
 
 /// How long an agent may wait for a sub-agent to end by itself, with the grace period of the turn.
@@ -59,7 +83,15 @@ impl Invariant for SubAgentsEndWithTheTurn {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[OUTLIVES]
+        &[
+            LATE_END,
+            NEVER_ENDED,
+            OUTLIVES_TURN,
+            STREAM_OPEN,
+            EVENT_AFTER_END,
+            REQUEST_AFTER_END,
+            ABORTS_TURN,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -83,8 +115,8 @@ impl Invariant for SubAgentsEndWithTheTurn {
                 shown_by.extend(agent.ended.map(|(at, _)| at));
                 shown_by.sort_unstable();
                 shown_by.dedup();
-                let message = format!("sub-agent {} {fault}", agent.id);
-                findings.breach(view, OUTLIVES.with("message", message), &shown_by);
+                let fault = fault.with("agent", agent.id);
+                findings.breach(view, fault, &shown_by);
             }
         }
         findings
@@ -108,7 +140,7 @@ fn cut_at(view: &View<'_>, turn: usize) -> Option<At> {
 }
 
 /// A sub-agent that took too long to end when its turn was cut.
-fn late(view: &View<'_>, agent: &SubAgent<'_>, cut: At) -> Option<(String, At)> {
+fn late(view: &View<'_>, agent: &SubAgent<'_>, cut: At) -> Option<(Fault, At)> {
     let ended = agent.ended.map(|(at, _)| at);
     if agent.started > cut || ended.is_some_and(|ended| ended < cut) {
         return None;
@@ -123,14 +155,11 @@ fn late(view: &View<'_>, agent: &SubAgent<'_>, cut: At) -> Option<(String, At)> 
     let took_ns = until_ns.saturating_sub(from_ns);
     let took_ns = took_ns.saturating_sub(view.unread_ns(from_ns, until_ns));
     (took_ns > bound_ns).then(|| {
-        let (took, bound) = (took_ns / 1_000_000, bound_ns / 1_000_000);
-        let text = match ended {
-            Some(_) => {
-                format!("ended {took} ms behind the cut of its turn; {bound} ms are allowed")
-            }
-            None => format!("had not ended {took} ms behind the cut of its turn"),
+        let fault = match ended {
+            Some(_) => LATE_END.with("allowed_ms", bound_ns / 1_000_000),
+            None => NEVER_ENDED.into(),
         };
-        (text, cut)
+        (fault.with("took_ms", took_ns / 1_000_000), cut)
     })
 }
 
@@ -138,36 +167,34 @@ fn outlives(
     view: &View<'_>,
     agent: &SubAgent<'_>,
     ending: Option<Ending<'_>>,
-) -> Option<(String, At)> {
+) -> Option<(Fault, At)> {
     let over = ending.filter(|ending| ending.at > agent.started)?.at;
     if let Some((ended, _)) = agent.ended.filter(|(ended, _)| *ended < over) {
         return still_open(view, agent, ended);
     }
-    Some(("had not ended when its turn did".to_owned(), over))
+    Some((OUTLIVES_TURN.into(), over))
 }
 
 /// A response to the sub-agent that is still under way behind its end.
-fn still_open(view: &View<'_>, agent: &SubAgent<'_>, ended: At) -> Option<(String, At)> {
+fn still_open(view: &View<'_>, agent: &SubAgent<'_>, ended: At) -> Option<(Fault, At)> {
     let mut exchanges = agent.exchanges.iter().map(|index| &view.exchanges[*index]);
     let open = exchanges.find(|exchange| {
         let closed = exchange.over().or(exchange.disconnected);
         let until_ns = closed.map_or(view.end_ns(), |at| view.at_ns(at));
         exchange.at < ended && until_ns.saturating_sub(view.at_ns(ended)) > CLOSE_NS
     })?;
-    let text = format!("had ended, but response {} to it stayed open", open.number);
-    Some((text, open.at))
+    Some((STREAM_OPEN.with("response", open.number), open.at))
 }
 
 /// What a sub-agent does behind its end.
-fn lives_on(view: &View<'_>, agent: &SubAgent<'_>) -> Option<(String, At)> {
+fn lives_on(view: &View<'_>, agent: &SubAgent<'_>) -> Option<(Fault, At)> {
     let (ended, _) = agent.ended?;
     if let Some((at, _)) = agent.events.iter().find(|(at, _)| *at > ended) {
-        return Some(("had ended, and an event of it followed".to_owned(), *at));
+        return Some((EVENT_AFTER_END.into(), *at));
     }
     let mut exchanges = agent.exchanges.iter().map(|index| &view.exchanges[*index]);
     let later = exchanges.find(|exchange| exchange.generates && exchange.at > ended)?;
-    let text = format!("had ended, and request {} of it followed", later.number);
-    Some((text, later.at))
+    Some((REQUEST_AFTER_END.with("request", later.number), later.at))
 }
 
 /// A turn that is aborted behind the end of its sub-agent although nobody has asked for it.
@@ -176,7 +203,7 @@ fn takes_along(
     agent: &SubAgent<'_>,
     turn: usize,
     ending: Option<Ending<'_>>,
-) -> Option<(String, At)> {
+) -> Option<(Fault, At)> {
     let ending = ending.filter(|ending| ending.aborted())?;
     let (ended, _) = agent.ended?;
     let replaced = matches!(
@@ -213,8 +240,7 @@ fn takes_along(
         _ => false,
     });
     let unasked = view.cut_at(turn) == Some(ending.at) && !asked;
-    let text = "ended, and its turn was aborted with it, although nobody had asked for that";
-    unasked.then(|| (text.to_owned(), ended))
+    unasked.then(|| (ABORTS_TURN.into(), ended))
 }
 
 #[cfg(test)]
@@ -251,16 +277,16 @@ mod tests {
 
     #[test]
     fn one_that_outlives_its_turn_is_a_breach() {
-        breaks("SUB-1", started().interrupt().aborted("t1"));
+        breaks("SUB-1/outlives-turn", started().interrupt().aborted("t1"));
         let mut t = started();
         t.finish(2).completed("t1").sub_ended("t1", "a1", "closed");
-        breaks("SUB-1", &t);
+        breaks("SUB-1/outlives-turn", &t);
     }
 
     #[test]
     fn what_follows_its_end_is_a_breach() {
         breaks(
-            "SUB-1",
+            "SUB-1/request-after-end",
             closed().aborted("t1").request_of(1, 3, &[user("look")]),
         );
         let delta = AgentEvent::TextDelta {
@@ -268,12 +294,12 @@ mod tests {
             text: "hm".into(),
         };
         breaks(
-            "SUB-1",
+            "SUB-1/event-after-end",
             closed().of_sub_agent("t1", "a1", delta).aborted("t1"),
         );
         let mut t = started();
         t.interrupt().sub_ended("t1", "a1", "closed").aborted("t1");
-        breaks("SUB-1", t.wait_ms(600).disconnected(2));
+        breaks("SUB-1/stream-open", t.wait_ms(600).disconnected(2));
     }
 
     #[test]
@@ -294,7 +320,7 @@ mod tests {
             t
         };
         keeps("SUB-1", &ended(true), 1);
-        breaks("SUB-1", &ended(false));
+        breaks("SUB-1/aborts-turn", &ended(false));
     }
 
     #[test]
@@ -306,8 +332,11 @@ mod tests {
             t
         };
         keeps("SUB-1", &drained(2500), 1);
-        breaks("SUB-1", &drained(2700));
-        breaks("SUB-1", started().interrupt().wait_ms(2700).interrupt());
+        breaks("SUB-1/late-end", &drained(2700));
+        breaks(
+            "SUB-1/never-ended",
+            started().interrupt().wait_ms(2700).interrupt(),
+        );
         let mut t = started();
         t.interrupt().reading(false).wait_ms(9000).reading(true);
         keeps(
@@ -352,7 +381,7 @@ mod tests {
         };
         for replaced in [false, true] {
             keeps("SUB-1", &cut(true, replaced), 1);
-            breaks("SUB-1", &cut(false, replaced));
+            breaks("SUB-1/aborts-turn", &cut(false, replaced));
         }
     }
 
@@ -360,12 +389,7 @@ mod tests {
     fn its_end_leaves_the_turn_alone() {
         let mut t = started();
         t.finish(2).sub_ended("t1", "a1", "closed").aborted("t1");
-        let breach = breaks("SUB-1", &t);
-        assert!(
-            breach.text().contains("nobody had asked"),
-            "{}",
-            breach.text()
-        );
+        breaks("SUB-1/aborts-turn", &t);
         let mut t = started();
         t.finish(2)
             .sub_ended("t1", "a1", "closed")
@@ -384,7 +408,10 @@ mod tests {
             t
         };
         keeps("SUB-1", cut(InputMode::Replace).replaced("t1").kill(), 1);
-        breaks("SUB-1", cut(InputMode::Steer).replaced("t1").kill());
+        breaks(
+            "SUB-1/aborts-turn",
+            cut(InputMode::Steer).replaced("t1").kill(),
+        );
     }
 
     #[test]

@@ -9,15 +9,15 @@ pub(super) struct ParentsAskForThem;
 
 const ASKED_CONSUMER: Clause = Clause {
     kind: "asked-consumer",
-    text: "{message}",
+    text: "the question of call {call} of sub-agent {agent} went to the consumer of its events",
 };
 const OTHER_TURN: Clause = Clause {
     kind: "other-turn",
-    text: "{message}",
+    text: "call {call} of sub-agent {agent} asked the user in another turn than the one that started the sub-agent",
 };
 const NOT_APPROVED: Clause = Clause {
     kind: "not-approved",
-    text: "{message}",
+    text: "call {call} of sub-agent {agent} ran without the approval of the user",
 };
 
 impl Invariant for ParentsAskForThem {
@@ -67,15 +67,9 @@ impl Invariant for ParentsAskForThem {
                     continue;
                 };
                 findings.exercised += 1;
-                let message = format!(
-                    "what call {call_id} of sub-agent {} asks went to the consumer of its events",
-                    agent.id
-                );
-                findings.breach(
-                    view,
-                    ASKED_CONSUMER.with("message", message),
-                    &[agent.started, *at],
-                );
+                let fault = ASKED_CONSUMER.with("call", call_id.as_str());
+                let fault = fault.with("agent", agent.id);
+                findings.breach(view, fault, &[agent.started, *at]);
             }
         }
         for call in &view.calls {
@@ -88,22 +82,11 @@ impl Invariant for ParentsAskForThem {
             let named = view.event(asked).and_then(AgentEvent::turn_id);
             let own = agent.turn.map(|turn| view.turns[turn].id);
             if view.has(Feature::TurnIds) && named != own {
-                let message = format!(
-                    "call {id} of sub-agent {} was asked about under another turn than the one that \
-                     started the sub-agent",
-                    agent.id
-                );
-                findings.breach(
-                    view,
-                    OTHER_TURN.with("message", message),
-                    &[agent.started, asked],
-                );
+                let fault = OTHER_TURN.with("call", id).with("agent", agent.id);
+                findings.breach(view, fault, &[agent.started, asked]);
             } else if let Some(begun) = begun_unasked(view, call) {
-                let message = format!(
-                    "call {id} of sub-agent {} ran without the user's yes",
-                    agent.id
-                );
-                findings.breach(view, NOT_APPROVED.with("message", message), &[asked, begun]);
+                let fault = NOT_APPROVED.with("call", id).with("agent", agent.id);
+                findings.breach(view, fault, &[asked, begun]);
             }
         }
         findings
@@ -174,12 +157,15 @@ mod tests {
             call_id: "s1".into(),
             questions: vec![],
         };
-        breaks("SUB-2", calls().of_sub_agent("t1", "a1", question));
+        breaks(
+            "SUB-2/asked-consumer",
+            calls().of_sub_agent("t1", "a1", question),
+        );
     }
 
     #[test]
     fn what_is_asked_under_another_turn_is_a_breach() {
-        breaks("SUB-2", calls().ask("a1-1", "s1"));
+        breaks("SUB-2/other-turn", calls().ask("a1-1", "s1"));
     }
 
     #[test]
@@ -188,8 +174,8 @@ mod tests {
         t.ask("t1", "s1").ask("t1", "s2");
         t.decide("s2", Decision::Approve);
         begin(&mut t, "s1");
-        let breach = breaks("SUB-2", &t);
-        assert!(breach.text().contains("without the user's yes"));
+        let breach = breaks("SUB-2/not-approved", &t);
+        assert!(breach.text().contains("without the approval"));
         let mut t = calls();
         t.ask("t1", "s1").decide("s1", Decision::Deny);
         begin(&mut t, "s1");

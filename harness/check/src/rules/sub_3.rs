@@ -9,11 +9,11 @@ pub(super) struct NobodyReadsNothingHangs;
 
 const STREAM_OPEN: Clause = Clause {
     kind: "stream-open",
-    text: "{message}",
+    text: "turn {turn} was interrupted while the client did not read, and response {response} stayed open",
 };
 const LATE_END: Clause = Clause {
     kind: "late-end",
-    text: "{message}",
+    text: "turn {turn} was interrupted while the client did not read, and did not end in time when the client read on",
 };
 
 /// How long an agent may wait for a turn and its sub-agents to end by themselves.
@@ -83,25 +83,14 @@ impl Invariant for NobodyReadsNothingHangs {
             findings.exercised += 1;
             let id = turn.id;
             if let Some(open) = open {
-                let message = format!(
-                    "turn {id} was interrupted while the client did not read, and response {} stayed \
-                     open",
-                    open.number
-                );
-                findings.breach(
-                    view,
-                    STREAM_OPEN.with("message", message),
-                    &[open.at, interrupt.at],
-                );
+                let fault = STREAM_OPEN.with("turn", id).with("response", open.number);
+                findings.breach(view, fault, &[open.at, interrupt.at]);
             } else if late {
-                let message = format!(
-                    "turn {id} was interrupted while the client did not read, and did not end in time \
-                     when it read on"
-                );
+                let fault = LATE_END.with("turn", id);
                 let mut shown_by = vec![interrupt.at, read_on];
                 shown_by.extend(ended);
                 shown_by.sort_unstable();
-                findings.breach(view, LATE_END.with("message", message), &shown_by);
+                findings.breach(view, fault, &shown_by);
             }
         }
         findings
@@ -174,7 +163,7 @@ mod tests {
     fn a_stream_that_stays_open_is_a_breach() {
         let mut t = deaf();
         t.wait_ms(2700).reading(true).disconnected(1).aborted("t1");
-        let breach = breaks("SUB-3", &t);
+        let breach = breaks("SUB-3/stream-open", &t);
         assert!(breach.text().contains("stayed open"), "{}", breach.text());
     }
 
@@ -182,8 +171,8 @@ mod tests {
     fn no_end_behind_reading_on_is_a_breach() {
         let mut t = deaf();
         t.disconnected(1).reading(true).wait_ms(2700);
-        let breach = breaks("SUB-3", t.clone().aborted("t1"));
+        let breach = breaks("SUB-3/late-end", t.clone().aborted("t1"));
         assert!(breach.text().contains("read on"), "{}", breach.text());
-        breaks("SUB-3", t.reading(true));
+        breaks("SUB-3/late-end", t.reading(true));
     }
 }

@@ -2,14 +2,22 @@
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, SubAgent, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct OneShotsEndByThemselves;
 
-const GOES_ON: Clause = Clause {
-    kind: "goes-on",
-    text: "{message}",
+const TURN_STARTED: Clause = Clause {
+    kind: "turn-started",
+    text: "one-shot sub-agent {agent} began another turn",
+};
+const REQUEST_SENT: Clause = Clause {
+    kind: "request-sent",
+    text: "one-shot sub-agent {agent} sent request {request} after the end of its turn",
+};
+const LIVED_ON: Clause = Clause {
+    kind: "lived-on",
+    text: "one-shot sub-agent {agent} lived {took_ms} ms after the end of its turn; {allowed_ms} ms are allowed",
 };
 
 /// How long an agent may wait for a sub-agent to shut down.
@@ -51,7 +59,7 @@ impl Invariant for OneShotsEndByThemselves {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[GOES_ON]
+        &[TURN_STARTED, REQUEST_SENT, LIVED_ON]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -64,12 +72,8 @@ impl Invariant for OneShotsEndByThemselves {
             if let Some((fault, at)) =
                 goes_on(view, agent, over).or_else(|| stays(view, agent, over))
             {
-                let message = format!("one-shot sub-agent {} {fault}", agent.id);
-                findings.breach(
-                    view,
-                    GOES_ON.with("message", message),
-                    &[agent.started, over, at],
-                );
+                let fault = fault.with("agent", agent.id);
+                findings.breach(view, fault, &[agent.started, over, at]);
             }
         }
         findings
@@ -77,20 +81,19 @@ impl Invariant for OneShotsEndByThemselves {
 }
 
 /// What the sub-agent does behind the end of its turn.
-fn goes_on(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(String, At)> {
+fn goes_on(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(Fault, At)> {
     let starts = |event: &AgentEvent| matches!(event, AgentEvent::TurnStarted { .. });
     let mut events = agent.events.iter();
     if let Some((at, _)) = events.find(|(at, event)| *at > over && starts(event)) {
-        return Some(("began another turn".to_owned(), *at));
+        return Some((TURN_STARTED.into(), *at));
     }
     let mut exchanges = agent.exchanges.iter().map(|index| &view.exchanges[*index]);
     let later = exchanges.find(|exchange| exchange.generates && exchange.at > over)?;
-    let text = format!("sent request {} behind the end of its turn", later.number);
-    Some((text, later.at))
+    Some((REQUEST_SENT.with("request", later.number), later.at))
 }
 
 /// Where the sub-agent should have ended and had not.
-fn stays(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(String, At)> {
+fn stays(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(Fault, At)> {
     let stops = view.stops.partition_point(|stop| *stop < over);
     let stop = view.stops.get(stops).copied();
     let ended = agent.ended.map(|(at, _)| at);
@@ -102,9 +105,8 @@ fn stays(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(String, At)
     let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
     let bound_ns = bound_ns.saturating_add(DRAIN_NS);
     (took_ns > bound_ns).then(|| {
-        let (took, bound) = (took_ns / 1_000_000, bound_ns / 1_000_000);
-        let text = format!("lived {took} ms behind the end of its turn; {bound} ms are allowed");
-        (text, until)
+        let fault = LIVED_ON.with("took_ms", took_ns / 1_000_000);
+        (fault.with("allowed_ms", bound_ns / 1_000_000), until)
     })
 }
 
@@ -132,8 +134,11 @@ mod tests {
     #[test]
     fn one_that_stays_is_a_breach() {
         let mut t = done(true);
-        breaks("SUB-4", t.wait_ms(2600).sub_ended("t1", "a1", "closed"));
-        breaks("SUB-4", done(true).wait_ms(2600).completed("t1"));
+        breaks(
+            "SUB-4/lived-on",
+            t.wait_ms(2600).sub_ended("t1", "a1", "closed"),
+        );
+        breaks("SUB-4/lived-on", done(true).wait_ms(2600).completed("t1"));
         keeps("SUB-4", done(true).kill().wait_ms(9000).resume(), 1);
     }
 
@@ -142,9 +147,12 @@ mod tests {
         let started = AgentEvent::TurnStarted {
             turn_id: "a1-2".into(),
         };
-        breaks("SUB-4", done(true).of_sub_agent("t1", "a1", started));
+        breaks(
+            "SUB-4/turn-started",
+            done(true).of_sub_agent("t1", "a1", started),
+        );
         let more = [user("look"), user("and now?")];
-        let breach = breaks("SUB-4", done(true).request_of(1, 3, &more));
+        let breach = breaks("SUB-4/request-sent", done(true).request_of(1, 3, &more));
         assert!(breach.text().contains("request 3"), "{}", breach.text());
     }
 }

@@ -3,17 +3,21 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 
 pub(super) struct OneEndPerTurn;
 
 const NO_END: Clause = Clause {
     kind: "no-end",
-    text: "{message}",
+    text: "turn {turn} has no terminal event up to the end of the run",
+};
+const NO_END_BEFORE_EXIT: Clause = Clause {
+    kind: "no-end-before-exit",
+    text: "turn {turn} has no terminal event before the agent exited",
 };
 const SEVERAL_ENDS: Clause = Clause {
     kind: "several-ends",
-    text: "{message}",
+    text: "turn {turn} has {count} terminal events: {ends}",
 };
 
 impl Invariant for OneEndPerTurn {
@@ -49,7 +53,7 @@ impl Invariant for OneEndPerTurn {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NO_END, SEVERAL_ENDS]
+        &[NO_END, NO_END_BEFORE_EXIT, SEVERAL_ENDS]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -62,20 +66,15 @@ impl Invariant for OneEndPerTurn {
             findings.exercised += 1;
             match &turn.endings[..] {
                 [] if turn.killed.is_none() => {
-                    let exit = turn.exited.map(|at| (at, "before the agent ended"));
-                    let (at, until) = exit.unwrap_or((turn.begun, "to the end of the run"));
-                    let message = format!("turn {} has no terminal event {until}", turn.id);
-                    findings.breach(view, NO_END.with("message", message), &[turn.begun, at]);
+                    let exit = turn.exited.map(|at| (NO_END_BEFORE_EXIT, at));
+                    let (clause, at) = exit.unwrap_or((NO_END, turn.begun));
+                    findings.breach(view, clause.with("turn", turn.id), &[turn.begun, at]);
                 }
                 [] | [_] => {}
                 several => {
                     let mut shown_by = vec![turn.begun];
                     shown_by.extend(several.iter().map(|ending| ending.at));
-                    findings.breach(
-                        view,
-                        SEVERAL_ENDS.with("message", too_many(turn)),
-                        &shown_by,
-                    );
+                    findings.breach(view, too_many(turn), &shown_by);
                 }
             }
         }
@@ -83,15 +82,12 @@ impl Invariant for OneEndPerTurn {
     }
 }
 
-fn too_many(turn: &Turn<'_>) -> String {
+fn too_many(turn: &Turn<'_>) -> Fault {
     let ends: Vec<&str> = (turn.endings.iter())
         .map(|ending| ending.in_words())
         .collect();
-    let (id, count) = (turn.id, ends.len());
-    format!(
-        "turn {id} has {count} terminal events: {}",
-        ends.join(", then ")
-    )
+    let fault = SEVERAL_ENDS.with("turn", turn.id).with("count", ends.len());
+    fault.with("ends", ends.join(", then "))
 }
 
 #[cfg(test)]
@@ -109,9 +105,9 @@ mod tests {
     fn a_turn_without_an_end_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "hi");
-        assert!(breaks("TURN-1", &t).text().contains("end of the run"));
+        breaks("TURN-1/no-end", &t);
         t.op(ClientOp::Shutdown).exit();
-        assert!(breaks("TURN-1", &t).text().contains("agent ended"));
+        breaks("TURN-1/no-end-before-exit", &t);
     }
 
     #[test]
@@ -119,14 +115,14 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "hi").completed("t1").aborted("t1");
         assert_eq!(
-            breaks("TURN-1", &t).text(),
+            breaks("TURN-1/several-ends", &t).text(),
             "turn t1 has 2 terminal events: complete, then aborted (interrupted)"
         );
         let mut t = Tracer::new();
         t.start("t1", "hi");
         t.ended(None, TurnEnd::Complete)
             .ended(None, TurnEnd::Complete);
-        breaks("TURN-1", &t);
+        breaks("TURN-1/several-ends", &t);
     }
 
     #[test]

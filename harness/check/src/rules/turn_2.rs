@@ -9,11 +9,11 @@ pub(super) struct InterruptEndsTurn;
 
 const NEVER_ENDED: Clause = Clause {
     kind: "never-ended",
-    text: "{message}",
+    text: "turn {turn} was interrupted and never ended",
 };
 const WRONG_END: Clause = Clause {
     kind: "wrong-end",
-    text: "{message}",
+    text: "turn {turn} was interrupted and ended as {end}",
 };
 
 impl Invariant for InterruptEndsTurn {
@@ -82,22 +82,15 @@ impl Invariant for InterruptEndsTurn {
             findings.exercised += 1;
             let interrupt = &view.interrupts[*first];
             let Some(ending) = turn.ending() else {
-                let message = format!("turn {} was interrupted and never ended", turn.id);
-                findings.breach(
-                    view,
-                    NEVER_ENDED.with("message", message),
-                    &[turn.begun, interrupt.at],
-                );
+                let fault = NEVER_ENDED.with("turn", turn.id);
+                findings.breach(view, fault, &[turn.begun, interrupt.at]);
                 continue;
             };
             if !legal(view, index, interrupt, ending) {
-                let (id, how) = (turn.id, ending.in_words());
-                let message = format!("turn {id} was interrupted and ended as {how}");
-                findings.breach(
-                    view,
-                    WRONG_END.with("message", message),
-                    &[turn.begun, interrupt.at, ending.at],
-                );
+                let fault = WRONG_END
+                    .with("turn", turn.id)
+                    .with("end", ending.in_words());
+                findings.breach(view, fault, &[turn.begun, interrupt.at, ending.at]);
             }
         }
         findings
@@ -183,7 +176,7 @@ mod tests {
             t
         };
         keeps("TURN-2", &replaced(false), 1);
-        breaks("TURN-2", &replaced(true));
+        breaks("TURN-2/wrong-end", &replaced(true));
     }
 
     #[test]
@@ -193,7 +186,7 @@ mod tests {
         t.input("three", InputMode::Replace).replaced("t1");
         t.started("t2").interrupt();
         keeps("TURN-2", t.clone().replaced("t2").started("t3"), 1);
-        breaks("TURN-2", t.completed("t2"));
+        breaks("TURN-2/wrong-end", t.completed("t2"));
     }
 
     #[test]
@@ -207,7 +200,7 @@ mod tests {
             t
         };
         keeps("TURN-2", &began("late"), 1);
-        breaks("TURN-2", &began("two"));
+        breaks("TURN-2/wrong-end", &began("two"));
     }
 
     #[test]
@@ -224,7 +217,7 @@ mod tests {
             t
         };
         keeps("TURN-2", &completed(true, 500), 1);
-        breaks("TURN-2", &completed(false, 500));
+        breaks("TURN-2/wrong-end", &completed(false, 500));
         keeps("TURN-2", &completed(false, 50), 1);
     }
 
@@ -241,7 +234,7 @@ mod tests {
             t
         };
         keeps("TURN-2", &command(true), 1);
-        breaks("TURN-2", &command(false));
+        breaks("TURN-2/wrong-end", &command(false));
         let ends_behind = |ms: u64, exit_code: Option<i32>, held: bool| {
             let mut t = Tracer::new();
             t.task(TaskKind::Shell, "make").started("t1");
@@ -253,18 +246,18 @@ mod tests {
             t
         };
         keeps("TURN-2", &ends_behind(50, Some(0), false), 1);
-        breaks("TURN-2", &ends_behind(200, Some(0), false));
-        breaks("TURN-2", &ends_behind(50, None, false));
-        breaks("TURN-2", &ends_behind(50, Some(0), true));
+        breaks("TURN-2/wrong-end", &ends_behind(200, Some(0), false));
+        breaks("TURN-2/wrong-end", &ends_behind(50, None, false));
+        breaks("TURN-2/wrong-end", &ends_behind(50, Some(0), true));
     }
 
     #[test]
     fn a_turn_that_runs_on_is_a_breach() {
         let mut t = running();
         t.interrupt();
-        assert!(breaks("TURN-2", &t).text().contains("never ended"));
+        breaks("TURN-2/never-ended", &t);
         t.wait_ms(500).finish(1).completed("t1");
-        assert!(breaks("TURN-2", &t).text().ends_with("complete"));
+        breaks("TURN-2/wrong-end", &t);
     }
 
     #[test]
@@ -273,7 +266,7 @@ mod tests {
         t.input("hi", InputMode::Start).reply(Some("t1"));
         t.interrupt().started("t1").request(1, &[user("hi")]);
         t.wait_ms(500).finish(1).completed("t1");
-        breaks("TURN-2", &t);
+        breaks("TURN-2/wrong-end", &t);
     }
 
     #[test]
@@ -289,13 +282,22 @@ mod tests {
             message: "too long".to_owned(),
         };
         keeps("TURN-2", &failing("response.incomplete", 10, failed()), 1);
-        breaks("TURN-2", &failing("response.incomplete", 200, failed()));
         breaks(
-            "TURN-2",
+            "TURN-2/wrong-end",
+            &failing("response.incomplete", 200, failed()),
+        );
+        breaks(
+            "TURN-2/wrong-end",
             &failing("response.incomplete", 10, TurnEnd::Complete),
         );
-        breaks("TURN-2", &failing("response.completed", 10, failed()));
-        breaks("TURN-2", &failing("response.in_progress", 10, failed()));
+        breaks(
+            "TURN-2/wrong-end",
+            &failing("response.completed", 10, failed()),
+        );
+        breaks(
+            "TURN-2/wrong-end",
+            &failing("response.in_progress", 10, failed()),
+        );
     }
 
     #[test]
@@ -319,9 +321,9 @@ mod tests {
             t
         };
         keeps("TURN-2", &completed(true, 50, false), 1);
-        breaks("TURN-2", &completed(true, 200, false));
-        breaks("TURN-2", &completed(false, 50, false));
-        breaks("TURN-2", &completed(true, 50, true));
+        breaks("TURN-2/wrong-end", &completed(true, 200, false));
+        breaks("TURN-2/wrong-end", &completed(false, 50, false));
+        breaks("TURN-2/wrong-end", &completed(true, 50, true));
     }
 
     #[test]
@@ -342,7 +344,7 @@ mod tests {
             t
         };
         keeps("TURN-2", &held(false), 1);
-        breaks("TURN-2", &held(true));
+        breaks("TURN-2/wrong-end", &held(true));
     }
 
     #[test]
@@ -364,7 +366,7 @@ mod tests {
         let mut t = running();
         t.request_of(1, 2, &[user("look")]).finish(2);
         t.interrupt().wait_ms(500).finish(1).completed("t1");
-        breaks("TURN-2", &t);
+        breaks("TURN-2/wrong-end", &t);
     }
 
     #[test]
@@ -381,7 +383,7 @@ mod tests {
             t
         };
         keeps("TURN-2", &reviewed(true), 1);
-        breaks("TURN-2", &reviewed(false));
+        breaks("TURN-2/wrong-end", &reviewed(false));
     }
 
     #[test]
@@ -391,7 +393,7 @@ mod tests {
         t.released("before the terminal event")
             .finish(1)
             .completed("t1");
-        breaks("TURN-2", &t);
+        breaks("TURN-2/wrong-end", &t);
     }
 
     #[test]
@@ -409,8 +411,8 @@ mod tests {
             t
         };
         keeps("TURN-2", &completed(false, 50), 2);
-        breaks("TURN-2", &completed(false, 200));
-        breaks("TURN-2", &completed(true, 50));
+        breaks("TURN-2/wrong-end", &completed(false, 200));
+        breaks("TURN-2/wrong-end", &completed(true, 50));
     }
 
     #[test]
@@ -418,7 +420,7 @@ mod tests {
         let mut t = running();
         t.emit(1, call("c1")).finish(1).begin("t1", "c1");
         t.interrupt().completed("t1");
-        breaks("TURN-2", &t);
+        breaks("TURN-2/wrong-end", &t);
     }
 
     #[test]
@@ -428,7 +430,7 @@ mod tests {
         t.end("t1", "c1", Some(0)).interrupt().wait_ms(200);
         t.request(2, &[user("hi"), call("c1"), output("c1", "")]);
         t.finish(2).completed("t1");
-        breaks("TURN-2", &t);
+        breaks("TURN-2/wrong-end", &t);
     }
 
     #[test]

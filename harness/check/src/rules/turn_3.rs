@@ -9,11 +9,11 @@ pub(super) struct ReplacedTurnEndsFirst;
 
 const STARTED_EARLY: Clause = Clause {
     kind: "started-early",
-    text: "{message}",
+    text: "turn {turn} started before turn {replaced} had ended",
 };
 const WRONG_END: Clause = Clause {
     kind: "wrong-end",
-    text: "{message}",
+    text: "turn {replaced}, replaced by turn {turn}, ended as {end}",
 };
 
 impl Invariant for ReplacedTurnEndsFirst {
@@ -71,21 +71,16 @@ impl Invariant for ReplacedTurnEndsFirst {
             }
             findings.exercised += 1;
             let Some(ending) = old.ending_before(started) else {
-                let (old_id, new_id) = (old.id, new.id);
-                let message = format!("turn {new_id} started before turn {old_id} had ended");
+                let fault = STARTED_EARLY.with("turn", new.id).with("replaced", old.id);
                 let mut shown_by = vec![old.begun, input.at, started];
                 shown_by.extend(old.ending().map(|ending| ending.at));
-                findings.breach(view, STARTED_EARLY.with("message", message), &shown_by);
+                findings.breach(view, fault, &shown_by);
                 continue;
             };
             if !legal(view, old, ending, started) {
-                let (old_id, how) = (old.id, ending.in_words());
-                let message = format!("turn {old_id}, replaced by turn {}, ended as {how}", new.id);
-                findings.breach(
-                    view,
-                    WRONG_END.with("message", message),
-                    &[input.at, ending.at, started],
-                );
+                let fault = WRONG_END.with("turn", new.id).with("replaced", old.id);
+                let fault = fault.with("end", ending.in_words());
+                findings.breach(view, fault, &[input.at, ending.at, started]);
             }
         }
         findings
@@ -159,14 +154,17 @@ mod tests {
 
     #[test]
     fn a_turn_that_ends_too_late_or_never_is_a_breach() {
-        let late = breaks("TURN-3", replacing().started("t2").replaced("t1"));
+        let late = breaks(
+            "TURN-3/started-early",
+            replacing().started("t2").replaced("t1"),
+        );
         assert_eq!(late.text(), "turn t2 started before turn t1 had ended");
-        breaks("TURN-3", replacing().started("t2"));
+        breaks("TURN-3/started-early", replacing().started("t2"));
     }
 
     #[test]
     fn the_wrong_reason_is_a_breach() {
-        let wrong = breaks("TURN-3", replacing().aborted("t1").started("t2"));
+        let wrong = breaks("TURN-3/wrong-end", replacing().aborted("t1").started("t2"));
         assert!(wrong.text().contains("interrupted"));
         keeps(
             "TURN-3",
@@ -191,7 +189,7 @@ mod tests {
             t
         };
         keeps("TURN-3", &answered(Decision::Abort), 1);
-        breaks("TURN-3", &answered(Decision::Deny));
+        breaks("TURN-3/wrong-end", &answered(Decision::Deny));
     }
 
     #[test]
@@ -215,7 +213,7 @@ mod tests {
         t.input("two", InputMode::Replace)
             .aborted("t1")
             .started("t2");
-        breaks("TURN-3", &t);
+        breaks("TURN-3/wrong-end", &t);
     }
 
     #[test]
@@ -231,7 +229,7 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "one").completed("t1").interrupt();
         t.start("t2", "two").input("three", InputMode::Replace);
-        breaks("TURN-3", t.aborted("t2").started("t3"));
+        breaks("TURN-3/wrong-end", t.aborted("t2").started("t3"));
     }
 
     #[test]

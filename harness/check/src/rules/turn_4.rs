@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AgentEvent, Feature};
 
 pub(super) struct NothingAfterTheEnd;
 
 const EVENT_AFTER_END: Clause = Clause {
     kind: "event-after-end",
-    text: "{message}",
+    text: "{event} of turn {turn} after its terminal event",
+};
+const EVENTS_AFTER_END: Clause = Clause {
+    kind: "events-after-end",
+    text: "{event} of turn {turn} after its terminal event (and {more} more)",
 };
 
 impl Invariant for NothingAfterTheEnd {
@@ -48,7 +52,7 @@ impl Invariant for NothingAfterTheEnd {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[EVENT_AFTER_END]
+        &[EVENT_AFTER_END, EVENTS_AFTER_END]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -63,14 +67,14 @@ impl Invariant for NothingAfterTheEnd {
             let turn = &view.turns[turn];
             let first = events.first().and_then(|at| view.event(*at));
             let name = first.map_or("event", name);
-            let more = match events.len() - 1 {
-                0 => String::new(),
-                more => format!(" (and {more} more)"),
+            let fault = match events.len() - 1 {
+                0 => EVENT_AFTER_END.into(),
+                more => EVENTS_AFTER_END.with("more", more),
             };
-            let message = format!("{name} of turn {} behind its terminal event{more}", turn.id);
+            let fault: Fault = fault.with("event", name).with("turn", turn.id);
             let ending = turn.ending().map(|ending| ending.at);
             let shown_by: Vec<At> = ending.into_iter().chain(events).collect();
-            findings.breach(view, EVENT_AFTER_END.with("message", message), &shown_by);
+            findings.breach(view, fault, &shown_by);
         }
         findings
     }
@@ -143,10 +147,10 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "hi").completed("t1");
         t.event(token_count(Some("t1"))).end("t1", "c1", None);
-        let breach = breaks("TURN-4", &t);
+        let breach = breaks("TURN-4/events-after-end", &t);
         assert_eq!(
             breach.text(),
-            "token_count of turn t1 behind its terminal event (and 1 more)"
+            "token_count of turn t1 after its terminal event (and 1 more)"
         );
         assert_eq!(breach.evidence, [4, 5, 6]);
     }
@@ -158,18 +162,18 @@ mod tests {
         t.event(token_count(Some("t1")));
         keeps("TURN-4", &t, 1);
         t.start("t2", "and now?").event(token_count(Some("t1")));
-        breaks("TURN-4", &t);
+        breaks("TURN-4/event-after-end", &t);
         let mut t = Tracer::new();
         t.start("t1", "hi").completed("t1").kill().resume();
         t.end("t1", "c1", None);
-        breaks("TURN-4", &t);
+        breaks("TURN-4/event-after-end", &t);
     }
 
     #[test]
     fn a_second_start_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "hi").completed("t1").started("t1");
-        breaks("TURN-4", &t);
+        breaks("TURN-4/event-after-end", &t);
     }
 
     #[test]

@@ -10,15 +10,15 @@ pub(super) struct IdleInterruptIsHarmless;
 
 const ABORT: Clause = Clause {
     kind: "abort",
-    text: "{message}",
+    text: "an interrupt with no active turn led to a TurnAborted",
 };
 const NEVER_ANSWERED: Clause = Clause {
     kind: "never-answered",
-    text: "{message}",
+    text: "an interrupt with no active turn was never answered",
 };
 const ANSWERED_TWICE: Clause = Clause {
     kind: "answered-twice",
-    text: "{message}",
+    text: "an interrupt with no active turn was answered {count} times",
 };
 
 /// How soon behind an interrupt the agent's end excuses a missing answer.
@@ -81,12 +81,7 @@ impl Invariant for IdleInterruptIsHarmless {
             let first = view.aborts.partition_point(|at| *at < interrupt.at);
             for abort in view.aborts[first..].iter().take_while(|at| **at < until) {
                 if !closed_late.contains(abort) && told.insert(*abort) {
-                    let message = "an interrupt with no active turn led to a TurnAborted";
-                    findings.breach(
-                        view,
-                        ABORT.with("message", message),
-                        &[interrupt.at, *abort],
-                    );
+                    findings.breach(view, ABORT, &[interrupt.at, *abort]);
                 }
             }
             if view.has(Feature::OpReplies) {
@@ -106,13 +101,12 @@ fn check_answers(view: &View<'_>, interrupt: &Interrupt<'_>, findings: &mut Find
             let stop = view.stops.partition_point(|at| *at < interrupt.at);
             let stop = view.stops.get(stop);
             if stop.is_none_or(|at| view.between_ns(interrupt.at, *at) > UNANSWERED_NS) {
-                let message = "an interrupt with no active turn was never answered";
-                findings.breach(view, NEVER_ANSWERED.with("message", message), &shown_by);
+                findings.breach(view, NEVER_ANSWERED, &shown_by);
             }
         }
         count => {
-            let message = format!("an interrupt with no active turn was answered {count} times");
-            findings.breach(view, ANSWERED_TWICE.with("message", message), &shown_by);
+            let fault = ANSWERED_TWICE.with("count", count);
+            findings.breach(view, fault, &shown_by);
         }
     }
 }
@@ -141,8 +135,8 @@ mod tests {
     fn an_abort_of_nothing_is_a_breach() {
         let mut t = idle();
         t.reply(None).ended(None, TurnEnd::Aborted { reason: None });
-        breaks("TURN-5", &t);
-        breaks("TURN-5", idle().reply(None).aborted("t1"));
+        breaks("TURN-5/abort", &t);
+        breaks("TURN-5/abort", idle().reply(None).aborted("t1"));
         let mut t = idle();
         t.reply(None).start("t2", "ho").interrupt().aborted("t2");
         keeps("TURN-5", &t, 1);
@@ -150,9 +144,9 @@ mod tests {
 
     #[test]
     fn no_answer_or_two_are_breaches() {
-        let never = breaks("TURN-5", &idle());
+        let never = breaks("TURN-5/never-answered", &idle());
         assert!(never.text().contains("never answered"));
-        let twice = breaks("TURN-5", idle().reply(None).reply(None));
+        let twice = breaks("TURN-5/answered-twice", idle().reply(None).reply(None));
         assert!(twice.text().contains("2 times"));
         keeps("TURN-5", idle().kill(), 1);
     }

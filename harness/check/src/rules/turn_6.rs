@@ -8,9 +8,13 @@ use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct AbortIsPrompt;
 
-const LATE: Clause = Clause {
-    kind: "late",
-    text: "{message}",
+const LATE_END: Clause = Clause {
+    kind: "late-end",
+    text: "turn {turn} ended {took_ms} ms after its interrupt; {allowed_ms} ms are allowed",
+};
+const NOT_ENDED: Clause = Clause {
+    kind: "not-ended",
+    text: "turn {turn} had not ended {took_ms} ms after its interrupt; {allowed_ms} ms are allowed",
 };
 
 /// How long an agent may wait for an aborted turn to end by itself.
@@ -54,7 +58,7 @@ impl Invariant for AbortIsPrompt {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[LATE]
+        &[LATE_END, NOT_ENDED]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -81,18 +85,16 @@ impl Invariant for AbortIsPrompt {
             }
             findings.exercised += 1;
             if took_ns > bound_ns {
-                let (id, ms, bound) = (turn.id, took_ns / 1_000_000, bound_ns / 1_000_000);
-                let message = match ending {
-                    Some(_) => format!(
-                        "turn {id} ended {ms} ms behind its interrupt; {bound} ms are allowed"
-                    ),
-                    None => format!(
-                        "turn {id} had not ended {ms} ms behind its interrupt; {bound} ms are allowed"
-                    ),
+                let clause = match ending {
+                    Some(_) => LATE_END,
+                    None => NOT_ENDED,
                 };
+                let fault = clause.with("turn", turn.id);
+                let fault = fault.with("took_ms", took_ns / 1_000_000);
+                let fault = fault.with("allowed_ms", bound_ns / 1_000_000);
                 let mut shown_by: Vec<At> = vec![turn.begun, interrupt.at];
                 shown_by.extend(ending);
-                findings.breach(view, LATE.with("message", message), &shown_by);
+                findings.breach(view, fault, &shown_by);
             }
         }
         findings
@@ -119,14 +121,14 @@ mod tests {
 
     #[test]
     fn a_late_end_is_a_breach() {
-        let breach = breaks("TURN-6", interrupted().wait_ms(2200).aborted("t1"));
+        let breach = breaks("TURN-6/late-end", interrupted().wait_ms(2200).aborted("t1"));
         assert!(
             breach.text().contains("2100 ms are allowed"),
             "{}",
             breach.text()
         );
         breaks(
-            "TURN-6",
+            "TURN-6/late-end",
             interrupted()
                 .interrupt()
                 .wait_ms(2099)
@@ -138,11 +140,7 @@ mod tests {
     #[test]
     fn no_end_is_a_breach() {
         let mut t = interrupted();
-        assert!(
-            breaks("TURN-6", t.wait_ms(9000).interrupt())
-                .text()
-                .contains("had not ended")
-        );
+        breaks("TURN-6/not-ended", t.wait_ms(9000).interrupt());
         is_idle("TURN-6", &interrupted());
     }
 
@@ -154,7 +152,7 @@ mod tests {
             t
         };
         keeps("TURN-6", &held("aborting"), 1);
-        breaks("TURN-6", &held("delta 1 of reply 1"));
+        breaks("TURN-6/late-end", &held("delta 1 of reply 1"));
     }
 
     #[test]
@@ -165,7 +163,7 @@ mod tests {
             .push(Observation::Reading { on: true });
         t.wait_ms(5000).released("aborting").wait_ms(1000);
         keeps("TURN-6", t.clone().aborted("t1"), 1);
-        breaks("TURN-6", t.wait_ms(1200).aborted("t1"));
+        breaks("TURN-6/late-end", t.wait_ms(1200).aborted("t1"));
     }
 
     #[test]

@@ -7,9 +7,13 @@ use cutpoint_trace::verdict::{Clause, Level};
 
 pub(super) struct AbortedOnce;
 
-const ABORT_COUNT: Clause = Clause {
-    kind: "abort-count",
-    text: "{message}",
+const NEVER_ABORTED: Clause = Clause {
+    kind: "never-aborted",
+    text: "turn {turn} was interrupted {interrupts} times and never aborted",
+};
+const SEVERAL_ABORTS: Clause = Clause {
+    kind: "several-aborts",
+    text: "turn {turn} was interrupted {interrupts} times and aborted {aborts} times",
 };
 
 impl Invariant for AbortedOnce {
@@ -45,7 +49,7 @@ impl Invariant for AbortedOnce {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[ABORT_COUNT]
+        &[NEVER_ABORTED, SEVERAL_ABORTS]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -76,14 +80,13 @@ impl Invariant for AbortedOnce {
             let aborts = aborts(view, turn, until);
             let ended = !turn.endings.is_empty();
             if aborts.len() > 1 || !ended {
-                let (id, count) = (turn.id, interrupts.len());
-                let how = match aborts.len() {
-                    0 => "never".to_owned(),
-                    times => format!("{times} times"),
+                let fault = match aborts.len() {
+                    0 => NEVER_ABORTED.with("turn", turn.id),
+                    times => SEVERAL_ABORTS.with("turn", turn.id).with("aborts", times),
                 };
-                let message = format!("turn {id} was interrupted {count} times and aborted {how}");
+                let fault = fault.with("interrupts", interrupts.len());
                 interrupts.extend(aborts);
-                findings.breach(view, ABORT_COUNT.with("message", message), &interrupts);
+                findings.breach(view, fault, &interrupts);
             }
         }
         findings
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_abort_for_each_interrupt_is_a_breach() {
-        let breach = breaks("TURN-7", twice().aborted("t1").aborted("t1"));
+        let breach = breaks("TURN-7/several-aborts", twice().aborted("t1").aborted("t1"));
         assert_eq!(
             breach.text(),
             "turn t1 was interrupted 2 times and aborted 2 times"
@@ -137,11 +140,14 @@ mod tests {
     fn a_second_abort_without_a_name_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "hi").interrupt().aborted("t1").interrupt();
-        breaks("TURN-7", t.ended(None, TurnEnd::Aborted { reason: None }));
+        breaks(
+            "TURN-7/several-aborts",
+            t.ended(None, TurnEnd::Aborted { reason: None }),
+        );
     }
 
     #[test]
     fn a_turn_that_never_ends_is_a_breach() {
-        assert!(breaks("TURN-7", &twice()).text().ends_with("never"));
+        breaks("TURN-7/never-aborted", &twice());
     }
 }

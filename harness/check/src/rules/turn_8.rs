@@ -3,21 +3,25 @@
 use crate::invariant::{Findings, Invariant};
 use crate::view::{At, Interrupt, InterruptState, Turn, View};
 use cutpoint_trace::Feature;
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 
 pub(super) struct OneIdPerTurn;
 
-const NO_END: Clause = Clause {
-    kind: "no-end",
-    text: "{message}",
+const NOT_TERMINATED: Clause = Clause {
+    kind: "not-terminated",
+    text: "turn {turn} started and was never terminated",
+};
+const PHANTOM: Clause = Clause {
+    kind: "phantom",
+    text: "a reply announced turn {turn}, which neither started nor was terminated",
 };
 const NOT_ANNOUNCED: Clause = Clause {
     kind: "not-announced",
-    text: "{message}",
+    text: "turn {turn} was terminated, but never announced",
 };
 const WRONGLY_REFUSED: Clause = Clause {
     kind: "wrongly-refused",
-    text: "{message}",
+    text: "an interrupt that names the active turn {turn} was refused",
 };
 
 /// How long behind a refused interrupt its turn may end without the refusal being wrong.
@@ -59,7 +63,7 @@ impl Invariant for OneIdPerTurn {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NO_END, NOT_ANNOUNCED, WRONGLY_REFUSED]
+        &[NOT_TERMINATED, PHANTOM, NOT_ANNOUNCED, WRONGLY_REFUSED]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -69,8 +73,8 @@ impl Invariant for OneIdPerTurn {
             let cut = turn.killed.or(turn.exited).is_some();
             let excused = cut && !outlived(view, turn) && !overtaken(view, index);
             if turn.endings.is_empty() && !excused {
-                let (announced, message) = unterminated(turn);
-                findings.breach(view, NO_END.with("message", message), &[announced]);
+                let (announced, fault) = unterminated(turn);
+                findings.breach(view, fault, &[announced]);
             }
         }
         for stray in &view.strays {
@@ -78,17 +82,13 @@ impl Invariant for OneIdPerTurn {
                 continue;
             };
             findings.exercised += 1;
-            let message = format!("turn {id} was terminated, but never announced");
-            findings.breach(view, NOT_ANNOUNCED.with("message", message), &[stray.at]);
+            let fault = NOT_ANNOUNCED.with("turn", id);
+            findings.breach(view, fault, &[stray.at]);
         }
         for interrupt in &view.interrupts {
             if let Some((refused, turn)) = wrongly_refused(view, interrupt) {
-                let message = format!("an interrupt that names the active turn {turn} was refused");
-                findings.breach(
-                    view,
-                    WRONGLY_REFUSED.with("message", message),
-                    &[interrupt.at, refused],
-                );
+                let fault = WRONGLY_REFUSED.with("turn", turn);
+                findings.breach(view, fault, &[interrupt.at, refused]);
             }
         }
         findings
@@ -116,17 +116,10 @@ fn overtaken(view: &View<'_>, index: usize) -> bool {
     turn.started.is_none() && ended
 }
 
-fn unterminated(turn: &Turn<'_>) -> (At, String) {
-    let id = turn.id;
+fn unterminated(turn: &Turn<'_>) -> (At, Fault) {
     match turn.started {
-        Some(started) => (
-            started,
-            format!("turn {id} started and was never terminated"),
-        ),
-        None => (
-            turn.begun,
-            format!("a reply announced turn {id}, which neither started nor was terminated"),
-        ),
+        Some(started) => (started, NOT_TERMINATED.with("turn", turn.id)),
+        None => (turn.begun, PHANTOM.with("turn", turn.id)),
     }
 }
 
@@ -173,7 +166,7 @@ mod tests {
         let mut t = Tracer::new();
         t.start("t1", "one").input("two", InputMode::Start);
         t.reply(Some("ghost")).completed("t1");
-        let breach = breaks("TURN-8", &t);
+        let breach = breaks("TURN-8/phantom", &t);
         assert!(breach.text().contains("announced turn ghost"));
         keeps("TURN-1", &t, 1);
     }
@@ -182,7 +175,7 @@ mod tests {
     fn a_turn_announced_within_another_is_not_cut_by_the_agents_end() {
         let mut t = Tracer::new();
         t.start("t1", "one").started("ghost").completed("t1").exit();
-        let breach = breaks("TURN-8", &t);
+        let breach = breaks("TURN-8/not-terminated", &t);
         assert!(breach.text().contains("turn ghost started"));
         keeps("TURN-8", Tracer::new().start("t1", "one").exit(), 1);
     }
@@ -198,7 +191,7 @@ mod tests {
         keeps("TURN-8", announced().kill(), 2);
         let mut t = announced();
         t.start("t3", "three").completed("t3").kill();
-        assert!(breaks("TURN-8", &t).text().contains("announced turn ghost"));
+        breaks("TURN-8/phantom", &t);
     }
 
     #[test]
@@ -206,7 +199,7 @@ mod tests {
         let mut t = Tracer::new();
         t.input("one", InputMode::Start).reply(Some("a"));
         t.started("b").completed("b");
-        breaks("TURN-8", &t);
+        breaks("TURN-8/phantom", &t);
         keeps("TURN-1", &t, 1);
     }
 
@@ -218,6 +211,7 @@ mod tests {
             panic!("t1 has no end, and t9 no start");
         };
         assert_eq!(breaches.len(), 2);
+        breaks("TURN-8/not-announced", t.completed("t1"));
     }
 
     #[test]
@@ -229,8 +223,11 @@ mod tests {
             t.refuse();
             t
         };
-        breaks("TURN-8", named().wait_ms(300).completed("t1"));
-        breaks("TURN-8", named().interrupt().aborted("t1"));
+        breaks(
+            "TURN-8/wrongly-refused",
+            named().wait_ms(300).completed("t1"),
+        );
+        breaks("TURN-8/wrongly-refused", named().interrupt().aborted("t1"));
         keeps("TURN-8", named().completed("t1"), 1);
     }
 }

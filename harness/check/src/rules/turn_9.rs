@@ -13,27 +13,27 @@ pub(super) struct CallersIdsAreKept;
 
 const INVALID_ACCEPTED: Clause = Clause {
     kind: "invalid-accepted",
-    text: "{message}",
+    text: "the {role} id {id:?} is not a UUID, but was accepted",
+};
+const REUSED_ACCEPTED: Clause = Clause {
+    kind: "reused-accepted",
+    text: "the {role} id {id:?} was used before, but was accepted",
 };
 const REFUSED_BUT_STARTED: Clause = Clause {
     kind: "refused-but-started",
-    text: "{message}",
+    text: "the {role} id {id:?} was refused, but a turn started",
 };
 const FRESH_REFUSED: Clause = Clause {
     kind: "fresh-refused",
-    text: "{message}",
+    text: "the {role} id {id:?} is a fresh UUID, but was refused",
 };
 const OTHER_NAME: Clause = Clause {
     kind: "other-name",
-    text: "{message}",
-};
-const THREAD: Clause = Clause {
-    kind: "thread",
-    text: "{message}",
+    text: "the {role} id {id:?} was accepted, but the answer names {answered}",
 };
 const OTHER_SPELLING: Clause = Clause {
     kind: "other-spelling",
-    text: "{message}",
+    text: "an event calls turn {id} {spelling:?}",
 };
 
 impl Invariant for CallersIdsAreKept {
@@ -74,10 +74,10 @@ impl Invariant for CallersIdsAreKept {
     fn clauses(&self) -> &'static [Clause] {
         &[
             INVALID_ACCEPTED,
+            REUSED_ACCEPTED,
             REFUSED_BUT_STARTED,
             FRESH_REFUSED,
             OTHER_NAME,
-            THREAD,
             OTHER_SPELLING,
         ]
     }
@@ -93,7 +93,8 @@ impl Invariant for CallersIdsAreKept {
 
 /// What a request that supplies an id was to be answered with.
 enum Due {
-    Refusal(&'static str),
+    /// The clause that an acceptance breaks.
+    Refusal(Clause),
     /// The id in its canonical form.
     Acceptance(String),
 }
@@ -101,8 +102,8 @@ enum Due {
 impl Due {
     fn of(wanted: &str, is_used: impl FnOnce(&str) -> bool) -> Self {
         match canonical(wanted) {
-            None => Self::Refusal("is no UUID"),
-            Some(id) if is_used(&id) => Self::Refusal("was used before"),
+            None => Self::Refusal(INVALID_ACCEPTED),
+            Some(id) if is_used(&id) => Self::Refusal(REUSED_ACCEPTED),
             Some(id) => Self::Acceptance(id),
         }
     }
@@ -118,23 +119,14 @@ fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> 
         findings.exercised += 1;
         let due = Due::of(wanted, |id| was_a_turn(view, id, input.at));
         match (due, answer.error) {
-            (Due::Refusal(why), None) => {
-                let message = format!("the turn id {wanted:?} {why}, and was accepted");
-                findings.breach(
-                    view,
-                    INVALID_ACCEPTED.with("message", message),
-                    &[input.at, answer.at],
-                );
+            (Due::Refusal(clause), None) => {
+                let fault = clause.with("role", "turn").with("id", wanted);
+                findings.breach(view, fault, &[input.at, answer.at]);
             }
-            (Due::Refusal(why), Some(_)) => {
+            (Due::Refusal(_), Some(_)) => {
                 if let Some(begun) = started_by(view, index) {
-                    let message =
-                        format!("the turn id {wanted:?} {why} and was refused, but a turn started");
-                    findings.breach(
-                        view,
-                        REFUSED_BUT_STARTED.with("message", message),
-                        &[input.at, answer.at, begun],
-                    );
+                    let fault = REFUSED_BUT_STARTED.with("role", "turn").with("id", wanted);
+                    findings.breach(view, fault, &[input.at, answer.at, begun]);
                 }
             }
             (Due::Acceptance(id), None) => {
@@ -143,12 +135,8 @@ fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> 
             }
             (Due::Acceptance(_), Some(_)) if joins(view, input, answer) => {}
             (Due::Acceptance(_), Some(_)) => {
-                let message = format!("the turn id {wanted:?} is a fresh UUID, and was refused");
-                findings.breach(
-                    view,
-                    FRESH_REFUSED.with("message", message),
-                    &[input.at, answer.at],
-                );
+                let fault = FRESH_REFUSED.with("role", "turn").with("id", wanted);
+                findings.breach(view, fault, &[input.at, answer.at]);
             }
         }
     }
@@ -189,25 +177,22 @@ fn started_by(view: &View<'_>, index: usize) -> Option<At> {
 
 fn check_name(
     view: &View<'_>,
-    what: &str,
+    role: &str,
     wanted: &str,
     id: &str,
     (asked, answer): (At, &OpAnswer<'_>),
     findings: &mut Findings,
 ) {
-    let named = if what == "turn" {
+    let named = if role == "turn" {
         answer.turn_id
     } else {
         answer.thread_id
     };
     if named != Some(id) {
         let named = named.unwrap_or("nothing");
-        let message = format!("the {what} id {wanted:?} was accepted, and answered with {named}");
-        findings.breach(
-            view,
-            OTHER_NAME.with("message", message),
-            &[asked, answer.at],
-        );
+        let fault = OTHER_NAME.with("role", role).with("id", wanted);
+        let fault = fault.with("answered", named);
+        findings.breach(view, fault, &[asked, answer.at]);
     }
 }
 
@@ -222,13 +207,9 @@ fn check_threads(view: &View<'_>, findings: &mut Findings) {
         let session = view.starts.partition_point(|start| start.at < open.at);
         let wanted = open.wanted_id;
         let due = Due::of(wanted, |id| used.contains(&(session, id.to_owned())));
-        let message = match (due, answer.error) {
-            (Due::Refusal(why), None) => {
-                format!("the thread id {wanted:?} {why}, and was accepted")
-            }
-            (Due::Acceptance(_), Some(_)) => {
-                format!("the thread id {wanted:?} is a fresh UUID, and was refused")
-            }
+        let clause = match (due, answer.error) {
+            (Due::Refusal(clause), None) => clause,
+            (Due::Acceptance(_), Some(_)) => FRESH_REFUSED,
             (Due::Refusal(_), Some(_)) => continue,
             (Due::Acceptance(id), None) => {
                 check_name(view, "thread", wanted, &id, (open.at, answer), findings);
@@ -236,7 +217,8 @@ fn check_threads(view: &View<'_>, findings: &mut Findings) {
                 continue;
             }
         };
-        findings.breach(view, THREAD.with("message", message), &[open.at, answer.at]);
+        let fault = clause.with("role", "thread").with("id", wanted);
+        findings.breach(view, fault, &[open.at, answer.at]);
     }
 }
 
@@ -259,8 +241,10 @@ fn check_spellings(view: &View<'_>, accepted: &HashMap<String, At>, findings: &m
             && id != carried
             && told.insert(carried)
         {
-            let message = format!("turn {id} is called {carried:?} by an event");
-            findings.breach(view, OTHER_SPELLING.with("message", message), &[*asked, at]);
+            let fault = OTHER_SPELLING
+                .with("id", id.as_str())
+                .with("spelling", carried);
+            findings.breach(view, fault, &[*asked, at]);
         }
     }
 }
@@ -305,7 +289,7 @@ mod tests {
         t.named_input("hi", InputMode::Start, ID)
             .refuse()
             .started("t1");
-        breaks("TURN-9", &t);
+        breaks("TURN-9/fresh-refused", &t);
     }
 
     #[test]
@@ -313,12 +297,12 @@ mod tests {
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, "seven")
             .reply(Some("seven"));
-        assert!(breaks("TURN-9", &t).text().contains("is no UUID"));
+        breaks("TURN-9/invalid-accepted", &t);
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, "seven")
             .refuse()
             .started("x");
-        assert!(breaks("TURN-9", &t).text().ends_with("a turn started"));
+        breaks("TURN-9/refused-but-started", &t);
         let mut t = Tracer::new();
         open(&mut t, "seven");
         t.opened("seven");
@@ -330,28 +314,28 @@ mod tests {
         let mut t = Tracer::new();
         t.start(ID, "one").completed(ID);
         t.named_input("two", InputMode::Start, BARE).reply(Some(ID));
-        assert!(breaks("TURN-9", &t).text().contains("was used before"));
+        breaks("TURN-9/reused-accepted", &t);
         let mut t = Tracer::new();
         t.start(ID, "one").completed(ID).kill().resume();
         t.named_input("two", InputMode::Start, ID).reply(Some(ID));
-        breaks("TURN-9", &t);
+        breaks("TURN-9/reused-accepted", &t);
         let mut t = Tracer::new();
         open(&mut t, SHOUTED);
         t.opened(ID);
         open(&mut t, BARE);
         t.opened(ID);
-        breaks("TURN-9", &t);
+        breaks("TURN-9/reused-accepted", &t);
     }
 
     #[test]
     fn a_fresh_uuid_is_accepted() {
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, SHOUTED).refuse();
-        assert!(breaks("TURN-9", &t).text().contains("was refused"));
+        breaks("TURN-9/fresh-refused", &t);
         let mut t = Tracer::new();
         open(&mut t, SHOUTED);
         t.refuse();
-        breaks("TURN-9", &t);
+        breaks("TURN-9/fresh-refused", &t);
         let mut t = Tracer::new();
         t.start("t1", "hi")
             .named_input("joins", InputMode::Start, ID)
@@ -361,7 +345,7 @@ mod tests {
         t.start("t1", "hi")
             .named_input("replaces", InputMode::Replace, ID)
             .refuse();
-        breaks("TURN-9", &t);
+        breaks("TURN-9/fresh-refused", &t);
     }
 
     #[test]
@@ -369,11 +353,11 @@ mod tests {
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, BARE)
             .reply(Some(BARE));
-        assert!(breaks("TURN-9", &t).text().contains("answered with"));
+        breaks("TURN-9/other-name", &t);
         let mut t = Tracer::new();
         t.named_input("hi", InputMode::Start, BARE).reply(Some(ID));
         t.started(ID).delta(ID, "hello").completed(BARE);
-        assert!(breaks("TURN-9", &t).text().ends_with("by an event"));
+        breaks("TURN-9/other-spelling", &t);
     }
 
     #[test]

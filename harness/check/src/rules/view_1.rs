@@ -10,11 +10,11 @@ pub(super) struct TextStaysInItsTurn;
 
 const LATE_EVENT_SHOWN: Clause = Clause {
     kind: "late-event-shown",
-    text: "{message}",
+    text: "an event of a turn that has ended shows {text:?}",
 };
 const FOREIGN_TEXT: Clause = Clause {
     kind: "foreign-text",
-    text: "{message}",
+    text: "turn {turn} shows {text:?}, which its events did not give",
 };
 
 impl Invariant for TextStaysInItsTurn {
@@ -74,23 +74,16 @@ impl Invariant for TextStaysInItsTurn {
                 }
                 Observation::Shown { line } => {
                     if let Some(late) = late {
-                        let text = start(line.text());
-                        let message = format!("an event of a turn that has ended shows {text:?}");
-                        findings.breach(
-                            view,
-                            LATE_EVENT_SHOWN.with("message", message),
-                            &[late, at],
-                        );
+                        let fault = LATE_EVENT_SHOWN.with("text", start(line.text()));
+                        findings.breach(view, fault, &[late, at]);
                     } else if let Some((turn, text, own)) = told.of(line) {
                         findings.exercised += usize::from(behind);
                         if !own.gave(text) {
-                            let (text, begun) = (start(text), told.origin(turn, text));
-                            let turn = turn.unwrap_or("none");
-                            let message = format!(
-                                "turn {turn} shows {text:?}, which its events did not give"
-                            );
+                            let begun = told.origin(turn, text);
+                            let fault = FOREIGN_TEXT.with("turn", turn.unwrap_or("none"));
+                            let fault = fault.with("text", start(text));
                             let shown_by: Vec<At> = begun.into_iter().chain([at]).collect();
-                            findings.breach(view, FOREIGN_TEXT.with("message", message), &shown_by);
+                            findings.breach(view, fault, &shown_by);
                         }
                     }
                 }
@@ -240,7 +233,7 @@ mod tests {
     fn text_of_the_aborted_turn_is_a_breach() {
         let mut t = cut();
         t.delta("t2", "Now.").message("t2", "Now.");
-        let breach = breaks("VIEW-1", t.sees_message("t2", "The quickNow."));
+        let breach = breaks("VIEW-1/foreign-text", t.sees_message("t2", "The quickNow."));
         assert!(breach.text().contains("turn t2 shows"));
         assert_eq!(breach.evidence.len(), 2, "the piece and the line");
     }
@@ -251,14 +244,14 @@ mod tests {
         t.late_delta("t1", "quick")
             .delta("t2", "Now.")
             .message("t2", "Now.");
-        breaks("VIEW-1", t.sees_message("t2", "quickNow."));
+        breaks("VIEW-1/foreign-text", t.sees_message("t2", "quickNow."));
     }
 
     #[test]
     fn reasoning_of_the_aborted_turn_is_a_breach() {
         let mut t = cut();
         breaks(
-            "VIEW-1",
+            "VIEW-1/foreign-text",
             t.reasons("t2", "Well.").sees_reasoning("t2", "Hm. Well."),
         );
     }
@@ -269,7 +262,7 @@ mod tests {
         t.delta("t2", "Now.").completed("t2");
         let text = "quick".to_owned();
         breaks(
-            "VIEW-1",
+            "VIEW-1/foreign-text",
             t.sees(ShownLine::Message {
                 turn_id: None,
                 text,
@@ -288,7 +281,7 @@ mod tests {
         });
         let (call_id, text) = ("c1".to_owned(), "ls".to_owned());
         breaks(
-            "VIEW-1",
+            "VIEW-1/late-event-shown",
             t.sees(ShownLine::Command {
                 call_id: call_id.into(),
                 text,

@@ -9,11 +9,15 @@ pub(super) struct ErrorsAreShown;
 
 const NOT_SHOWN: Clause = Clause {
     kind: "not-shown",
-    text: "{message}",
+    text: "the error {text:?} is not shown",
 };
-const WRONG_TURN: Clause = Clause {
-    kind: "wrong-turn",
-    text: "{message}",
+const STOPS_OTHER_TURN: Clause = Clause {
+    kind: "stops-other-turn",
+    text: "the error {text:?} is not an error of turn {turn}, but stops it",
+};
+const DOES_NOT_STOP: Clause = Clause {
+    kind: "does-not-stop",
+    text: "the error {text:?} is an error of turn {turn}, but does not stop it",
 };
 
 impl Invariant for ErrorsAreShown {
@@ -47,7 +51,7 @@ impl Invariant for ErrorsAreShown {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[NOT_SHOWN, WRONG_TURN]
+        &[NOT_SHOWN, STOPS_OTHER_TURN, DOES_NOT_STOP]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -135,18 +139,14 @@ fn check_shown(
         });
     let start: String = message.chars().take(40).collect();
     let Some((line_at, stopped)) = shown else {
-        let message = format!("the error {start:?} is not shown");
-        return findings.breach(view, NOT_SHOWN.with("message", message), &[at]);
+        return findings.breach(view, NOT_SHOWN.with("text", start), &[at]);
     };
-    let message = match (stopped, wanted) {
+    let fault = match (stopped, wanted) {
         (stopped, wanted) if stopped == wanted => return,
-        (Some(turn), _) => format!("the error {start:?} is not turn {turn}'s, and stops it"),
-        (None, turn) => {
-            let turn = turn.unwrap_or_default();
-            format!("the error {start:?} is turn {turn}'s, which goes on as if it were not stopped")
-        }
+        (Some(turn), _) => STOPS_OTHER_TURN.with("turn", turn),
+        (None, turn) => DOES_NOT_STOP.with("turn", turn.unwrap_or_default()),
     };
-    findings.breach(view, WRONG_TURN.with("message", message), &[at, line_at]);
+    findings.breach(view, fault.with("text", start), &[at, line_at]);
 }
 
 #[cfg(test)]
@@ -183,25 +183,31 @@ mod tests {
 
     #[test]
     fn an_error_that_is_not_shown_is_a_breach() {
-        let breach = breaks("VIEW-2", troubled().error("op3", "no such op"));
+        let breach = breaks("VIEW-2/not-shown", troubled().error("op3", "no such op"));
         assert!(breach.text().contains("is not shown"));
-        breaks("VIEW-2", troubled().late(stream_error("t1", "broken")));
-        breaks("VIEW-2", troubled().failed("t2", "over"));
+        breaks(
+            "VIEW-2/not-shown",
+            troubled().late(stream_error("t1", "broken")),
+        );
+        breaks("VIEW-2/not-shown", troubled().failed("t2", "over"));
     }
 
     #[test]
     fn a_line_of_another_event_does_not_count() {
         let mut t = troubled();
         t.error("op3", "no").background("wait");
-        breaks("VIEW-2", t.sees_error("no", None));
+        breaks("VIEW-2/not-shown", t.sees_error("no", None));
     }
 
     #[test]
     fn a_stale_error_that_stops_the_active_turn_is_a_breach() {
         let mut t = troubled();
         t.late(stream_error("t1", "broken"));
-        let breach = breaks("VIEW-2", t.sees_error("broken", Some("t2")));
-        assert!(breach.text().contains("not turn t2's"));
+        let breach = breaks(
+            "VIEW-2/stops-other-turn",
+            t.sees_error("broken", Some("t2")),
+        );
+        assert!(breach.text().contains("not an error of turn t2"));
         let mut t = troubled();
         breaks("VIEW-2", t.error("op3", "no").sees_error("no", Some("t2")));
         let end = TurnEnd::Failed {
@@ -217,14 +223,20 @@ mod tests {
     fn a_broken_stream_that_is_tried_again_stops_nothing() {
         let mut t = troubled();
         t.stream_error("t2", "broken");
-        breaks("VIEW-2", t.sees_error("broken", Some("t2")));
+        breaks(
+            "VIEW-2/stops-other-turn",
+            t.sees_error("broken", Some("t2")),
+        );
     }
 
     #[test]
     fn a_failure_that_does_not_stop_its_turn_is_a_breach() {
         let mut t = troubled();
-        let breach = breaks("VIEW-2", t.failed("t2", "over").sees_error("over", None));
-        assert!(breach.text().contains("is turn t2's"));
+        let breach = breaks(
+            "VIEW-2/does-not-stop",
+            t.failed("t2", "over").sees_error("over", None),
+        );
+        assert!(breach.text().contains("an error of turn t2"));
         let mut t = troubled();
         breaks(
             "VIEW-2",

@@ -9,7 +9,7 @@ pub(super) struct ShownTextIsKept;
 
 const TEXT_LOST: Clause = Clause {
     kind: "text-lost",
-    text: "{message}",
+    text: "request {request} lacks the text {text:?}, which the user was shown in turn {turn}",
 };
 
 impl Invariant for ShownTextIsKept {
@@ -78,16 +78,10 @@ impl Invariant for ShownTextIsKept {
                 .iter()
                 .find(|(_, text)| !kept.contains(&squeeze(text)));
             if let Some((at, text)) = lost {
-                let (number, id) = (next.number, turn.id);
                 let start: String = text.chars().take(40).collect();
-                let message = format!(
-                    "request {number} lacks the text {start:?}, which the user was shown in turn {id}"
-                );
-                findings.breach(
-                    view,
-                    TEXT_LOST.with("message", message),
-                    &[*at, cut, next.at],
-                );
+                let fault = TEXT_LOST.with("request", next.number).with("text", start);
+                let fault = fault.with("turn", turn.id);
+                findings.breach(view, fault, &[*at, cut, next.at]);
             }
         }
         findings
@@ -161,13 +155,13 @@ mod tests {
 
     #[test]
     fn text_that_is_lost_is_a_breach() {
-        let breach = breaks("VIEW-3", &cut(&[]));
+        let breach = breaks("VIEW-3/text-lost", &cut(&[]));
         assert!(breach.text().contains("\"The quick\""));
     }
 
     #[test]
     fn the_last_words_count_as_well() {
-        breaks("VIEW-3", &cut(&[assistant("The quick")]));
+        breaks("VIEW-3/text-lost", &cut(&[assistant("The quick")]));
     }
 
     #[test]
@@ -177,7 +171,7 @@ mod tests {
             .message("t1", "Hello.")
             .interrupted("t1");
         breaks(
-            "VIEW-3",
+            "VIEW-3/text-lost",
             t.start("t2", "next")
                 .request(1, &[user("hi"), user("next")]),
         );
@@ -195,7 +189,7 @@ mod tests {
             t
         };
         keeps("VIEW-3", &forked("The quick"), 1);
-        breaks("VIEW-3", &forked("The"));
+        breaks("VIEW-3/text-lost", &forked("The"));
     }
 
     #[test]

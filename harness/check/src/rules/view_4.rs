@@ -3,14 +3,30 @@
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
 use crate::view::{At, View};
-use cutpoint_trace::verdict::{Clause, Level};
+use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AbortReason, AgentEvent, Feature, Observation, ShownLine, TurnEnd};
 
 pub(super) struct AbortReadsAsItWas;
 
-const ABORT_SHOWN_WRONG: Clause = Clause {
-    kind: "abort-shown-wrong",
-    text: "{message}",
+const UNANNOUNCED_ABORT: Clause = Clause {
+    kind: "unannounced-abort",
+    text: "an abort is shown that no event announced",
+};
+const SHOWN_AGAIN: Clause = Clause {
+    kind: "shown-again",
+    text: "the abort of turn {turn} is shown once more",
+};
+const NOT_SHOWN: Clause = Clause {
+    kind: "not-shown",
+    text: "the abort of turn {turn} is not shown",
+};
+const WRONG_TEXT: Clause = Clause {
+    kind: "wrong-text",
+    text: "the abort of turn {turn} is shown as {shown:?} instead of {expected:?}",
+};
+const SHOWN_TWICE: Clause = Clause {
+    kind: "shown-twice",
+    text: "the abort of turn {turn} is shown {count} times",
 };
 
 const INTERRUPTED: &str = "task interrupted";
@@ -47,7 +63,13 @@ impl Invariant for AbortReadsAsItWas {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        &[ABORT_SHOWN_WRONG]
+        &[
+            UNANNOUNCED_ABORT,
+            SHOWN_AGAIN,
+            NOT_SHOWN,
+            WRONG_TEXT,
+            SHOWN_TWICE,
+        ]
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
@@ -67,10 +89,10 @@ impl Invariant for AbortReadsAsItWas {
             if lines.iter().map(|(_, text)| *text).eq(wanted) {
                 continue;
             }
-            let message = complaint(abort, wanted, &lines);
+            let fault = fault(abort, wanted, &lines);
             let mut shown_by = vec![at];
             shown_by.extend(lines.iter().map(|(at, _)| *at));
-            findings.breach(view, ABORT_SHOWN_WRONG.with("message", message), &shown_by);
+            findings.breach(view, fault, &shown_by);
         }
         findings
     }
@@ -104,18 +126,17 @@ fn statuses<'a>(view: &View<'a>, at: At, all: bool) -> Vec<(At, &'a str)> {
         .collect()
 }
 
-fn complaint(abort: Option<(&str, &str)>, wanted: Option<&str>, lines: &[(At, &str)]) -> String {
+fn fault(abort: Option<(&str, &str)>, wanted: Option<&str>, lines: &[(At, &str)]) -> Fault {
     let Some((turn, _)) = abort else {
-        return "an abort is shown that nobody told of".to_owned();
+        return UNANNOUNCED_ABORT.into();
     };
-    match (wanted, lines) {
-        (None, _) => format!("the abort of turn {turn} is shown once more"),
-        (Some(_), []) => format!("the abort of turn {turn} is not shown"),
-        (Some(text), [(_, line)]) => {
-            format!("the abort of turn {turn} is shown as {line:?} instead of {text:?}")
-        }
-        (Some(_), lines) => format!("the abort of turn {turn} is shown {} times", lines.len()),
-    }
+    let fault = match (wanted, lines) {
+        (None, _) => SHOWN_AGAIN.into(),
+        (Some(_), []) => NOT_SHOWN.into(),
+        (Some(text), [(_, line)]) => WRONG_TEXT.with("shown", *line).with("expected", text),
+        (Some(_), lines) => SHOWN_TWICE.with("count", lines.len()),
+    };
+    fault.with("turn", turn)
 }
 
 #[cfg(test)]
@@ -155,26 +176,26 @@ mod tests {
 
     #[test]
     fn an_abort_that_is_not_shown_is_a_breach() {
-        assert!(breaks("VIEW-4", &cut()).text().contains("is not shown"));
+        breaks("VIEW-4/not-shown", &cut());
     }
 
     #[test]
     fn a_replaced_turn_is_not_interrupted() {
         let mut t = Tracer::watched();
         t.start("t1", "one").replaced("t1").sees_status(INTERRUPTED);
-        assert!(breaks("VIEW-4", &t).text().contains("instead of"));
-        breaks("VIEW-4", cut().sees_status(REPLACED));
-        breaks("VIEW-4", cut().sees_status("Task interrupted!"));
+        breaks("VIEW-4/wrong-text", &t);
+        breaks("VIEW-4/wrong-text", cut().sees_status(REPLACED));
+        breaks("VIEW-4/wrong-text", cut().sees_status("Task interrupted!"));
     }
 
     #[test]
     fn an_abort_that_is_shown_twice_is_a_breach() {
         let mut t = cut();
         t.sees_status(INTERRUPTED).sees_status(INTERRUPTED);
-        assert!(breaks("VIEW-4", &t).text().contains("2 times"));
+        assert!(breaks("VIEW-4/shown-twice", &t).text().contains("2 times"));
         let mut t = cut();
         t.sees_status(INTERRUPTED).late(aborted_once_more());
-        let breach = breaks("VIEW-4", t.sees_status(INTERRUPTED));
+        let breach = breaks("VIEW-4/shown-again", t.sees_status(INTERRUPTED));
         assert!(breach.text().contains("once more"));
     }
 
@@ -182,6 +203,6 @@ mod tests {
     fn an_abort_that_nobody_told_of_is_a_breach() {
         let mut t = Tracer::watched();
         t.start("t1", "one").completed("t1");
-        breaks("VIEW-4", t.sees_status(INTERRUPTED));
+        breaks("VIEW-4/unannounced-abort", t.sees_status(INTERRUPTED));
     }
 }
