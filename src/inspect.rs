@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutpoint_check::file::{Checker, Tally};
 use cutpoint_check::judge;
-use cutpoint_recording::{Limits, Recording, find_secrets, is_credential};
+use cutpoint_recording::{LoadLimits, Recording, find_secrets, is_credential};
 use cutpoint_trace::verdict::{Level, Verdict};
 use cutpoint_trace::{ReadError, Trace};
 use serde::Serialize;
@@ -295,7 +295,7 @@ fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
             return;
         }
         // What is larger was refused above, and is not read here either.
-        let limit = Limits::default().file_bytes;
+        let limit = LoadLimits::default().file_bytes;
         let is_small = fs::metadata(&file).is_ok_and(|file| file.len() <= limit);
         let Some(bytes) = is_small.then(|| fs::read(&file).ok()).flatten() else {
             continue;

@@ -10,10 +10,10 @@ use cutpoint_engine::recorded_scenario::{self, ReplySource};
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::case::RequestTally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
-use cutpoint_protocol::rollout::{Content, RolloutLine, split};
+use cutpoint_protocol::rollout::{LineContent, RolloutLine, split};
 use cutpoint_protocol::{Item, marker};
-use cutpoint_recording::session::Session;
-use cutpoint_recording::{Change, Problem, Recording};
+use cutpoint_recording::session::SessionOutline;
+use cutpoint_recording::{HistoryChange, Problem, Recording};
 use cutpoint_scenario::ast::Scenario;
 use cutpoint_trace::Observation;
 use cutpoint_trace::case::{CaseResult, CaseStatus};
@@ -42,7 +42,7 @@ pub fn load(path: &Path) -> Result<Recording, Failure> {
 
 /// The scenario in which a user does again what was recorded, as strictly as an import or a replay is
 /// judged; the model answers from `recording`, a name or a path.
-pub fn scenario(name: &str, about: &str, recording: &str, session: &Session) -> Scenario {
+pub fn scenario(name: &str, about: &str, recording: &str, session: &SessionOutline) -> Scenario {
     let replies = ReplySource::ByContent(recording);
     Scenario {
         expectations: recorded_scenario::expected(session),
@@ -126,7 +126,7 @@ fn rollout_items(case: &CaseResult) -> Vec<Item> {
     let text = String::from_utf8_lossy(&content);
     let (lines, _) = split(&text);
     let item = |line: &&str| match RolloutLine::parse_any(line).ok()?.content() {
-        Content::Item(item) => Some(item),
+        LineContent::Item(item) => Some(item),
         _ => None,
     };
     lines.iter().filter_map(item).collect()
@@ -134,7 +134,7 @@ fn rollout_items(case: &CaseResult) -> Vec<Item> {
 
 /// Tells how the new items differ from the recorded ones, item by item, and what became of the requests.
 /// Markers don't count where the recorded agent left none at all.
-pub fn tell(session: &Session, ran: &Ran) -> Result<ExitCode, Failure> {
+pub fn tell(session: &SessionOutline, ran: &Ran) -> Result<ExitCode, Failure> {
     let note = ran.case.note.as_deref().unwrap_or("no reason was given");
     match ran.case.status {
         CaseStatus::Skipped => return Err(Failure::agent(format!("nothing was replayed: {note}"))),
@@ -142,7 +142,7 @@ pub fn tell(session: &Session, ran: &Ran) -> Result<ExitCode, Failure> {
         status => complain!("the replay did not come to its end ({status:?}): {note}"),
     }
     let mut replayed = cutpoint_recording::portable(&ran.items);
-    session.stand_ins.undone(&mut replayed);
+    session.substitutes.undone(&mut replayed);
     if session.has_no_markers() {
         replayed.retain(|item| !marker::is_marker(item));
     }
@@ -152,7 +152,7 @@ pub fn tell(session: &Session, ran: &Ran) -> Result<ExitCode, Failure> {
         say!("- as recorded, + as replayed")?;
         for change in &changes {
             match change {
-                Change::Kept { .. } => {}
+                HistoryChange::Kept { .. } => {}
                 change => say!("{change}")?,
             }
         }

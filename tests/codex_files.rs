@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::{Sender, channel};
 
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use libtest_mimic::{Arguments, Trial};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -61,7 +61,7 @@ fn codex() -> Option<PathBuf> {
 
 /// An answer that has a command run.
 fn runs(call_id: &str, command: &str) -> Vec<u8> {
-    capture(&[Content::Function {
+    capture(&[ItemContent::Function {
         call_id,
         name: "exec_command",
         arguments: &json!({"cmd": command}).to_string(),
@@ -72,7 +72,7 @@ fn runs(call_id: &str, command: &str) -> Vec<u8> {
 /// An answer with a script of the model's that has a command run.
 fn scripts(call_id: &str, command: &str) -> Vec<u8> {
     let command = json!({"cmd": command});
-    capture(&[Content::Custom {
+    capture(&[ItemContent::Custom {
         call_id,
         name: "exec",
         input: &format!("text(await tools.exec_command({command}));"),
@@ -86,7 +86,7 @@ fn a_turn_with_a_tool(codex: &Path) {
     let text = "It says: first light.";
     place.file(
         "up/02.response.sse",
-        capture(&[Content::Text { text, chunks: 5 }]),
+        capture(&[ItemContent::Text { text, chunks: 5 }]),
     );
     let (serving, upstream) = serve(&place, "up");
     let mut command = record_codex(&place, codex, "codex-turn", &upstream);
@@ -108,7 +108,7 @@ fn a_turn_with_a_tool(codex: &Path) {
 fn an_interrupt_in_mid_stream(codex: &Path) {
     let place = Place::new();
     let text = "A long story that nobody will hear to its end";
-    let stream = capture(&[Content::Text { text, chunks: 9 }]);
+    let stream = capture(&[ItemContent::Text { text, chunks: 9 }]);
     let half = stream[..stream.len() / 2].to_vec();
     let (told, begun) = channel();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -159,7 +159,7 @@ fn two_turns(codex: &Path, model: &str, runs: fn(&str, &str) -> Vec<u8>) {
     let text = "Stopped. What next?";
     place.file(
         "up/03.response.sse",
-        capture(&[Content::Text { text, chunks: 5 }]),
+        capture(&[ItemContent::Text { text, chunks: 5 }]),
     );
     let (serving, upstream) = serve(&place, "up");
     // The recorder gives its settings to a program of this name. Codex tells when a command has started.

@@ -15,11 +15,11 @@ use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 use cutpoint_protocol::sse::{Decoder, Document, EVENT_LIMIT_BYTES, Frame, SseEvent};
 use cutpoint_recording::{
-    CapturedResponse, Change, Exchange, Match, Problem, RecordedRequest, Recording, Redactor,
-    Response, diff,
+    CapturedResponse, Exchange, HistoryChange, Match, Problem, RecordedRequest, Recording,
+    Redactor, Response, diff,
 };
 use cutpoint_trace::case::CaseStatus;
 use proptest::prelude::*;
@@ -53,15 +53,15 @@ fn hold<S: Strategy>(least: u32, of: &S, test: impl Fn(S::Value) -> TestCaseResu
 
 fn a_call_and_a_text() -> Vec<u8> {
     capture(&[
-        Content::Reasoning {
+        ItemContent::Reasoning {
             text: "Looking for it – hard.",
             chunks: 3,
         },
-        Content::Text {
+        ItemContent::Text {
             text: "Grüße aus dem Süden, \u{1F600} und mehr",
             chunks: 9,
         },
-        Content::Function {
+        ItemContent::Function {
             call_id: "call_1",
             name: "shell",
             arguments: r#"{"command":["bash","-c","echo hi"]}"#,
@@ -337,7 +337,7 @@ fn session(planted_too: bool) -> Recording {
         request: Some(request(input, planted_too)),
         response,
     };
-    let text = Content::Text {
+    let text = ItemContent::Text {
         text: "It says hi.",
         chunks: 3,
     };
@@ -435,12 +435,12 @@ fn look_at(damaged: &Recording, whole: &Recording, touched: Option<usize>) -> Te
     let (mut lost, mut added) = (Vec::new(), Vec::new());
     for change in &changes {
         match change {
-            Change::Kept { a, b, .. } | Change::Moved { a, b, .. } => {
+            HistoryChange::Kept { a, b, .. } | HistoryChange::Moved { a, b, .. } => {
                 lost.push(*a);
                 added.push(*b);
             }
-            Change::Lost { a, .. } => lost.push(*a),
-            Change::Added { b, .. } => added.push(*b),
+            HistoryChange::Lost { a, .. } => lost.push(*a),
+            HistoryChange::Added { b, .. } => added.push(*b),
         }
     }
     // Each item of either side is spoken of once.
@@ -513,8 +513,8 @@ fn a_file_that_cannot_be_read_hides_nothing_of_the_others() {
 #[test]
 fn an_agent_survives_what_is_served_of_a_damaged_recording() {
     let place = tempfile::tempdir().unwrap();
-    let texts =
-        ["It says hi.", "Nothing else."].map(|text| capture(&[Content::Text { text, chunks: 4 }]));
+    let texts = ["It says hi.", "Nothing else."]
+        .map(|text| capture(&[ItemContent::Text { text, chunks: 4 }]));
     let whole = [a_call_and_a_text(), texts[0].clone(), texts[1].clone()];
     let scenario = r#"scenario "damaged" {
     model { recording "r" }

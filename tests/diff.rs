@@ -4,7 +4,7 @@
 
 mod support;
 
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use serde_json::{Value, json};
 use support::upstream::capture;
 use support::{INTERRUPTED, Place, place_with, recording};
@@ -176,7 +176,7 @@ fn recordings_and_traces_compare() {
 #[test]
 fn events_that_cannot_be_read_are_told() {
     let place = Place::new();
-    let text = |text| Content::Text { text, chunks: 2 };
+    let text = |text| ItemContent::Text { text, chunks: 2 };
     let stream = String::from_utf8(capture(&[text("hi"), text("bye")])).unwrap();
     place.file("whole/01.response.sse", &stream);
     let damaged = stream.replacen(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cutpoint_protocol::rollout::RolloutLine;
 use cutpoint_protocol::sse::Document;
-use cutpoint_recording::session::{Did, How};
+use cutpoint_recording::session::{TurnEndKind, UserAction};
 use cutpoint_recording::{Imported, Recording, Redactor, Response, count, diff, import};
 use cutpoint_trace::{Observation, Trace};
 use proptest::prelude::*;
@@ -705,9 +705,9 @@ fn a_stored_import_is_the_one_that_was_made() {
             .filter(|it| it.is_error())
             .collect();
         assert_eq!(errors, [], "{}", file.display());
-        let did = loaded.session().unwrap().did;
+        let did = loaded.session().unwrap().actions;
         assert!(
-            did.contains(&Did::Ended(How::Interrupted)),
+            did.contains(&UserAction::Ended(TurnEndKind::Interrupted)),
             "{}",
             file.display()
         );

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use cutpoint_recording::{Problem, Recording};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -45,11 +45,11 @@ fn a_session_becomes_a_scenario_that_runs() {
     let text = "Hello alice@corp.example.org!";
     place.file(
         "up/01.response.sse",
-        capture(&[Content::Text { text, chunks: 9 }]),
+        capture(&[ItemContent::Text { text, chunks: 9 }]),
     );
     place.file(
         "up/02.response.sse",
-        capture(&[Content::Text {
+        capture(&[ItemContent::Text {
             text: "Bye.",
             chunks: 1,
         }]),
@@ -283,7 +283,7 @@ fn two_turns_cut_in_mid_stream_become_a_scenario_that_runs() {
     let texts = ["The quick brown fox jumps", "over the lazy dog, it says"];
     for (at, text) in texts.into_iter().enumerate() {
         // The upstream stalls behind a part of it, so the client is the one that leaves.
-        let whole = capture(&[Content::Text { text, chunks: 12 }]);
+        let whole = capture(&[ItemContent::Text { text, chunks: 12 }]);
         let whole = String::from_utf8(whole).unwrap();
         let events: Vec<&str> = whole.split_inclusive("\n\n").take(6 + at).collect();
         let stalled = format!(": cutpoint end=stall\n{}", events.concat());
@@ -292,7 +292,7 @@ fn two_turns_cut_in_mid_stream_become_a_scenario_that_runs() {
     let text = "What next?";
     place.file(
         "up/03.response.sse",
-        capture(&[Content::Text { text, chunks: 2 }]),
+        capture(&[ItemContent::Text { text, chunks: 2 }]),
     );
     let (serving, upstream) = serve(&place, "up");
     let mut command = place.cutpoint(["record", "twice", "--out", "kept/recordings"]);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use cutpoint_engine::driver::reference::ReferenceDriver;
 use cutpoint_protocol::Item;
-use cutpoint_protocol::rollout::{Content, RolloutLine, split};
+use cutpoint_protocol::rollout::{LineContent, RolloutLine, split};
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 use cutpoint_trace::{AgentEvent, Entry, Observation};
 use serde_json::Value;
@@ -216,8 +216,8 @@ impl Normal {
         for line in lines {
             let line = RolloutLine::parse(line).unwrap();
             let content = match line.content() {
-                Content::Item(item) => outline(&item),
-                Content::SessionMeta | Content::TurnContext => String::new(),
+                LineContent::Item(item) => outline(&item),
+                LineContent::SessionMeta | LineContent::TurnContext => String::new(),
                 _ => Value::Object(line.payload.clone()).to_string(),
             };
             self.line(format!("{} {} {content}", line.ordinal.unwrap(), line.kind).trim_end());

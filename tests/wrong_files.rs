@@ -4,7 +4,7 @@
 
 mod support;
 
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use cutpoint_recording::{Exchange, Recording, Response};
 use serde_json::json;
 use support::upstream::capture;
@@ -87,7 +87,7 @@ fn what_belongs_to_cutpoint_is_told_where_it_goes() {
     .unwrap();
     let judges = format!("is a trace of cutpoint: `cutpoint check {trace}` judges it");
     refused(&place, &trace, &[&judges, EXPECTED]);
-    let text = Content::Text {
+    let text = ItemContent::Text {
         text: "hi",
         chunks: 1,
     };

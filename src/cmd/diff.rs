@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cutpoint_recording::{Change, Counts, count, diff};
+use cutpoint_recording::{ChangeCounts, HistoryChange, count, diff};
 use serde_json::{Value, json};
 
 use crate::exit_code::ExitCode;
@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         say!("{}", for_programs(arguments, &changes, counts))?;
     } else {
         show(&changes)?;
-        let Counts {
+        let ChangeCounts {
             kept,
             lost,
             added,
@@ -63,12 +63,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     })
 }
 
-fn is_kept(change: &Change) -> bool {
-    matches!(change, Change::Kept { .. })
+fn is_kept(change: &HistoryChange) -> bool {
+    matches!(change, HistoryChange::Kept { .. })
 }
 
 /// What changed, with what stands around it.
-fn show(changes: &[Change]) -> Result<(), Failure> {
+fn show(changes: &[HistoryChange]) -> Result<(), Failure> {
     let changed: Vec<usize> = (0..changes.len())
         .filter(|at| !is_kept(&changes[*at]))
         .collect();
@@ -96,7 +96,7 @@ fn show(changes: &[Change]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn for_programs(arguments: &Arguments, changes: &[Change], counts: Counts) -> Value {
+fn for_programs(arguments: &Arguments, changes: &[HistoryChange], counts: ChangeCounts) -> Value {
     let changes: Vec<Value> = changes
         .iter()
         .filter(|change| !is_kept(change))
@@ -114,12 +114,14 @@ fn for_programs(arguments: &Arguments, changes: &[Change], counts: Counts) -> Va
 }
 
 /// Places count from 0.
-fn one(change: &Change) -> Value {
+fn one(change: &HistoryChange) -> Value {
     let item = change.item().to_string();
     match change {
-        Change::Kept { a, b, .. } => json!({"change": "kept", "a": a, "b": b, "item": item}),
-        Change::Moved { a, b, .. } => json!({"change": "moved", "a": a, "b": b, "item": item}),
-        Change::Lost { a, .. } => json!({"change": "lost", "a": a, "item": item}),
-        Change::Added { b, .. } => json!({"change": "added", "b": b, "item": item}),
+        HistoryChange::Kept { a, b, .. } => json!({"change": "kept", "a": a, "b": b, "item": item}),
+        HistoryChange::Moved { a, b, .. } => {
+            json!({"change": "moved", "a": a, "b": b, "item": item})
+        }
+        HistoryChange::Lost { a, .. } => json!({"change": "lost", "a": a, "item": item}),
+        HistoryChange::Added { b, .. } => json!({"change": "added", "b": b, "item": item}),
     }
 }

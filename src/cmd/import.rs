@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cutpoint_engine::runner::Planned;
-use cutpoint_recording::session::Session;
+use cutpoint_recording::session::SessionOutline;
 use cutpoint_recording::{Imported, import};
 
 use super::record::Redaction;
@@ -133,17 +133,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// How much all requests of a replay carry together, about: each has half of the session on average.
-fn carried_bytes(session: &Session, exchanges: usize) -> usize {
+fn carried_bytes(session: &SessionOutline, exchanges: usize) -> usize {
     let items = session.items.iter();
     let bytes = items.map(|item| serde_json::to_string(item).map_or(0, |json| json.len()));
     bytes.sum::<usize>().saturating_mul(exchanges) / 2
 }
 
 /// Runs the import once on the reference agent, and compares with what the rollout itself says.
-fn check(session: Session, imported: Imported, planned: &Planned) -> Outcome {
+fn check(session: SessionOutline, imported: Imported, planned: &Planned) -> Outcome {
     let ran = recorded::run(planned, &AgentSpec::Reference, Path::new("recordings"))?;
     let items = imported.items;
-    let code = recorded::tell(&Session { items, ..session }, &ran)?;
+    let code = recorded::tell(&SessionOutline { items, ..session }, &ran)?;
     if code == ExitCode::Conforms {
         say!("checked: a replay gives the same items")?;
     } else {

@@ -1,6 +1,6 @@
 //! Upstreams to record: the program's own server over streams composed for it.
 
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 
 use super::{Place, Running};
 
@@ -12,7 +12,7 @@ pub fn serve(place: &Place, what: &str) -> (Running, String) {
 }
 
 /// A stream of these items, as a capture.
-pub fn capture(items: &[Content<'_>]) -> Vec<u8> {
+pub fn capture(items: &[ItemContent<'_>]) -> Vec<u8> {
     let mut composer = Composer::new("resp_1", "m", 1_760_000_000);
     items.iter().for_each(|item| composer.item(item));
     let events = composer.completed();

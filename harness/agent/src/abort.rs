@@ -10,8 +10,8 @@ use crate::defect::Defect;
 use crate::dispatch::Dispatcher;
 use crate::history;
 use crate::lock;
-use crate::rollout::{Draft, Quirks, WriteFault};
-use crate::shared::Turn;
+use crate::rollout::{AppendDefects, LineDraft, RolloutWriteError};
+use crate::session_core::Turn;
 use crate::turn;
 
 impl Dispatcher {
@@ -124,17 +124,21 @@ impl Dispatcher {
     }
 
     /// The marker (for an interrupt) and the turn's last line, and the barrier behind them.
-    async fn record_abort(&self, turn: &Turn, reason: AbortReason) -> Result<(), WriteFault> {
+    async fn record_abort(
+        &self,
+        turn: &Turn,
+        reason: AbortReason,
+    ) -> Result<(), RolloutWriteError> {
         let core = &self.core;
         let marked = reason == AbortReason::Interrupted || core.has(Defect::MarkerOnReplace);
-        let quirks = Quirks {
+        let append_defects = AppendDefects {
             torn: core.has(Defect::TornLine),
             skip: core.has(Defect::OrdinalSkips),
             rewrite: core.has(Defect::RewritesRollout),
             unawaited: core.has(Defect::MarkerNotAwaited),
         };
         core.hooks.point("marker.append").await;
-        core.record_with(quirks, |state| {
+        core.record_with(append_defects, |state| {
             let mut drafts = Vec::new();
             let copies = if core.has(Defect::MarkerTwice) { 2 } else { 1 };
             for _ in 0..if marked { copies } else { 0 } {
@@ -143,7 +147,7 @@ impl Dispatcher {
                 } else {
                     history::marker()
                 };
-                drafts.push(Draft::item(&marker));
+                drafts.push(LineDraft::item(&marker));
                 let enough = core.has(Defect::MarkerOnce) && state.history.has_marker();
                 if core.has(Defect::MarkerBehindInput) {
                     state.late_marker = Some(marker);
@@ -152,7 +156,7 @@ impl Dispatcher {
                 }
             }
             if !core.has(Defect::TerminalLineMissing) {
-                drafts.push(Draft::turn_aborted(&turn.id, reason));
+                drafts.push(LineDraft::turn_aborted(&turn.id, reason));
             }
             drafts
         })
@@ -175,7 +179,7 @@ impl Dispatcher {
             reason = AbortReason::Replaced;
         }
         let turn_id = if core.has(Defect::WrongTurnId) {
-            core.chance.id()
+            core.rng.id()
         } else if core.has(Defect::RespelledAtTheEnd) {
             turn.id.replace('-', "").into()
         } else {
@@ -202,10 +206,10 @@ impl Dispatcher {
     }
 
     /// For a planted defect: a marker for nothing.
-    async fn leave_marker(&self) -> Result<(), WriteFault> {
-        let record = |state: &mut crate::shared::State| {
+    async fn leave_marker(&self) -> Result<(), RolloutWriteError> {
+        let record = |state: &mut crate::session_core::SessionState| {
             let marker = history::marker();
-            let draft = Draft::item(&marker);
+            let draft = LineDraft::item(&marker);
             state.history.push(marker);
             vec![draft]
         };

@@ -10,13 +10,13 @@ use tokio::sync::oneshot;
 use crate::defect::Defect;
 use crate::dispatch::Dispatcher;
 use crate::lock;
-use crate::shared::{Core, Turn};
+use crate::session_core::{SessionCore, Turn};
 use crate::tools::ToolCommand;
 use crate::turn;
 
 /// A call that waits.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingApproval {
     pub(crate) call_id: CallId,
     pub(crate) turn: Arc<Turn>,
     pub(crate) command: ToolCommand,
@@ -27,7 +27,7 @@ pub(crate) struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Approvals {
     /// By call id. An entry may outlive its call for a moment; whoever answers it then is too late.
-    waiting: HashMap<CallId, Waiting>,
+    waiting: HashMap<CallId, PendingApproval>,
     /// The words of commands that need not be asked for again in this session.
     allowed: HashSet<Vec<String>>,
     /// Questions to the user, by call id.
@@ -46,7 +46,7 @@ impl Approvals {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting {
+        let waiting = PendingApproval {
             call_id: call_id.to_owned(),
             turn: Arc::clone(turn),
             command: command.clone(),
@@ -63,7 +63,7 @@ impl Approvals {
 
     /// Gives a call its answer. What waited no more is returned: the answer came too late, and
     /// nothing is remembered of it.
-    fn answer(&mut self, call_id: &CallId, decision: Decision) -> Option<Waiting> {
+    fn answer(&mut self, call_id: &CallId, decision: Decision) -> Option<PendingApproval> {
         let mut waiting = self.waiting.remove(call_id)?;
         if waiting.answer.is_closed() {
             return Some(waiting);
@@ -89,7 +89,7 @@ impl Approvals {
     }
 }
 
-impl Core {
+impl SessionCore {
     /// The user's decision on a call of the turn, or of one of its sub-agents; `request` is what the
     /// user is asked, unless the answer is known already.
     pub(crate) async fn decision(
@@ -157,7 +157,8 @@ impl Dispatcher {
         let runs = core.has(Defect::ApprovalSurvives) && decision == Decision::Approved;
         if let Some(late) = late.filter(|_| runs) {
             let work = turn::stray_call(Arc::clone(&core), late);
-            self.task.spawn(Core::until_killed(core.life.clone(), work));
+            self.task
+                .spawn(SessionCore::until_killed(core.life.clone(), work));
         }
     }
     /// Answers go to the call that asked. Those that come too late find nobody and change nothing.

@@ -39,12 +39,12 @@ impl Clock {
 
 /// Where ids and jitter come from.
 #[derive(Debug)]
-pub(crate) struct Chance {
+pub(crate) struct SessionRng {
     random: Mutex<fastrand::Rng>,
     clock: Clock,
 }
 
-impl Chance {
+impl SessionRng {
     pub(crate) fn new(seed: u64, clock: Clock) -> Self {
         Self {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -89,7 +89,7 @@ mod tests {
         let clock = Clock::new(Some(
             SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         ));
-        let (one, two) = (Chance::new(7, clock), Chance::new(7, clock));
+        let (one, two) = (SessionRng::new(7, clock), SessionRng::new(7, clock));
         let id: String = one.id();
         assert_eq!(id, two.id::<String>());
         assert_eq!(Uuid::parse_str(&id).unwrap().get_version_num(), 7);

@@ -152,7 +152,7 @@ defects! {
         "Input that joins a running turn is answered with the id of a turn that never starts.",
         "openai/codex PR 10821";
     UncheckedId = "unchecked-id", "TURN-9",
-        "An id that a caller supplies is taken as it is, whether it is a UUID or not.",
+        "An id that a origin supplies is taken as it is, whether it is a UUID or not.",
         "thought up";
     RespelledDuplicate = "respelled-duplicate", "TURN-9",
         "An id that is in use is accepted once more if it is spelled in another way.",

@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::caller_ids::CallerIdError;
 use crate::defect::Defect;
-use crate::delegate::Review;
-use crate::events::Taken;
-use crate::ids::IdFault;
+use crate::events::SubmissionResult;
 use crate::lock;
-use crate::rollout::Draft;
-use crate::session::Queued;
-use crate::shared::{Active, Core, Turn};
-use crate::task::{Compact, Regular, Task, UserShell};
+use crate::rollout::LineDraft;
+use crate::session::QueuedSubmission;
+use crate::session_core::{ActiveTurn, SessionCore, Turn};
+use crate::sub_agent::Review;
 use crate::turn;
+use crate::turn_task::{Compact, ModelTurn, TurnTask, UserShell};
 
 /// Takes submissions and starts and aborts turns. As it does one thing at a time, a second
 /// interrupt finds the first one's work done.
 pub(crate) struct Dispatcher {
-    pub(crate) core: Arc<Core>,
-    queue: mpsc::Receiver<Queued>,
+    pub(crate) core: Arc<SessionCore>,
+    queue: mpsc::Receiver<QueuedSubmission>,
     /// The running turn's task, if there is one. Dropped with the dispatcher, and so ended with it.
     pub(crate) task: JoinSet<()>,
     /// For planted defects: the last turn, and whether an interrupt ended it just now.
@@ -33,7 +33,7 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(core: Arc<Core>, queue: mpsc::Receiver<Queued>) -> Self {
+    pub(crate) fn new(core: Arc<SessionCore>, queue: mpsc::Receiver<QueuedSubmission>) -> Self {
         Self {
             core,
             queue,
@@ -70,8 +70,8 @@ impl Dispatcher {
     }
 
     /// Returns whether the session is over.
-    async fn handle(&mut self, queued: Queued) -> bool {
-        let Queued { submission, only } = queued;
+    async fn handle(&mut self, queued: QueuedSubmission) -> bool {
+        let QueuedSubmission { submission, only } = queued;
         let id = submission.id;
         if let Op::UserInput { items, .. } | Op::UserTurn { items, .. } = &submission.op
             && says_nothing(items)
@@ -103,7 +103,7 @@ impl Dispatcher {
             Op::Rollback { turns } => self.rollback(&id, turns).await,
             Op::Interrupt => {
                 if self.is_other(only.as_ref()) || !self.interrupt().await {
-                    self.core.events.answer(&id, Taken::Idle).await;
+                    self.core.events.answer(&id, SubmissionResult::Idle).await;
                 }
             }
             Op::ExecApproval { call_id, decision } => self.approval(&call_id, decision).await,
@@ -145,7 +145,7 @@ impl Dispatcher {
         &self,
         id: &SubmissionId,
         wanted: Option<TurnId>,
-    ) -> Result<Option<TurnId>, IdFault> {
+    ) -> Result<Option<TurnId>, CallerIdError> {
         let Some(wanted) = wanted else {
             return Ok(None);
         };
@@ -181,9 +181,11 @@ impl Dispatcher {
             }
             Some(mut turn_id) => {
                 if core.has(Defect::PhantomTurn) {
-                    turn_id = core.chance.id();
+                    turn_id = core.rng.id();
                 }
-                core.events.answer(id, Taken::Joined { turn_id }).await;
+                core.events
+                    .answer(id, SubmissionResult::Joined { turn_id })
+                    .await;
             }
             None => {
                 if let Ok(turn_id) = self.claim(id, wanted).await {
@@ -200,7 +202,7 @@ impl Dispatcher {
         items: &[InputItem],
     ) {
         let input = user_message(items);
-        let task = Arc::new(Regular { input });
+        let task = Arc::new(ModelTurn { input });
         match turn_id {
             Some(turn_id) => self.start_as(id, turn_id, task).await,
             None => self.start(id, task).await,
@@ -225,13 +227,13 @@ impl Dispatcher {
     }
 
     /// Starts a turn for the submission `id`. What ran before must have been aborted.
-    pub(crate) async fn start(&mut self, id: &SubmissionId, task: Arc<dyn Task>) {
-        let turn_id = self.core.chance.id();
+    pub(crate) async fn start(&mut self, id: &SubmissionId, task: Arc<dyn TurnTask>) {
+        let turn_id = self.core.rng.id();
         self.start_as(id, turn_id, task).await;
     }
 
     /// The same with this id for the turn.
-    async fn start_as(&mut self, id: &SubmissionId, turn_id: TurnId, task: Arc<dyn Task>) {
+    async fn start_as(&mut self, id: &SubmissionId, turn_id: TurnId, task: Arc<dyn TurnTask>) {
         // A turn that is just finishing says so before the next one starts.
         self.task_ended().await;
         self.just_interrupted = false;
@@ -242,18 +244,18 @@ impl Dispatcher {
                 let turn = Arc::new(Turn::new(id, turn_id.clone(), state.history.len()));
                 task.take_up(&turn);
                 state.turn_ids.note(&turn_id);
-                state.active = Some(Active {
+                state.active = Some(ActiveTurn {
                     turn: Arc::clone(&turn),
                     task: Arc::clone(&task),
                     input: Vec::new(),
                 });
                 let cwd = core.config.cwd.display().to_string();
                 let mut drafts = vec![
-                    Draft::turn_started(&turn_id),
-                    Draft::turn_context(&turn_id, &cwd, &core.config.model),
+                    LineDraft::turn_started(&turn_id),
+                    LineDraft::turn_context(&turn_id, &cwd, &core.config.model),
                 ];
                 if let Some(item) = task.opening() {
-                    drafts.extend(Draft::opening(&turn_id, item));
+                    drafts.extend(LineDraft::opening(&turn_id, item));
                     turn.joined(item);
                     state.history.open_turn(&turn_id, item.clone());
                 }
@@ -281,7 +283,8 @@ impl Dispatcher {
         }
         core.hooks.point("turn.spawn").await;
         let work = turn::run(Arc::clone(core), turn, task);
-        self.task.spawn(Core::until_killed(core.life.clone(), work));
+        self.task
+            .spawn(SessionCore::until_killed(core.life.clone(), work));
     }
 
     /// For a planted defect: drops what was submitted and not yet looked at.

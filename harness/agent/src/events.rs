@@ -12,7 +12,7 @@ use crate::probe::Hooks;
 
 /// What became of a submission, where no event says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum SubmissionResult {
     /// The input joined that turn.
     Joined { turn_id: TurnId },
     /// The interrupt found nothing that it could abort.
@@ -23,11 +23,11 @@ pub(crate) enum Taken {
 
 /// The answer to a submission, for a front whose protocol has answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct SubmissionReply {
     /// The submission.
     pub(crate) submission: SubmissionId,
     /// What became of it.
-    pub(crate) taken: Taken,
+    pub(crate) taken: SubmissionResult,
     /// How many events had entered the queue before: the answer belongs right behind them.
     pub(crate) behind: u64,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Events {
     /// queued, so that both see one order.
     entered: Mutex<u64>,
     /// Where answers go, if the client's protocol has any.
-    answers: Option<mpsc::Sender<Answer>>,
+    answers: Option<mpsc::Sender<SubmissionReply>>,
 }
 
 impl Events {
@@ -53,7 +53,7 @@ impl Events {
         sender: mpsc::Sender<Event>,
         hooks: Hooks,
         life: CancellationToken,
-        answers: Option<mpsc::Sender<Answer>>,
+        answers: Option<mpsc::Sender<SubmissionReply>>,
     ) -> Self {
         Self {
             sender,
@@ -65,11 +65,11 @@ impl Events {
     }
 
     /// Answers a submission, if the client's protocol has answers.
-    pub(crate) async fn answer(&self, submission: &SubmissionId, taken: Taken) {
+    pub(crate) async fn answer(&self, submission: &SubmissionId, taken: SubmissionResult) {
         let Some(answers) = &self.answers else {
             return;
         };
-        let answer = Answer {
+        let answer = SubmissionReply {
             submission: submission.to_owned(),
             taken,
             behind: *lock(&self.entered),
@@ -81,7 +81,8 @@ impl Events {
     /// Tells that a submission is not carried out: by an answer, or else by an event.
     pub(crate) async fn refuse(&self, submission: &SubmissionId, message: String) {
         if self.answers.is_some() {
-            self.answer(submission, Taken::Refused(message)).await;
+            self.answer(submission, SubmissionResult::Refused(message))
+                .await;
         } else {
             self.emit(submission, EventMsg::Error { message }).await;
         }

@@ -1,6 +1,6 @@
 //! The conversation as the model sees it, and the debt of outputs that calls are owed.
 
-mod past;
+mod rewrite;
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::config::HistoryMode;
 
-pub(crate) use past::{
-    Opening, compaction_prompt, is_user_command, roll_back, user_command, user_messages,
+pub(crate) use rewrite::{
+    TurnOpening, compaction_prompt, is_user_command, roll_back, user_command, user_messages,
 };
 
 /// The marker's text: what the model is told of an interrupt.
@@ -21,14 +21,14 @@ const MARKER_TEXT: &str = "The user stopped this turn on purpose. Commands of th
 
 /// A call that waits for its output to reach the server.
 #[derive(Debug, Clone, PartialEq)]
-struct Pending {
+struct PendingOutput {
     call_id: CallId,
     kind: CallKind,
 }
 
 /// What the server holds.
 #[derive(Debug, Clone, PartialEq)]
-struct Base {
+struct ServerHistory {
     response_id: ResponseId,
     /// How many items of the history the response stands for.
     known: usize,
@@ -38,21 +38,21 @@ struct Base {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     items: Vec<Item>,
-    pending: Vec<Pending>,
-    base: Option<Base>,
+    pending: Vec<PendingOutput>,
+    base: Option<ServerHistory>,
     /// The messages that opened turns, in order.
-    openings: Vec<Opening>,
+    openings: Vec<TurnOpening>,
 }
 
 /// The input of a request.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Input {
+pub(crate) struct RequestInput {
     pub(crate) items: Vec<Item>,
     pub(crate) previous_response_id: Option<ResponseId>,
 }
 
 impl History {
-    pub(crate) fn new(items: Vec<Item>, openings: Vec<Opening>) -> Self {
+    pub(crate) fn new(items: Vec<Item>, openings: Vec<TurnOpening>) -> Self {
         Self {
             items,
             openings,
@@ -85,7 +85,7 @@ impl History {
             .iter()
             .all(|pending| pending.call_id != *call_id)
         {
-            self.pending.push(Pending {
+            self.pending.push(PendingOutput {
                 call_id: call_id.to_owned(),
                 kind,
             });
@@ -129,13 +129,13 @@ impl History {
     }
 
     /// The input of the next request.
-    pub(crate) fn input(&self) -> Input {
+    pub(crate) fn input(&self) -> RequestInput {
         match &self.base {
-            Some(base) => Input {
+            Some(base) => RequestInput {
                 items: self.items[base.known..].to_vec(),
                 previous_response_id: Some(base.response_id.clone()),
             },
-            None => Input {
+            None => RequestInput {
                 items: self.items.clone(),
                 previous_response_id: None,
             },
@@ -144,7 +144,7 @@ impl History {
 
     /// A response was created from a request that carried `input`: the debt it paid is settled.
     pub(crate) fn created(&mut self, input: &[Item]) {
-        let paid = |pending: &Pending| {
+        let paid = |pending: &PendingOutput| {
             input.iter().any(|item| {
                 item.output_kind().is_some() && item.call_id() == Some(pending.call_id.as_str())
             })
@@ -155,7 +155,7 @@ impl History {
     /// A response is complete: with a server-side history, the server now has all there is.
     pub(crate) fn completed(&mut self, response_id: Option<&str>, mode: HistoryMode) {
         if let (Some(response_id), HistoryMode::Server) = (response_id, mode) {
-            self.base = Some(Base {
+            self.base = Some(ServerHistory {
                 response_id: response_id.into(),
                 known: self.items.len(),
             });
@@ -379,7 +379,10 @@ mod tests {
         );
         let faults = pairing::faults(&items);
         assert!(
-            matches!(faults[..], [pairing::Fault::Unanswered { at: 5, .. }]),
+            matches!(
+                faults[..],
+                [pairing::PairingFault::Unanswered { at: 5, .. }]
+            ),
             "{faults:?}"
         );
         assert!(marker::is_marker(&marker()));

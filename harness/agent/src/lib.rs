@@ -11,28 +11,28 @@
 
 mod abort;
 mod approvals;
+mod caller_ids;
 mod clock;
 mod config;
 mod defect;
-mod delegate;
 mod dispatch;
 mod events;
-mod front;
+mod fork_rollback;
 mod history;
-mod ids;
-mod lines;
+mod jsonrpc;
+mod line_reader;
 mod model;
-mod parts;
-mod past;
 mod probe;
 mod rollout;
+mod services;
 mod session;
-mod shared;
+mod session_core;
 mod stdio;
-mod task;
+mod sub_agent;
 mod tools;
 mod transcript;
 mod turn;
+mod turn_task;
 
 #[cfg(test)]
 mod tests;
@@ -41,18 +41,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use config::{Config, Endpoint, EndpointError, HistoryMode};
 pub use defect::{Defect, DefectSet, UnknownDefect};
-pub use front::{serve_jsonrpc, serve_jsonrpc_with};
+pub use jsonrpc::{serve_jsonrpc, serve_jsonrpc_with};
 pub use model::{
-    Connector, HttpModel, ModelClient, ModelError, ModelRequest, ModelStream, StreamFault,
-    TcpConnector, Wire,
+    Connector, HttpModel, ModelClient, ModelError, ModelRequest, ModelStream, ModelStreamError,
+    TcpConnector, Transport,
 };
-pub use parts::Parts;
-pub use probe::{Hold, POINTS, Probe};
+pub use probe::{POINTS, PointFuture, Probe};
 pub use rollout::{FileStore, RolloutFile, RolloutStore};
-pub use session::{Closed, Killer, Session, StartError, Submitter};
+pub use services::Services;
+pub use session::{Killer, Session, SessionClosed, StartError, Submitter};
 pub use stdio::{ServeError, serve_stdio, serve_with};
 pub use tools::{
-    Abandon, Disk, Files, ProcessTools, RunningTool, ToolCommand, ToolEvent, ToolRunner,
+    AbandonMode, Disk, Files, ProcessTools, RunningTool, ToolCommand, ToolEvent, ToolRunner,
 };
 pub use transcript::{Transcript, TranscriptLine};
 

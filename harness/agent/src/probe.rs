@@ -76,7 +76,7 @@ pub const POINTS: &[&str] = &[
 ];
 
 /// What the agent awaits at a point.
-pub type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type PointFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Somebody who looks on.
 pub trait Probe: Send + Sync {
@@ -87,7 +87,7 @@ pub trait Probe: Send + Sync {
 
     /// Called as the agent reaches a named point; it goes on when the future, if there is one, is
     /// done.
-    fn point(&self, label: &'static str) -> Option<Hold> {
+    fn point(&self, label: &'static str) -> Option<PointFuture> {
         let _ = label;
         None
     }
@@ -133,7 +133,7 @@ impl Hooks {
 struct PointsOnly(Arc<dyn Probe>);
 
 impl Probe for PointsOnly {
-    fn point(&self, label: &'static str) -> Option<Hold> {
+    fn point(&self, label: &'static str) -> Option<PointFuture> {
         self.0.point(label)
     }
 }

@@ -12,18 +12,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock::{Chance, Clock};
+use crate::caller_ids::CallerIds;
+use crate::clock::{Clock, SessionRng};
 use crate::config::Config;
 use crate::defect::Defect;
 use crate::dispatch::Dispatcher;
-use crate::events::{Answer, Events};
+use crate::events::{Events, SubmissionReply};
 use crate::history::{self, History};
-use crate::ids::CallerIds;
-use crate::parts::Parts;
 use crate::probe::Hooks;
-use crate::rollout::resume::{Restored, restore};
-use crate::rollout::{Draft, Recorder, RolloutStore, Start, WriteFault, Writer};
-use crate::shared::{Core, State};
+use crate::rollout::resume::{RestoredSession, restore};
+use crate::rollout::{LineDraft, Recorder, RolloutStore, RolloutWriteError, Writer, WriterStart};
+use crate::services::Services;
+use crate::session_core::{SessionCore, SessionState};
 
 /// How many submissions wait at most, and how many answers to them.
 const SUBMISSIONS: usize = 64;
@@ -47,32 +47,32 @@ pub enum StartError {
 /// The session has ended and takes no more submissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the session has ended")]
-pub struct Closed;
+pub struct SessionClosed;
 
 /// A running session. Dropping it kills it.
 #[derive(Debug)]
 pub struct Session {
     id: ConversationId,
     rollout_path: PathBuf,
-    submissions: mpsc::Sender<Queued>,
+    submissions: mpsc::Sender<QueuedSubmission>,
     life: CancellationToken,
     root: JoinHandle<()>,
 }
 
 /// Submits to a session as long as that lives.
 #[derive(Debug, Clone)]
-pub struct Submitter(mpsc::WeakSender<Queued>);
+pub struct Submitter(mpsc::WeakSender<QueuedSubmission>);
 
 impl Submitter {
     /// Queues a submission, waiting for room.
     ///
     /// # Errors
     /// If the session has ended.
-    pub async fn submit(&self, submission: Submission) -> Result<(), Closed> {
+    pub async fn submit(&self, submission: Submission) -> Result<(), SessionClosed> {
         let only = None;
-        let sender = self.0.upgrade().ok_or(Closed)?;
-        let queued = Queued { submission, only };
-        sender.send(queued).await.map_err(|_| Closed)
+        let sender = self.0.upgrade().ok_or(SessionClosed)?;
+        let queued = QueuedSubmission { submission, only };
+        sender.send(queued).await.map_err(|_| SessionClosed)
     }
 }
 
@@ -94,17 +94,17 @@ impl Killer {
 
 /// A submission on its way to the session.
 #[derive(Debug)]
-pub(crate) struct Queued {
+pub(crate) struct QueuedSubmission {
     pub(crate) submission: Submission,
     /// The only turn that an interrupt may abort; any turn unless given.
     pub(crate) only: Option<TurnId>,
 }
 
 /// A rollout that is ready to be gone on with.
-struct Opened {
+struct OpenedRollout {
     session_id: ConversationId,
     rollout_path: PathBuf,
-    restored: Restored,
+    restored: RestoredSession,
     recorder: Recorder,
     writer: Writer,
     is_new: bool,
@@ -118,9 +118,9 @@ impl Session {
     /// If the rollout can't be used.
     pub async fn start(
         config: Config,
-        parts: Parts,
+        services: Services,
     ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
-        Self::start_under(&Killer::default(), config, parts).await
+        Self::start_under(&Killer::default(), config, services).await
     }
 
     /// The same for a session that can be killed while it starts: what waits for the start has to
@@ -131,54 +131,54 @@ impl Session {
     pub async fn start_under(
         killer: &Killer,
         config: Config,
-        parts: Parts,
+        services: Services,
     ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
-        Self::start_with(killer, config, parts, None).await
+        Self::start_with(killer, config, services, None).await
     }
 
     /// The same, with answers to submissions of which no event tells what became of them.
     pub(crate) async fn start_answering(
         config: Config,
-        parts: Parts,
-    ) -> Result<(Self, mpsc::Receiver<Event>, mpsc::Receiver<Answer>), StartError> {
+        services: Services,
+    ) -> Result<(Self, mpsc::Receiver<Event>, mpsc::Receiver<SubmissionReply>), StartError> {
         let (answer, answers) = mpsc::channel(SUBMISSIONS);
         let killer = Killer::default();
-        let (session, events) = Self::start_with(&killer, config, parts, Some(answer)).await?;
+        let (session, events) = Self::start_with(&killer, config, services, Some(answer)).await?;
         Ok((session, events, answers))
     }
 
     async fn start_with(
         killer: &Killer,
         config: Config,
-        parts: Parts,
-        answers: Option<mpsc::Sender<Answer>>,
+        services: Services,
+        answers: Option<mpsc::Sender<SubmissionReply>>,
     ) -> Result<(Self, mpsc::Receiver<Event>), StartError> {
         let clock = Clock::new(config.epoch);
-        let hooks = Hooks::new(parts.probe.clone());
+        let hooks = Hooks::new(services.probe.clone());
         let life = killer.0.clone();
-        let opened = open(&config, parts.store.as_ref(), clock, &hooks).await?;
+        let opened = open(&config, services.store.as_ref(), clock, &hooks).await?;
         let seed = seed(&config, &opened);
         let (sender, events) = mpsc::channel(config.event_queue.max(1));
         let (submissions, queue) = mpsc::channel(SUBMISSIONS);
-        let core = Arc::new(Core {
+        let core = Arc::new(SessionCore {
             session_id: opened.session_id.clone(),
             hooks: hooks.clone(),
             events: Events::new(sender, hooks, life.clone(), answers),
             recorder: opened.recorder,
-            model: parts.model,
-            store: parts.store,
-            tools: parts.tools,
+            model: services.model,
+            store: services.store,
+            tools: services.tools,
             clock,
-            chance: Chance::new(seed, clock),
+            rng: SessionRng::new(seed, clock),
             life: life.clone(),
-            state: Mutex::new(State::default()),
+            state: Mutex::new(SessionState::default()),
             config,
         });
         let mut session = Self {
             id: opened.session_id,
             rollout_path: opened.rollout_path,
             submissions,
-            root: tokio::spawn(Core::until_killed(life.clone(), opened.writer.run())),
+            root: tokio::spawn(SessionCore::until_killed(life.clone(), opened.writer.run())),
             life,
         };
         begin(&core, opened.restored, opened.is_new)
@@ -190,7 +190,10 @@ impl Session {
         };
         core.events.emit_now(&SubmissionId::default(), configured);
         let dispatcher = Dispatcher::new(core, queue);
-        session.root = tokio::spawn(Core::until_killed(session.life.clone(), dispatcher.run()));
+        session.root = tokio::spawn(SessionCore::until_killed(
+            session.life.clone(),
+            dispatcher.run(),
+        ));
         Ok((session, events))
     }
 
@@ -198,7 +201,7 @@ impl Session {
     ///
     /// # Errors
     /// If the session has ended.
-    pub async fn submit(&self, submission: Submission) -> Result<(), Closed> {
+    pub async fn submit(&self, submission: Submission) -> Result<(), SessionClosed> {
         self.queue(submission, None).await
     }
 
@@ -207,14 +210,21 @@ impl Session {
         &self,
         id: SubmissionId,
         only: Option<TurnId>,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), SessionClosed> {
         let op = Op::Interrupt;
         self.queue(Submission { id, op }, only).await
     }
 
-    async fn queue(&self, submission: Submission, only: Option<TurnId>) -> Result<(), Closed> {
-        let queued = Queued { submission, only };
-        self.submissions.send(queued).await.map_err(|_| Closed)
+    async fn queue(
+        &self,
+        submission: Submission,
+        only: Option<TurnId>,
+    ) -> Result<(), SessionClosed> {
+        let queued = QueuedSubmission { submission, only };
+        self.submissions
+            .send(queued)
+            .await
+            .map_err(|_| SessionClosed)
     }
 
     /// A way to submit that does not keep the session alive.
@@ -252,7 +262,7 @@ async fn open(
     store: &dyn RolloutStore,
     clock: Clock,
     hooks: &Hooks,
-) -> Result<Opened, StartError> {
+) -> Result<OpenedRollout, StartError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error| StartError::Rollout { path, error }
@@ -266,7 +276,7 @@ async fn open(
         }
         None => {
             let named = config.session_id.clone();
-            let id = named.unwrap_or_else(|| Chance::new(config.seed, clock).id());
+            let id = named.unwrap_or_else(|| SessionRng::new(config.seed, clock).id());
             let name = format!("rollout-{}-{id}.jsonl", clock.file_stamp());
             let file = store.create(&name).await.map_err(at(&config.rollout_dir))?;
             if config.defects.contains(Defect::SyncsLockFile) {
@@ -288,7 +298,7 @@ async fn open(
     }
     let rollout_path = file.path().to_owned();
     let known = restored.session_id.clone();
-    let (recorder, writer) = Writer::new(Start {
+    let (recorder, writer) = Writer::new(WriterStart {
         file,
         lock_file,
         ordinal: if config.defects.contains(Defect::OrdinalsRestart) {
@@ -302,11 +312,11 @@ async fn open(
         defects: config.defects,
         content: content[..restored.keep_bytes].to_vec(),
     });
-    Ok(Opened {
+    Ok(OpenedRollout {
         is_new: known.is_none(),
         session_id: known
             .or(fresh_id)
-            .unwrap_or_else(|| Chance::new(config.seed, clock).id()),
+            .unwrap_or_else(|| SessionRng::new(config.seed, clock).id()),
         rollout_path,
         restored,
         recorder,
@@ -316,7 +326,7 @@ async fn open(
 
 /// The seed of a session's ids. A resumed session must not give the ids once more that the seed gave
 /// before, and a new one not the id that became the session's.
-fn seed(config: &Config, opened: &Opened) -> u64 {
+fn seed(config: &Config, opened: &OpenedRollout) -> u64 {
     let mut seed = config.seed ^ opened.restored.next_ordinal.rotate_left(32);
     // A fork may go on behind as many lines as a session did that was resumed before.
     if opened.restored.is_fork
@@ -331,7 +341,11 @@ fn seed(config: &Config, opened: &Opened) -> u64 {
 /// Takes up what the rollout told: open calls are answered as aborted, an open turn is closed as
 /// interrupted. Nobody has asked for an interrupt, so no marker is added: one that is there already
 /// stays.
-async fn begin(core: &Core, restored: Restored, is_new: bool) -> Result<(), WriteFault> {
+async fn begin(
+    core: &SessionCore,
+    restored: RestoredSession,
+    is_new: bool,
+) -> Result<(), RolloutWriteError> {
     let mut items = restored.items;
     if core.has(Defect::MarkerLostOnResume) {
         items.retain(|item| !cutpoint_protocol::marker::is_marker(item));
@@ -342,7 +356,7 @@ async fn begin(core: &Core, restored: Restored, is_new: bool) -> Result<(), Writ
     let mut drafts = Vec::new();
     if is_new {
         let cwd = core.config.cwd.display().to_string();
-        drafts.push(Draft::session_meta(&core.session_id, &cwd, None));
+        drafts.push(LineDraft::session_meta(&core.session_id, &cwd, None));
     }
     let mut open = history::open_calls(&items);
     if core.has(Defect::ForkLeavesCallOpen) && restored.is_fork {
@@ -350,16 +364,16 @@ async fn begin(core: &Core, restored: Restored, is_new: bool) -> Result<(), Writ
     }
     for (call_id, kind) in open {
         let output = Item::output(kind, &call_id, history::ABORTED);
-        drafts.push(Draft::item(&output));
+        drafts.push(LineDraft::item(&output));
         items.push(output);
     }
     if let Some(turn_id) = restored.open_turn
         && !core.has(Defect::ResumedAsRunning)
     {
         drafts.push(if core.has(Defect::ResumedAsComplete) {
-            Draft::turn_complete(&turn_id, None)
+            LineDraft::turn_complete(&turn_id, None)
         } else {
-            Draft::turn_aborted(&turn_id, AbortReason::Interrupted)
+            LineDraft::turn_aborted(&turn_id, AbortReason::Interrupted)
         });
     }
     core.record(|state| {

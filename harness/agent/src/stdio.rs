@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::lines::{Lines, TooLong, put_line};
-use crate::parts::Parts;
+use crate::line_reader::{LineReader, LineTooLong, write_line};
+use crate::services::Services;
 use crate::session::{Session, StartError};
 
 /// How many complaints about lines wait at most.
@@ -36,8 +36,8 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let parts = Parts::real(&config)?;
-    serve_with(config, parts, stdin, stdout).await
+    let services = Services::real(&config)?;
+    serve_with(config, services, stdin, stdout).await
 }
 
 /// The same with other parts.
@@ -46,7 +46,7 @@ where
 /// If the session can't start, or the output can't be written.
 pub async fn serve_with<R, W>(
     config: Config,
-    parts: Parts,
+    services: Services,
     stdin: R,
     stdout: W,
 ) -> Result<(), ServeError>
@@ -54,7 +54,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let (session, events) = Session::start(config, parts).await?;
+    let (session, events) = Session::start(config, services).await?;
     let (complain, complaints) = mpsc::channel(COMPLAINTS);
     let input = read(stdin, session, complain);
     let output = write(stdout, events, complaints);
@@ -75,12 +75,12 @@ async fn read<R: AsyncRead + Unpin>(
     session: Session,
     complain: mpsc::Sender<Event>,
 ) -> std::convert::Infallible {
-    let mut lines = Lines::new(stdin);
+    let mut lines = LineReader::new(stdin);
     while let Some(line) = lines.next().await {
         let submission = match line {
             Ok(line) if line.trim_ascii().is_empty() => continue,
             Ok(line) => parse(&line),
-            Err(TooLong) => Err(error("", "the line is longer than the agent reads")),
+            Err(LineTooLong) => Err(error("", "the line is longer than the agent reads")),
         };
         match submission {
             Ok(submission) => {
@@ -148,5 +148,5 @@ async fn write<W: AsyncWrite + Unpin>(
 }
 
 async fn put<W: AsyncWrite + Unpin>(stdout: &mut W, event: &Event) -> io::Result<()> {
-    put_line(stdout, serde_json::to_vec(event)?).await
+    write_line(stdout, serde_json::to_vec(event)?).await
 }

@@ -14,7 +14,7 @@ use crate::defect::{Defect, DefectSet};
 #[derive(Debug, Clone, Default)]
 pub struct Transcript {
     defects: DefectSet,
-    active: Option<ActiveTurn>,
+    active: Option<ShownTurn>,
     /// The turns whose end was seen.
     ended: HashSet<TurnId>,
     /// What the active turn has streamed of the message that it is writing.
@@ -24,7 +24,7 @@ pub struct Transcript {
 }
 
 #[derive(Debug, Clone)]
-struct ActiveTurn {
+struct ShownTurn {
     id: TurnId,
     /// The submission that started it: an error carries that and no turn id.
     submission: SubmissionId,
@@ -133,7 +133,7 @@ impl Transcript {
     }
 
     fn begin(&mut self, turn_id: &TurnId, submission: &SubmissionId) {
-        self.active = Some(ActiveTurn {
+        self.active = Some(ShownTurn {
             id: turn_id.to_owned(),
             submission: submission.to_owned(),
         });
@@ -298,11 +298,11 @@ impl Transcript {
         };
         // A question that is not shown is never answered, so only one that nobody waits for any
         // more may be left out.
-        let live = match waits {
+        let progress = match waits {
             true => !self.ended.contains(turn_id),
             false => !self.is_stale(turn_id),
         };
-        if !live && !self.defects.contains(Defect::ViewShowsStaleCommand) {
+        if !progress && !self.defects.contains(Defect::ViewShowsStaleCommand) {
             return Vec::new();
         }
         let mut lines = self.reasoned();

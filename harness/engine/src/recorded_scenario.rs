@@ -1,6 +1,8 @@
 //! A scenario out of a recorded session.
 
-use cutpoint_recording::session::{Cut, Did, How, Place, Session, When};
+use cutpoint_recording::session::{
+    CutPlace, SessionOutline, SteerTime, TurnCut, TurnEndKind, UserAction,
+};
 use cutpoint_scenario::ast::{
     Action, Await, AwaitedReason, CutPoint, Expectation, ExpectationKind, ExpectedTurnEnd,
     ModelScript, RecordingRef, Reply, ReplyBody, Scenario, SideConversationScript, Span, Step,
@@ -21,9 +23,14 @@ impl<'a> ReplySource<'a> {
     /// Where the model used no tools and nothing was interrupted, every agent sends the recorded history,
     /// and replies are found by it. Elsewhere histories differ from agent to agent (the words of an
     /// output, what is kept of a cut message), so the replies are taken in order.
-    pub fn of(recording: &'a str, session: &Session) -> Self {
-        let cut = |did: &Did| matches!(did, Did::Interrupt(_) | Did::Replace { .. } | Did::Kill(_));
-        let cut = session.did.iter().any(cut);
+    pub fn of(recording: &'a str, session: &SessionOutline) -> Self {
+        let cut = |did: &UserAction| {
+            matches!(
+                did,
+                UserAction::Interrupt(_) | UserAction::Replace { .. } | UserAction::Kill(_)
+            )
+        };
+        let cut = session.actions.iter().any(cut);
         if session.has_calls || cut || !session.others.is_empty() {
             Self::InOrder(recording)
         } else {
@@ -31,11 +38,11 @@ impl<'a> ReplySource<'a> {
         }
     }
 
-    fn model(self, session: &Session) -> ModelScript {
+    fn model(self, session: &SessionOutline) -> ModelScript {
         match self {
             Self::ByContent(name) => ModelScript {
                 name: session.model.clone(),
-                substitute_tools: !session.stand_ins.is_empty(),
+                substitute_tools: !session.substitutes.is_empty(),
                 recording: Some(RecordingRef {
                     name: name.to_owned(),
                     span: Span::default(),
@@ -53,7 +60,7 @@ impl<'a> ReplySource<'a> {
                 };
                 ModelScript {
                     name: session.model.clone(),
-                    substitute_tools: !session.stand_ins.is_empty(),
+                    substitute_tools: !session.substitutes.is_empty(),
                     recording: None,
                     replies: replies(&session.main),
                     side_conversations: session.others.iter().map(other).collect(),
@@ -63,7 +70,7 @@ impl<'a> ReplySource<'a> {
     }
 
     /// The number that the reply of an exchange has in the scenario.
-    fn number(self, session: &Session, exchange: usize) -> usize {
+    fn number(self, session: &SessionOutline, exchange: usize) -> usize {
         let mut main = session.main.iter();
         match self {
             Self::ByContent(_) => exchange,
@@ -86,36 +93,43 @@ fn reply(name: &str, exchange: usize) -> Reply {
 }
 
 /// The scenario in which a user does again what was recorded.
-pub fn scenario(name: &str, about: &str, replies: ReplySource<'_>, session: &Session) -> Scenario {
+pub fn scenario(
+    name: &str,
+    about: &str,
+    replies: ReplySource<'_>,
+    session: &SessionOutline,
+) -> Scenario {
     let number = |exchange: usize| replies.number(session, exchange);
     let mut steps = Vec::new();
-    for did in &session.did {
+    for did in &session.actions {
         match did {
-            Did::Prompt(text) => steps.push(plain(Action::User {
+            UserAction::Prompt(text) => steps.push(plain(Action::User {
                 text: text.clone(),
                 id: None,
                 refused: false,
             })),
-            Did::Steer { text, at } => {
+            UserAction::Steer { text, at } => {
                 let at = match at {
-                    When::Start => None,
-                    When::Answer(exchange) => Some(CutPoint::End {
+                    SteerTime::Start => None,
+                    SteerTime::Answer(exchange) => Some(CutPoint::End {
                         reply: number(*exchange),
                     }),
-                    When::Running(call) => Some(CutPoint::Running { call: call.clone() }),
+                    SteerTime::Running(call) => Some(CutPoint::Running { call: call.clone() }),
                 };
                 steps.push(step(at, Action::Steer { text: text.clone() }));
             }
-            Did::Interrupt(cut) => cut_by(&mut steps, cut, &number, Action::Interrupt { id: None }),
-            Did::Replace { text, cut } => {
+            UserAction::Interrupt(cut) => {
+                cut_by(&mut steps, cut, &number, Action::Interrupt { id: None })
+            }
+            UserAction::Replace { text, cut } => {
                 let text = text.clone();
                 cut_by(&mut steps, cut, &number, Action::Replace { text });
             }
-            Did::Kill(cut) => {
+            UserAction::Kill(cut) => {
                 cut_by(&mut steps, cut, &number, Action::Kill);
                 steps.push(plain(Action::Resume));
             }
-            Did::Ended(how) => steps.push(plain(Action::Await(awaited(*how)))),
+            UserAction::Ended(how) => steps.push(plain(Action::Await(awaited(*how)))),
         }
     }
     Scenario {
@@ -128,45 +142,51 @@ pub fn scenario(name: &str, about: &str, replies: ReplySource<'_>, session: &Ses
 }
 
 /// How the turns have to end for the session to be the recorded one.
-pub fn expected(session: &Session) -> Vec<Expectation> {
-    let outcome = |did: &Did| match did {
-        Did::Ended(How::Complete) => Some(ExpectedTurnEnd::Complete),
-        Did::Ended(How::Interrupted | How::Killed) => Some(ExpectedTurnEnd::Aborted),
-        Did::Ended(How::Replaced) => Some(ExpectedTurnEnd::Replaced),
-        Did::Ended(How::Failed) => Some(ExpectedTurnEnd::Failed),
+pub fn expected(session: &SessionOutline) -> Vec<Expectation> {
+    let outcome = |did: &UserAction| match did {
+        UserAction::Ended(TurnEndKind::Complete) => Some(ExpectedTurnEnd::Complete),
+        UserAction::Ended(TurnEndKind::Interrupted | TurnEndKind::Killed) => {
+            Some(ExpectedTurnEnd::Aborted)
+        }
+        UserAction::Ended(TurnEndKind::Replaced) => Some(ExpectedTurnEnd::Replaced),
+        UserAction::Ended(TurnEndKind::Failed) => Some(ExpectedTurnEnd::Failed),
         _ => None,
     };
-    if session.did.iter().any(|did| matches!(did, Did::Kill(_))) {
+    if session
+        .actions
+        .iter()
+        .any(|did| matches!(did, UserAction::Kill(_)))
+    {
         // What a killed agent makes of its turn is up to the rules.
         return Vec::new();
     }
-    let outcomes = session.did.iter().filter_map(outcome).collect();
+    let outcomes = session.actions.iter().filter_map(outcome).collect();
     vec![Expectation {
         kind: ExpectationKind::Turns { outcomes },
         span: Span::default(),
     }]
 }
 
-fn awaited(how: How) -> Await {
+fn awaited(how: TurnEndKind) -> Await {
     let aborted = |reason| Await::TurnAborted {
         reason: Some(reason),
     };
     match how {
-        How::Complete => Await::TurnComplete,
-        How::Interrupted | How::Killed => aborted(AwaitedReason::Interrupted),
-        How::Replaced => aborted(AwaitedReason::Replaced),
+        TurnEndKind::Complete => Await::TurnComplete,
+        TurnEndKind::Interrupted | TurnEndKind::Killed => aborted(AwaitedReason::Interrupted),
+        TurnEndKind::Replaced => aborted(AwaitedReason::Replaced),
         // Agents differ in what they make of a broken answer.
-        How::Failed => Await::TurnEnded,
+        TurnEndKind::Failed => Await::TurnEnded,
     }
 }
 
-fn cut_by(steps: &mut Vec<Step>, cut: &Cut, number: &dyn Fn(usize) -> usize, action: Action) {
+fn cut_by(steps: &mut Vec<Step>, cut: &TurnCut, number: &dyn Fn(usize) -> usize, action: Action) {
     for call in &cut.exited {
         let call = call.clone();
         steps.push(plain(Action::Await(Await::Exited { call })));
     }
     let at = match &cut.place {
-        Place::Call {
+        CutPlace::Call {
             call,
             shown: Some(shown),
         } => {
@@ -175,14 +195,14 @@ fn cut_by(steps: &mut Vec<Step>, cut: &Cut, number: &dyn Fn(usize) -> usize, act
             steps.push(plain(Action::Await(Await::Output { call, containing })));
             None
         }
-        Place::Call { call, shown: None } => Some(CutPoint::Running { call: call.clone() }),
-        Place::Stream {
+        CutPlace::Call { call, shown: None } => Some(CutPoint::Running { call: call.clone() }),
+        CutPlace::Stream {
             exchange,
             events: 0,
         } => Some(CutPoint::Headers {
             reply: number(*exchange),
         }),
-        Place::Stream { exchange, events } => Some(CutPoint::StreamEvent {
+        CutPlace::Stream { exchange, events } => Some(CutPoint::StreamEvent {
             reply: number(*exchange),
             event: *events,
         }),

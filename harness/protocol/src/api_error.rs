@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::pairing::Fault;
+use crate::pairing::PairingFault;
 
 /// An HTTP status with its JSON body.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,29 +33,29 @@ impl ApiError {
 /// The 400 that the API answers to a history with this fault; `None` where it lets it pass.
 ///
 /// A repeated call with its outputs is taken by the API, so only the rule book objects to it.
-pub fn for_fault(fault: &Fault) -> Option<ApiError> {
+pub fn for_fault(fault: &PairingFault) -> Option<ApiError> {
     let message = match fault {
-        Fault::Unanswered { call_id, kind, .. } => {
+        PairingFault::Unanswered { call_id, kind, .. } => {
             format!("No tool output found for {} {call_id}.", kind.in_words())
         }
-        Fault::Orphan { call_id, kind, .. } => {
+        PairingFault::Orphan { call_id, kind, .. } => {
             format!(
                 "No tool call found for {} with call_id {call_id}.",
                 kind.in_words()
             )
         }
-        Fault::WrongKind { call_id, call, .. } => {
+        PairingFault::WrongKind { call_id, call, .. } => {
             format!("No tool output found for {} {call_id}.", call.in_words())
         }
-        Fault::Duplicate { call_id, kind, .. } => {
+        PairingFault::Duplicate { call_id, kind, .. } => {
             format!("Duplicate {} found for call_id {call_id}.", kind.in_words())
         }
-        Fault::EmptyCallId { at } => {
+        PairingFault::EmptyCallId { at } => {
             format!(
                 "Invalid 'input[{at}].call_id': empty string. Expected a string with minimum length 1, but got an empty string instead."
             )
         }
-        Fault::RepeatedCall { .. } => return None,
+        PairingFault::RepeatedCall { .. } => return None,
     };
     Some(ApiError::invalid_input(&message))
 }
@@ -128,12 +128,12 @@ mod tests {
 
     #[test]
     fn the_messages_that_clients_look_for() {
-        let unanswered = Fault::Unanswered {
+        let unanswered = PairingFault::Unanswered {
             call_id: "call_1".into(),
             kind: CallKind::Custom,
             at: 0,
         };
-        let orphan = Fault::Orphan {
+        let orphan = PairingFault::Orphan {
             call_id: "call_1".into(),
             kind: OutputKind::Function,
             at: 0,
@@ -148,7 +148,7 @@ mod tests {
             "No tool call found for function call output with call_id call_1."
         );
         assert_eq!(
-            for_fault(&Fault::RepeatedCall {
+            for_fault(&PairingFault::RepeatedCall {
                 call_id: "a".into(),
                 at: 1
             }),

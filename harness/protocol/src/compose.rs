@@ -18,7 +18,7 @@ const OUTPUT_TOKENS_PER_ITEM: u64 = 4;
 
 /// One event of a composed stream, with its bytes on the wire.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Composed {
+pub struct ComposedEvent {
     /// The event.
     pub event: StreamEvent,
     /// Its frame.
@@ -27,7 +27,7 @@ pub struct Composed {
 
 /// An item for a composed stream; `chunks` is the number of deltas.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content<'a> {
+pub enum ItemContent<'a> {
     /// An assistant message.
     Text {
         /// The whole text.
@@ -83,7 +83,7 @@ pub struct Composer {
     sequence_number: u64,
     output: Vec<Value>,
     usage: Option<Value>,
-    events: Vec<Composed>,
+    events: Vec<ComposedEvent>,
 }
 
 impl Composer {
@@ -115,11 +115,11 @@ impl Composer {
     }
 
     /// Adds a whole item.
-    pub fn item(&mut self, content: &Content<'_>) {
+    pub fn item(&mut self, content: &ItemContent<'_>) {
         match content {
-            Content::Text { text, chunks } => self.message(text, *chunks),
-            Content::Reasoning { text, chunks } => self.reasoning(text, *chunks),
-            Content::Function {
+            ItemContent::Text { text, chunks } => self.message(text, *chunks),
+            ItemContent::Reasoning { text, chunks } => self.reasoning(text, *chunks),
+            ItemContent::Function {
                 call_id,
                 name,
                 arguments,
@@ -129,7 +129,7 @@ impl Composer {
                 let names = ("function_call", "arguments", "function_call_arguments");
                 self.call(item, names, arguments, *chunks);
             }
-            Content::Custom {
+            ItemContent::Custom {
                 call_id,
                 name,
                 input,
@@ -139,7 +139,7 @@ impl Composer {
                 let names = ("custom_tool_call", "input", "custom_tool_call_input");
                 self.call(item, names, input, *chunks);
             }
-            Content::LocalShell { call_id, command } => {
+            ItemContent::LocalShell { call_id, command } => {
                 let action = json!({
                     "type": "exec", "command": command, "env": {}, "timeout_ms": null,
                     "user": null, "working_directory": null,
@@ -151,7 +151,7 @@ impl Composer {
                 self.added(&item);
                 self.done(with_status(item, "completed"));
             }
-            Content::Raw(item) => {
+            ItemContent::Raw(item) => {
                 self.added(&item.to_value());
                 self.done(item.to_value());
             }
@@ -174,27 +174,27 @@ impl Composer {
     }
 
     /// Ends the stream with `response.completed`.
-    pub fn completed(mut self) -> Vec<Composed> {
+    pub fn completed(mut self) -> Vec<ComposedEvent> {
         self.terminal("response.completed", "completed", &[]);
         self.events
     }
 
     /// Ends the stream with `response.incomplete`.
-    pub fn incomplete(mut self, reason: &str) -> Vec<Composed> {
+    pub fn incomplete(mut self, reason: &str) -> Vec<ComposedEvent> {
         let details = ("incomplete_details", json!({"reason": reason}));
         self.terminal("response.incomplete", "incomplete", &[details]);
         self.events
     }
 
     /// Ends the stream with `response.failed`.
-    pub fn failed(mut self, code: &str, message: &str) -> Vec<Composed> {
+    pub fn failed(mut self, code: &str, message: &str) -> Vec<ComposedEvent> {
         let error = ("error", json!({"code": code, "message": message}));
         self.terminal("response.failed", "failed", &[error]);
         self.events
     }
 
     /// Ends the stream with an `error` event, nested (as captured) or flat (as the SDKs declare it).
-    pub fn error(mut self, code: &str, message: &str, nested: bool) -> Vec<Composed> {
+    pub fn error(mut self, code: &str, message: &str, nested: bool) -> Vec<ComposedEvent> {
         self.push(if nested {
             let error = json!({"type": "invalid_request_error", "code": code, "message": message, "param": null});
             json!({"type": "error", "error": error})
@@ -205,7 +205,7 @@ impl Composer {
     }
 
     /// Leaves the stream without a terminal event.
-    pub fn unfinished(self) -> Vec<Composed> {
+    pub fn unfinished(self) -> Vec<ComposedEvent> {
         self.events
     }
 
@@ -227,7 +227,7 @@ impl Composer {
         // Every value made here is an object with a type; raw events were checked when parsed.
         if let Ok(event) = StreamEvent::from_value(value) {
             let bytes = Bytes::from(sse::frame(event.type_name(), &event.to_json()));
-            self.events.push(Composed { event, bytes });
+            self.events.push(ComposedEvent { event, bytes });
         }
     }
 
@@ -383,29 +383,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn composed() -> Vec<Composed> {
+    fn composed() -> Vec<ComposedEvent> {
         let mut composer = Composer::new("resp_1", "m", 1);
-        composer.item(&Content::Reasoning {
+        composer.item(&ItemContent::Reasoning {
             text: "hm hm",
             chunks: 2,
         });
-        composer.item(&Content::Text {
+        composer.item(&ItemContent::Text {
             text: "héllo",
             chunks: 3,
         });
-        composer.item(&Content::Function {
+        composer.item(&ItemContent::Function {
             call_id: "call_1",
             name: "f",
             arguments: "{\"a\":1}",
             chunks: 2,
         });
-        composer.item(&Content::Custom {
+        composer.item(&ItemContent::Custom {
             call_id: "call_2",
             name: "g",
             input: "x",
             chunks: 1,
         });
-        composer.item(&Content::LocalShell {
+        composer.item(&ItemContent::LocalShell {
             call_id: "call_3",
             command: &["ls".to_owned()],
         });
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn every_field_that_the_types_require_is_there() {
-        for Composed { event, .. } in composed() {
+        for ComposedEvent { event, .. } in composed() {
             assert_eq!(
                 event.problems(),
                 Vec::<String>::new(),

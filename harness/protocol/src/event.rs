@@ -20,10 +20,10 @@ thread_local! {
 /// good as any other: it is stored, passed on and written again with all it had. What the type requires
 /// is asked for with [`StreamEvent::problems`].
 #[derive(Debug, Clone)]
-pub struct StreamEvent(Arc<Inner>);
+pub struct StreamEvent(Arc<EventData>);
 
 #[derive(Debug)]
-struct Inner {
+struct EventData {
     value: Arc<Value>,
     kind: Option<EventKind>,
     /// The item that the event carries, once somebody has asked for it.
@@ -40,7 +40,7 @@ impl HeapSize for StreamEvent {
     fn heap_bytes(&self) -> usize {
         // The item is a copy out of the event, with texts of its own.
         let item = field(&self.0.value, "item").map_or(0, json_heap_bytes);
-        size_of::<Inner>() + size_of::<Value>() + json_heap_bytes(&self.0.value) + 3 * item
+        size_of::<EventData>() + size_of::<Value>() + json_heap_bytes(&self.0.value) + 3 * item
     }
 }
 
@@ -82,7 +82,7 @@ impl StreamEvent {
                 let name = entry(map, "type").and_then(Value::as_str);
                 let kind = EventKind::from_name(name.ok_or(EventError::NoType)?);
                 let value = Arc::new(value);
-                Ok(Self(Arc::new(Inner {
+                Ok(Self(Arc::new(EventData {
                     value,
                     kind,
                     item: OnceLock::new(),

@@ -1,8 +1,8 @@
 //! The stream event types of the Responses API with their fields, as the official SDKs declare them.
 
-use crate::spec::{
-    Field,
-    FieldKind::{Integer, List, Object, Text},
+use crate::field_spec::{
+    FieldSpec,
+    JsonType::{Integer, List, Object, Text},
 };
 
 macro_rules! stream_events {
@@ -28,9 +28,9 @@ macro_rules! stream_events {
             }
 
             /// The fields besides `type` and `sequence_number`.
-            pub const fn fields(self) -> &'static [Field] {
+            pub const fn fields(self) -> &'static [FieldSpec] {
                 match self {
-                    $(Self::$variant => &[$(Field {
+                    $(Self::$variant => &[$(FieldSpec {
                         name: stringify!($field),
                         kind: $kind,
                         optional: stream_events!(@optional $($optional)?),

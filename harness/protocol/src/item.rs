@@ -16,10 +16,10 @@ use crate::memo::{HeapSize, Memo, map_heap_bytes};
 /// One item, kept verbatim. Copies share it: a history is copied into every request, and written there
 /// and into the rollout.
 #[derive(Debug, Clone)]
-pub struct Item(Arc<Inner>);
+pub struct Item(Arc<ItemData>);
 
 #[derive(Debug)]
-struct Inner {
+struct ItemData {
     map: Map<String, Value>,
     kind: Option<ItemKind>,
     /// The item as JSON text, once somebody has asked for it.
@@ -52,7 +52,7 @@ impl Serialize for Item {
 impl HeapSize for Item {
     fn heap_bytes(&self) -> usize {
         // Its JSON and its text are no longer than its fields, names and strings included.
-        size_of::<Inner>() + 3 * map_heap_bytes(&self.0.map)
+        size_of::<ItemData>() + 3 * map_heap_bytes(&self.0.map)
     }
 }
 
@@ -156,7 +156,7 @@ impl Item {
     fn of(map: Map<String, Value>) -> Self {
         // A message may leave its type out.
         let name = entry(&map, "type").and_then(Value::as_str);
-        Self(Arc::new(Inner {
+        Self(Arc::new(ItemData {
             kind: ItemKind::from_name(name.unwrap_or("message")),
             map,
             json: OnceLock::new(),

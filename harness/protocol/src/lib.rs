@@ -10,6 +10,7 @@ pub mod api_error;
 pub mod compose;
 pub mod event;
 pub mod field;
+pub mod field_spec;
 pub mod ids;
 pub mod item;
 pub mod marker;
@@ -18,7 +19,6 @@ pub mod pairing;
 pub mod request;
 pub mod rollout;
 pub mod session;
-pub mod spec;
 pub mod sse;
 
 pub use event::{EventKind, StreamEvent};

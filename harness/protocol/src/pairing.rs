@@ -7,7 +7,7 @@ use crate::item::{CallKind, Item, OutputKind};
 
 /// What an item is to the pairing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum PairingRole {
     /// A call of that kind.
     Call(CallKind),
     /// An answer of that kind to a call.
@@ -16,7 +16,7 @@ pub enum Side {
 
 /// What is wrong with the calls and outputs of a history. Positions count from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum PairingFault {
     /// A call without an output behind it.
     Unanswered {
         /// The call's id.
@@ -71,18 +71,18 @@ pub enum Fault {
 
 /// Everything that is wrong with the pairing of a whole history, in the order of the items;
 /// unanswered calls come last.
-pub fn faults(history: &[Item]) -> Vec<Fault> {
+pub fn faults(history: &[Item]) -> Vec<PairingFault> {
     faults_between(history.iter().map(|item| {
-        let call = item.call_kind().map(Side::Call);
-        let side = call.or_else(|| item.output_kind().map(Side::Output))?;
+        let call = item.call_kind().map(PairingRole::Call);
+        let side = call.or_else(|| item.output_kind().map(PairingRole::Output))?;
         Some((side, item.call_id()))
     }))
 }
 
 /// The same of a history of which only the pairing is known: what each item is and its call id.
 pub fn faults_between<'a>(
-    history: impl IntoIterator<Item = Option<(Side, Option<&'a str>)>>,
-) -> Vec<Fault> {
+    history: impl IntoIterator<Item = Option<(PairingRole, Option<&'a str>)>>,
+) -> Vec<PairingFault> {
     let mut faults = Vec::new();
     // Call id → kind, position, number of outputs.
     let mut calls: HashMap<&str, (CallKind, usize, usize)> = HashMap::new();
@@ -91,19 +91,19 @@ pub fn faults_between<'a>(
             continue;
         };
         let Some(call_id) = call_id.filter(|id| !id.is_empty()) else {
-            faults.push(Fault::EmptyCallId { at });
+            faults.push(PairingFault::EmptyCallId { at });
             continue;
         };
         match side {
-            Side::Call(kind) => {
+            PairingRole::Call(kind) => {
                 if calls.insert(call_id, (kind, at, 0)).is_some() {
-                    faults.push(Fault::RepeatedCall {
+                    faults.push(PairingFault::RepeatedCall {
                         call_id: call_id.into(),
                         at,
                     });
                 }
             }
-            Side::Output(kind) => {
+            PairingRole::Output(kind) => {
                 faults.extend(count_output(calls.get_mut(call_id), call_id, kind, at));
             }
         }
@@ -115,7 +115,7 @@ pub fn faults_between<'a>(
     open.sort_by_key(|(_, (_, at, _))| *at);
     faults.extend(
         open.into_iter()
-            .map(|(call_id, (kind, at, _))| Fault::Unanswered {
+            .map(|(call_id, (kind, at, _))| PairingFault::Unanswered {
                 call_id: call_id.into(),
                 kind,
                 at,
@@ -129,10 +129,10 @@ fn count_output(
     call_id: &str,
     output: OutputKind,
     at: usize,
-) -> Option<Fault> {
+) -> Option<PairingFault> {
     let call_id = CallId::from(call_id);
     let Some((kind, _, outputs)) = call else {
-        return Some(Fault::Orphan {
+        return Some(PairingFault::Orphan {
             call_id,
             kind: output,
             at,
@@ -140,13 +140,13 @@ fn count_output(
     };
     *outputs += 1;
     if *outputs > 1 {
-        return Some(Fault::Duplicate {
+        return Some(PairingFault::Duplicate {
             call_id,
             kind: output,
             at,
         });
     }
-    (!output.answers(*kind)).then_some(Fault::WrongKind {
+    (!output.answers(*kind)).then_some(PairingFault::WrongKind {
         call_id,
         call: *kind,
         output,
@@ -198,28 +198,28 @@ mod tests {
         assert_eq!(
             faults(&history),
             [
-                Fault::Orphan {
+                PairingFault::Orphan {
                     call_id: id("x"),
                     kind: function,
                     at: 0
                 },
-                Fault::WrongKind {
+                PairingFault::WrongKind {
                     call_id: id("b"),
                     call: CallKind::Function,
                     output: OutputKind::Custom,
                     at: 3
                 },
-                Fault::Duplicate {
+                PairingFault::Duplicate {
                     call_id: id("c"),
                     kind: function,
                     at: 6
                 },
-                Fault::EmptyCallId { at: 7 },
-                Fault::RepeatedCall {
+                PairingFault::EmptyCallId { at: 7 },
+                PairingFault::RepeatedCall {
                     call_id: id("a"),
                     at: 8
                 },
-                Fault::Unanswered {
+                PairingFault::Unanswered {
                     call_id: id("a"),
                     kind: CallKind::Function,
                     at: 8

@@ -26,7 +26,7 @@ pub struct RolloutLine {
 
 /// What a line says about its session.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub enum LineContent {
     /// `session_meta`: the session's id, directory and agent.
     SessionMeta,
     /// `turn_context`: settings of a turn.
@@ -61,7 +61,7 @@ pub enum TurnEnd {
 
 /// Why a line is no rollout line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LineError {
+pub enum RolloutLineError {
     /// No JSON.
     #[error("not valid JSON: {0}")]
     Json(String),
@@ -76,10 +76,10 @@ impl RolloutLine {
     /// # Errors
     /// If it is no JSON, or not of the form `{timestamp, type, payload}`. A line type that is not
     /// known is no error.
-    pub fn parse(line: &str) -> Result<Self, LineError> {
+    pub fn parse(line: &str) -> Result<Self, RolloutLineError> {
         serde_json::from_str(line).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => LineError::Form(error.to_string()),
-            _ => LineError::Json(error.to_string()),
+            serde_json::error::Category::Data => RolloutLineError::Form(error.to_string()),
+            _ => RolloutLineError::Json(error.to_string()),
         })
     }
 
@@ -88,10 +88,10 @@ impl RolloutLine {
     ///
     /// # Errors
     /// As [`RolloutLine::parse`].
-    pub fn parse_any(line: &str) -> Result<Self, LineError> {
+    pub fn parse_any(line: &str) -> Result<Self, RolloutLineError> {
         Self::parse(line).or_else(|error| match error {
-            LineError::Form(_) => Self::bare(line).ok_or(error),
-            LineError::Json(_) => Err(error),
+            RolloutLineError::Form(_) => Self::bare(line).ok_or(error),
+            RolloutLineError::Json(_) => Err(error),
         })
     }
 
@@ -121,15 +121,15 @@ impl RolloutLine {
     }
 
     /// What the line says.
-    pub fn content(&self) -> Content {
+    pub fn content(&self) -> LineContent {
         match self.kind.as_str() {
-            "session_meta" => Content::SessionMeta,
-            "turn_context" => Content::TurnContext,
-            "compacted" => Content::Compacted(self.replacement()),
+            "session_meta" => LineContent::SessionMeta,
+            "turn_context" => LineContent::TurnContext,
+            "compacted" => LineContent::Compacted(self.replacement()),
             "response_item" => Item::from_value(Value::Object(self.payload.clone()))
-                .map_or(Content::Unknown, Content::Item),
+                .map_or(LineContent::Unknown, LineContent::Item),
             "event_msg" => self.event(),
-            _ => Content::Unknown,
+            _ => LineContent::Unknown,
         }
     }
 
@@ -141,7 +141,7 @@ impl RolloutLine {
             .collect()
     }
 
-    fn event(&self) -> Content {
+    fn event(&self) -> LineContent {
         let name = self
             .payload
             .get("type")
@@ -153,15 +153,15 @@ impl RolloutLine {
             .and_then(Value::as_str)
             .map(TurnId::from);
         match (turn_event(name), name) {
-            (Some(None), _) => Content::TurnStarted(turn),
-            (Some(Some(end)), _) => Content::TurnEnded(turn, end),
+            (Some(None), _) => LineContent::TurnStarted(turn),
+            (Some(Some(end)), _) => LineContent::TurnEnded(turn, end),
             (None, "thread_rolled_back") => {
                 let turns = self.payload.get("num_turns").and_then(Value::as_u64);
-                Content::RolledBack(
+                LineContent::RolledBack(
                     turns.map_or(0, |turns| usize::try_from(turns).unwrap_or(usize::MAX)),
                 )
             }
-            (None, other) => Content::Event(other.to_owned()),
+            (None, other) => LineContent::Event(other.to_owned()),
         }
     }
 
@@ -229,7 +229,7 @@ mod tests {
     fn unknown_lines_and_members_are_kept() {
         let text = r#"{"timestamp":"t","ordinal":4,"type":"world_state","payload":{"a":[1]},"metadata":{"b":2}}"#;
         let line = RolloutLine::parse(text).unwrap();
-        assert_eq!(line.content(), Content::Unknown);
+        assert_eq!(line.content(), LineContent::Unknown);
         assert_eq!(line.to_json(), text);
     }
 
@@ -242,18 +242,18 @@ mod tests {
             RolloutLine::parse(&text).unwrap().content()
         };
         let turn = Some(TurnId::from("7"));
-        assert_eq!(line("task_started"), Content::TurnStarted(turn.clone()));
+        assert_eq!(line("task_started"), LineContent::TurnStarted(turn.clone()));
         assert_eq!(
             line("turn_complete"),
-            Content::TurnEnded(turn.clone(), TurnEnd::Complete)
+            LineContent::TurnEnded(turn.clone(), TurnEnd::Complete)
         );
         assert_eq!(
             line("turn_aborted"),
-            Content::TurnEnded(turn, TurnEnd::Aborted)
+            LineContent::TurnEnded(turn, TurnEnd::Aborted)
         );
         assert_eq!(
             line("token_count"),
-            Content::Event("token_count".to_owned())
+            LineContent::Event("token_count".to_owned())
         );
     }
 
@@ -261,12 +261,12 @@ mod tests {
     fn what_changes_the_history_is_read() {
         let content = |line: &str| RolloutLine::parse(line).unwrap().content();
         let compacted = r#"{"timestamp":"t","type":"compacted","payload":{"message":"m","replacement_history":[{"role":"user","content":"hi"},7]}}"#;
-        let Content::Compacted(items) = content(compacted) else {
+        let LineContent::Compacted(items) = content(compacted) else {
             panic!("it is a compaction")
         };
         assert_eq!(items.len(), 1);
         let rolled_back = r#"{"timestamp":"t","type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":2}}"#;
-        assert_eq!(content(rolled_back), Content::RolledBack(2));
+        assert_eq!(content(rolled_back), LineContent::RolledBack(2));
     }
 
     #[test]
@@ -278,10 +278,10 @@ mod tests {
         assert_eq!(kind(item).unwrap(), "response_item");
         assert_eq!(kind(r#"{"record_type":"state"}"#).unwrap(), "state");
         let foreign = r#"{"type":"message","payload":{}}"#;
-        assert!(matches!(kind(foreign), Err(LineError::Form(_))));
+        assert!(matches!(kind(foreign), Err(RolloutLineError::Form(_))));
         assert!(matches!(
             kind(r#"{"level":"info"}"#),
-            Err(LineError::Form(_))
+            Err(RolloutLineError::Form(_))
         ));
     }
 
@@ -289,11 +289,11 @@ mod tests {
     fn torn_and_foreign_lines_are_told_apart() {
         assert!(matches!(
             RolloutLine::parse(r#"{"timestamp":"t","ty"#),
-            Err(LineError::Json(_))
+            Err(RolloutLineError::Json(_))
         ));
         assert!(matches!(
             RolloutLine::parse(r#"{"record_type":"state"}"#),
-            Err(LineError::Form(_))
+            Err(RolloutLineError::Form(_))
         ));
         assert_eq!(split("a\nb\nto"), (vec!["a", "b"], Some("to")));
         assert_eq!(split("a\n"), (vec!["a"], None));

@@ -7,12 +7,12 @@ use cutpoint_protocol::sse::{Directive, Document, EVENT_LIMIT_BYTES, Frame};
 use serde_json::Value;
 
 use crate::load;
-use crate::model::{RecordedRequest, Response};
+use crate::recording::{RecordedRequest, Response};
 use crate::redact::Redactor;
 
 /// How an answer ended that did not end well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub enum ResponseCut {
     /// The server reset the connection.
     Reset,
     /// The server closed the connection in the middle of the body.
@@ -44,7 +44,7 @@ pub struct CapturedResponse<'a> {
     /// The body's pieces, each with when it came, counted from the end of the request.
     pub chunks: &'a [(Duration, Vec<u8>)],
     /// How it ended, if it was cut off.
-    pub cut: Option<Cut>,
+    pub cut: Option<ResponseCut>,
 }
 
 impl CapturedRequest<'_> {
@@ -102,7 +102,8 @@ impl CapturedResponse<'_> {
             })
         };
         // Clients may hang up as soon as they have the last event.
-        let is_whole = self.cut == Some(Cut::Stall) && document.frames.iter().any(is_terminal);
+        let is_whole =
+            self.cut == Some(ResponseCut::Stall) && document.frames.iter().any(is_terminal);
         let cut = self.cut.filter(|_| !is_whole);
         redactor.stream(&mut document);
         let mut bytes = self.settings(cut).into_bytes();
@@ -141,16 +142,16 @@ impl CapturedResponse<'_> {
     }
 
     /// The directive that a stream begins with, unless there is nothing to say.
-    fn settings(&self, cut: Option<Cut>) -> String {
+    fn settings(&self, cut: Option<ResponseCut>) -> String {
         let mut pairs = Vec::new();
         if self.status != 200 || self.chunks.is_empty() {
             pairs.push(("status".to_owned(), self.status.to_string()));
         }
         pairs.extend(cut.map(|cut| {
             let how = match cut {
-                Cut::Reset => "reset",
-                Cut::Close => "close",
-                Cut::Stall => "stall",
+                ResponseCut::Reset => "reset",
+                ResponseCut::Close => "close",
+                ResponseCut::Stall => "stall",
             };
             ("end".to_owned(), how.to_owned())
         }));

@@ -8,7 +8,7 @@ use cutpoint_protocol::Item;
 use serde::Serialize;
 use similar::{Algorithm, DiffOp, capture_diff_slices_deadline};
 
-use crate::normal::{NormalItem, Secrets, normalise_with};
+use crate::normalise::{NormalItem, SecretHandling, normalise_with};
 use crate::redact::is_redacted;
 
 /// After this the rest is taken as one change; what is told stays true, and is only longer.
@@ -16,7 +16,7 @@ const TIME_LIMIT: Duration = Duration::from_millis(500);
 
 /// What became of an item. Positions count from 0, in the normal form of each side.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum HistoryChange {
     /// It stands on both sides, in the same order.
     Kept {
         /// Where it stands on the first side.
@@ -53,7 +53,7 @@ pub enum Change {
 
 /// How many items became what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct ChangeCounts {
     /// Items that stand on both sides, in the same order.
     pub kept: usize,
     /// Items that the second side lacks.
@@ -70,11 +70,11 @@ pub struct Counts {
 ///
 /// The changes stand in the order of the second side; what is lost stands where it was missed, and
 /// what moved stands at its new place.
-pub fn diff(a: &[Item], b: &[Item]) -> Vec<Change> {
+pub fn diff(a: &[Item], b: &[Item]) -> Vec<HistoryChange> {
     let mut items = a.iter().chain(b);
-    let secrets = Secrets::of(items.any(|item| item.as_map().values().any(is_redacted)));
+    let secrets = SecretHandling::of(items.any(|item| item.as_map().values().any(is_redacted)));
     let (a, b) = (normalise_with(a, secrets), normalise_with(b, secrets));
-    let mut names = Names::default();
+    let mut names = ItemNumbers::default();
     let old: Vec<usize> = a.iter().map(|item| names.of(item)).collect();
     let new: Vec<usize> = b.iter().map(|item| names.of(item)).collect();
     let deadline = Instant::now() + TIME_LIMIT;
@@ -84,7 +84,7 @@ pub fn diff(a: &[Item], b: &[Item]) -> Vec<Change> {
     for op in &ops {
         if let DiffOp::Equal { .. } = op {
             let pairs = op.old_range().zip(op.new_range());
-            changes.extend(pairs.map(|(at, to)| Change::Kept {
+            changes.extend(pairs.map(|(at, to)| HistoryChange::Kept {
                 a: at,
                 b: to,
                 item: b[to].clone(),
@@ -93,17 +93,17 @@ pub fn diff(a: &[Item], b: &[Item]) -> Vec<Change> {
         }
         for at in op.old_range().filter(|at| !moves.left(*at)) {
             let item = a[at].clone();
-            changes.push(Change::Lost { a: at, item });
+            changes.push(HistoryChange::Lost { a: at, item });
         }
         for to in op.new_range() {
             let item = b[to].clone();
             changes.push(match moves.origin(to) {
-                Some(from) => Change::Moved {
+                Some(from) => HistoryChange::Moved {
                     a: from,
                     b: to,
                     item,
                 },
-                None => Change::Added { b: to, item },
+                None => HistoryChange::Added { b: to, item },
             });
         }
     }
@@ -111,20 +111,20 @@ pub fn diff(a: &[Item], b: &[Item]) -> Vec<Change> {
 }
 
 /// Counts changes by what they are.
-pub fn count(changes: &[Change]) -> Counts {
-    let mut counts = Counts::default();
+pub fn count(changes: &[HistoryChange]) -> ChangeCounts {
+    let mut counts = ChangeCounts::default();
     for change in changes {
         *match change {
-            Change::Kept { .. } => &mut counts.kept,
-            Change::Lost { .. } => &mut counts.lost,
-            Change::Added { .. } => &mut counts.added,
-            Change::Moved { .. } => &mut counts.moved,
+            HistoryChange::Kept { .. } => &mut counts.kept,
+            HistoryChange::Lost { .. } => &mut counts.lost,
+            HistoryChange::Added { .. } => &mut counts.added,
+            HistoryChange::Moved { .. } => &mut counts.moved,
         } += 1;
     }
     counts
 }
 
-impl Counts {
+impl ChangeCounts {
     /// Whether both sides are the same.
     pub fn is_same(&self) -> bool {
         self.lost + self.added + self.moved == 0
@@ -134,11 +134,11 @@ impl Counts {
 /// A number for each item that is unlike all before it. A call's own number is no part of what it is:
 /// one call more in front would make all that follow others.
 #[derive(Default)]
-struct Names {
+struct ItemNumbers {
     known: HashMap<NormalItem, usize>,
 }
 
-impl Names {
+impl ItemNumbers {
     fn of(&mut self, item: &NormalItem) -> usize {
         let mut item = item.clone();
         if let NormalItem::Call { ordinal, .. } = &mut item {
@@ -187,7 +187,7 @@ impl Moves {
     }
 }
 
-impl Change {
+impl HistoryChange {
     /// The item that it is about.
     pub fn item(&self) -> &NormalItem {
         match self {
@@ -199,7 +199,7 @@ impl Change {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for HistoryChange {
     /// A sign in front of the item: blank for kept, `-` lost, `+` added, `~` moved.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn signs(a: &[Item], b: &[Item]) -> String {
-        let sign = |change: &Change| change.to_string().chars().next().unwrap();
+        let sign = |change: &HistoryChange| change.to_string().chars().next().unwrap();
         diff(a, b).iter().map(sign).collect()
     }
 
@@ -294,7 +294,7 @@ mod tests {
         let a = [call("c", "{}"), output("c", "aborted")];
         let b = [call("c", "{}"), output("c", "done")];
         let changes = diff(&a, &b);
-        let shown: Vec<String> = changes.iter().map(Change::to_string).collect();
+        let shown: Vec<String> = changes.iter().map(HistoryChange::to_string).collect();
         let expected = [
             "- call 1: shell {}\n- output 1: aborted",
             "+ call 1: shell {}\n+ output 1: done",
@@ -313,12 +313,12 @@ mod tests {
             let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
             for change in &changes {
                 match change {
-                    Change::Kept { a, b, .. } | Change::Moved { a, b, .. } => {
+                    HistoryChange::Kept { a, b, .. } | HistoryChange::Moved { a, b, .. } => {
                         of_a.push(*a);
                         of_b.push(*b);
                     }
-                    Change::Lost { a, .. } => of_a.push(*a),
-                    Change::Added { b, .. } => of_b.push(*b),
+                    HistoryChange::Lost { a, .. } => of_a.push(*a),
+                    HistoryChange::Added { b, .. } => of_b.push(*b),
                 }
             }
             of_a.sort_unstable();

@@ -7,35 +7,35 @@
 //!
 //! Floor 1 of the workspace: files and pure functions, no async, no sockets.
 
-mod asked;
 mod capture;
+mod conversation;
 mod diff;
-mod files;
+mod file_names;
 mod import;
-mod items;
 mod load;
 mod manifest;
 mod mask;
 mod matching;
-mod model;
-mod normal;
+mod model_exchanges;
+mod normalise;
 mod problem;
+mod recording;
 mod redact;
 mod save;
 pub mod session;
-mod stand_in;
+mod tool_substitutes;
 mod validate;
 mod validate_stream;
 
-pub use capture::{CapturedRequest, CapturedResponse, Cut};
-pub use diff::{Change, Counts, count, diff};
+pub use capture::{CapturedRequest, CapturedResponse, ResponseCut};
+pub use conversation::Conversation;
+pub use diff::{ChangeCounts, HistoryChange, count, diff};
 pub use import::{Imported, import, portable};
-pub use items::Conversation;
-pub use load::Limits;
+pub use load::LoadLimits;
 pub use manifest::{FORMAT, VERSION};
 pub use matching::{Match, Matcher};
-pub use model::{Exchange, RecordedRequest, Recording, Response};
-pub use normal::{NormalItem, normalise};
+pub use normalise::{NormalItem, normalise};
 pub use problem::{LoadErrors, Problem, Severity};
-pub use redact::{REDACTED, Redactor, Report, find_secrets, is_credential};
-pub use stand_in::StandIns;
+pub use recording::{Exchange, RecordedRequest, Recording, Response};
+pub use redact::{REDACTED, RedactionReport, Redactor, find_secrets, is_credential};
+pub use tool_substitutes::ToolSubstitutes;

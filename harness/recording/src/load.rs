@@ -9,15 +9,15 @@ use cutpoint_protocol::sse::{self, Document};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::files::{self, MANIFEST, Part};
+use crate::file_names::{self, FileKind, MANIFEST};
 use crate::manifest::{self, Manifest, VERSION};
-use crate::model::{Exchange, Origin, RecordedRequest, Recording, Response};
 use crate::problem::{LoadErrors, Problem};
+use crate::recording::{Exchange, Origin, RecordedRequest, Recording, Response};
 use crate::{save, validate};
 
 /// Bounds of what is read; whatever is larger is refused before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct LoadLimits {
     /// Of one file, in bytes.
     pub file_bytes: u64,
     /// Of one event of a stream, in bytes.
@@ -28,7 +28,7 @@ pub struct Limits {
     pub files: usize,
 }
 
-impl Default for Limits {
+impl Default for LoadLimits {
     fn default() -> Self {
         Self {
             file_bytes: 64 << 20,
@@ -50,7 +50,7 @@ struct BodyFile {
 }
 
 /// Loads whatever stands at `path`.
-pub(crate) fn load(path: &Path, limits: &Limits) -> Result<Recording, LoadErrors> {
+pub(crate) fn load(path: &Path, limits: &LoadLimits) -> Result<Recording, LoadErrors> {
     let shown = path.display().to_string();
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Loader::new(path, &shown, limits).folder(path),
@@ -72,14 +72,14 @@ pub(crate) fn load(path: &Path, limits: &Limits) -> Result<Recording, LoadErrors
 struct Loader<'a> {
     place: &'a Path,
     shown: &'a str,
-    limits: &'a Limits,
+    limits: &'a LoadLimits,
     bytes_left: u64,
     problems: Vec<Problem>,
     origin: Origin,
 }
 
 impl<'a> Loader<'a> {
-    fn new(place: &'a Path, shown: &'a str, limits: &'a Limits) -> Self {
+    fn new(place: &'a Path, shown: &'a str, limits: &'a LoadLimits) -> Self {
         let origin = Origin {
             place: shown.to_owned(),
             ..Origin::default()
@@ -108,7 +108,7 @@ impl<'a> Loader<'a> {
             return Err(self.failed());
         };
         let place = (self.shown.to_owned(), 1);
-        self.origin.parts.insert((1, Part::Stream), place);
+        self.origin.parts.insert((1, FileKind::Stream), place);
         let exchange = Exchange::bare(1, Response::Stream(document));
         Ok(self.recording(bare_manifest(stem), vec![exchange]))
     }
@@ -188,7 +188,7 @@ impl<'a> Loader<'a> {
             let name = name.to_string_lossy().into_owned();
             if name == MANIFEST {
                 listing.manifest = true;
-            } else if let Some(key) = files::parse_name(&name) {
+            } else if let Some(key) = file_names::parse_name(&name) {
                 self.take_part(&mut listing.parts, key, name);
             } else if !name.starts_with('.') {
                 let path = self.place.join(&name).display().to_string();
@@ -202,7 +202,7 @@ impl<'a> Loader<'a> {
         Ok(listing)
     }
 
-    fn take_part(&mut self, parts: &mut Parts, key: (usize, Part), name: String) {
+    fn take_part(&mut self, parts: &mut FileNames, key: (usize, FileKind), name: String) {
         let path = self.place.join(&name).display().to_string();
         if key.0 == 0 {
             let message = "exchanges are numbered from 1: rename it";
@@ -216,16 +216,16 @@ impl<'a> Loader<'a> {
     }
 
     /// Each exchange has exactly one response.
-    fn check_numbers(&mut self, parts: &Parts) {
+    fn check_numbers(&mut self, parts: &FileNames) {
         for (&(number, part), name) in parts {
             let has = |part| parts.contains_key(&(number, part));
             let message = match part {
-                Part::Request if !has(Part::Stream) && !has(Part::Body) => format!(
+                FileKind::Request if !has(FileKind::Stream) && !has(FileKind::Body) => format!(
                     "has no response beside it: add `{}` or `{}`",
-                    Part::Stream.file_name(number),
-                    Part::Body.file_name(number)
+                    FileKind::Stream.file_name(number),
+                    FileKind::Body.file_name(number)
                 ),
-                Part::Body if has(Part::Stream) => {
+                FileKind::Body if has(FileKind::Stream) => {
                     "stands beside a stream for the same exchange: remove one of them".to_owned()
                 }
                 _ => continue,
@@ -252,13 +252,13 @@ impl<'a> Loader<'a> {
         let limit = self.limits.file_bytes.min(self.bytes_left);
         let result = read_bounded(path, limit).map_err(|trouble| {
             let message = match trouble {
-                ReadTrouble::Io(error) => format!("cannot be read: {error}"),
-                ReadTrouble::NoFile => "is not a regular file".to_owned(),
-                ReadTrouble::TooLarge if limit < self.limits.file_bytes => format!(
+                ReadError::Io(error) => format!("cannot be read: {error}"),
+                ReadError::NoFile => "is not a regular file".to_owned(),
+                ReadError::TooLarge if limit < self.limits.file_bytes => format!(
                     "the recording is larger than the {} bytes that one may have: split it",
                     self.limits.recording_bytes
                 ),
-                ReadTrouble::TooLarge => format!(
+                ReadError::TooLarge => format!(
                     "is larger than the {limit} bytes that a file of a recording may have: record a shorter session"
                 ),
             };
@@ -283,7 +283,13 @@ impl<'a> Loader<'a> {
     }
 
     /// Compares what was read with the hashes that were written down.
-    fn compare(&mut self, manifest: &Manifest, folder: &str, parts: &Parts, contents: &Contents) {
+    fn compare(
+        &mut self,
+        manifest: &Manifest,
+        folder: &str,
+        parts: &FileNames,
+        contents: &FileContents,
+    ) {
         let shown = self.place.join(MANIFEST).display().to_string();
         let findings = &mut self.origin.findings;
         if manifest.name != folder {
@@ -330,7 +336,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn exchanges(&mut self, parts: &Parts, contents: &Contents) -> Vec<Exchange> {
+    fn exchanges(&mut self, parts: &FileNames, contents: &FileContents) -> Vec<Exchange> {
         let mut numbers: Vec<usize> = parts.keys().map(|(number, _)| *number).collect();
         numbers.dedup();
         numbers
@@ -339,18 +345,21 @@ impl<'a> Loader<'a> {
             .collect()
     }
 
-    fn exchange(&mut self, number: usize, contents: &Contents) -> Option<Exchange> {
+    fn exchange(&mut self, number: usize, contents: &FileContents) -> Option<Exchange> {
         let shown = |part| {
             let place = self.origin.parts.get(&(number, part));
             place.map(|(shown, _)| shown.clone()).unwrap_or_default()
         };
-        let (request_file, stream_file, body_file) =
-            (shown(Part::Request), shown(Part::Stream), shown(Part::Body));
+        let (request_file, stream_file, body_file) = (
+            shown(FileKind::Request),
+            shown(FileKind::Stream),
+            shown(FileKind::Body),
+        );
         let content = |part| contents.get(&(number, part));
-        let request = content(Part::Request).and_then(|bytes| {
+        let request = content(FileKind::Request).and_then(|bytes| {
             let line = line_of_body(bytes);
             let place = (request_file.clone(), line);
-            self.origin.parts.insert((number, Part::Request), place);
+            self.origin.parts.insert((number, FileKind::Request), place);
             let read = json::<RecordedRequest>(
                 bytes,
                 &request_file,
@@ -358,12 +367,13 @@ impl<'a> Loader<'a> {
             );
             self.keep(read)
         });
-        let response = if let Some(bytes) = content(Part::Stream) {
+        let response = if let Some(bytes) = content(FileKind::Stream) {
             let document = self.stream(bytes, &stream_file);
             document.map(Response::Stream)
         } else {
             let form = "{\"status\", \"headers\", \"body\"}";
-            let read = content(Part::Body).map(|bytes| json::<BodyFile>(bytes, &body_file, form));
+            let read =
+                content(FileKind::Body).map(|bytes| json::<BodyFile>(bytes, &body_file, form));
             let body = read.and_then(|read| self.keep(read));
             body.map(|body| Response::Body {
                 status: body.status,
@@ -373,7 +383,7 @@ impl<'a> Loader<'a> {
         };
         if let (Some(request), None) = (&request, &response) {
             // The exchange is lost; what can be said of its request is said here.
-            let line = self.origin.parts[&(number, Part::Request)].1;
+            let line = self.origin.parts[&(number, FileKind::Request)].1;
             validate::check_request(request, &request_file, line, &mut self.problems);
         }
         Some(Exchange {
@@ -384,12 +394,12 @@ impl<'a> Loader<'a> {
     }
 }
 
-type Parts = BTreeMap<(usize, Part), String>;
-type Contents = BTreeMap<(usize, Part), Vec<u8>>;
+type FileNames = BTreeMap<(usize, FileKind), String>;
+type FileContents = BTreeMap<(usize, FileKind), Vec<u8>>;
 
 #[derive(Default)]
 struct Listing {
-    parts: Parts,
+    parts: FileNames,
     manifest: bool,
 }
 
@@ -414,29 +424,29 @@ fn folder_name(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-enum ReadTrouble {
+enum ReadError {
     Io(io::Error),
     NoFile,
     TooLarge,
 }
 
-fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, ReadTrouble> {
-    let metadata = fs::metadata(path).map_err(ReadTrouble::Io)?;
+fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, ReadError> {
+    let metadata = fs::metadata(path).map_err(ReadError::Io)?;
     // Opening a pipe would wait for somebody to write to it.
     if !metadata.is_file() {
-        return Err(ReadTrouble::NoFile);
+        return Err(ReadError::NoFile);
     }
     if metadata.len() > limit_bytes {
-        return Err(ReadTrouble::TooLarge);
+        return Err(ReadError::TooLarge);
     }
-    let file = File::open(path).map_err(ReadTrouble::Io)?;
+    let file = File::open(path).map_err(ReadError::Io)?;
     let mut bytes = Vec::new();
     // The file may have grown since its length was asked for.
     file.take(limit_bytes + 1)
         .read_to_end(&mut bytes)
-        .map_err(ReadTrouble::Io)?;
+        .map_err(ReadError::Io)?;
     if bytes.len() as u64 > limit_bytes {
-        return Err(ReadTrouble::TooLarge);
+        return Err(ReadError::TooLarge);
     }
     Ok(bytes)
 }

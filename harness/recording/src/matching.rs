@@ -7,9 +7,9 @@ use std::time::Duration;
 use cutpoint_protocol::Item;
 use similar::{ChangeTag, TextDiff};
 
-use crate::asked::Asked;
-use crate::model::{Recording, Response};
-use crate::normal::{NormalItem, Secrets, normalise_with};
+use crate::model_exchanges::ModelExchange;
+use crate::normalise::{NormalItem, SecretHandling, normalise_with};
+use crate::recording::{Recording, Response};
 use crate::redact::{has_placeholder, is_redacted};
 use crate::session::is_synthesized;
 
@@ -47,7 +47,7 @@ pub enum Match {
 pub struct Matcher {
     candidates: Vec<Candidate>,
     /// Of a redacted recording only the kinds of secrets are known.
-    secrets: Secrets,
+    secrets: SecretHandling,
 }
 
 #[derive(Debug, Clone)]
@@ -60,8 +60,8 @@ struct Candidate {
 impl Recording {
     /// Makes the recording ready to be matched against many requests.
     pub fn matcher(&self) -> Matcher {
-        let secrets = Secrets::of(self.is_redacted());
-        let candidate = |asked: Asked<'_>| {
+        let secrets = SecretHandling::of(self.is_redacted());
+        let candidate = |asked: ModelExchange<'_>| {
             // What a rollout implies is no request that an agent sends again word for word.
             let history = asked.history.filter(|_| !is_synthesized(asked.exchange));
             Candidate {
@@ -70,7 +70,7 @@ impl Recording {
             }
         };
         Matcher {
-            candidates: self.asked().map(candidate).collect(),
+            candidates: self.model_exchanges().map(candidate).collect(),
             secrets,
         }
     }

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::files::{self, MANIFEST, Part};
+use crate::file_names::{self, FileKind, MANIFEST};
 use crate::load;
 use crate::manifest::{self, FORMAT, Manifest, VERSION};
-use crate::model::{Exchange, Recording, Response};
+use crate::recording::{Exchange, Recording, Response};
 
 /// What a save has just done; tests look at the disk after each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum SaveStep {
     /// A file of the new folder was written.
     FileWritten,
     /// The new folder is whole and synced.
@@ -52,7 +52,7 @@ pub(crate) fn save(recording: &Recording, dir: &Path) -> io::Result<()> {
 pub(crate) fn save_in_steps(
     recording: &Recording,
     dir: &Path,
-    after: &mut dyn FnMut(Step),
+    after: &mut dyn FnMut(SaveStep),
 ) -> io::Result<()> {
     let contents = contents(recording)?;
     // The folder is replaced where it is, not the link that leads to it.
@@ -79,14 +79,14 @@ pub(crate) fn save_in_steps(
         let mut file = create(&new.path().join(name))?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        after(Step::FileWritten);
+        after(SaveStep::FileWritten);
     }
     sync_folder(new.path())?;
-    after(Step::NewReady);
+    after(SaveStep::NewReady);
     let replaces = dir.exists();
     if replaces {
         fs::rename(&dir, &aside)?;
-        after(Step::OldAside);
+        after(SaveStep::OldAside);
     }
     if let Err(error) = fs::rename(new.path(), &dir) {
         if replaces {
@@ -97,11 +97,11 @@ pub(crate) fn save_in_steps(
     // The folder has left the place from which the guard would remove it.
     let _ = new.keep();
     sync_folder(&parent)?;
-    after(Step::NewInPlace);
+    after(SaveStep::NewInPlace);
     if replaces {
         remove(&aside)?;
         sync_folder(&parent)?;
-        after(Step::OldRemoved);
+        after(SaveStep::OldRemoved);
     }
     Ok(())
 }
@@ -136,7 +136,7 @@ fn refuse_to_lose(dir: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = name == MANIFEST || files::parse_name(&name).is_some();
+        let ours = name == MANIFEST || file_names::parse_name(&name).is_some();
         if !ours || !entry.file_type()?.is_file() {
             let message = format!(
                 "{} is no part of a recording and would be lost: move it away, or save elsewhere",
@@ -233,7 +233,7 @@ fn exchange_contents(exchange: &Exchange, into: &mut Vec<(String, Vec<u8>)>) -> 
     let number = exchange.number;
     if let Some(request) = &exchange.request {
         let bytes = pretty(&serde_json::to_value(request)?)?;
-        into.push((Part::Request.file_name(number), bytes));
+        into.push((FileKind::Request.file_name(number), bytes));
     }
     into.push(match &exchange.response {
         Response::Stream(document) => {
@@ -241,7 +241,7 @@ fn exchange_contents(exchange: &Exchange, into: &mut Vec<(String, Vec<u8>)>) -> 
             load::check_stream(&bytes).map_err(|(_, message)| {
                 invalid(format!("the stream of exchange {number} {message}"))
             })?;
-            (Part::Stream.file_name(number), bytes)
+            (FileKind::Stream.file_name(number), bytes)
         }
         Response::Body {
             status,
@@ -249,7 +249,7 @@ fn exchange_contents(exchange: &Exchange, into: &mut Vec<(String, Vec<u8>)>) -> 
             body,
         } => {
             let value = json!({"status": status, "headers": headers, "body": body});
-            (Part::Body.file_name(number), pretty(&value)?)
+            (FileKind::Body.file_name(number), pretty(&value)?)
         }
     });
     Ok(())
@@ -290,7 +290,7 @@ mod tests {
     }
 
     /// Copies of the disk as a crash behind each step would leave it.
-    fn crashes(recording: &Recording, place: &Path, into: &Path) -> Vec<(Step, PathBuf)> {
+    fn crashes(recording: &Recording, place: &Path, into: &Path) -> Vec<(SaveStep, PathBuf)> {
         let mut found = Vec::new();
         save_in_steps(recording, &place.join("r"), &mut |step| {
             let to = into.join(found.len().to_string());
@@ -308,17 +308,17 @@ mod tests {
         let crashes = crashes(&recording("new", 2), place.path(), copies.path());
         let steps: Vec<_> = crashes.iter().map(|(step, _)| *step).collect();
         let last = [
-            Step::NewReady,
-            Step::OldAside,
-            Step::NewInPlace,
-            Step::OldRemoved,
+            SaveStep::NewReady,
+            SaveStep::OldAside,
+            SaveStep::NewInPlace,
+            SaveStep::OldRemoved,
         ];
-        assert_eq!(steps[..3], [Step::FileWritten; 3]);
+        assert_eq!(steps[..3], [SaveStep::FileWritten; 3]);
         assert_eq!(steps[3..], last);
         for (step, disk) in crashes {
             let dir = disk.join("r");
             let loaded = Recording::load(&dir).unwrap();
-            let new = matches!(step, Step::NewInPlace | Step::OldRemoved);
+            let new = matches!(step, SaveStep::NewInPlace | SaveStep::OldRemoved);
             let (source, exchanges) = if new { ("new", 2) } else { ("old", 3) };
             assert_eq!(
                 (loaded.source.as_str(), loaded.exchanges.len()),
@@ -343,7 +343,7 @@ mod tests {
         let (place, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for (step, disk) in crashes(&recording("new", 1), place.path(), copies.path()) {
             let loaded = Recording::load(&disk.join("r"));
-            assert_eq!(loaded.is_ok(), step == Step::NewInPlace, "{step:?}");
+            assert_eq!(loaded.is_ok(), step == SaveStep::NewInPlace, "{step:?}");
         }
     }
 

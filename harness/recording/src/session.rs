@@ -6,10 +6,10 @@ use cutpoint_protocol::sse::{Directive, Document};
 use cutpoint_protocol::{Item, marker};
 use serde_json::{Value, json};
 
-use crate::asked::{Answer, Asked};
-use crate::import::{Outcome, portable, prompt_text, renamed};
-use crate::model::{Exchange, Recording, Response};
-use crate::stand_in::StandIns;
+use crate::import::{CallOutcome, portable, prompt_text, renamed};
+use crate::model_exchanges::{ModelAnswer, ModelExchange};
+use crate::recording::{Exchange, Recording, Response};
+use crate::tool_substitutes::ToolSubstitutes;
 
 /// The setting of streams that were not recorded but made from a rollout.
 const SYNTHESIZED: &str = "synthesized";
@@ -18,15 +18,15 @@ pub(crate) const TURN: &str = "turn";
 /// The setting that counts what the user wrote into the turn behind the answer.
 pub(crate) const STEERS: &str = "steers";
 /// The setting that holds what a call was, as JSON; one for each call, in their order.
-pub(crate) const WAS: &str = "was";
+pub(crate) const ORIGINAL_CALL: &str = "was";
 /// The setting that holds the items behind the last answer, as JSON.
 pub(crate) const TAIL: &str = "tail";
 
 /// A recorded session.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Session {
+pub struct SessionOutline {
     /// What happened, in order.
-    pub did: Vec<Did>,
+    pub actions: Vec<UserAction>,
     /// The items of the session, in the form of [`crate::portable`].
     pub items: Vec<Item>,
     /// The exchanges of the main conversation, by number.
@@ -38,10 +38,10 @@ pub struct Session {
     /// The model that was asked, where that is known. An import replays on every model.
     pub model: Option<String>,
     /// What may have been called in place of tools that an agent lacks.
-    pub stand_ins: StandIns,
+    pub substitutes: ToolSubstitutes,
 }
 
-impl Session {
+impl SessionOutline {
     /// Whether the agent never told the model of an abort: old ones did not.
     pub fn has_no_markers(&self) -> bool {
         !self.items.iter().any(marker::is_marker)
@@ -50,7 +50,7 @@ impl Session {
 
 /// One thing that happened between user and agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Did {
+pub enum UserAction {
     /// The user began a turn.
     Prompt(String),
     /// The user wrote into the turn.
@@ -58,26 +58,26 @@ pub enum Did {
         /// What was written.
         text: String,
         /// When.
-        at: When,
+        at: SteerTime,
     },
     /// The user interrupted the turn.
-    Interrupt(Cut),
+    Interrupt(TurnCut),
     /// The user began another turn while one ran.
     Replace {
         /// What was written.
         text: String,
         /// Where the turn was.
-        cut: Cut,
+        cut: TurnCut,
     },
     /// The agent was killed in the middle of the turn, and resumed.
-    Kill(Cut),
+    Kill(TurnCut),
     /// The turn ended.
-    Ended(How),
+    Ended(TurnEndKind),
 }
 
 /// When the user wrote into a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum When {
+pub enum SteerTime {
     /// Right behind its start.
     Start,
     /// At the end of this exchange's answer.
@@ -88,7 +88,7 @@ pub enum When {
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum TurnEndKind {
     /// By itself.
     Complete,
     /// By the user.
@@ -101,18 +101,43 @@ pub enum How {
     Killed,
 }
 
+impl TurnEndKind {
+    const ALL: [Self; 5] = [
+        Self::Complete,
+        Self::Interrupted,
+        Self::Replaced,
+        Self::Failed,
+        Self::Killed,
+    ];
+
+    /// The name it has in a stream's settings.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Interrupted => "interrupted",
+            Self::Replaced => "replaced",
+            Self::Failed => "failed",
+            Self::Killed => "killed",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|end| end.as_str() == name)
+    }
+}
+
 /// Where a turn was cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
+pub struct TurnCut {
     /// Calls of the same answer that had ended.
     pub exited: Vec<String>,
     /// The place.
-    pub place: Place,
+    pub place: CutPlace,
 }
 
 /// The place of a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum CutPlace {
     /// While this call ran.
     Call {
         /// Its id.
@@ -140,49 +165,55 @@ pub fn is_synthesized(exchange: &Exchange) -> bool {
 impl Recording {
     /// What the user did in the main conversation, which is the first one; `None` if no request to a
     /// model was recorded.
-    pub fn session(&self) -> Option<Session> {
-        let mut session = Session::default();
-        let views = views(self, &mut session);
-        views.first()?;
-        let mut reader = Reader::default();
-        for output in views.iter().flat_map(View::outputs) {
+    pub fn session(&self) -> Option<SessionOutline> {
+        let mut session = SessionOutline::default();
+        let summaries = summaries(self, &mut session);
+        summaries.first()?;
+        let mut reader = ActionReader::default();
+        for output in summaries.iter().flat_map(ExchangeSummary::outputs) {
             let id = output.call_id().unwrap_or_default();
             if !reader.outcomes.contains_key(id) {
-                reader.outcomes.insert(id.to_owned(), Outcome::of(output));
+                reader
+                    .outcomes
+                    .insert(id.to_owned(), CallOutcome::of(output));
             }
         }
-        for view in &views {
-            reader.view(view);
+        for summary in &summaries {
+            reader.summary(summary);
         }
-        reader.finish(views.last());
-        let items = if views.iter().all(|view| view.synthesized) {
-            let items = |view: &View| [&view.history[..], &view.answer, &view.tail].concat();
-            portable(&views.iter().flat_map(items).collect::<Vec<_>>())
+        reader.finish(summaries.last());
+        let items = if summaries.iter().all(|summary| summary.synthesized) {
+            let items = |summary: &ExchangeSummary| {
+                [&summary.history[..], &summary.answer, &summary.tail].concat()
+            };
+            portable(&summaries.iter().flat_map(items).collect::<Vec<_>>())
         } else {
-            let last = views.last();
+            let last = summaries.last();
             let whole = last.map(|last| [&last.history[..], &last.answer].concat());
             portable(&whole.unwrap_or_default())
         };
-        Some(Session {
-            did: reader.did,
+        Some(SessionOutline {
+            actions: reader.actions,
             items,
-            main: views.iter().map(|view| view.number).collect(),
-            has_calls: views.iter().any(|view| view.calls().next().is_some()),
-            model: views.first().and_then(|view| self.model_of(view)),
-            stand_ins: self.stand_ins(),
+            main: summaries.iter().map(|summary| summary.number).collect(),
+            has_calls: summaries
+                .iter()
+                .any(|summary| summary.calls().next().is_some()),
+            model: summaries.first().and_then(|summary| self.model_of(summary)),
+            substitutes: self.substitutes(),
             ..session
         })
     }
 
-    fn model_of(&self, view: &View) -> Option<String> {
-        let request = self.exchange(view.number)?.request.as_ref()?;
+    fn model_of(&self, summary: &ExchangeSummary) -> Option<String> {
+        let request = self.exchange(summary.number)?.request.as_ref()?;
         let model = request.body.get("model")?.as_str()?;
-        (!view.synthesized && !model.trim().is_empty()).then(|| model.to_owned())
+        (!summary.synthesized && !model.trim().is_empty()).then(|| model.to_owned())
     }
 }
 
 /// An exchange of the main conversation.
-struct View {
+struct ExchangeSummary {
     number: usize,
     synthesized: bool,
     /// The whole history of its request; of a synthesized one its own items, with the recording's ids.
@@ -194,45 +225,45 @@ struct View {
     answer: Vec<Item>,
     events: usize,
     /// How the turn stands behind the answer.
-    state: State,
+    state: AnswerState,
     steers: usize,
     /// The items behind the last answer.
     tail: Vec<Item>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum AnswerState {
     /// The answer is whole and calls nothing.
     Whole,
     /// The answer calls tools.
     Calls,
     /// The client left.
-    Left,
+    Abandoned,
     /// The answer is an error, or was cut off by the server.
     Broken,
     /// The recording says how the turn stands.
-    Told(Option<How>),
+    Stated(Option<TurnEndKind>),
 }
 
 /// The exchanges of the main conversation; those of others are noted in the session.
-fn views(recording: &Recording, session: &mut Session) -> Vec<View> {
-    let mut views: Vec<View> = Vec::new();
+fn summaries(recording: &Recording, session: &mut SessionOutline) -> Vec<ExchangeSummary> {
+    let mut summaries: Vec<ExchangeSummary> = Vec::new();
     let mut ids = HashMap::new();
     let mut opening: Option<String> = None;
-    let mut so_far = SoFar::default();
-    for asked in recording.asked() {
+    let mut counts_so_far = HistoryCounts::default();
+    for asked in recording.model_exchanges() {
         let (exchange, Some(history)) = (asked.exchange, &asked.history) else {
             continue;
         };
         if is_synthesized(exchange) {
-            views.push(told(&asked, &mut ids));
+            summaries.push(synthesized_exchange(&asked, &mut ids));
             continue;
         }
         let prompts: Vec<String> = history.iter().filter_map(prompt_text).collect();
         let first = prompts.first().cloned().unwrap_or_default();
         let main = opening.get_or_insert_with(|| first.clone());
         if first == *main || prompts.contains(main) {
-            views.push(seen(asked, &mut so_far));
+            summaries.push(recorded_exchange(asked, &mut counts_so_far));
             continue;
         }
         let mut others = session.others.iter_mut();
@@ -241,18 +272,21 @@ fn views(recording: &Recording, session: &mut Session) -> Vec<View> {
             None => session.others.push((first, vec![exchange.number])),
         }
     }
-    views
+    summaries
 }
 
 /// What the requests so far have shown.
 #[derive(Default)]
-struct SoFar {
+struct HistoryCounts {
     prompts: usize,
     markers: usize,
 }
 
 /// An exchange that a client and a model had.
-fn seen(asked: Asked<'_>, so_far: &mut SoFar) -> View {
+fn recorded_exchange(
+    asked: ModelExchange<'_>,
+    counts_so_far: &mut HistoryCounts,
+) -> ExchangeSummary {
     let history = asked.history.unwrap_or_default();
     let is_past = |item: &Item| {
         marker::is_marker(item) || item.role() == Some("assistant") || item.call_kind().is_some()
@@ -260,26 +294,26 @@ fn seen(asked: Asked<'_>, so_far: &mut SoFar) -> View {
     let start = history.iter().rposition(is_past).map_or(0, |at| at + 1);
     let mut texts: Vec<String> = history[start..].iter().filter_map(prompt_text).collect();
     let count = |is_it: &dyn Fn(&Item) -> bool| history.iter().filter(|item| is_it(item)).count();
-    let now = SoFar {
+    let now = HistoryCounts {
         prompts: count(&|item| prompt_text(item).is_some()),
         markers: count(&marker::is_marker),
     };
     // An agent may mend its history; and a compacted one has fewer of both.
-    let more = now.prompts.saturating_sub(so_far.prompts);
+    let more = now.prompts.saturating_sub(counts_so_far.prompts);
     texts.drain(..texts.len().saturating_sub(more));
-    let marked = now.markers > so_far.markers;
-    *so_far = now;
+    let marked = now.markers > counts_so_far.markers;
+    *counts_so_far = now;
     let state = if asked.answer.completed {
         match asked.answer.calls().next() {
-            Some(_) => State::Calls,
-            None => State::Whole,
+            Some(_) => AnswerState::Calls,
+            None => AnswerState::Whole,
         }
-    } else if left(asked.exchange) {
-        State::Left
+    } else if client_left(asked.exchange) {
+        AnswerState::Abandoned
     } else {
-        State::Broken
+        AnswerState::Broken
     };
-    View {
+    ExchangeSummary {
         number: asked.exchange.number,
         synthesized: false,
         history,
@@ -293,7 +327,7 @@ fn seen(asked: Asked<'_>, so_far: &mut SoFar) -> View {
     }
 }
 
-fn left(exchange: &Exchange) -> bool {
+fn client_left(exchange: &Exchange) -> bool {
     match &exchange.response {
         Response::Stream(document) => document.setting("end") == Some("stall"),
         Response::Body { .. } => false,
@@ -302,11 +336,14 @@ fn left(exchange: &Exchange) -> bool {
 
 /// An exchange that was made from a rollout, which tells of its turn. `ids` are those that calls have in
 /// the rollout, with those that they have in the recording.
-fn told(asked: &Asked<'_>, ids: &mut HashMap<String, String>) -> View {
+fn synthesized_exchange(
+    asked: &ModelExchange<'_>,
+    ids: &mut HashMap<String, String>,
+) -> ExchangeSummary {
     let request = asked.exchange.request.as_ref();
     let own = request.and_then(|request| Some(request.parse().ok()?.input.to_vec()));
     let history = renamed(&own.unwrap_or_default(), ids);
-    let mut view = View {
+    let mut summary = ExchangeSummary {
         number: asked.exchange.number,
         synthesized: true,
         texts: history.iter().filter_map(prompt_text).collect(),
@@ -314,18 +351,18 @@ fn told(asked: &Asked<'_>, ids: &mut HashMap<String, String>) -> View {
         history,
         answer: whole(&asked.answer),
         events: asked.answer.events,
-        state: State::Told(None),
+        state: AnswerState::Stated(None),
         steers: 0,
         tail: Vec::new(),
     };
     if let Response::Stream(document) = &asked.exchange.response {
-        view.read_settings(document, ids);
+        summary.read_settings(document, ids);
     }
-    view
+    summary
 }
 
 /// The items of an answer, with what there is of a message that was cut off.
-fn whole(answer: &Answer) -> Vec<Item> {
+fn whole(answer: &ModelAnswer) -> Vec<Item> {
     let mut items = answer.items.clone();
     if !answer.begun.is_empty() {
         let content = json!([{"type": "output_text", "text": answer.begun}]);
@@ -335,13 +372,13 @@ fn whole(answer: &Answer) -> Vec<Item> {
     items
 }
 
-impl View {
+impl ExchangeSummary {
     /// What the comments of a synthesized stream tell.
     fn read_settings(&mut self, document: &Document, ids: &mut HashMap<String, String>) {
-        self.state = State::Told(document.setting(TURN).and_then(how));
+        self.state = AnswerState::Stated(document.setting(TURN).and_then(TurnEndKind::from_name));
         let number = |text: &str| text.parse().ok();
         self.steers = document.setting(STEERS).and_then(number).unwrap_or(0);
-        for (call, was) in self.calls().zip(settings(document, WAS)) {
+        for (call, was) in self.calls().zip(settings(document, ORIGINAL_CALL)) {
             let was: Option<Value> = serde_json::from_str(was).ok();
             let id = was.and_then(|was| Some(was.get("call_id")?.as_str()?.to_owned()));
             ids.insert(id.unwrap_or_default(), call.to_owned());
@@ -367,17 +404,6 @@ impl View {
     }
 }
 
-fn how(told: &str) -> Option<How> {
-    match told {
-        "complete" => Some(How::Complete),
-        "interrupted" => Some(How::Interrupted),
-        "replaced" => Some(How::Replaced),
-        "failed" => Some(How::Failed),
-        "killed" => Some(How::Killed),
-        _ => None,
-    }
-}
-
 /// All values of a setting, in their order.
 fn settings<'a>(document: &'a Document, name: &str) -> impl Iterator<Item = &'a str> {
     let directives = document.frames.iter().flat_map(|frame| &frame.directives);
@@ -390,45 +416,47 @@ fn settings<'a>(document: &'a Document, name: &str) -> impl Iterator<Item = &'a 
 }
 
 #[derive(Default)]
-struct Reader {
-    did: Vec<Did>,
-    outcomes: HashMap<String, Outcome>,
+struct ActionReader {
+    actions: Vec<UserAction>,
+    outcomes: HashMap<String, CallOutcome>,
     /// What was cut for the turn that comes next.
-    replaced: Option<Cut>,
-    before: Option<Before>,
+    replaced: Option<TurnCut>,
+    before: Option<PreviousExchange>,
 }
 
 /// What the next request has to be read against.
-struct Before {
+struct PreviousExchange {
     number: usize,
-    state: State,
+    state: AnswerState,
     /// The call during which the user wrote, if nothing says otherwise.
     running: Option<String>,
     steers: usize,
-    cut: Cut,
+    cut: TurnCut,
 }
 
-impl Reader {
-    fn view(&mut self, view: &View) {
-        self.between(view.texts.clone(), view.marked, false);
+impl ActionReader {
+    fn summary(&mut self, summary: &ExchangeSummary) {
+        self.between(summary.texts.clone(), summary.marked, false);
         // A stand-in that ends at once leaves no time to write while it runs.
-        let running = view.calls().last().filter(|_| !view.synthesized);
-        self.before = Some(Before {
-            number: view.number,
-            state: view.state,
+        let running = summary.calls().last().filter(|_| !summary.synthesized);
+        self.before = Some(PreviousExchange {
+            number: summary.number,
+            state: summary.state,
             running: running.map(str::to_owned),
-            steers: view.steers,
-            cut: self.cut(view),
+            steers: summary.steers,
+            cut: self.cut(summary),
         });
     }
 
-    fn finish(&mut self, last: Option<&View>) {
+    fn finish(&mut self, last: Option<&ExchangeSummary>) {
         let tail = last.map(|last| last.tail.iter().filter_map(prompt_text).collect());
         self.between(tail.unwrap_or_default(), false, true);
         if let Some(cut) = self.replaced.take() {
             // The turn that replaced it left no trace: it was cut off before it asked anything.
-            self.did
-                .extend([Did::Interrupt(cut), Did::Ended(How::Interrupted)]);
+            self.actions.extend([
+                UserAction::Interrupt(cut),
+                UserAction::Ended(TurnEndKind::Interrupted),
+            ]);
         }
     }
 
@@ -439,39 +467,41 @@ impl Reader {
         };
         let new = !texts.is_empty();
         let end = match before.state {
-            State::Told(how) => how,
-            State::Calls if marked || at_end => Some(How::Interrupted),
-            State::Left if marked || new || at_end => Some(How::Interrupted),
-            State::Whole if new || at_end => Some(How::Complete),
-            State::Broken if new || at_end => Some(How::Failed),
+            AnswerState::Stated(parse_turn_end) => parse_turn_end,
+            AnswerState::Calls if marked || at_end => Some(TurnEndKind::Interrupted),
+            AnswerState::Abandoned if marked || new || at_end => Some(TurnEndKind::Interrupted),
+            AnswerState::Whole if new || at_end => Some(TurnEndKind::Complete),
+            AnswerState::Broken if new || at_end => Some(TurnEndKind::Failed),
             _ => None,
         };
         let steers = match (before.state, end) {
-            (State::Told(_), _) => before.steers.min(texts.len()),
+            (AnswerState::Stated(_), _) => before.steers.min(texts.len()),
             (_, None) => texts.len(),
             (_, Some(_)) => 0,
         };
         let cut_call = match (&before.cut.place, end) {
-            (Place::Call { call, .. }, Some(How::Interrupted | How::Replaced | How::Killed)) => {
-                Some(call)
-            }
+            (
+                CutPlace::Call { call, .. },
+                Some(TurnEndKind::Interrupted | TurnEndKind::Replaced | TurnEndKind::Killed),
+            ) => Some(call),
             _ => None,
         };
         for text in texts.drain(..steers) {
             let at = match cut_call.or(before.running.as_ref()) {
-                Some(call) => When::Running(call.clone()),
-                None => When::Answer(before.number),
+                Some(call) => SteerTime::Running(call.clone()),
+                None => SteerTime::Answer(before.number),
             };
-            self.did.push(Did::Steer { text, at });
+            self.actions.push(UserAction::Steer { text, at });
         }
         match end {
             None => {}
-            Some(How::Killed) => self.did.push(Did::Kill(before.cut)),
-            Some(How::Replaced) => self.replaced = Some(before.cut),
-            Some(How::Interrupted) => self
-                .did
-                .extend([Did::Interrupt(before.cut), Did::Ended(How::Interrupted)]),
-            Some(how) => self.did.push(Did::Ended(how)),
+            Some(TurnEndKind::Killed) => self.actions.push(UserAction::Kill(before.cut)),
+            Some(TurnEndKind::Replaced) => self.replaced = Some(before.cut),
+            Some(TurnEndKind::Interrupted) => self.actions.extend([
+                UserAction::Interrupt(before.cut),
+                UserAction::Ended(TurnEndKind::Interrupted),
+            ]),
+            Some(parse_turn_end) => self.actions.push(UserAction::Ended(parse_turn_end)),
         }
         self.prompts(texts);
     }
@@ -479,42 +509,45 @@ impl Reader {
     fn prompts(&mut self, texts: Vec<String>) {
         for (at, text) in texts.into_iter().enumerate() {
             match self.replaced.take() {
-                Some(cut) => self
-                    .did
-                    .extend([Did::Replace { text, cut }, Did::Ended(How::Replaced)]),
-                None if at == 0 => self.did.push(Did::Prompt(text)),
-                None => self.did.push(Did::Steer {
+                Some(cut) => self.actions.extend([
+                    UserAction::Replace { text, cut },
+                    UserAction::Ended(TurnEndKind::Replaced),
+                ]),
+                None if at == 0 => self.actions.push(UserAction::Prompt(text)),
+                None => self.actions.push(UserAction::Steer {
                     text,
-                    at: When::Start,
+                    at: SteerTime::Start,
                 }),
             }
         }
     }
 
     /// Where the turn was cut, if it was cut behind this answer.
-    fn cut(&self, view: &View) -> Cut {
+    fn cut(&self, summary: &ExchangeSummary) -> TurnCut {
         let mut exited = Vec::new();
         let mut place = None;
-        for call in view.calls() {
+        for call in summary.calls() {
             match self.outcomes.get(call) {
                 Some(outcome) if outcome.exit_code.is_some() => exited.push(call.to_owned()),
                 outcome if place.is_none() => {
                     let shown = outcome.and_then(|it| last_line(&it.text));
                     let call = call.to_owned();
-                    place = Some(Place::Call { call, shown });
+                    place = Some(CutPlace::Call { call, shown });
                 }
                 _ => {}
             }
         }
-        if view.state == State::Calls && place.is_none() {
+        if summary.state == AnswerState::Calls && place.is_none() {
             // The answer was whole, so it was a tool that was cut off, in words that nobody knows.
-            place = exited.pop().map(|call| Place::Call { call, shown: None });
+            place = exited
+                .pop()
+                .map(|call| CutPlace::Call { call, shown: None });
         }
-        let place = place.unwrap_or(Place::Stream {
-            exchange: view.number,
-            events: view.events,
+        let place = place.unwrap_or(CutPlace::Stream {
+            exchange: summary.number,
+            events: summary.events,
         });
-        Cut { exited, place }
+        TurnCut { exited, place }
     }
 }
 

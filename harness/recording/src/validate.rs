@@ -1,8 +1,8 @@
 //! Everything that is wrong or odd with a recording.
 
-use crate::files::Part;
-use crate::model::{Exchange, RecordedRequest, Recording, Response};
+use crate::file_names::FileKind;
 use crate::problem::Problem;
+use crate::recording::{Exchange, RecordedRequest, Recording, Response};
 use crate::redact::{self, REDACTED};
 use crate::validate_stream;
 
@@ -19,18 +19,18 @@ pub(crate) fn readable(recording: &Recording) -> Vec<Problem> {
     let mut problems = recording.origin.findings.clone();
     for exchange in &recording.exchanges {
         if let Some(request) = &exchange.request {
-            let (file, line) = place(recording, exchange, Part::Request);
+            let (file, line) = place(recording, exchange, FileKind::Request);
             check_request(request, &file, line, &mut problems);
         }
         match &exchange.response {
             Response::Stream(document) => {
-                let (file, _) = place(recording, exchange, Part::Stream);
+                let (file, _) = place(recording, exchange, FileKind::Stream);
                 problems.extend(validate_stream::validate(document, &file));
             }
             Response::Body {
                 status, headers, ..
             } => {
-                let (file, line) = place(recording, exchange, Part::Body);
+                let (file, line) = place(recording, exchange, FileKind::Body);
                 if !(100..=599).contains(status) {
                     let message = format!("`status` is {status}; an HTTP status is 100 to 599");
                     problems.push(Problem::error(&file, line, message));
@@ -48,7 +48,7 @@ pub(crate) fn sort(problems: &mut [Problem]) {
 }
 
 /// The path of an exchange's file, and the line on which what matters in it starts.
-fn place(recording: &Recording, exchange: &Exchange, part: Part) -> (String, usize) {
+fn place(recording: &Recording, exchange: &Exchange, part: FileKind) -> (String, usize) {
     let known = recording.origin.parts.get(&(exchange.number, part));
     known
         .cloned()

@@ -19,7 +19,7 @@ pub(crate) fn validate(document: &Document, file: &str) -> Vec<Problem> {
         line: 1,
         first: true,
         cut_off: false,
-        told_cut: false,
+        marked_cut: false,
         response_id: None,
         ended: None,
         items: BTreeMap::new(),
@@ -71,7 +71,7 @@ struct StreamCheck<'a> {
     /// Whether the last frame was cut off.
     cut_off: bool,
     /// Whether the capture itself says that it was cut off.
-    told_cut: bool,
+    marked_cut: bool,
     response_id: Option<String>,
     /// The terminal event's type and line.
     ended: Option<(String, usize)>,
@@ -104,7 +104,7 @@ impl StreamCheck<'_> {
     fn ending(&mut self, document: &Document) {
         match document.setting("end") {
             None => {}
-            Some("reset" | "close" | "stall") => self.told_cut = true,
+            Some("reset" | "close" | "stall") => self.marked_cut = true,
             Some(end) => self.error(format!(
                 "`end={end}` is no way for a stream to end: write reset, close or stall"
             )),
@@ -119,7 +119,7 @@ impl StreamCheck<'_> {
         if std::str::from_utf8(&frame.raw).is_err() {
             self.error("is not text in UTF-8: clients would see replacement characters");
         }
-        if self.cut_off && !self.told_cut {
+        if self.cut_off && !self.marked_cut {
             self.warning("the last frame is not ended by an empty line, so no client sees it: add one, unless the capture was cut off here");
         }
         if let Some(event) = &frame.event {
@@ -338,7 +338,7 @@ impl StreamCheck<'_> {
         if self.first {
             self.line = 1;
             self.error("holds no event: capture the stream again, with `curl -N`");
-        } else if self.ended.is_none() && !self.cut_off && !self.told_cut {
+        } else if self.ended.is_none() && !self.cut_off && !self.marked_cut {
             self.line = document.frames.last().map_or(1, |frame| frame.line);
             self.warning("the stream ends without `response.completed`, `response.incomplete`, `response.failed` or `error`: fine for a connection that was cut, else capture it again");
         }

@@ -20,7 +20,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    Connector, ModelClient, ModelError, ModelRequest, ModelStream, StreamFault, TURN_STATE,
+    Connector, ModelClient, ModelError, ModelRequest, ModelStream, ModelStreamError, TURN_STATE,
 };
 use crate::config::Endpoint;
 
@@ -196,14 +196,15 @@ struct HttpStream {
 
 #[async_trait]
 impl ModelStream for HttpStream {
-    async fn next(&mut self) -> Option<Result<StreamEvent, StreamFault>> {
+    async fn next(&mut self) -> Option<Result<StreamEvent, ModelStreamError>> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 if event.data == "[DONE]" {
                     continue;
                 }
                 return Some(
-                    StreamEvent::parse(&event.data).map_err(|error| StreamFault(error.to_string())),
+                    StreamEvent::parse(&event.data)
+                        .map_err(|error| ModelStreamError(error.to_string())),
                 );
             }
             if self.ended {
@@ -216,12 +217,12 @@ impl ModelStream for HttpStream {
                     self.events.extend(events);
                     if let Err(error) = result {
                         self.ended = true;
-                        return Some(Err(StreamFault(error.to_string())));
+                        return Some(Err(ModelStreamError(error.to_string())));
                     }
                 }
                 Some(Err(error)) => {
                     self.ended = true;
-                    return Some(Err(StreamFault(error.to_string())));
+                    return Some(Err(ModelStreamError(error.to_string())));
                 }
                 None => self.ended = true,
             }

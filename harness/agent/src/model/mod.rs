@@ -1,17 +1,17 @@
 //! The model, seen from the agent: one request, one stream of events.
 
-mod connect;
+mod connector;
 mod http;
-pub(crate) mod left_open;
 pub(crate) mod refusal;
 pub(crate) mod request;
+pub(crate) mod unclosed_stream;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_protocol::StreamEvent;
 
-pub use connect::{Connector, TcpConnector, Wire};
+pub use connector::{Connector, TcpConnector, Transport};
 pub use http::HttpModel;
 
 /// The header by which a server routes all requests of a turn to one place.
@@ -47,7 +47,7 @@ pub enum ModelError {
 /// Why a stream ended before its time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct StreamFault(pub String);
+pub struct ModelStreamError(pub String);
 
 /// Asks the model.
 #[async_trait]
@@ -61,7 +61,7 @@ pub trait ModelClient: Send + Sync {
 #[async_trait]
 pub trait ModelStream: Send {
     /// The next event; `None` at the end of the stream. Nothing is lost if the future is dropped.
-    async fn next(&mut self) -> Option<Result<StreamEvent, StreamFault>>;
+    async fn next(&mut self) -> Option<Result<StreamEvent, ModelStreamError>>;
 
     /// What the server wants to be sent with every further request of this turn.
     fn turn_state(&self) -> Option<&str> {

@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, HistoryMode};
-use crate::history::Input;
+use crate::history::RequestInput;
 
 const INSTRUCTIONS: &str = "You are a coding agent in a terminal. Use the tools to look at and \
     change the user's files, and say briefly what you did.";
@@ -35,7 +35,7 @@ struct Body<'a> {
 }
 
 /// The body of a request that carries `input`, with the tools that an agent of that depth has.
-pub(crate) fn body(config: &Config, input: &Input, session: &str) -> Vec<u8> {
+pub(crate) fn body(config: &Config, input: &RequestInput, session: &str) -> Vec<u8> {
     // The tools are the same each time: they are written once.
     static OWN: LazyLock<Box<RawValue>> = LazyLock::new(|| written(&tools()));
     static ALL: LazyLock<Box<RawValue>> =
@@ -153,7 +153,7 @@ fn tools() -> Vec<Value> {
         json!({
             "type": "function",
             "name": "request_user_input",
-            "description": "Asks the user and returns the answers, in the order of the questions.",
+            "description": "ClientRequests the user and returns the answers, in the order of the questions.",
             "strict": false,
             "parameters": {
                 "type": "object",

@@ -1,7 +1,7 @@
 //! The rollout: where it is kept, how it is written, how a session is read back from it.
 
-mod draft;
 mod file;
+mod line_draft;
 mod recorder;
 pub(crate) mod resume;
 
@@ -12,8 +12,10 @@ use async_trait::async_trait;
 
 pub use file::FileStore;
 
-pub(crate) use draft::Draft;
-pub(crate) use recorder::{Quirks, Recorder, Start, WriteFault, Writer, write_whole};
+pub(crate) use line_draft::LineDraft;
+pub(crate) use recorder::{
+    AppendDefects, Recorder, RolloutWriteError, Writer, WriterStart, write_whole,
+};
 
 /// Where rollouts are kept.
 #[async_trait]

@@ -7,7 +7,7 @@ use cutpoint_protocol::rollout::{RolloutLine, write_line};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Draft, RolloutFile};
+use super::{LineDraft, RolloutFile};
 use crate::clock::Clock;
 use crate::defect::{Defect, DefectSet};
 use crate::probe::Hooks;
@@ -22,11 +22,11 @@ const LATELY: Duration = Duration::from_secs(1);
 /// The rollout could not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the rollout could not be written: {0}")]
-pub(crate) struct WriteFault(String);
+pub(crate) struct RolloutWriteError(String);
 
 /// What planted defects do to the lines of one append.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Quirks {
+pub(crate) struct AppendDefects {
     /// Leave out the line break behind the first line.
     pub(crate) torn: bool,
     /// Skip an ordinal in front of the last line.
@@ -37,46 +37,46 @@ pub(crate) struct Quirks {
     pub(crate) unawaited: bool,
 }
 
-enum Command {
+enum WriterCommand {
     Append {
-        drafts: Vec<Draft>,
-        quirks: Quirks,
-        ack: oneshot::Sender<Result<(), WriteFault>>,
+        drafts: Vec<LineDraft>,
+        append_defects: AppendDefects,
+        ack: oneshot::Sender<Result<(), RolloutWriteError>>,
     },
     Flush {
-        ack: oneshot::Sender<Result<(), WriteFault>>,
+        ack: oneshot::Sender<Result<(), RolloutWriteError>>,
     },
 }
 
 /// Says when one append or one flush is done.
-pub(crate) struct Ack(oneshot::Receiver<Result<(), WriteFault>>);
+pub(crate) struct Ack(oneshot::Receiver<Result<(), RolloutWriteError>>);
 
 impl Ack {
-    pub(crate) async fn done(self) -> Result<(), WriteFault> {
+    pub(crate) async fn done(self) -> Result<(), RolloutWriteError> {
         self.0.await.unwrap_or_else(|_| Err(stopped()))
     }
 }
 
-fn stopped() -> WriteFault {
-    WriteFault("its writer has stopped".to_owned())
+fn stopped() -> RolloutWriteError {
+    RolloutWriteError("its writer has stopped".to_owned())
 }
 
 /// The session's handle on the writer.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<WriterCommand>,
 }
 
 /// Room for one command. What is given to it is written in the order in which it was given, so the
 /// session can change its history and queue the lines for it in one step under its lock.
-pub(crate) struct Slot<'a>(mpsc::Permit<'a, Command>);
+pub(crate) struct AppendPermit<'a>(mpsc::Permit<'a, WriterCommand>);
 
-impl Slot<'_> {
-    pub(crate) fn append(self, drafts: Vec<Draft>, quirks: Quirks) -> Ack {
+impl AppendPermit<'_> {
+    pub(crate) fn append(self, drafts: Vec<LineDraft>, append_defects: AppendDefects) -> Ack {
         let (ack, done) = oneshot::channel();
-        self.0.send(Command::Append {
+        self.0.send(WriterCommand::Append {
             drafts,
-            quirks,
+            append_defects,
             ack,
         });
         Ack(done)
@@ -84,25 +84,25 @@ impl Slot<'_> {
 }
 
 impl Recorder {
-    pub(crate) async fn slot(&self) -> Result<Slot<'_>, WriteFault> {
+    pub(crate) async fn slot(&self) -> Result<AppendPermit<'_>, RolloutWriteError> {
         self.commands
             .reserve()
             .await
-            .map(Slot)
+            .map(AppendPermit)
             .map_err(|_| stopped())
     }
 
     /// A barrier: returns when everything appended before it is written and synced.
-    pub(crate) async fn flush(&self) -> Result<(), WriteFault> {
+    pub(crate) async fn flush(&self) -> Result<(), RolloutWriteError> {
         let slot = self.slot().await?;
         let (ack, done) = oneshot::channel();
-        slot.0.send(Command::Flush { ack });
+        slot.0.send(WriterCommand::Flush { ack });
         Ack(done).done().await
     }
 }
 
 /// How the writer starts.
-pub(crate) struct Start {
+pub(crate) struct WriterStart {
     pub(crate) file: Box<dyn RolloutFile>,
     /// For a planted defect: a file beside the rollout, which is synced in its place.
     pub(crate) lock_file: Option<Box<dyn RolloutFile>>,
@@ -122,9 +122,9 @@ pub(crate) async fn write_whole(
     file: Box<dyn RolloutFile>,
     clock: Clock,
     hooks: Hooks,
-    drafts: Vec<Draft>,
+    drafts: Vec<LineDraft>,
 ) -> io::Result<()> {
-    let (_, mut writer) = Writer::new(Start {
+    let (_, mut writer) = Writer::new(WriterStart {
         file,
         lock_file: None,
         ordinal: 0,
@@ -134,15 +134,15 @@ pub(crate) async fn write_whole(
         defects: DefectSet::default(),
         content: Vec::new(),
     });
-    let appended = writer.append(drafts, Quirks::default()).await;
+    let appended = writer.append(drafts, AppendDefects::default()).await;
     appended.map_err(io::Error::other)?;
     writer.flush().await
 }
 
 /// The writer's side.
 pub(crate) struct Writer {
-    start: Start,
-    commands: mpsc::Receiver<Command>,
+    start: WriterStart,
+    commands: mpsc::Receiver<WriterCommand>,
     /// Bytes that the file has not taken yet. After a failed write its rest stays here, so that
     /// the next write completes the torn line instead of starting another behind it.
     backlog: Vec<u8>,
@@ -152,7 +152,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(start: Start) -> (Recorder, Self) {
+    pub(crate) fn new(start: WriterStart) -> (Recorder, Self) {
         let (sender, commands) = mpsc::channel(QUEUE);
         let writer = Self {
             backlog: start.repair.to_vec(),
@@ -168,32 +168,36 @@ impl Writer {
     pub(crate) async fn run(mut self) {
         while let Some(command) = self.commands.recv().await {
             match command {
-                Command::Append {
+                WriterCommand::Append {
                     drafts,
-                    quirks,
+                    append_defects,
                     ack,
                 } => {
-                    let result = self.append(drafts, quirks).await;
+                    let result = self.append(drafts, append_defects).await;
                     let _ = ack.send(result);
                 }
-                Command::Flush { ack } => {
+                WriterCommand::Flush { ack } => {
                     let result = self.flush().await;
-                    let _ = ack.send(result.map_err(|error| WriteFault(error.to_string())));
+                    let _ = ack.send(result.map_err(|error| RolloutWriteError(error.to_string())));
                 }
             }
         }
     }
 
-    async fn append(&mut self, drafts: Vec<Draft>, quirks: Quirks) -> Result<(), WriteFault> {
+    async fn append(
+        &mut self,
+        drafts: Vec<LineDraft>,
+        append_defects: AppendDefects,
+    ) -> Result<(), RolloutWriteError> {
         if self.backlog.len() > BACKLOG_LIMIT_BYTES {
-            return Err(WriteFault(
+            return Err(RolloutWriteError(
                 "the disk refuses writes, and too much waits for it already".to_owned(),
             ));
         }
         let last = drafts.len().saturating_sub(1);
         let timestamp = self.start.clock.timestamp();
         for (at, draft) in drafts.into_iter().enumerate() {
-            if quirks.skip && at == last {
+            if append_defects.skip && at == last {
                 self.start.ordinal += 1;
             }
             let ordinal = self.start.ordinal;
@@ -205,15 +209,15 @@ impl Writer {
                 draft.kind,
                 &draft.payload,
             );
-            if !(quirks.torn && at == 0) {
+            if !(append_defects.torn && at == 0) {
                 self.backlog.push(b'\n');
             }
         }
         let mut result = self.drain().await;
-        if quirks.rewrite && result.is_ok() {
+        if append_defects.rewrite && result.is_ok() {
             result = self.rewrite().await;
         }
-        result.map_err(|error| WriteFault(error.to_string()))
+        result.map_err(|error| RolloutWriteError(error.to_string()))
     }
 
     async fn flush(&mut self) -> io::Result<()> {

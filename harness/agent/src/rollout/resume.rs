@@ -2,19 +2,19 @@
 
 use cutpoint_protocol::Item;
 use cutpoint_protocol::ids::{ConversationId, TurnId};
-use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
+use cutpoint_protocol::rollout::{LineContent, RolloutLine, TurnEnd};
 
-use crate::history::{self, Opening};
+use crate::history::{self, TurnOpening};
 
 /// What a rollout tells of its session.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Restored {
+pub(crate) struct RestoredSession {
     /// The session's id, if its line was written.
     pub(crate) session_id: Option<ConversationId>,
     /// The items, each output behind its call and in front of any later user message.
     pub(crate) items: Vec<Item>,
     /// Which of the user's messages opened turns.
-    pub(crate) openings: Vec<Opening>,
+    pub(crate) openings: Vec<TurnOpening>,
     /// Whether another session's conversation was copied into the rollout.
     pub(crate) is_fork: bool,
     /// The turn that was started and not ended.
@@ -32,8 +32,8 @@ pub(crate) struct Restored {
 /// Reads a rollout. The last line may be torn: it is kept if nothing but its line break is missing,
 /// and dropped otherwise. A whole line that can't be read is passed over, never a reason to lose
 /// the others.
-pub(crate) fn restore(content: &[u8]) -> Restored {
-    let mut restored = Restored::default();
+pub(crate) fn restore(content: &[u8]) -> RestoredSession {
+    let mut restored = RestoredSession::default();
     let whole = content
         .iter()
         .rposition(|byte| *byte == b'\n')
@@ -57,32 +57,32 @@ fn read_line(line: &[u8]) -> Option<RolloutLine> {
     RolloutLine::parse(std::str::from_utf8(line).ok()?).ok()
 }
 
-impl Restored {
+impl RestoredSession {
     fn take(&mut self, line: &RolloutLine) {
         self.next_ordinal = line.ordinal.unwrap_or(self.next_ordinal) + 1;
         match line.content() {
-            Content::SessionMeta => {
+            LineContent::SessionMeta => {
                 let id = line.payload.get("id").and_then(|id| id.as_str());
                 self.session_id = self.session_id.take().or(id.map(ConversationId::from));
                 self.is_fork |= line.payload.contains_key("forked_from");
             }
-            Content::Item(item) => self.items.push(item),
-            Content::TurnStarted(turn_id) => {
+            LineContent::Item(item) => self.items.push(item),
+            LineContent::TurnStarted(turn_id) => {
                 self.turn_ids.extend(turn_id.clone());
                 self.open_turn = turn_id;
             }
-            Content::TurnEnded(_, TurnEnd::Complete | TurnEnd::Aborted | TurnEnd::Failed) => {
+            LineContent::TurnEnded(_, TurnEnd::Complete | TurnEnd::Aborted | TurnEnd::Failed) => {
                 self.open_turn = None;
             }
-            Content::Event(name) if name == "user_message" => self.take_opening(line),
-            Content::Compacted(items) => {
+            LineContent::Event(name) if name == "user_message" => self.take_opening(line),
+            LineContent::Compacted(items) => {
                 self.items = items;
                 self.openings.clear();
             }
-            Content::RolledBack(turns) => {
+            LineContent::RolledBack(turns) => {
                 history::roll_back(&mut self.items, &mut self.openings, turns);
             }
-            Content::TurnContext | Content::Event(_) | Content::Unknown => {}
+            LineContent::TurnContext | LineContent::Event(_) | LineContent::Unknown => {}
         }
     }
 
@@ -92,7 +92,7 @@ impl Restored {
         let opens = line.payload.get("opens_turn").and_then(|it| it.as_bool());
         let messages = history::user_messages(&self.items);
         if let (Some(true), Some(message)) = (opens, messages.checked_sub(1)) {
-            self.openings.push(Opening {
+            self.openings.push(TurnOpening {
                 turn_id: text("turn_id").unwrap_or_default().into(),
                 message,
             });

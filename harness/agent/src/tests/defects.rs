@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutpoint_protocol::pairing::Fault;
+use cutpoint_protocol::pairing::PairingFault;
 use cutpoint_protocol::rollout::RolloutLine;
 use cutpoint_protocol::session::{AbortReason, Decision, EventMsg, Op};
 use tokio::sync::watch;
@@ -64,7 +64,10 @@ async fn forget_output() {
         .await
         .next_turn()
         .await;
-    assert!(matches!(request.faults()[..], [Fault::Unanswered { .. }]));
+    assert!(matches!(
+        request.faults()[..],
+        [PairingFault::Unanswered { .. }]
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +76,10 @@ async fn orphan_output() {
         .await
         .next_turn()
         .await;
-    assert!(matches!(request.faults()[..], [Fault::Orphan { .. }]));
+    assert!(matches!(
+        request.faults()[..],
+        [PairingFault::Orphan { .. }]
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +148,7 @@ async fn debt_settled_on_send() {
     assert_eq!(aftermath.next_turn().await.faults(), []);
     assert!(matches!(
         aftermath.rig.request(2).faults()[..],
-        [Fault::Unanswered { .. }]
+        [PairingFault::Unanswered { .. }]
     ));
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,7 +43,7 @@ fn request() -> ModelRequest {
 
 fn stream_bytes() -> Vec<u8> {
     let mut composer = Composer::new("resp_1", "m", 1);
-    composer.item(&Content::Text {
+    composer.item(&ItemContent::Text {
         text: "héllo",
         chunks: 3,
     });

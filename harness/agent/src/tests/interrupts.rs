@@ -289,7 +289,7 @@ async fn full_queue(capacity: usize) {
         vec![],
     );
     rig.config.event_queue = capacity;
-    let (session, mut events) = Session::start(rig.config.clone(), rig.parts())
+    let (session, mut events) = Session::start(rig.config.clone(), rig.services())
         .await
         .unwrap();
     let submit = |n: usize, op: Op| {

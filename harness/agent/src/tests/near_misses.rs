@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use cutpoint_protocol::compose::Content;
-use cutpoint_protocol::pairing::Fault;
+use cutpoint_protocol::compose::ItemContent;
+use cutpoint_protocol::pairing::PairingFault;
 use cutpoint_protocol::session::{AbortReason, Decision, EventMsg};
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ async fn one_turn(
 
 #[tokio::test(start_paused = true)]
 async fn wrong_kind_of_output() {
-    let call = Content::Custom {
+    let call = ItemContent::Custom {
         call_id: "c1",
         name: "run_script",
         input: "x",
@@ -44,7 +44,7 @@ async fn wrong_kind_of_output() {
     client.user("next").await;
     client.end().await;
     let faults = rig.request(1).faults();
-    assert!(matches!(faults[..], [Fault::WrongKind { .. }]));
+    assert!(matches!(faults[..], [PairingFault::WrongKind { .. }]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,7 @@ async fn answered_twice() {
     client.user("next").await;
     client.end().await;
     let faults = rig.request(1).faults();
-    assert!(matches!(&faults[..], [Fault::Duplicate { call_id, .. }] if call_id == "c1"));
+    assert!(matches!(&faults[..], [PairingFault::Duplicate { call_id, .. }] if call_id == "c1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn debt_settled_by_headers() {
     aftermath.rig.model.replace(replies.to_vec());
     assert_eq!(aftermath.next_turn().await.faults(), []);
     let faults = aftermath.rig.request(2).faults();
-    assert!(matches!(faults[..], [Fault::Unanswered { .. }]));
+    assert!(matches!(faults[..], [PairingFault::Unanswered { .. }]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,7 +121,7 @@ async fn what_stays_in_the_background_ends_with_the_tool() {
 async fn a_killed_session_leaves_no_tool() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = r#"{"command":["bash","-c","sleep 1000 & echo $!; wait"]}"#;
-    let call = cutpoint_protocol::compose::Content::Function {
+    let call = cutpoint_protocol::compose::ItemContent::Function {
         call_id: "c1",
         name: "shell",
         arguments,
@@ -129,10 +129,10 @@ async fn a_killed_session_leaves_no_tool() {
     };
     let mut rig = Rig::new(vec![Reply::compose("r1", &[call])], vec![]);
     rig.config.cwd = directory.path().to_owned();
-    let mut parts = rig.parts();
-    parts.tools = std::sync::Arc::new(ProcessTools);
-    parts.store = std::sync::Arc::new(FileStore::new(directory.path().join("rollouts")));
-    let (session, events) = Session::start(rig.config.clone(), parts).await.unwrap();
+    let mut services = rig.services();
+    services.tools = std::sync::Arc::new(ProcessTools);
+    services.store = std::sync::Arc::new(FileStore::new(directory.path().join("rollouts")));
+    let (session, events) = Session::start(rig.config.clone(), services).await.unwrap();
     let mut client = super::support::Client::new(session, events);
     client.user("go").await;
     let seen = client

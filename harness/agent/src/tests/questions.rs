@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use cutpoint_protocol::session::{AbortReason, Decision, EventMsg, Op};
 
 use super::support::{Client, Reply, Rig, is_aborted};
@@ -11,7 +11,7 @@ use crate::Defect;
 const PATCH: &str = "*** Begin Patch\n*** Add File: notes\n+first light\n*** End Patch";
 
 fn asking() -> Rig {
-    let first = Content::Function {
+    let first = ItemContent::Function {
         call_id: "c1",
         name: "request_user_input",
         arguments: r#"{"questions":["Which file?","Sure?"]}"#,
@@ -92,7 +92,7 @@ async fn an_answer_that_came_before_the_interrupt_counts() {
 #[tokio::test(start_paused = true)]
 async fn a_question_that_asks_nothing_is_refused() {
     for arguments in ["{}", r#"{"questions":[]}"#, r#"{"questions":[1]}"#, "{"] {
-        let call = Content::Function {
+        let call = ItemContent::Function {
             call_id: "c1",
             name: "request_user_input",
             arguments,
@@ -112,7 +112,7 @@ async fn a_question_that_asks_nothing_is_refused() {
 
 /// A rig whose first two replies have the same patch applied, below a directory of its own.
 fn patching() -> (Rig, tempfile::TempDir) {
-    let patch = |call_id| Content::Custom {
+    let patch = |call_id| ItemContent::Custom {
         call_id,
         name: "apply_patch",
         input: PATCH,

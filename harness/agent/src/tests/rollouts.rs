@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cutpoint_protocol::rollout::{Content, RolloutLine};
+use cutpoint_protocol::rollout::{LineContent, RolloutLine};
 use cutpoint_protocol::session::{EventMsg, Op};
 use cutpoint_protocol::{Item, pairing};
 
@@ -130,10 +130,10 @@ fn told(content: &[u8]) -> Vec<Item> {
         .filter_map(|line| RolloutLine::parse(line).ok())
     {
         match line.content() {
-            Content::Item(item) => items.push(item),
-            Content::Compacted(anew) => items = anew,
+            LineContent::Item(item) => items.push(item),
+            LineContent::Compacted(anew) => items = anew,
             // The only turn that is taken back is the last one.
-            Content::RolledBack(_) => {
+            LineContent::RolledBack(_) => {
                 let is_opening = |item: &Item| item.all_text() == "three";
                 items.truncate(items.iter().position(is_opening).unwrap());
             }
@@ -298,7 +298,7 @@ async fn a_disk_that_fills_up_during_a_turn_does_not_stop_the_interrupt() {
 async fn a_rollout_that_is_not_there_is_an_error() {
     let mut rig = Rig::new(vec![], vec![]);
     rig.config.resume = Some(Path::new("/nowhere").to_owned());
-    let started = Session::start(rig.config.clone(), rig.parts()).await;
+    let started = Session::start(rig.config.clone(), rig.services()).await;
     assert!(matches!(started, Err(StartError::Rollout { .. })));
 }
 

@@ -10,7 +10,7 @@ use crate::{ServeError, serve_with};
 async fn serve(rig: &Rig, input: &[u8]) -> Vec<Event> {
     let (mut client, agent) = tokio::io::duplex(1 << 10);
     let (from_agent, to_client) = tokio::io::simplex(1 << 10);
-    let serving = serve_with(rig.config.clone(), rig.parts(), agent, to_client);
+    let serving = serve_with(rig.config.clone(), rig.services(), agent, to_client);
     let writing = async {
         client.write_all(input).await.unwrap();
         client.shutdown().await.unwrap();
@@ -94,7 +94,7 @@ async fn a_client_that_is_gone_ends_the_agent() {
     drop(output);
     let served = soon(serve_with(
         rig.config.clone(),
-        rig.parts(),
+        rig.services(),
         agent,
         to_client,
     ))
@@ -109,7 +109,7 @@ async fn lines_come_one_by_one() {
     let (mut client, agent) = tokio::io::duplex(64);
     let (from_agent, to_client) = tokio::io::simplex(64);
     let config = rig.config.clone();
-    let task = tokio::spawn(serve_with(config, rig.parts(), agent, to_client));
+    let task = tokio::spawn(serve_with(config, rig.services(), agent, to_client));
     let mut lines = BufReader::new(from_agent).lines();
     assert!(
         soon(lines.next_line())

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use cutpoint_protocol::session::{
     AbortReason, Decision, Event, EventMsg, InputItem, Op, Submission,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::support::{Reply, Rig, ToolStep, is_aborted, soon};
-use crate::{Hold, Parts, Probe, Session};
+use crate::{PointFuture, Probe, Services, Session};
 
 /// Longer than anything takes that a run does; the clock is paused.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ impl Stop {
 }
 
 impl Probe for Stop {
-    fn point(&self, _: &'static str) -> Option<Hold> {
+    fn point(&self, _: &'static str) -> Option<PointFuture> {
         if self.passed.fetch_add(1, Ordering::SeqCst) != self.at {
             return None;
         }
@@ -60,7 +60,7 @@ fn asking(event_queue: usize) -> Rig {
 
 /// A sub-agent runs a command that waits for approval.
 fn delegating(event_queue: usize) -> Rig {
-    let call = Content::Function {
+    let call = ItemContent::Function {
         call_id: "c0",
         name: "delegate",
         arguments: r#"{"task":"look"}"#,
@@ -108,13 +108,13 @@ async fn submit(session: &Session, id: &str, op: Op) {
 /// Starts a session and its first turn; nothing if the stop comes before there is a session.
 async fn begin(rig: &Rig, stop: &Arc<Stop>) -> Option<(Session, mpsc::Receiver<Event>)> {
     let probe = Some(Arc::clone(stop) as Arc<dyn Probe>);
-    let parts = Parts {
+    let services = Services {
         probe,
-        ..rig.parts()
+        ..rig.services()
     };
     let mut reached = stop.reached.subscribe();
     let start = async {
-        let (session, events) = Session::start(rig.config.clone(), parts).await.unwrap();
+        let (session, events) = Session::start(rig.config.clone(), services).await.unwrap();
         submit(
             &session,
             "first",

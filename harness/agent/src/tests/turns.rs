@@ -1,6 +1,6 @@
 //! Turns that nothing cuts: text, calls, steering, replacing, failing.
 
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use cutpoint_protocol::session::{AbortReason, EventMsg, Op};
 use tokio::sync::watch;
 
@@ -57,33 +57,33 @@ async fn calls_of_every_kind_make_a_round() {
     let reply = Reply::compose(
         "resp_1",
         &[
-            Content::Reasoning {
+            ItemContent::Reasoning {
                 text: "hm",
                 chunks: 1,
             },
-            Content::Function {
+            ItemContent::Function {
                 call_id: "c1",
                 name: "shell",
                 arguments: r#"{"command":["a"]}"#,
                 chunks: 1,
             },
-            Content::Custom {
+            ItemContent::Custom {
                 call_id: "c2",
                 name: "run_script",
                 input: "b",
                 chunks: 1,
             },
-            Content::LocalShell {
+            ItemContent::LocalShell {
                 call_id: "c3",
                 command: &command,
             },
-            Content::Function {
+            ItemContent::Function {
                 call_id: "c4",
                 name: "fly",
                 arguments: "{}",
                 chunks: 1,
             },
-            Content::Function {
+            ItemContent::Function {
                 call_id: "c5",
                 name: "shell",
                 arguments: "{",

@@ -7,13 +7,13 @@ const HALF_BYTES: usize = 32 << 10;
 
 /// The beginning and the end of an output.
 #[derive(Debug, Default)]
-pub(crate) struct Capture {
+pub(crate) struct OutputCapture {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     dropped_bytes: usize,
 }
 
-impl Capture {
+impl OutputCapture {
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let room = HALF_BYTES - self.head.len();
         let (head, rest) = bytes.split_at(bytes.len().min(room));
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_long_output_keeps_both_ends() {
-        let mut capture = Capture::default();
+        let mut capture = OutputCapture::default();
         for n in 0..100_000 {
             capture.push(format!("{n}\n").as_bytes());
         }

@@ -1,11 +1,11 @@
 //! Tools: what runs them, what the model asks for, what it is told.
 
+pub(crate) mod call_text;
 pub(crate) mod capture;
+mod descendants;
 pub(crate) mod files;
-pub(crate) mod parse;
 pub(crate) mod patch;
 mod process;
-mod stray;
 
 use std::io;
 use std::path::PathBuf;
@@ -63,12 +63,12 @@ pub trait RunningTool: Send {
     async fn kill(&mut self) -> Bytes;
 
     /// For planted defects: lets go of the tool without ending all of it.
-    fn abandon(self: Box<Self>, how: Abandon);
+    fn abandon(self: Box<Self>, how: AbandonMode);
 }
 
 /// For planted defects: what is done to a tool that is let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Abandon {
+pub enum AbandonMode {
     /// Nothing: it runs on.
     Running,
     /// The process that was started is killed, whatever it has started itself.

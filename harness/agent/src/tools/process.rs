@@ -12,7 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
-use super::{Abandon, Disk, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner, stray};
+use super::{
+    AbandonMode, Disk, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner, descendants,
+};
 
 /// How much is read at once.
 const PIECE_BYTES: usize = 8 << 10;
@@ -39,11 +41,11 @@ impl ToolRunner for ProcessTools {
                 "no program is named",
             ));
         };
-        let tag = stray::Tag::new();
+        let tag = descendants::ProcessTag::new();
         let mut child = Command::new(program)
             .args(arguments)
             .envs(command.env.iter().map(|(name, value)| (name, value)))
-            .env(stray::VARIABLE, tag.value())
+            .env(descendants::VARIABLE, tag.value())
             .current_dir(&command.cwd)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -72,7 +74,7 @@ impl ToolRunner for ProcessTools {
 /// Everything that a tool has started. Dropping it kills what is left.
 struct Group {
     id: Option<i32>,
-    tag: stray::Tag,
+    tag: descendants::ProcessTag,
     /// Once the group is gone, its id may be given to another one.
     killed: bool,
 }
@@ -105,10 +107,10 @@ struct Watchdog {
 }
 
 impl Watchdog {
-    fn start(group: i32, tag: &stray::Tag) -> Option<Self> {
+    fn start(group: i32, tag: &descendants::ProcessTag) -> Option<Self> {
         let mut child = Command::new("/bin/sh")
             .args(["-c", "read -r _; kill -KILL 0"])
-            .env(stray::VARIABLE, tag.value())
+            .env(descendants::VARIABLE, tag.value())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -232,13 +234,13 @@ impl RunningTool for Process {
         rest.freeze()
     }
 
-    fn abandon(self: Box<Self>, how: Abandon) {
+    fn abandon(self: Box<Self>, how: AbandonMode) {
         if let Some(id) = self.group.id.map(Pid::from_raw) {
             // One that is gone already can't be ended.
             let _ = match how {
-                Abandon::Running => Ok(()),
-                Abandon::ChildKilled => kill(id, Signal::SIGKILL),
-                Abandon::AskedToEnd => killpg(id, Signal::SIGTERM),
+                AbandonMode::Running => Ok(()),
+                AbandonMode::ChildKilled => kill(id, Signal::SIGKILL),
+                AbandonMode::AskedToEnd => killpg(id, Signal::SIGTERM),
             };
         }
         std::mem::forget(self);

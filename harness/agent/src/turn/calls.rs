@@ -8,25 +8,25 @@ use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::{Decision, EventMsg};
 
-use super::errand::{self, Errand};
-use super::{Failure, Worker};
-use crate::approvals::Waiting;
+use super::tool_invocation::{self, ToolInvocation};
+use super::{TurnFailure, TurnWorker};
+use crate::approvals::PendingApproval;
 use crate::defect::Defect;
 use crate::lock;
-use crate::rollout::Draft;
-use crate::shared::{Caller, Core, LiveCall, State, Turn};
+use crate::rollout::LineDraft;
+use crate::session_core::{ActiveCall, CallOrigin, SessionCore, SessionState, Turn};
 use crate::tools::capture::Utf8Pieces;
-use crate::tools::{Abandon, RunningTool, ToolCommand, ToolEvent, parse};
+use crate::tools::{AbandonMode, RunningTool, ToolCommand, ToolEvent, call_text};
 
-impl Worker {
+impl TurnWorker {
     /// Records a call and sets it to work. Returns whether an output will follow.
-    pub(super) async fn call(&mut self, item: Item, kind: CallKind) -> Result<bool, Failure> {
+    pub(super) async fn call(&mut self, item: Item, kind: CallKind) -> Result<bool, TurnFailure> {
         let call_id = CallId::from(item.call_id().unwrap_or_default());
-        let errand = errand::of(&item, kind, &self.core.config);
+        let invocation = tool_invocation::of(&item, kind, &self.core.config);
         let mut refused = None;
         self.core
             .record(|state| {
-                lock(&self.turn.live).half_call = None;
+                lock(&self.turn.progress).half_call = None;
                 if call_id.is_empty() {
                     refused = Some("the model called a tool without a call id".to_owned());
                     return Vec::new();
@@ -37,11 +37,11 @@ impl Worker {
                     ));
                     return Vec::new();
                 }
-                let draft = Draft::item(&item);
+                let draft = LineDraft::item(&item);
                 state.history.push(item);
                 state.history.owe(&call_id, kind);
-                let call = LiveCall::new(&call_id, Caller::Model(kind));
-                lock(&self.turn.live).calls.push(call);
+                let call = ActiveCall::new(&call_id, CallOrigin::Model(kind));
+                lock(&self.turn.progress).calls.push(call);
                 vec![draft]
             })
             .await?;
@@ -51,25 +51,29 @@ impl Worker {
             self.emit(EventMsg::BackgroundEvent { message }).await;
             return Ok(false);
         }
-        match errand {
-            Ok(errand) => {
-                let call = Call {
+        match invocation {
+            Ok(invocation) => {
+                let call = RunningCall {
                     core: Arc::clone(&self.core),
                     turn: Arc::clone(&self.turn),
                     call_id,
                 };
-                self.crew.add(call.carry_out(errand));
+                self.tool_tasks.add(call.carry_out(invocation));
             }
             Err(why) => {
                 self.turn
-                    .with_call(&call_id, |call| call.output = Some(parse::failed(&why)));
+                    .with_call(&call_id, |call| call.output = Some(call_text::failed(&why)));
             }
         }
         Ok(true)
     }
 
     /// Runs a command of the user's, which the turn has in hand under that id.
-    pub(crate) async fn user_command(&self, call_id: &CallId, line: &str) -> Result<(), Failure> {
+    pub(crate) async fn user_command(
+        &self,
+        call_id: &CallId,
+        line: &str,
+    ) -> Result<(), TurnFailure> {
         let argv = ["bash", "-c", line].map(str::to_owned).to_vec();
         let command = ToolCommand {
             argv,
@@ -77,30 +81,30 @@ impl Worker {
             env: Vec::new(),
             timeout: None,
         };
-        let call = Call {
+        let call = RunningCall {
             core: Arc::clone(&self.core),
             turn: Arc::clone(&self.turn),
             call_id: call_id.to_owned(),
         };
-        self.crew.add(call.run(command, false));
+        self.tool_tasks.add(call.run(command, false));
         self.finish_calls().await
     }
 }
 
 /// A call at work.
-pub(crate) struct Call {
-    pub(crate) core: Arc<Core>,
+pub(crate) struct RunningCall {
+    pub(crate) core: Arc<SessionCore>,
     pub(crate) turn: Arc<Turn>,
     pub(crate) call_id: CallId,
 }
 
-impl Call {
-    async fn carry_out(self, errand: Errand) {
-        match errand {
-            Errand::Command { command, asks } => self.run(command, asks).await,
-            Errand::Question(questions) => self.question(questions).await,
-            Errand::Patch(patch) => self.patch(patch).await,
-            Errand::Delegation(errand) => self.delegation(errand).await,
+impl RunningCall {
+    async fn carry_out(self, invocation: ToolInvocation) {
+        match invocation {
+            ToolInvocation::Command { command, asks } => self.run(command, asks).await,
+            ToolInvocation::Question(questions) => self.question(questions).await,
+            ToolInvocation::Patch(patch) => self.patch(patch).await,
+            ToolInvocation::SubAgentCall(invocation) => self.delegation(invocation).await,
         }
     }
 
@@ -112,7 +116,7 @@ impl Call {
             allowed = self.is_allowed(&command, asks) => allowed,
         };
         if !allowed {
-            let output = parse::failed("the user did not allow it");
+            let output = call_text::failed("the user did not allow it");
             return self
                 .turn
                 .with_call(&self.call_id, |call| call.output = Some(output));
@@ -184,7 +188,7 @@ impl Call {
             Err(error) => {
                 let why = format!("`{program}` could not be started: {error}");
                 self.turn.with_call(&self.call_id, |call| {
-                    call.output = Some(parse::failed(&why))
+                    call.output = Some(call_text::failed(&why))
                 });
                 None
             }
@@ -207,15 +211,15 @@ impl Call {
         .await;
         let Some(limit) = timeout else {
             let code = self.copy(tool).await;
-            return (code, parse::completed(code, &self.printed()));
+            return (code, call_text::completed(code, &self.printed()));
         };
         match tokio::time::timeout(limit, self.copy(tool)).await {
-            Ok(code) => (code, parse::completed(code, &self.printed())),
+            Ok(code) => (code, call_text::completed(code, &self.printed())),
             Err(_) => {
                 let rest = tool.kill().await;
                 self.turn
                     .with_call(&self.call_id, |call| call.printed.push(&rest));
-                (None, parse::timed_out(limit, &self.printed()))
+                (None, call_text::timed_out(limit, &self.printed()))
             }
         }
     }
@@ -251,13 +255,13 @@ impl Call {
             || (self.core.has(Defect::UserCommandSurvives) && self.is_the_users())
             || (survives_end && lock(&self.core.state).shutting_down)
         {
-            return tool.abandon(Abandon::Running);
+            return tool.abandon(AbandonMode::Running);
         }
         if self.core.has(Defect::GrandchildSurvives) {
-            return tool.abandon(Abandon::ChildKilled);
+            return tool.abandon(AbandonMode::ChildKilled);
         }
         if self.core.has(Defect::TermOnly) {
-            return tool.abandon(Abandon::AskedToEnd);
+            return tool.abandon(AbandonMode::AskedToEnd);
         }
         let rest = tool.kill().await;
         self.turn
@@ -271,7 +275,7 @@ impl Call {
     fn is_the_users(&self) -> bool {
         let mut found = false;
         self.turn.with_call(&self.call_id, |call| {
-            found = matches!(call.caller, Caller::User(_));
+            found = matches!(call.origin, CallOrigin::User(_));
         });
         found
     }
@@ -304,9 +308,9 @@ impl Call {
 }
 
 /// For a planted defect: a call of a dead turn, run after all.
-pub(crate) async fn stray_call(core: Arc<Core>, late: Waiting) {
+pub(crate) async fn stray_call(core: Arc<SessionCore>, late: PendingApproval) {
     let turn = Turn::new(&late.turn.submission, late.turn.id.clone(), 0);
-    let call = Call {
+    let call = RunningCall {
         core,
         turn: Arc::new(turn),
         call_id: late.call_id,
@@ -316,13 +320,13 @@ pub(crate) async fn stray_call(core: Arc<Core>, late: Waiting) {
 
 impl Turn {
     /// Moves the outputs of the calls in hand into the history. Called when all calls have ended.
-    pub(super) fn collect_outputs(&self, state: &mut State) -> Vec<Draft> {
-        let calls = std::mem::take(&mut lock(&self.live).calls);
+    pub(super) fn collect_outputs(&self, state: &mut SessionState) -> Vec<LineDraft> {
+        let calls = std::mem::take(&mut lock(&self.progress).calls);
         calls
             .iter()
             .map(|call| {
                 let item = call.item(&call.output_now());
-                let draft = Draft::item(&item);
+                let draft = LineDraft::item(&item);
                 state.history.push(item);
                 draft
             })

@@ -6,17 +6,17 @@ use cutpoint_protocol::Item;
 use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::{AbortReason, EventMsg};
 
-use super::Failure;
-use super::crew::Crew;
+use super::TurnFailure;
+use super::tool_tasks::ToolTasks;
 use crate::defect::{Defect, DefectSet};
 use crate::history;
 use crate::lock;
-use crate::rollout::Draft;
-use crate::shared::{Active, Caller, Core, LiveCall, State, Turn};
-use crate::tools::parse;
+use crate::rollout::LineDraft;
+use crate::session_core::{ActiveCall, ActiveTurn, CallOrigin, SessionCore, SessionState, Turn};
+use crate::tools::call_text;
 
 /// Finishes a turn that ran to its end, unless an abort was quicker.
-pub(super) async fn complete(core: &Arc<Core>, turn: &Turn) {
+pub(super) async fn complete(core: &Arc<SessionCore>, turn: &Turn) {
     let Some(active) = core.take(turn) else {
         if core.has(Defect::CompletesAlthoughAborted) {
             tell_complete(core, turn, None).await;
@@ -28,18 +28,18 @@ pub(super) async fn complete(core: &Arc<Core>, turn: &Turn) {
     };
     core.hooks.point("turn.taken").await;
     let (message, used) = {
-        let live = lock(&turn.live);
+        let progress = lock(&turn.progress);
         (
-            live.last_message.clone(),
-            (live.input_tokens, live.output_tokens),
+            progress.last_message.clone(),
+            (progress.input_tokens, progress.output_tokens),
         )
     };
     let recorded = core
         .record(|state| {
-            let mut drafts = std::mem::take(&mut lock(&turn.live).late);
+            let mut drafts = std::mem::take(&mut lock(&turn.progress).late);
             drafts.extend(leave(core.config.defects, state, active));
-            drafts.push(Draft::token_count(&turn.id, used.0, used.1));
-            drafts.push(Draft::turn_complete(&turn.id, message.as_deref()));
+            drafts.push(LineDraft::token_count(&turn.id, used.0, used.1));
+            drafts.push(LineDraft::turn_complete(&turn.id, message.as_deref()));
             drafts
         })
         .await;
@@ -53,14 +53,14 @@ pub(super) async fn complete(core: &Arc<Core>, turn: &Turn) {
 }
 
 /// For a planted defect: the turn's own end says that it was aborted.
-async fn tell_aborted(core: &Core, turn: &Turn) {
+async fn tell_aborted(core: &SessionCore, turn: &Turn) {
     let (turn_id, reason) = (turn.id.clone(), AbortReason::Interrupted);
     let msg = EventMsg::TurnAborted { turn_id, reason };
     core.events.emit(&turn.submission, msg).await;
 }
 
 /// Tells the client that the turn is complete.
-pub(crate) async fn tell_complete(core: &Core, turn: &Turn, message: Option<String>) {
+pub(crate) async fn tell_complete(core: &SessionCore, turn: &Turn, message: Option<String>) {
     let msg = EventMsg::TurnComplete {
         turn_id: turn.id.clone(),
         last_agent_message: message,
@@ -69,19 +69,24 @@ pub(crate) async fn tell_complete(core: &Core, turn: &Turn, message: Option<Stri
 }
 
 /// Ends a turn with its error, unless an abort was quicker.
-pub(super) async fn fail(core: &Arc<Core>, turn: &Turn, crew: &Crew, failure: Failure) {
+pub(super) async fn fail(
+    core: &Arc<SessionCore>,
+    turn: &Turn,
+    tool_tasks: &ToolTasks,
+    failure: TurnFailure,
+) {
     let Some(active) = core.take(turn) else {
         return;
     };
     turn.token.cancel();
-    let _ = tokio::time::timeout(core.config.grace, crew.drive_out()).await;
+    let _ = tokio::time::timeout(core.config.grace, tool_tasks.drive_out()).await;
     // What has not ended by now is dropped, so that nothing of the turn follows its end.
-    crew.dismiss();
+    tool_tasks.dismiss();
     failed(core, active, failure.0).await;
 }
 
 /// Records and tells the failure of a turn that was taken out of the session.
-pub(crate) async fn failed(core: &Core, active: Active, message: String) {
+pub(crate) async fn failed(core: &SessionCore, active: ActiveTurn, message: String) {
     let turn = Arc::clone(&active.turn);
     turn.agents.wind_up().await;
     let recorded = core
@@ -91,7 +96,7 @@ pub(crate) async fn failed(core: &Core, active: Active, message: String) {
             if core.has(Defect::MarkerOnFailure) {
                 drafts.extend(push_all(state, vec![history::marker()]));
             }
-            drafts.push(Draft::turn_failed(&turn.id, &message));
+            drafts.push(LineDraft::turn_failed(&turn.id, &message));
             drafts
         })
         .await;
@@ -113,10 +118,14 @@ pub(crate) async fn failed(core: &Core, active: Active, message: String) {
 
 /// Saves what an aborted turn had in hand: texts that the user was shown, outputs that calls are
 /// owed, input that had not joined a request yet.
-pub(crate) fn wind_down(core: &Core, state: &mut State, active: Active) -> Vec<Draft> {
+pub(crate) fn wind_down(
+    core: &SessionCore,
+    state: &mut SessionState,
+    active: ActiveTurn,
+) -> Vec<LineDraft> {
     let turn = Arc::clone(&active.turn);
     if core.has(Defect::HeaderOutlivesAbort) {
-        state.stale_header = lock(&turn.live).routing.clone();
+        state.stale_header = lock(&turn.progress).routing.clone();
     }
     if core.has(Defect::PromptLost) && !turn.was_requested() {
         state.history.drop_behind(turn.history_start, |_| true);
@@ -126,13 +135,13 @@ pub(crate) fn wind_down(core: &Core, state: &mut State, active: Active) -> Vec<D
     drafts
 }
 
-fn save(defects: DefectSet, state: &mut State, turn: &Turn) -> Vec<Draft> {
+fn save(defects: DefectSet, state: &mut SessionState, turn: &Turn) -> Vec<LineDraft> {
     let (texts, calls, half) = {
-        let mut live = lock(&turn.live);
+        let mut progress = lock(&turn.progress);
         (
-            std::mem::take(&mut live.texts),
-            std::mem::take(&mut live.calls),
-            live.half_call.take(),
+            std::mem::take(&mut progress.texts),
+            std::mem::take(&mut progress.calls),
+            progress.half_call.take(),
         )
     };
     let mut items = Vec::new();
@@ -160,17 +169,17 @@ fn save(defects: DefectSet, state: &mut State, turn: &Turn) -> Vec<Draft> {
 }
 
 /// The output of a call that was cut off, or the real one if it had ended.
-fn output_of(defects: DefectSet, state: &mut State, call: LiveCall) -> Option<Item> {
+fn output_of(defects: DefectSet, state: &mut SessionState, call: ActiveCall) -> Option<Item> {
     if let Some(output) = &call.output {
         return Some(call.item(output));
     }
-    if let Caller::User(_) = call.caller {
+    if let CallOrigin::User(_) = call.origin {
         if defects.contains(Defect::UserCommandForgotten) {
             return None;
         }
         let untold = defects.contains(Defect::UserOutputLost);
         let told = if untold {
-            parse::aborted(call.started, "")
+            call_text::aborted(call.started, "")
         } else {
             call.output_now()
         };
@@ -191,11 +200,11 @@ fn output_of(defects: DefectSet, state: &mut State, call: LiveCall) -> Option<It
         printed.clear();
     }
     let output = if defects.contains(Defect::ClaimsSuccess) {
-        parse::completed(Some(0), &printed)
+        call_text::completed(Some(0), &printed)
     } else {
-        parse::aborted(call.started, &printed)
+        call_text::aborted(call.started, &printed)
     };
-    if let Caller::Model(CallKind::Custom) = call.caller
+    if let CallOrigin::Model(CallKind::Custom) = call.origin
         && defects.contains(Defect::WrongKindOfOutput)
     {
         return Some(Item::output(CallKind::Function, &call.call_id, &output));
@@ -204,11 +213,14 @@ fn output_of(defects: DefectSet, state: &mut State, call: LiveCall) -> Option<It
 }
 
 /// What a running turn would leave in the history if it were stopped now, without stopping it.
-pub(crate) fn in_hand(active: &Active) -> Vec<Item> {
-    let live = lock(&active.turn.live);
-    let shown = live.texts.iter().filter(|(_, text)| !text.is_empty());
+pub(crate) fn in_hand(active: &ActiveTurn) -> Vec<Item> {
+    let progress = lock(&active.turn.progress);
+    let shown = progress.texts.iter().filter(|(_, text)| !text.is_empty());
     let texts = shown.filter_map(|(_, text)| history::assistant_text(text));
-    let calls = live.calls.iter().map(|call| call.item(&call.output_now()));
+    let calls = progress
+        .calls
+        .iter()
+        .map(|call| call.item(&call.output_now()));
     let input = active.input.iter().cloned();
     texts.chain(calls).chain(input).collect()
 }
@@ -228,24 +240,24 @@ fn invented((call, text): (Item, String)) -> Option<[Item; 2]> {
 }
 
 /// Records the input that came too late for the turn, and what planted defects take along.
-fn leave(defects: DefectSet, state: &mut State, active: Active) -> Vec<Draft> {
+fn leave(defects: DefectSet, state: &mut SessionState, active: ActiveTurn) -> Vec<LineDraft> {
     if defects.contains(Defect::StaleTurnHeader) {
-        state.stale_header = lock(&active.turn.live).routing.clone();
+        state.stale_header = lock(&active.turn.progress).routing.clone();
     }
     if defects.contains(Defect::SteerLost) {
         return Vec::new();
     }
     let mut drafts = Vec::new();
     for item in active.input {
-        drafts.extend(Draft::user_input(&active.turn.id, &item));
+        drafts.extend(LineDraft::user_input(&active.turn.id, &item));
         active.turn.joined(&item);
         state.history.push(item);
     }
     drafts
 }
 
-fn push_all(state: &mut State, items: Vec<Item>) -> Vec<Draft> {
-    let drafts = items.iter().map(Draft::item).collect();
+fn push_all(state: &mut SessionState, items: Vec<Item>) -> Vec<LineDraft> {
+    let drafts = items.iter().map(LineDraft::item).collect();
     items.into_iter().for_each(|item| state.history.push(item));
     drafts
 }

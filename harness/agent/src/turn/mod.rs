@@ -1,13 +1,13 @@
 //! A turn: requests, streams and calls until the model has nothing more to ask for.
 
-mod ask;
 mod calls;
-pub(crate) mod crew;
 mod end;
-mod errand;
 mod request;
 mod stream;
 mod summary;
+mod tool_invocation;
+pub(crate) mod tool_tasks;
+mod user_requests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ use std::sync::Arc;
 use cutpoint_protocol::ids::CallId;
 use cutpoint_protocol::session::EventMsg;
 
-pub(crate) use calls::{Call, stray_call};
+pub(crate) use calls::{RunningCall, stray_call};
 pub(crate) use end::{failed, in_hand, tell_complete, wind_down};
 pub(crate) use request::stray_request;
 
 use crate::defect::Defect;
 use crate::lock;
-use crate::rollout::WriteFault;
-use crate::shared::{Core, Turn};
-use crate::task::Task;
-use crew::Crew;
+use crate::rollout::RolloutWriteError;
+use crate::session_core::{SessionCore, Turn};
+use crate::turn_task::TurnTask;
+use tool_tasks::ToolTasks;
 
 /// Why a turn fails. The text is for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Failure(pub(crate) String);
+pub(crate) struct TurnFailure(pub(crate) String);
 
-impl From<WriteFault> for Failure {
-    fn from(fault: WriteFault) -> Self {
+impl From<RolloutWriteError> for TurnFailure {
+    fn from(fault: RolloutWriteError) -> Self {
         Self(fault.to_string())
     }
 }
 
 /// A turn at work.
-pub(crate) struct Worker {
-    pub(crate) core: Arc<Core>,
+pub(crate) struct TurnWorker {
+    pub(crate) core: Arc<SessionCore>,
     pub(crate) turn: Arc<Turn>,
-    crew: Arc<Crew>,
+    tool_tasks: Arc<ToolTasks>,
     /// The calls that a 400 has named already.
     recovered: HashSet<CallId>,
     /// What the model has written of a summary; absent unless it is asked for one.
@@ -50,12 +50,12 @@ pub(crate) struct Worker {
 
 /// Runs a turn to its end, whichever way it ends: complete, failed, or cancelled, in which case the
 /// abort that cancelled it does the rest.
-pub(crate) async fn run(core: Arc<Core>, turn: Arc<Turn>, task: Arc<dyn Task>) {
-    let crew = Arc::new(Crew::default());
-    let mut worker = Worker {
+pub(crate) async fn run(core: Arc<SessionCore>, turn: Arc<Turn>, task: Arc<dyn TurnTask>) {
+    let tool_tasks = Arc::new(ToolTasks::default());
+    let mut worker = TurnWorker {
         core: Arc::clone(&core),
         turn: Arc::clone(&turn),
-        crew: Arc::clone(&crew),
+        tool_tasks: Arc::clone(&tool_tasks),
         recovered: HashSet::new(),
         summary: None,
     };
@@ -70,28 +70,28 @@ pub(crate) async fn run(core: Arc<Core>, turn: Arc<Turn>, task: Arc<dyn Task>) {
     let outcome = tokio::select! {
         biased;
         () = turn.token.cancelled(), if !core.has(Defect::AbortWaitsForStream) => None,
-        outcome = crew.drive(work) => Some(outcome),
+        outcome = tool_tasks.drive(work) => Some(outcome),
     };
     let Some(outcome) = outcome else {
-        return crew.drive_out().await;
+        return tool_tasks.drive_out().await;
     };
     core.hooks.point("turn.finish").await;
     match outcome {
         Ok(()) => end::complete(&core, &turn).await,
-        Err(failure) => end::fail(&core, &turn, &crew, failure).await,
+        Err(failure) => end::fail(&core, &turn, &tool_tasks, failure).await,
     }
 }
 
 /// Does the work of a turn; no sub-agent outlives it.
-async fn to_its_end(task: &dyn Task, worker: &mut Worker) -> Result<(), Failure> {
+async fn to_its_end(task: &dyn TurnTask, worker: &mut TurnWorker) -> Result<(), TurnFailure> {
     let outcome = task.work(worker).await;
     worker.turn.agents.wind_up().await;
     outcome
 }
 
-impl Worker {
+impl TurnWorker {
     /// Asks the model until it calls no more tools.
-    pub(crate) async fn converse(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn converse(&mut self) -> Result<(), TurnFailure> {
         loop {
             let called = self.respond().await?;
             self.finish_calls().await?;
@@ -105,14 +105,14 @@ impl Worker {
     }
 
     /// Waits for the calls at work and records their outputs, in the order of the calls.
-    async fn finish_calls(&self) -> Result<(), Failure> {
+    async fn finish_calls(&self) -> Result<(), TurnFailure> {
         self.core.hooks.point("turn.calls").await;
-        self.crew.idle().await;
+        self.tool_tasks.idle().await;
         self.core
             .record(|state| {
                 let drafts = self.turn.collect_outputs(state);
                 if self.core.has(Defect::ItemAfterRequest) {
-                    lock(&self.turn.live).late.extend(drafts);
+                    lock(&self.turn.progress).late.extend(drafts);
                     return Vec::new();
                 }
                 drafts

@@ -10,27 +10,27 @@ use cutpoint_protocol::item::CallKind;
 use cutpoint_protocol::session::EventMsg;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Worker};
+use super::{TurnFailure, TurnWorker};
 use crate::defect::Defect;
 use crate::history;
 use crate::lock;
-use crate::model::left_open::LeftOpen;
+use crate::model::unclosed_stream::UnclosedStream;
 use crate::model::{ModelError, ModelRequest, ModelStream, refusal, request};
-use crate::rollout::Draft;
-use crate::shared::Core;
+use crate::rollout::LineDraft;
+use crate::session_core::SessionCore;
 
 /// The longest pause that a server can ask for.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(120);
 
 /// An answer that has begun, and the input of its request.
-pub(super) struct Answer {
+pub(super) struct OpenedStream {
     pub(super) stream: Box<dyn ModelStream>,
     pub(super) input: Vec<Item>,
 }
 
-impl Worker {
+impl TurnWorker {
     /// Sends the next request, again and again while that is worth it.
-    pub(super) async fn open(&mut self) -> Result<Answer, Failure> {
+    pub(super) async fn open(&mut self) -> Result<OpenedStream, TurnFailure> {
         let mut attempt = 0;
         loop {
             let (request, input) = self.prepare().await?;
@@ -40,12 +40,12 @@ impl Worker {
             let error = match tokio::time::timeout(self.core.config.stream_idle, open).await {
                 Ok(Ok(mut stream)) => {
                     if self.core.has(Defect::StreamLeftOpen) {
-                        stream = Box::new(LeftOpen::new(stream, &self.core.life));
+                        stream = Box::new(UnclosedStream::new(stream, &self.core.life));
                     }
                     if let Some(routing) = stream.turn_state() {
-                        lock(&self.turn.live).routing = Some(routing.to_owned());
+                        lock(&self.turn.progress).routing = Some(routing.to_owned());
                     }
-                    return Ok(Answer { stream, input });
+                    return Ok(OpenedStream { stream, input });
                 }
                 Ok(Err(error)) => error,
                 Err(_) => ModelError::Unreachable("it did not answer in time".to_owned()),
@@ -58,7 +58,7 @@ impl Worker {
                 continue;
             }
             let Some(asked) = worth_retrying(&error) else {
-                return Err(Failure(describe(&error)));
+                return Err(TurnFailure(describe(&error)));
             };
             attempt += 1;
             let mut limit = self.core.config.request_retries;
@@ -66,7 +66,7 @@ impl Worker {
                 limit = 60;
             }
             if attempt > limit {
-                return Err(Failure(format!(
+                return Err(TurnFailure(format!(
                     "{}; gave up after {limit} retries",
                     describe(&error)
                 )));
@@ -95,13 +95,13 @@ impl Worker {
         if core.has(Defect::RetriesSixtyTimes) {
             return Duration::from_millis(25);
         }
-        let backoff = core.chance.backoff(core.config.backoff_base, attempt);
+        let backoff = core.rng.backoff(core.config.backoff_base, attempt);
         let asked = asked.filter(|_| !core.has(Defect::RetryAfterIgnored));
         asked.map_or(backoff, |asked| asked.min(RETRY_AFTER_LIMIT))
     }
 
     /// The next request: what was said in the meantime joins it, and the debt is settled.
-    async fn prepare(&self) -> Result<(ModelRequest, Vec<Item>), Failure> {
+    async fn prepare(&self) -> Result<(ModelRequest, Vec<Item>), TurnFailure> {
         let (core, turn) = (&self.core, &self.turn);
         core.hooks.point("request.build").await;
         let mut built = None;
@@ -110,7 +110,7 @@ impl Worker {
             if core.has(Defect::OutputBehindInput) {
                 state.history.move_to_end(settled.clone());
             }
-            let mut drafts: Vec<_> = settled.iter().map(Draft::item).collect();
+            let mut drafts: Vec<_> = settled.iter().map(LineDraft::item).collect();
             let ours = state
                 .active
                 .as_mut()
@@ -120,7 +120,7 @@ impl Worker {
                 .into_iter()
                 .flatten()
             {
-                drafts.extend(Draft::user_input(&turn.id, &item));
+                drafts.extend(LineDraft::user_input(&turn.id, &item));
                 turn.joined(&item);
                 state.history.push(item);
             }
@@ -134,12 +134,13 @@ impl Worker {
         })
         .await?;
         core.tell_joined(turn).await;
-        let (input, stale) = built.ok_or_else(|| Failure("the session has ended".to_owned()))?;
+        let (input, stale) =
+            built.ok_or_else(|| TurnFailure("the session has ended".to_owned()))?;
         let mut headers = vec![
             ("x-cutpoint-session-id", core.session_id.to_string()),
             ("x-cutpoint-turn-id", turn.id.to_string()),
         ];
-        let routing = lock(&turn.live).routing.clone();
+        let routing = lock(&turn.progress).routing.clone();
         headers.extend(
             routing
                 .or(stale)
@@ -190,7 +191,7 @@ impl Worker {
 }
 
 /// For planted defects: a request that nobody asked for.
-pub(crate) async fn stray_request(core: &Core) {
+pub(crate) async fn stray_request(core: &SessionCore) {
     let input = lock(&core.state).history.input();
     let body = request::body(&core.config, &input, &core.session_id);
     let headers = Vec::new();
@@ -199,7 +200,7 @@ pub(crate) async fn stray_request(core: &Core) {
 }
 
 /// For a planted defect: a retry that nobody stops when its turn is aborted.
-async fn stray_retry(core: Arc<Core>, token: CancellationToken, delay: Duration) {
+async fn stray_retry(core: Arc<SessionCore>, token: CancellationToken, delay: Duration) {
     tokio::time::sleep(delay).await;
     if token.is_cancelled() && !core.life.is_cancelled() {
         stray_request(&core).await;

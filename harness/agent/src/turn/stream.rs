@@ -7,34 +7,34 @@ use cutpoint_protocol::session::EventMsg;
 use cutpoint_protocol::{EventKind, Item, ItemKind, StreamEvent};
 use serde_json::Value;
 
-use super::request::Answer;
-use super::{Failure, Worker};
+use super::request::OpenedStream;
+use super::{TurnFailure, TurnWorker};
 use crate::defect::Defect;
 use crate::history;
 use crate::lock;
 use crate::model::refusal;
-use crate::rollout::Draft;
+use crate::rollout::LineDraft;
 
 /// How long the end of a body is waited for once the response is complete.
 const END_OF_STREAM: Duration = Duration::from_millis(50);
 
 /// Why a stream did not come to its end.
-enum Break {
+enum StreamBreak {
     /// It is worth another try.
     Broken(String),
     /// It is not.
-    Fatal(Failure),
+    Fatal(TurnFailure),
 }
 
-impl<E: Into<Failure>> From<E> for Break {
+impl<E: Into<TurnFailure>> From<E> for StreamBreak {
     fn from(failure: E) -> Self {
         Self::Fatal(failure.into())
     }
 }
 
-impl Worker {
+impl TurnWorker {
     /// One response, asked for again while its stream breaks. Returns whether it called tools.
-    pub(super) async fn respond(&mut self) -> Result<bool, Failure> {
+    pub(super) async fn respond(&mut self) -> Result<bool, TurnFailure> {
         let mut attempt = 0;
         loop {
             // The outputs of an earlier try's calls went with this try's request.
@@ -46,8 +46,8 @@ impl Worker {
             let before = lock(&self.core.state).history.len();
             let fault = match self.read(answer, &mut called).await {
                 Ok(()) => return Ok(called),
-                Err(Break::Fatal(failure)) => return Err(failure),
-                Err(Break::Broken(fault)) => fault,
+                Err(StreamBreak::Fatal(failure)) => return Err(failure),
+                Err(StreamBreak::Broken(fault)) => fault,
             };
             if self.core.has(Defect::DebtSettledByHeaders) {
                 lock(&self.core.state).history.drop_undelivered();
@@ -55,20 +55,20 @@ impl Worker {
             attempt += 1;
             let limit = self.core.config.stream_retries;
             if attempt > limit {
-                return Err(Failure(format!(
+                return Err(TurnFailure(format!(
                     "stream error: {fault}; gave up after {limit} retries"
                 )));
             }
             let delay = self
                 .core
-                .chance
+                .rng
                 .backoff(self.core.config.backoff_base, attempt);
             let message =
                 format!("stream error: {fault}; retrying {attempt}/{limit} in {delay:.1?}");
             let turn_id = self.turn.id.clone();
             self.emit(EventMsg::StreamError { turn_id, message }).await;
             if self.core.has(Defect::PhantomTurnOnRetry) {
-                let turn_id = self.core.chance.id();
+                let turn_id = self.core.rng.id();
                 self.emit(EventMsg::TurnStarted { turn_id }).await;
             }
             self.core.hooks.point("stream.backoff").await;
@@ -86,16 +86,16 @@ impl Worker {
         }
     }
 
-    async fn keep_what_was_shown(&self) -> Result<(), Failure> {
+    async fn keep_what_was_shown(&self) -> Result<(), TurnFailure> {
         self.core
             .record(|state| {
-                let texts = std::mem::take(&mut lock(&self.turn.live).texts);
+                let texts = std::mem::take(&mut lock(&self.turn.progress).texts);
                 let items = texts
                     .iter()
                     .filter_map(|(_, text)| history::assistant_text(text));
                 items
                     .map(|item| {
-                        let draft = Draft::item(&item);
+                        let draft = LineDraft::item(&item);
                         state.history.push(item);
                         draft
                     })
@@ -105,18 +105,22 @@ impl Worker {
         Ok(())
     }
 
-    async fn read(&mut self, mut answer: Answer, called: &mut bool) -> Result<(), Break> {
+    async fn read(
+        &mut self,
+        mut answer: OpenedStream,
+        called: &mut bool,
+    ) -> Result<(), StreamBreak> {
         loop {
             let next = answer.stream.next();
             let event = match tokio::time::timeout(self.core.config.stream_idle, next).await {
                 Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(fault))) => return Err(Break::Broken(fault.to_string())),
+                Ok(Some(Err(fault))) => return Err(StreamBreak::Broken(fault.to_string())),
                 Ok(None) => {
-                    return Err(Break::Broken(
+                    return Err(StreamBreak::Broken(
                         "it ended before response.completed".to_owned(),
                     ));
                 }
-                Err(_) => return Err(Break::Broken("it was silent for too long".to_owned())),
+                Err(_) => return Err(StreamBreak::Broken("it was silent for too long".to_owned())),
             };
             self.core.hooks.point("stream.event").await;
             if self.take(&event, &answer.input, called).await?.is_break() {
@@ -134,7 +138,7 @@ impl Worker {
         event: &StreamEvent,
         input: &[Item],
         called: &mut bool,
-    ) -> Result<ControlFlow<()>, Break> {
+    ) -> Result<ControlFlow<()>, StreamBreak> {
         match event.kind() {
             Some(EventKind::Created) => lock(&self.core.state).history.created(input),
             Some(EventKind::OutputTextDelta | EventKind::RefusalDelta)
@@ -150,10 +154,10 @@ impl Worker {
             }
             Some(EventKind::OutputItemAdded) => {
                 let call = event.item().filter(|item| item.call_kind().is_some());
-                lock(&self.turn.live).half_call = call.map(|call| (call, String::new()));
+                lock(&self.turn.progress).half_call = call.map(|call| (call, String::new()));
             }
             Some(EventKind::FunctionCallArgumentsDelta | EventKind::CustomToolCallInputDelta) => {
-                if let Some((_, text)) = &mut lock(&self.turn.live).half_call {
+                if let Some((_, text)) = &mut lock(&self.turn.progress).half_call {
                     text.push_str(event.text("delta").unwrap_or_default());
                 }
             }
@@ -171,8 +175,8 @@ impl Worker {
                     .response()
                     .map(|it| &it["incomplete_details"]["reason"]);
                 let reason = reason.and_then(Value::as_str).unwrap_or("unknown reason");
-                let failure = Failure(format!("the response is incomplete: {reason}"));
-                return Err(Break::Fatal(failure));
+                let failure = TurnFailure(format!("the response is incomplete: {reason}"));
+                return Err(StreamBreak::Fatal(failure));
             }
             Some(EventKind::Failed) => {
                 let error = event.response().map(|response| &response["error"]);
@@ -193,7 +197,7 @@ impl Worker {
         let item_id = event.item_id().unwrap_or_default();
         {
             // Kept before it is shown: what the user saw must not be lost.
-            let texts = &mut lock(&self.turn.live).texts;
+            let texts = &mut lock(&self.turn.progress).texts;
             match texts.iter_mut().find(|(id, _)| id == item_id) {
                 Some((_, text)) => text.push_str(delta),
                 None => texts.push((item_id.into(), delta.to_owned())),
@@ -206,7 +210,7 @@ impl Worker {
     }
 
     /// Takes a finished item. Returns whether it is a call.
-    async fn item(&mut self, item_id: &str, item: Item) -> Result<bool, Failure> {
+    async fn item(&mut self, item_id: &str, item: Item) -> Result<bool, TurnFailure> {
         if let Some(summary) = &mut self.summary {
             if item.kind() == Some(ItemKind::Message) {
                 summary.push_str(&message_text(&item));
@@ -222,17 +226,18 @@ impl Worker {
         let turn_id = &self.turn.id;
         self.core
             .record(|state| {
-                let mut live = lock(&self.turn.live);
-                live.texts
+                let mut progress = lock(&self.turn.progress);
+                progress
+                    .texts
                     .retain(|(id, _)| message.is_none() || id != item_id);
                 let mut drafts = Vec::new();
                 if keep {
-                    drafts.push(Draft::item(&item));
+                    drafts.push(LineDraft::item(&item));
                     state.history.push(item);
                 }
                 if let Some(message) = message.as_ref().filter(|message| !message.is_empty()) {
-                    live.last_message = Some(message.clone());
-                    drafts.push(Draft::agent_message(turn_id, message));
+                    progress.last_message = Some(message.clone());
+                    drafts.push(LineDraft::agent_message(turn_id, message));
                 }
                 drafts
             })
@@ -255,12 +260,14 @@ impl Worker {
                 .completed(event.response_id(), mode);
         }
         let used = {
-            let mut live = lock(&self.turn.live);
-            live.texts.clear();
-            live.half_call = None;
-            live.input_tokens = live.input_tokens.saturating_add(count("input_tokens"));
-            live.output_tokens = live.output_tokens.saturating_add(count("output_tokens"));
-            (live.input_tokens, live.output_tokens)
+            let mut progress = lock(&self.turn.progress);
+            progress.texts.clear();
+            progress.half_call = None;
+            progress.input_tokens = progress.input_tokens.saturating_add(count("input_tokens"));
+            progress.output_tokens = progress
+                .output_tokens
+                .saturating_add(count("output_tokens"));
+            (progress.input_tokens, progress.output_tokens)
         };
         let msg = EventMsg::TokenCount {
             turn_id: self.turn.id.clone(),
@@ -272,13 +279,13 @@ impl Worker {
 }
 
 /// What a `response.failed` or an `error` event means.
-fn failed(error: &Value) -> Break {
+fn failed(error: &Value) -> StreamBreak {
     let code = error["code"].as_str().unwrap_or_default();
     let message = error["message"].as_str().unwrap_or("the response failed");
     if refusal::is_final(code) {
-        Break::Fatal(Failure(format!("{message} ({code})")))
+        StreamBreak::Fatal(TurnFailure(format!("{message} ({code})")))
     } else {
-        Break::Broken(message.to_owned())
+        StreamBreak::Broken(message.to_owned())
     }
 }
 

@@ -2,26 +2,26 @@
 
 use cutpoint_protocol::session::EventMsg;
 
-use super::{Failure, Worker};
+use super::{TurnFailure, TurnWorker};
 use crate::defect::Defect;
-use crate::rollout::Draft;
+use crate::rollout::LineDraft;
 
-impl Worker {
+impl TurnWorker {
     /// Has the model summarise the conversation. What it writes goes neither into the history nor
     /// to the client, and calls that it makes are not carried out.
-    pub(crate) async fn summarise(&mut self) -> Result<String, Failure> {
+    pub(crate) async fn summarise(&mut self) -> Result<String, TurnFailure> {
         self.summary = Some(String::new());
         self.respond().await?;
         let summary = self.summary.take().unwrap_or_default();
         if summary.trim().is_empty() {
-            return Err(Failure("the model wrote no summary".to_owned()));
+            return Err(TurnFailure("the model wrote no summary".to_owned()));
         }
         Ok(summary)
     }
 
     /// Puts the summary in the history's place. Input that waits for its turn is not touched: it
     /// was said behind what the summary tells of, and is recorded behind it.
-    pub(crate) async fn compact(&self, summary: &str) -> Result<(), Failure> {
+    pub(crate) async fn compact(&self, summary: &str) -> Result<(), TurnFailure> {
         let (core, turn) = (&self.core, &self.turn);
         core.hooks.point("compact.replace").await;
         core.record(|state| {
@@ -33,7 +33,10 @@ impl Worker {
             if core.has(Defect::CompactionOverwrites) {
                 ours.input.clear();
             }
-            vec![Draft::compacted(summary, state.history.compact(summary))]
+            vec![LineDraft::compacted(
+                summary,
+                state.history.compact(summary),
+            )]
         })
         .await?;
         core.recorder.flush().await?;

@@ -1,6 +1,6 @@
 //! CALL-1: every call has an output.
 
-use cutpoint_protocol::pairing::Fault;
+use cutpoint_protocol::pairing::PairingFault;
 
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
@@ -62,10 +62,10 @@ impl Invariant for EveryCallIsAnswered {
             for fault in &exchange.faults {
                 let number = exchange.number;
                 let (call_id, fault) = match fault {
-                    Fault::Unanswered { call_id, kind, .. } => {
+                    PairingFault::Unanswered { call_id, kind, .. } => {
                         (call_id, NO_OUTPUT.with("call_type", kind.in_words()))
                     }
-                    Fault::WrongKind {
+                    PairingFault::WrongKind {
                         call_id,
                         call,
                         output,

@@ -1,6 +1,6 @@
 //! CALL-2: every output has its call, and is the only one.
 
-use cutpoint_protocol::pairing::Fault;
+use cutpoint_protocol::pairing::PairingFault;
 
 use crate::invariant::{Findings, Invariant};
 use crate::map::HashSet;
@@ -81,13 +81,13 @@ impl Invariant for EveryOutputHasItsCall {
 }
 
 /// The fault, if it is this rule's, and the call id that it is about.
-fn clause_of(fault: &Fault) -> Option<(Clause, &str)> {
+fn clause_of(fault: &PairingFault) -> Option<(Clause, &str)> {
     match fault {
-        Fault::Orphan { call_id, .. } => Some((ORPHAN_OUTPUT, call_id)),
-        Fault::Duplicate { call_id, .. } => Some((SECOND_OUTPUT, call_id)),
-        Fault::RepeatedCall { call_id, .. } => Some((REPEATED_CALL, call_id)),
-        Fault::EmptyCallId { .. } => Some((EMPTY_CALL_ID, "")),
-        Fault::Unanswered { .. } | Fault::WrongKind { .. } => None,
+        PairingFault::Orphan { call_id, .. } => Some((ORPHAN_OUTPUT, call_id)),
+        PairingFault::Duplicate { call_id, .. } => Some((SECOND_OUTPUT, call_id)),
+        PairingFault::RepeatedCall { call_id, .. } => Some((REPEATED_CALL, call_id)),
+        PairingFault::EmptyCallId { .. } => Some((EMPTY_CALL_ID, "")),
+        PairingFault::Unanswered { .. } | PairingFault::WrongKind { .. } => None,
     }
 }
 

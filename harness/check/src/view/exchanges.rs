@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cutpoint_protocol::field::{field, text};
 use cutpoint_protocol::item::all_text;
-use cutpoint_protocol::pairing::{self, Fault, Side};
+use cutpoint_protocol::pairing::{self, PairingFault, PairingRole};
 use cutpoint_protocol::{ItemKind, marker};
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ pub struct Exchange<'a> {
     /// What each item of the history is.
     pub roles: Vec<Role<'a>>,
     /// What is wrong with the pairing of its calls and outputs; places count those alone.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<PairingFault>,
     /// Whether the request asks for a response: one that only warms a connection up does not.
     pub generates: bool,
     /// Whether the answer is to be a stream.
@@ -395,13 +395,13 @@ fn plain_text(message: &Value) -> Option<&str> {
 }
 
 /// What is wrong with the pairing of a history.
-fn faults(history: &[&Value]) -> Vec<Fault> {
+fn faults(history: &[&Value]) -> Vec<PairingFault> {
     pairing::faults_between(history.iter().filter_map(|value| side(value)))
 }
 
 /// What a value is to the pairing, with its call id; `None` for what is neither a call nor an output,
 /// `Some(None)` for those that the API answers itself.
-fn side(value: &Value) -> Option<Option<(Side, Option<&str>)>> {
+fn side(value: &Value) -> Option<Option<(PairingRole, Option<&str>)>> {
     let text = |name: &str| text(value, name);
     let name = text("type")?;
     if !name.ends_with("_call") && !name.ends_with("_output") {
@@ -410,8 +410,8 @@ fn side(value: &Value) -> Option<Option<(Side, Option<&str>)>> {
     let Some(kind) = ItemKind::from_name(name) else {
         return Some(None);
     };
-    let call = kind.call_kind().map(Side::Call);
-    let side = call.or_else(|| kind.output_kind().map(Side::Output));
+    let call = kind.call_kind().map(PairingRole::Call);
+    let side = call.or_else(|| kind.output_kind().map(PairingRole::Output));
     // As in `Item::call_id`: such an output may have its call's id in `id` alone.
     let own = || text("id").filter(|_| kind == ItemKind::LocalShellCallOutput);
     Some(side.map(|side| (side, text("call_id").or_else(own))))

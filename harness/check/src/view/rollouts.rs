@@ -7,7 +7,7 @@ use cutpoint_protocol::ids::TurnId;
 use cutpoint_protocol::item::all_text;
 use cutpoint_protocol::marker;
 use cutpoint_protocol::memo::{HeapSize, Memo};
-use cutpoint_protocol::rollout::{Content, RolloutLine, TurnEnd};
+use cutpoint_protocol::rollout::{LineContent, RolloutLine, TurnEnd};
 use serde_json::Value;
 
 use super::At;
@@ -533,17 +533,17 @@ fn kind(line: &RolloutLine) -> LineKind {
         return LineKind::Other;
     }
     match line.content() {
-        Content::Item(item) if marker::is_marker(&item) => LineKind::Marker,
-        Content::TurnStarted(turn_id) => LineKind::Turn(Bracket {
+        LineContent::Item(item) if marker::is_marker(&item) => LineKind::Marker,
+        LineContent::TurnStarted(turn_id) => LineKind::Turn(Bracket {
             turn_id: turn_id,
             end: None,
         }),
-        Content::TurnEnded(turn_id, end) => LineKind::Turn(Bracket {
+        LineContent::TurnEnded(turn_id, end) => LineKind::Turn(Bracket {
             turn_id: turn_id,
             end: Some(end),
         }),
-        Content::Compacted(_) => LineKind::Compacted,
-        Content::RolledBack(turns) => LineKind::RolledBack(turns),
+        LineContent::Compacted(_) => LineKind::Compacted,
+        LineContent::RolledBack(turns) => LineKind::RolledBack(turns),
         _ => LineKind::Other,
     }
 }

@@ -11,7 +11,7 @@ use cutpoint_engine::server::case::{CaseConfig, RecordedCalls, Script};
 use cutpoint_engine::server::plan;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_engine::tracer::Tracer;
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
 use cutpoint_recording::{Exchange, Recording, Response};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -183,7 +183,7 @@ fn document(events: usize) -> Document {
     let chunks = events - EVENTS_AROUND;
     let text = "a few words ".repeat(chunks);
     let mut composer = Composer::new("resp_bench", "bench-model", 1);
-    composer.item(&Content::Text {
+    composer.item(&ItemContent::Text {
         text: &text,
         chunks,
     });

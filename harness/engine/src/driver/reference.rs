@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_agent::{
-    Config, Defect, DefectSet, Endpoint, HistoryMode, Killer, Parts, Probe, Session as Agent,
+    Config, Defect, DefectSet, Endpoint, HistoryMode, Killer, Probe, Services, Session as Agent,
     Submitter,
 };
 use cutpoint_protocol::session::{self, Event, InputItem, Op, Submission};
@@ -139,10 +139,10 @@ pub(super) fn parts(
     env: &CaseEnv,
     config: &Config,
     probe: Arc<dyn Probe>,
-) -> Result<Parts, AgentError> {
+) -> Result<Services, AgentError> {
     let mut parts = match &env.lab {
         Some(lab) => lab.parts(config.endpoint.clone()),
-        None => Parts::real(config).map_err(not_started)?,
+        None => Services::real(config).map_err(not_started)?,
     };
     parts.store = Arc::new(LoggedStore::new(
         parts.store,

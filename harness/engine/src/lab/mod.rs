@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cutpoint_agent::Endpoint;
-use cutpoint_agent::{Connector, HttpModel, Parts, Wire};
+use cutpoint_agent::{Connector, HttpModel, Services, Transport};
 
 use crate::server::ReplayServer;
 
@@ -69,9 +69,9 @@ impl Lab {
     }
 
     /// What an agent in this world works with.
-    pub fn parts(&self, endpoint: Endpoint) -> Parts {
+    pub fn parts(&self, endpoint: Endpoint) -> Services {
         let connector = Arc::new(MemoryConnector(self.server.clone()));
-        Parts {
+        Services {
             model: Arc::new(HttpModel::new(endpoint, connector)),
             store: self.store.clone(),
             tools: self.tools.clone(),
@@ -85,7 +85,7 @@ struct MemoryConnector(Arc<ReplayServer>);
 
 #[async_trait]
 impl Connector for MemoryConnector {
-    async fn connect(&self, _authority: &str) -> io::Result<Box<dyn Wire>> {
+    async fn connect(&self, _authority: &str) -> io::Result<Box<dyn Transport>> {
         Ok(Box::new(self.0.connect()))
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cutpoint_agent::{Abandon, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner};
+use cutpoint_agent::{AbandonMode, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner};
 use cutpoint_trace::Process;
 use tokio::time::Instant;
 
@@ -275,14 +275,14 @@ impl RunningTool for SimulatedTool {
         Bytes::new()
     }
 
-    fn abandon(self: Box<Self>, how: Abandon) {
+    fn abandon(self: Box<Self>, how: AbandonMode) {
         match how {
-            Abandon::Running => {}
-            Abandon::ChildKilled => {
+            AbandonMode::Running => {}
+            AbandonMode::ChildKilled => {
                 lock(&self.table).remove(&self.pid);
             }
-            Abandon::AskedToEnd if self.ignores_term => {}
-            Abandon::AskedToEnd => self.end(),
+            AbandonMode::AskedToEnd if self.ignores_term => {}
+            AbandonMode::AskedToEnd => self.end(),
         }
         std::mem::forget(self);
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cutpoint_recording::{
-    CapturedRequest, CapturedResponse, Cut, Exchange, RecordedRequest, Redactor, Report, Response,
+    CapturedRequest, CapturedResponse, Exchange, RecordedRequest, RedactionReport, Redactor,
+    Response, ResponseCut,
 };
 use tokio::sync::watch;
 
@@ -27,7 +28,7 @@ pub(super) struct RawExchange {
     pub(super) status: u16,
     pub(super) headers: Headers,
     pub(super) chunks: Vec<(Duration, Bytes)>,
-    pub(super) cut: Option<Cut>,
+    pub(super) cut: Option<ResponseCut>,
 }
 
 /// What was recorded.
@@ -36,7 +37,7 @@ pub struct RecordedSession {
     /// The exchanges, in the order of their requests, redacted.
     pub exchanges: Vec<Exchange>,
     /// What was redacted.
-    pub report: Report,
+    pub report: RedactionReport,
     /// What else there is to know, one sentence each.
     pub notes: Vec<String>,
 }
@@ -64,7 +65,7 @@ impl Default for CaptureLimits {
 }
 
 /// What the thread has made of the captures: exchanges by the order of their requests.
-type RedactedSession = (Vec<(usize, Exchange)>, Report);
+type RedactedSession = (Vec<(usize, Exchange)>, RedactionReport);
 
 /// Takes captures from the connections.
 #[derive(Debug)]
@@ -210,7 +211,7 @@ fn redacted(
     tell("a request's body is not recorded whole,", problem);
     let body: Vec<u8> = body.into_iter().flat_map(|(_, bytes)| bytes).collect();
     let (chunks, problem) = decode(encoding(&raw.headers), &raw.chunks, limits.body_bytes);
-    let cut = raw.cut.or(problem.is_some().then_some(Cut::Close));
+    let cut = raw.cut.or(problem.is_some().then_some(ResponseCut::Close));
     tell("an answer's body is not recorded whole,", problem);
     let request = CapturedRequest {
         method: &raw.method,
@@ -271,10 +272,10 @@ impl Capture {
     }
 
     /// The exchange has ended, well or not.
-    pub(super) fn end(&mut self, cut: Option<Cut>) {
+    pub(super) fn end(&mut self, cut: Option<ResponseCut>) {
         if let Some(raw) = &mut self.raw {
             raw.cut = if self.bytes == usize::MAX {
-                Some(Cut::Close)
+                Some(ResponseCut::Close)
             } else {
                 cut
             };

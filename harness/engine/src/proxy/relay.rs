@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use cutpoint_protocol::api_error;
-use cutpoint_recording::Cut;
+use cutpoint_recording::ResponseCut;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -90,7 +90,7 @@ impl Relay {
             status: 200,
             headers: vec![(CONTENT_TYPE.to_string(), "text/event-stream".to_owned())],
             chunks: Vec::new(),
-            cut: Some(Cut::Stall),
+            cut: Some(ResponseCut::Stall),
         });
         let request = onward(head.method, uri, head.headers, body);
         match self.client.request(request).await {
@@ -231,7 +231,7 @@ impl Body for RecordingBody {
             Some(Err(error)) => {
                 let cut = how(&error);
                 self.capture.end(Some(cut));
-                if cut == Cut::Reset {
+                if cut == ResponseCut::Reset {
                     self.control.reset_on_drop();
                 }
                 // The connection gets a turn to flush what came before it ends the same way.
@@ -265,7 +265,7 @@ impl Drop for RecordingBody {
 }
 
 /// How the server cut an answer off.
-fn how(error: &hyper::Error) -> Cut {
+fn how(error: &hyper::Error) -> ResponseCut {
     let mut source: Option<&dyn Error> = Some(error);
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>()
@@ -274,9 +274,9 @@ fn how(error: &hyper::Error) -> Cut {
                 io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
             )
         {
-            return Cut::Reset;
+            return ResponseCut::Reset;
         }
         source = error.source();
     }
-    Cut::Close
+    ResponseCut::Close
 }

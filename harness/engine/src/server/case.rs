@@ -538,7 +538,7 @@ impl ServerCase {
                     _ if is_synthesized(found) => recorded_calls::adapted(plan, request),
                     RecordedCalls::Portable => plan,
                     RecordedCalls::Substituted => {
-                        recorded_calls::stood_in(plan, request, || recording.stand_ins())
+                        recorded_calls::stood_in(plan, request, || recording.substitutes())
                     }
                 };
                 Ok(self.stream(state, plan, before, number))

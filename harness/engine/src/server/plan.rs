@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cutpoint_protocol::compose::{Composed, Composer, Content};
+use cutpoint_protocol::compose::{ComposedEvent, Composer, ItemContent};
 use cutpoint_protocol::event::EventError;
 use cutpoint_protocol::request::ResponsesRequest;
 use cutpoint_protocol::sse::{Directive, Document};
@@ -167,12 +167,12 @@ fn add_item(
     asks_approval: bool,
 ) -> Result<(), PlanError> {
     match part {
-        ReplyPart::Text { text, chunks } => composer.item(&Content::Text {
+        ReplyPart::Text { text, chunks } => composer.item(&ItemContent::Text {
             text,
             chunks: *chunks,
         }),
         ReplyPart::Reasoning { text, chunks } => {
-            composer.item(&Content::Reasoning {
+            composer.item(&ItemContent::Reasoning {
                 text,
                 chunks: *chunks,
             });
@@ -199,7 +199,7 @@ fn add_item(
             arguments,
             chunks,
         } => {
-            composer.item(&Content::Function {
+            composer.item(&ItemContent::Function {
                 call_id: call,
                 name,
                 arguments,
@@ -212,7 +212,7 @@ fn add_item(
             input,
             chunks,
         } => {
-            composer.item(&Content::Custom {
+            composer.item(&ItemContent::Custom {
                 call_id: call,
                 name,
                 input,
@@ -220,7 +220,7 @@ fn add_item(
             });
         }
         ReplyPart::LocalShell { call, command } => {
-            composer.item(&Content::LocalShell {
+            composer.item(&ItemContent::LocalShell {
                 call_id: call,
                 command,
             });
@@ -229,7 +229,7 @@ fn add_item(
             let bad = |error: &dyn std::fmt::Display| PlanError::NotAnItem(error.to_string());
             let value = serde_json::from_str(json).map_err(|error| bad(&error))?;
             let item = Item::from_value(value).map_err(|error| bad(&error))?;
-            composer.item(&Content::Raw(item));
+            composer.item(&ItemContent::Raw(item));
         }
         ReplyPart::Event { .. } | ReplyPart::Malformed { .. } | ReplyPart::Pause { .. } => {}
     }
@@ -245,7 +245,7 @@ fn shell(
 ) {
     match function {
         Some((name, arguments)) => {
-            composer.item(&Content::Function {
+            composer.item(&ItemContent::Function {
                 call_id,
                 name,
                 arguments: &arguments,
@@ -254,7 +254,7 @@ fn shell(
         }
         None => {
             let words = ["bash", "-c", command].map(str::to_owned);
-            composer.item(&Content::LocalShell {
+            composer.item(&ItemContent::LocalShell {
                 call_id,
                 command: &words,
             });
@@ -262,7 +262,7 @@ fn shell(
     }
 }
 
-fn finish(composer: Composer, end: &ReplyEnd) -> (Vec<Composed>, Ending) {
+fn finish(composer: Composer, end: &ReplyEnd) -> (Vec<ComposedEvent>, Ending) {
     const MESSAGE: &str = "The server had an error while processing your request.";
     match end {
         ReplyEnd::Completed => (composer.completed(), Ending::Complete),
@@ -284,11 +284,11 @@ fn finish(composer: Composer, end: &ReplyEnd) -> (Vec<Composed>, Ending) {
     }
 }
 
-fn interleave(events: Vec<Composed>, extras: Vec<(usize, Extra)>) -> Arc<[Frame]> {
+fn interleave(events: Vec<ComposedEvent>, extras: Vec<(usize, Extra)>) -> Arc<[Frame]> {
     let mut extras = extras.into_iter().peekable();
     let mut frames = Vec::new();
     let mut delay = Duration::ZERO;
-    for (at, Composed { event, bytes }) in events.into_iter().enumerate() {
+    for (at, ComposedEvent { event, bytes }) in events.into_iter().enumerate() {
         while let Some((_, extra)) = extras.next_if(|(before, _)| *before <= at) {
             match extra {
                 Extra::Raw(bytes) => {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use cutpoint_protocol::request::{ResponsesRequest, ShellTool};
 use cutpoint_protocol::{Item, StreamEvent, sse};
-use cutpoint_recording::StandIns;
+use cutpoint_recording::ToolSubstitutes;
 use serde_json::{Value, json};
 
 use super::plan::{Frame, StreamPlan};
@@ -38,7 +38,7 @@ pub(super) fn adapted(mut plan: StreamPlan, request: &ResponsesRequest) -> Strea
 pub(super) fn stood_in(
     mut plan: StreamPlan,
     request: &ResponsesRequest,
-    stand_ins: impl FnOnce() -> StandIns,
+    stand_ins: impl FnOnce() -> ToolSubstitutes,
 ) -> StreamPlan {
     let Some(tool) = request.shell_tool() else {
         return plan;
@@ -215,7 +215,7 @@ fn to_local_shell(item: &mut Value, arguments: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use cutpoint_protocol::compose::{Composer, Content};
+    use cutpoint_protocol::compose::{Composer, ItemContent};
     use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
     use cutpoint_recording::{Exchange, Recording, Response};
 
@@ -225,7 +225,7 @@ mod tests {
     /// A recording of one answer, which calls a tool `exec` and was cut off.
     fn recording() -> Recording {
         let mut composer = Composer::new("resp_1", "m", 0);
-        composer.item(&Content::Custom {
+        composer.item(&ItemContent::Custom {
             call_id: "call_1",
             name: "exec",
             input: "text(1)",
@@ -251,7 +251,7 @@ mod tests {
         let body = json!({"model": "m", "input": "hi", "tools": [tool]}).to_string();
         let request = ResponsesRequest::parse(body.as_bytes()).unwrap();
         let plan = plan::recorded(document, false);
-        let plan = stood_in(plan, &request, || recording.stand_ins());
+        let plan = stood_in(plan, &request, || recording.substitutes());
         let events = plan.frames.iter().filter_map(|frame| frame.event.as_ref());
         let names = events.map(|event| event.type_name().to_owned());
         (names.collect(), plan.output().collect())

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use cutpoint_protocol::sse::Directive;
-use cutpoint_recording::session::{Cut, Did, How, Place};
+use cutpoint_recording::session::{CutPlace, TurnCut, TurnEndKind, UserAction};
 use cutpoint_scenario::ast::{ReplyEnd, ReplyPart};
 
 use crate::rig::{Rig, composed, reply, says, text_part};
 use crate::support::{ask, before, only, recording, server, stream, wire};
 
 /// An interrupt behind so many events of the first answer.
-fn cut(events: usize) -> Did {
+fn cut(events: usize) -> UserAction {
     let exited = Vec::new();
     let exchange = 1;
-    let place = Place::Stream { exchange, events };
-    Did::Interrupt(Cut { exited, place })
+    let place = CutPlace::Stream { exchange, events };
+    UserAction::Interrupt(TurnCut { exited, place })
 }
 
 #[tokio::test]
@@ -63,11 +63,11 @@ async fn a_client_that_leaves_is_an_interrupt_at_that_point() {
     assert_eq!(document.setting("end"), Some("stall"));
     let session = recording(recorded).session().unwrap();
     let expected = [
-        Did::Prompt("hi".to_owned()),
+        UserAction::Prompt("hi".to_owned()),
         cut(6),
-        Did::Ended(How::Interrupted),
+        UserAction::Ended(TurnEndKind::Interrupted),
     ];
-    assert_eq!(session.did, expected);
+    assert_eq!(session.actions, expected);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_client_that_leaves_before_the_answer_is_one_before_its_first_event() 
         b": cutpoint status=200 end=stall\n"
     );
     let session = recording(recorded).session().unwrap();
-    assert!(session.did.contains(&cut(0)), "{session:#?}");
+    assert!(session.actions.contains(&cut(0)), "{session:#?}");
 }
 
 #[tokio::test]
@@ -116,7 +116,10 @@ async fn a_client_that_hangs_up_behind_the_last_event_cuts_nothing() {
     assert_eq!(stream(only(&recorded)).setting("end"), None);
     drop(upstream);
     let session = recording(recorded).session().unwrap();
-    assert_eq!(session.did.last(), Some(&Did::Ended(How::Complete)));
+    assert_eq!(
+        session.actions.last(),
+        Some(&UserAction::Ended(TurnEndKind::Complete))
+    );
 }
 
 #[tokio::test]

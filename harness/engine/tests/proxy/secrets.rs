@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 
 use cutpoint_engine::proxy::{Proxy, ProxyConfig, RecordedSession};
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
 use cutpoint_recording::{Problem, Recording, Redactor, Response, find_secrets};
 use serde_json::{Value, json};
@@ -131,21 +131,21 @@ fn streamed(number: usize, texts: &[String], seeded: &mut Seeded) -> Vec<u8> {
     // JSON that the model spells in its own way, in a string of JSON.
     let arguments = spelled(&arguments, number);
     let patch = format!("*** Begin Patch\n+key = {}\n*** End Patch", texts[3]);
-    composer.item(&Content::Reasoning {
+    composer.item(&ItemContent::Reasoning {
         text: &thought,
         chunks: chunks(&thought),
     });
-    composer.item(&Content::Text {
+    composer.item(&ItemContent::Text {
         text: &message,
         chunks: chunks(&message),
     });
-    composer.item(&Content::Function {
+    composer.item(&ItemContent::Function {
         call_id: "call_1",
         name: "shell",
         arguments: &arguments,
         chunks: chunks(&arguments),
     });
-    composer.item(&Content::Custom {
+    composer.item(&ItemContent::Custom {
         call_id: "call_2",
         name: "apply_patch",
         input: &patch,

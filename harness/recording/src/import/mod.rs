@@ -4,21 +4,21 @@
 //! Every stream of an import says `: cutpoint synthesized=true`. Calls are replaced by calls of a shell
 //! that print what was recorded (see `outcome.rs`); what a call was stands beside it as `was=`.
 
-mod build;
-mod lines;
-mod outcome;
-mod session;
+mod build_recording;
+mod call_outcome;
+mod rollout_reader;
+mod rollout_session;
 
 use cutpoint_protocol::Item;
 
-use crate::model::Recording;
 use crate::problem::Problem;
+use crate::recording::Recording;
 use crate::redact::Redactor;
 
-pub use outcome::portable;
+pub use call_outcome::portable;
 
-pub(crate) use outcome::{Outcome, command, renamed, shell_call};
-pub(crate) use session::prompt_text;
+pub(crate) use call_outcome::{CallOutcome, command, renamed, shell_call};
+pub(crate) use rollout_session::prompt_text;
 
 /// What an import came to.
 #[derive(Debug, Clone)]
@@ -47,13 +47,14 @@ pub fn import(
     let (mut all, mut problems) = (Vec::new(), Vec::new());
     for (at, (file, bytes)) in rollouts.iter().enumerate() {
         let until = until_line.filter(|_| at + 1 == rollouts.len());
-        let (lines, found) = lines::read(file, bytes, until.unwrap_or(usize::MAX), redactor);
+        let (lines, found) =
+            rollout_reader::read(file, bytes, until.unwrap_or(usize::MAX), redactor);
         all.extend(lines);
         problems.extend(found);
     }
     let files: Vec<&str> = rollouts.iter().map(|(file, _)| base_name(file)).collect();
-    let mut session = session::read(&all)?;
-    if session.drafts.is_empty() {
+    let mut session = rollout_session::read(&all)?;
+    if session.exchanges.is_empty() {
         let file = rollouts.first().map_or("", |(file, _)| file);
         let message = "no line tells of a request to a model: there is nothing to replay";
         return Err(Problem::error(file, 0, message));
@@ -63,7 +64,7 @@ pub fn import(
         files.join(", ")
     );
     let source = redactor.text(&source).unwrap_or(source);
-    let built = build::build(name, &source, &session);
+    let built = build_recording::build(name, &source, &session);
     problems.append(&mut session.problems);
     problems.extend(built.problems);
     Ok(Imported {

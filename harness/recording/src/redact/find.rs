@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use regex::{Regex, RegexBuilder};
 
-use super::kinds::{CREDENTIAL, CUSTOM, EMAIL, ENCRYPTED, HOME, KINDS, NOBODY};
-use super::unescape::View;
+use super::secret_kinds::{CREDENTIAL, CUSTOM, EMAIL, ENCRYPTED, GENERIC_USER_NAMES, HOME, KINDS};
+use super::unescape::Unescaped;
 
 /// How many levels of escapes are taken back: text in JSON, in JSON, in JSON.
 const LEVELS: usize = 4;
@@ -29,7 +29,7 @@ static ALL: LazyLock<Regex> = LazyLock::new(|| {
 
 /// A secret in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundSecret {
     pub(super) kind: &'static str,
     pub(super) range: Range<usize>,
     /// The secret without escapes.
@@ -41,7 +41,7 @@ pub(super) struct Found {
 /// Escapes of JSON hide nothing, up to four levels of them. Placeholders of a redacted recording are
 /// no secrets. The ranges don't overlap and come in order.
 pub fn find_secrets(text: &str) -> impl Iterator<Item = (&'static str, Range<usize>)> + use<> {
-    Finder::default()
+    SecretFinder::default()
         .find(text)
         .into_iter()
         .map(|found| (found.kind, found.range))
@@ -54,24 +54,24 @@ pub fn is_credential(kind: &str) -> bool {
 
 /// What is looked for.
 #[derive(Debug, Default)]
-pub(super) struct Finder {
+pub(super) struct SecretFinder {
     /// What the user wants to be looked for besides.
     pub(super) custom: Vec<Regex>,
     /// Credentials that were seen in headers.
     pub(super) literals: Vec<String>,
 }
 
-impl Finder {
+impl SecretFinder {
     /// The secrets of a text, in order, without overlaps.
-    pub(super) fn find(&self, text: &str) -> Vec<Found> {
+    pub(super) fn find(&self, text: &str) -> Vec<FoundSecret> {
         let mut found = Vec::new();
         self.look(text, &mut |kind, range| {
             let plain = text[range.clone()].to_owned();
-            found.push(Found { kind, range, plain });
+            found.push(FoundSecret { kind, range, plain });
         });
-        let mut views: Vec<View> = Vec::new();
+        let mut views: Vec<Unescaped> = Vec::new();
         while views.len() < LEVELS
-            && let Some(view) = View::of(views.last().map_or(text, |view| &view.text))
+            && let Some(view) = Unescaped::of(views.last().map_or(text, |view| &view.text))
         {
             let back = |at: usize| {
                 let inner = view.start(at);
@@ -81,7 +81,7 @@ impl Finder {
             self.look(&view.text, &mut |kind, range| {
                 let plain = view.text[range.clone()].to_owned();
                 let range = back(range.start)..back(range.end);
-                deeper.push(Found { kind, range, plain });
+                deeper.push(FoundSecret { kind, range, plain });
             });
             if views.is_empty() {
                 // The letter of an escape is no part of what follows it. In a path with backslashes
@@ -144,7 +144,7 @@ fn next_char(text: &str, at: usize) -> usize {
 
 fn is_likely(kind: &str, wordy: bool, secret: &str) -> bool {
     let telling = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase();
-    (!wordy || secret.contains(telling)) && (kind != HOME || !NOBODY.contains(&secret))
+    (!wordy || secret.contains(telling)) && (kind != HOME || !GENERIC_USER_NAMES.contains(&secret))
 }
 
 /// Addresses are found from their `@` outwards: they begin with nothing that could be searched for.
@@ -175,9 +175,9 @@ fn emails(text: &str, tell: &mut dyn FnMut(&'static str, Range<usize>)) {
 }
 
 /// Puts together what overlaps. Of several views of one place, the widest tells what it is.
-fn merge(mut found: Vec<Found>) -> Vec<Found> {
+fn merge(mut found: Vec<FoundSecret>) -> Vec<FoundSecret> {
     found.sort_by_key(|found| (found.range.start, std::cmp::Reverse(found.range.end)));
-    let mut merged: Vec<Found> = Vec::new();
+    let mut merged: Vec<FoundSecret> = Vec::new();
     for next in found {
         match merged.last_mut() {
             Some(last) if next.range.start < last.range.end => {
@@ -191,7 +191,7 @@ fn merge(mut found: Vec<Found>) -> Vec<Found> {
                     last.range.start = start;
                 } else if next.range == last.range {
                     // Found again with an escape less.
-                    *last = Found {
+                    *last = FoundSecret {
                         kind: last.kind,
                         ..next
                     };

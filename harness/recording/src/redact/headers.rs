@@ -16,7 +16,7 @@ const SECRET_HEADERS: [&str; 6] = [
 ];
 
 /// Headers that say something of a request or an answer and nothing of who made it.
-const KEPT: [&str; 19] = [
+const KEPT_HEADERS: [&str; 19] = [
     "accept",
     "accept-language",
     "content-type",
@@ -39,10 +39,10 @@ const KEPT: [&str; 19] = [
 ];
 
 /// Beginnings of the names of further such headers.
-const KEPT_BEGINNINGS: [&str; 3] = ["x-codex-", "x-ratelimit-", "x-stainless-"];
+const KEPT_PREFIXES: [&str; 3] = ["x-codex-", "x-ratelimit-", "x-stainless-"];
 
 /// Words in the name of a header that may carry a credential, or tell whose machine it was.
-const DOUBTFUL: [&str; 7] = [
+const SUSPICIOUS_WORDS: [&str; 7] = [
     "auth",
     "cookie",
     "key",
@@ -56,9 +56,9 @@ const DOUBTFUL: [&str; 7] = [
 pub(super) fn is_kept(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let counts_tokens = name.starts_with("x-ratelimit-");
-    KEPT.contains(&name.as_str())
-        || KEPT_BEGINNINGS.iter().any(|kept| name.starts_with(kept))
-            && (counts_tokens || !DOUBTFUL.iter().any(|word| name.contains(word)))
+    KEPT_HEADERS.contains(&name.as_str())
+        || KEPT_PREFIXES.iter().any(|kept| name.starts_with(kept))
+            && (counts_tokens || !SUSPICIOUS_WORDS.iter().any(|word| name.contains(word)))
 }
 
 /// Whether a header of that name holds a secret.

@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// A string of a JSON text.
-pub(super) struct Literal {
+pub(super) struct StringLiteral {
     /// Where it stands, quotes included.
     pub(super) range: Range<usize>,
     /// What it says.
@@ -21,14 +21,14 @@ pub(super) struct Literal {
 
 /// What a JSON text is made of.
 #[derive(Default)]
-pub(super) struct Parts {
+pub(super) struct JsonStrings {
     /// Its strings, in order.
-    pub(super) strings: Vec<Literal>,
+    pub(super) strings: Vec<StringLiteral>,
     /// Arrays that are members of that name, each whole.
     pub(super) logprobs: Vec<Range<usize>>,
 }
 
-struct Open {
+struct OpenContainer {
     is_object: bool,
     awaits_name: bool,
     name: Option<String>,
@@ -37,10 +37,10 @@ struct Open {
 }
 
 /// Takes a JSON text apart; `None` if it is none.
-pub(super) fn parts(text: &str) -> Option<Parts> {
+pub(super) fn parts(text: &str) -> Option<JsonStrings> {
     serde_json::from_str::<IgnoredAny>(text).ok()?;
-    let mut parts = Parts::default();
-    let mut open: Vec<Open> = Vec::new();
+    let mut parts = JsonStrings::default();
+    let mut open: Vec<OpenContainer> = Vec::new();
     let mut at = 0;
     while let Some(byte) = text.as_bytes().get(at) {
         match byte {
@@ -57,7 +57,7 @@ pub(super) fn parts(text: &str) -> Option<Parts> {
                     }
                     above.name.clone()
                 });
-                parts.strings.push(Literal {
+                parts.strings.push(StringLiteral {
                     range: at..end + 1,
                     text: value,
                     is_name,
@@ -70,7 +70,7 @@ pub(super) fn parts(text: &str) -> Option<Parts> {
                 let is_object = *byte == b'{';
                 let name = open.last().and_then(|above| above.name.clone());
                 let logprobs = !is_object && name.as_deref() == Some("logprobs");
-                open.push(Open {
+                open.push(OpenContainer {
                     is_object,
                     awaits_name: is_object,
                     // The strings of an array stand under the array's name.

@@ -3,11 +3,11 @@
 //! What is taken out leaves a placeholder such as `<api-key-1>`. The same secret has the same
 //! placeholder wherever it stands, so what a request echoes still matches what the model said.
 
-mod compare;
 mod find;
 mod headers;
 mod json;
-mod kinds;
+mod placeholders;
+mod secret_kinds;
 mod stream;
 mod unescape;
 
@@ -20,14 +20,14 @@ use std::ops::Range;
 
 use regex::Regex;
 
-pub(crate) use self::compare::{has_placeholder, is_redacted, kinds_only};
 pub use self::find::{find_secrets, is_credential};
 pub use self::headers::REDACTED;
 pub(crate) use self::headers::exposed;
+pub(crate) use self::placeholders::{has_placeholder, is_redacted, kinds_only};
 
-use self::find::Finder;
-use self::json::Literal;
-use self::kinds::{ENCRYPTED, NAMED, SECRET_NAMES};
+use self::find::SecretFinder;
+use self::json::StringLiteral;
+use self::secret_kinds::{ENCRYPTED, NAMED, SECRET_NAMES};
 
 /// A credential in a header that is shorter than this is not looked for elsewhere.
 const CREDENTIAL_LEAST_BYTES: usize = 12;
@@ -38,7 +38,7 @@ const NAMED_LEAST_BYTES: usize = 8;
 #[derive(Debug)]
 pub struct Redactor {
     is_on: bool,
-    finder: Finder,
+    finder: SecretFinder,
     /// Secret → placeholder.
     placeholders: HashMap<String, String>,
     /// How many different secrets of each kind there were.
@@ -50,7 +50,7 @@ pub struct Redactor {
 
 /// What was redacted, without what it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct RedactionReport {
     /// Kind → how many different secrets, in how many places.
     pub kinds: BTreeMap<&'static str, (usize, usize)>,
     /// How many headers were left out.
@@ -66,7 +66,7 @@ impl Redactor {
         let custom = custom.iter().map(|text| {
             Regex::new(text).map_err(|error| format!("`{text}` is no regular expression: {error}"))
         });
-        let finder = Finder {
+        let finder = SecretFinder {
             custom: custom.collect::<Result<_, _>>()?,
             literals: Vec::new(),
         };
@@ -75,10 +75,10 @@ impl Redactor {
 
     /// One that leaves everything but headers as it is.
     pub fn off() -> Self {
-        Self::with(Finder::default(), false)
+        Self::with(SecretFinder::default(), false)
     }
 
-    fn with(finder: Finder, is_on: bool) -> Self {
+    fn with(finder: SecretFinder, is_on: bool) -> Self {
         Self {
             is_on,
             finder,
@@ -90,7 +90,7 @@ impl Redactor {
     }
 
     /// What was redacted so far.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> RedactionReport {
         let count = |(kind, places): (&&'static str, &usize)| {
             (
                 *kind,
@@ -100,7 +100,7 @@ impl Redactor {
                 ),
             )
         };
-        Report {
+        RedactionReport {
             kinds: self.places.iter().map(count).collect(),
             headers: self.headers_left_out,
         }
@@ -159,7 +159,7 @@ impl Redactor {
     }
 
     /// A string of a JSON text without its secrets; `None` if it has none.
-    fn literal(&mut self, literal: &Literal) -> Option<String> {
+    fn literal(&mut self, literal: &StringLiteral) -> Option<String> {
         let name = literal.name.as_deref().unwrap_or_default();
         let text = literal.text.as_str();
         let whole = if literal.is_name || is_placeholder(text) {
@@ -235,7 +235,7 @@ fn is_placeholder(text: &str) -> bool {
     })
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for RedactionReport {
     /// One line: kinds with their counts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts: Vec<String> = self

@@ -10,24 +10,24 @@ use std::ops::Range;
 use cutpoint_protocol::sse::{Decoder, Document, EVENT_LIMIT_BYTES, Frame};
 
 use super::Redactor;
-use super::json::{self, Parts};
+use super::json::{self, JsonStrings};
 
 /// What deltas have in common whose texts belong together: type, item and part.
-type Key = (String, String, String);
+type DeltaKey = (String, String, String);
 
 /// What a frame's data is.
-enum Content {
+enum FrameContent {
     /// JSON; of a frame that was cut off, with what was missing at its end.
     Json {
         text: String,
-        parts: Parts,
+        parts: JsonStrings,
         added: usize,
     },
     Text(String),
 }
 
 /// Where a piece of a text stands.
-struct Piece {
+struct DeltaPiece {
     frame: usize,
     literal: usize,
 }
@@ -38,13 +38,13 @@ impl Redactor {
         if !self.is_on {
             return;
         }
-        let contents: Vec<Option<Content>> = document.frames.iter().map(content).collect();
+        let contents: Vec<Option<FrameContent>> = document.frames.iter().map(content).collect();
         let (of_deltas, torn) = self.deltas(&contents);
         let mut changed = torn;
         let mut edits: Vec<Vec<(Range<usize>, String)>> = Vec::with_capacity(contents.len());
         for (at, content) in contents.iter().enumerate() {
             let mut own = Vec::new();
-            if let Some(Content::Json { parts, .. }) = content {
+            if let Some(FrameContent::Json { parts, .. }) = content {
                 for (number, literal) in parts.strings.iter().enumerate() {
                     let new = match of_deltas.get(&(at, number)) {
                         Some(new) => new.clone(),
@@ -59,7 +59,7 @@ impl Redactor {
         for (at, frame) in document.frames.iter_mut().enumerate() {
             let mut own = std::mem::take(&mut edits[at]);
             let data = match &contents[at] {
-                Some(Content::Json { text, parts, added }) => {
+                Some(FrameContent::Json { text, parts, added }) => {
                     // The tokens of a text with a secret spell it out.
                     let logprobs = parts
                         .logprobs
@@ -73,7 +73,7 @@ impl Redactor {
                         new
                     })
                 }
-                Some(Content::Text(text)) => self.text(text),
+                Some(FrameContent::Text(text)) => self.text(text),
                 None => None,
             };
             self.rewrite(frame, data.as_deref());
@@ -83,19 +83,22 @@ impl Redactor {
     /// What becomes of the deltas' texts, by frame and literal, and whether any changes.
     fn deltas(
         &mut self,
-        contents: &[Option<Content>],
+        contents: &[Option<FrameContent>],
     ) -> (BTreeMap<(usize, usize), Option<String>>, bool) {
-        let mut texts: BTreeMap<Key, Vec<Piece>> = BTreeMap::new();
+        let mut texts: BTreeMap<DeltaKey, Vec<DeltaPiece>> = BTreeMap::new();
         for (frame, content) in contents.iter().enumerate() {
-            let Some(Content::Json { text, parts, .. }) = content else {
+            let Some(FrameContent::Json { text, parts, .. }) = content else {
                 continue;
             };
             if let Some((key, literal)) = delta(text, parts) {
-                texts.entry(key).or_default().push(Piece { frame, literal });
+                texts
+                    .entry(key)
+                    .or_default()
+                    .push(DeltaPiece { frame, literal });
             }
         }
-        let text_of = |piece: &Piece| match &contents[piece.frame] {
-            Some(Content::Json { parts, .. }) => parts.strings[piece.literal].text.as_str(),
+        let text_of = |piece: &DeltaPiece| match &contents[piece.frame] {
+            Some(FrameContent::Json { parts, .. }) => parts.strings[piece.literal].text.as_str(),
             _ => "",
         };
         let mut new = BTreeMap::new();
@@ -164,7 +167,7 @@ fn first_line(text: &str) -> (&str, &str) {
 }
 
 /// What a frame carries, if it carries anything.
-fn content(frame: &Frame) -> Option<Content> {
+fn content(frame: &Frame) -> Option<FrameContent> {
     let data = match &frame.event {
         Some(event) => event.data.clone(),
         None if frame.complete => return None,
@@ -178,7 +181,7 @@ fn content(frame: &Frame) -> Option<Content> {
         }
     };
     if let Some(parts) = json::parts(&data) {
-        return Some(Content::Json {
+        return Some(FrameContent::Json {
             text: data,
             parts,
             added: 0,
@@ -188,14 +191,14 @@ fn content(frame: &Frame) -> Option<Content> {
         let text = format!("{kept}{end}");
         if let Some(parts) = json::parts(&text) {
             let added = end.len();
-            return Some(Content::Json { text, parts, added });
+            return Some(FrameContent::Json { text, parts, added });
         }
     }
-    Some(Content::Text(data))
+    Some(FrameContent::Text(data))
 }
 
 /// What a delta belongs to, and which of its strings it adds.
-fn delta(text: &str, parts: &Parts) -> Option<(Key, usize)> {
+fn delta(text: &str, parts: &JsonStrings) -> Option<(DeltaKey, usize)> {
     let top = |wanted: &str| {
         parts.strings.iter().position(|literal| {
             literal.depth == 1 && !literal.is_name && literal.name.as_deref() == Some(wanted)

@@ -4,14 +4,14 @@
 //! spelled with escapes, and escaped once more by what carries it.
 
 /// A text with its escapes taken back.
-pub(super) struct View {
+pub(super) struct Unescaped {
     /// The text.
     pub(super) text: String,
     /// For each byte of `text`, where in the original it starts; one more for the end.
     starts: Vec<usize>,
 }
 
-impl View {
+impl Unescaped {
     /// Takes back one level of escapes; `None` if there are none.
     pub(super) fn of(original: &str) -> Option<Self> {
         original.contains('\\').then_some(())?;
@@ -82,15 +82,18 @@ mod tests {
 
     #[test]
     fn escapes_are_taken_back_one_level_at_a_time() {
-        let view = View::of(r#"a\u0062\/\\u0063\ud83d\ude00\x\n"#).unwrap();
+        let view = Unescaped::of(r#"a\u0062\/\\u0063\ud83d\ude00\x\n"#).unwrap();
         assert_eq!(view.text, "ab/\\u0063\u{1F600}\\x\n");
         assert_eq!(view.start(1), 1);
         assert_eq!(view.start(2), 7);
         assert_eq!(view.boundary(3), 7);
-        assert_eq!(View::of(&view.text).unwrap().text, "ab/c\u{1F600}\\x\n");
-        assert!(View::of("plain").is_none());
-        assert!(View::of(r"C:\Xerox").is_none());
-        assert!(View::of(r"\u12").is_none());
+        assert_eq!(
+            Unescaped::of(&view.text).unwrap().text,
+            "ab/c\u{1F600}\\x\n"
+        );
+        assert!(Unescaped::of("plain").is_none());
+        assert!(Unescaped::of(r"C:\Xerox").is_none());
+        assert!(Unescaped::of(r"\u12").is_none());
     }
 
     proptest! {
@@ -98,13 +101,13 @@ mod tests {
         fn what_json_escapes_is_seen_plain(text in "[ -~é\u{1F600}\n]{0,40}") {
             let escaped = serde_json::to_string(&text).unwrap();
             let inner = &escaped[1..escaped.len() - 1];
-            let seen = View::of(inner).map_or(inner.to_owned(), |view| view.text);
+            let seen = Unescaped::of(inner).map_or(inner.to_owned(), |view| view.text);
             prop_assert_eq!(seen, text);
         }
 
         #[test]
         fn any_text_can_be_viewed(text in r#"[a-c0-9u\\"/é]{0,40}"#) {
-            if let Some(view) = View::of(&text) {
+            if let Some(view) = Unescaped::of(&text) {
                 prop_assert_eq!(view.start(view.text.len()), text.len());
                 for at in 0..=text.len() {
                     prop_assert!(view.boundary(at) >= at);

@@ -1,6 +1,6 @@
 //! What several tests need.
 
-use cutpoint_protocol::compose::{Composed, Composer, Content};
+use cutpoint_protocol::compose::{ComposedEvent, Composer, ItemContent};
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
 use cutpoint_recording::{Exchange, REDACTED, RecordedRequest, Response};
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ pub(crate) const CREATED_AT_S: u64 = 1_762_084_800;
 pub(crate) const MODEL: &str = "gpt-5.1-codex";
 
 /// The bytes of a stream with these items, ended by `response.completed`.
-pub(crate) fn stream(response_id: &str, contents: &[Content<'_>]) -> Vec<u8> {
+pub(crate) fn stream(response_id: &str, contents: &[ItemContent<'_>]) -> Vec<u8> {
     let mut composer = Composer::new(response_id, MODEL, CREATED_AT_S);
     contents.iter().for_each(|content| composer.item(content));
     bytes(&composer.completed())
 }
 
 /// The bytes of composed events.
-pub(crate) fn bytes(events: &[Composed]) -> Vec<u8> {
+pub(crate) fn bytes(events: &[ComposedEvent]) -> Vec<u8> {
     events
         .iter()
         .flat_map(|event| event.bytes.to_vec())

@@ -6,16 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{exchange, message, output, shell_arguments, shell_call, stream};
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use cutpoint_recording::{Recording, Response};
 
 fn recordings() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recordings")
 }
 
-fn text(text: &str) -> Content<'_> {
+fn text(text: &str) -> ItemContent<'_> {
     let chunks = text.split(' ').count();
-    Content::Text { text, chunks }
+    ItemContent::Text { text, chunks }
 }
 
 fn example(name: &str, source: &str) -> Recording {
@@ -36,7 +36,7 @@ fn context() -> [serde_json::Value; 2] {
 /// One question, one answer in words.
 fn text_answer() -> Recording {
     let answer = "An interrupted turn leaves three things behind: an output for every call, a marker that the model can read, and a rollout that another process can resume.";
-    let reasoning = Content::Reasoning {
+    let reasoning = ItemContent::Reasoning {
         text: "**Listing what an interrupt owes**",
         chunks: 4,
     };
@@ -58,7 +58,7 @@ fn shell_then_text() -> Recording {
     let arguments = shell_arguments(command);
     let said = "Let me look.";
     let answer = "There are three files: lib.rs, main.rs and run.rs.";
-    let call = Content::Function {
+    let call = ItemContent::Function {
         call_id: "call_ls",
         name: "shell",
         arguments: &arguments,

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{bytes, exchange, message, response, stream};
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 use cutpoint_protocol::sse::{Document, EVENT_LIMIT_BYTES};
 use cutpoint_recording::{Exchange, Recording, Response};
 use proptest::prelude::*;
 use serde_json::json;
 
-const HI: Content<'_> = Content::Text {
+const HI: ItemContent<'_> = ItemContent::Text {
     text: "hi",
     chunks: 1,
 };
@@ -155,7 +155,7 @@ fn a_file_of_a_gigabyte_is_refused_at_once() {
     file.set_len(1 << 30).unwrap();
     assert!(refusal(place.path()).contains("is larger than the 67108864 bytes"));
 
-    let limits = cutpoint_recording::Limits {
+    let limits = cutpoint_recording::LoadLimits {
         recording_bytes: 100,
         ..Default::default()
     };
@@ -313,7 +313,7 @@ fn streams() -> impl Strategy<Value = Vec<u8>> {
     ("\\PC{0,30}", 1usize..5, ending, any::<bool>(), 1usize..4000).prop_map(
         |(text, chunks, ending, comment, length)| {
             let mut composer = Composer::new("resp_1", "m", 1);
-            composer.item(&Content::Text {
+            composer.item(&ItemContent::Text {
                 text: &text,
                 chunks,
             });

@@ -2,7 +2,7 @@
 
 use crate::common::{exchange, message, output, response, shell_call, stream};
 use cutpoint_protocol::Item;
-use cutpoint_protocol::compose::Content;
+use cutpoint_protocol::compose::ItemContent;
 use cutpoint_recording::{Exchange, Match, Recording, count, diff, normalise};
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn items(values: &[Value]) -> Vec<Item> {
 fn answer(id: &str) -> Vec<u8> {
     stream(
         id,
-        &[Content::Text {
+        &[ItemContent::Text {
             text: id,
             chunks: 1,
         }],

@@ -1,20 +1,22 @@
 //! What a user did, read off what a client and a model have sent.
 
 use crate::common::{exchange, message, output, shell_arguments, shell_call, stream};
-use cutpoint_protocol::compose::Content;
-use cutpoint_recording::session::{Cut, Did, How, Place, Session, When};
+use cutpoint_protocol::compose::ItemContent;
+use cutpoint_recording::session::{
+    CutPlace, SessionOutline, SteerTime, TurnCut, TurnEndKind, UserAction,
+};
 use cutpoint_recording::{Exchange, Recording};
 use serde_json::Value;
 
 fn says(number: usize, input: &[Value], text: &str) -> Exchange {
     let id = format!("resp_{number}");
-    let answer = stream(&id, &[Content::Text { text, chunks: 2 }]);
+    let answer = stream(&id, &[ItemContent::Text { text, chunks: 2 }]);
     exchange(number, input, &answer)
 }
 
 fn calls(number: usize, input: &[Value], ids: &[&str]) -> Exchange {
     let arguments = shell_arguments("ls");
-    let calls = ids.iter().map(|call_id| Content::Function {
+    let calls = ids.iter().map(|call_id| ItemContent::Function {
         call_id,
         name: "shell",
         arguments: &arguments,
@@ -35,23 +37,23 @@ fn left(mut whole: Exchange, events: usize) -> Exchange {
     whole
 }
 
-fn session(exchanges: Vec<Exchange>) -> Session {
+fn session(exchanges: Vec<Exchange>) -> SessionOutline {
     let mut recording = Recording::new("r", "a test");
     recording.exchanges = exchanges;
     recording.session().unwrap()
 }
 
-fn prompt(text: &str) -> Did {
-    Did::Prompt(text.to_owned())
+fn prompt(text: &str) -> UserAction {
+    UserAction::Prompt(text.to_owned())
 }
 
-fn interrupt(exited: &[&str], place: Place) -> Did {
+fn interrupt(exited: &[&str], place: CutPlace) -> UserAction {
     let exited = exited.iter().map(|&call| call.to_owned()).collect();
-    Did::Interrupt(Cut { exited, place })
+    UserAction::Interrupt(TurnCut { exited, place })
 }
 
-const COMPLETE: Did = Did::Ended(How::Complete);
-const INTERRUPTED: Did = Did::Ended(How::Interrupted);
+const COMPLETE: UserAction = UserAction::Ended(TurnEndKind::Complete);
+const INTERRUPTED: UserAction = UserAction::Ended(TurnEndKind::Interrupted);
 
 fn marker() -> Value {
     message("user", "<turn_aborted>\nstopped\n</turn_aborted>")
@@ -63,11 +65,11 @@ fn what_is_written_while_a_tool_runs_is_a_steer() {
     let [call, gave] = [shell_call("call_1", "ls"), output("call_1", "x")];
     let past = [one.clone(), call, gave, message("user", "more")];
     let session = session(vec![calls(1, &[one], &["call_1"]), says(2, &past, "done")]);
-    let steer = Did::Steer {
+    let steer = UserAction::Steer {
         text: "more".to_owned(),
-        at: When::Running("call_1".to_owned()),
+        at: SteerTime::Running("call_1".to_owned()),
     };
-    assert_eq!(session.did, [prompt("one"), steer, COMPLETE]);
+    assert_eq!(session.actions, [prompt("one"), steer, COMPLETE]);
     assert!(session.has_calls);
     assert_eq!(session.main, [1, 2]);
 }
@@ -94,9 +96,9 @@ fn a_marker_tells_which_call_was_cut_off() {
             says(2, &past, "done"),
         ]);
         let (call, shown) = (cut.to_owned(), None);
-        let cut = interrupt(exited, Place::Call { call, shown });
+        let cut = interrupt(exited, CutPlace::Call { call, shown });
         let expected = [prompt("one"), cut, INTERRUPTED, prompt("two"), COMPLETE];
-        assert_eq!(session.did, expected, "{words}");
+        assert_eq!(session.actions, expected, "{words}");
     }
 }
 
@@ -112,9 +114,9 @@ fn a_history_without_the_cut_message_shows_the_same() {
             says(2, &past, "done"),
         ]);
         let (exchange, events) = (1, 5);
-        let cut = interrupt(&[], Place::Stream { exchange, events });
+        let cut = interrupt(&[], CutPlace::Stream { exchange, events });
         let expected = [prompt("one"), cut, INTERRUPTED, prompt("two"), COMPLETE];
-        assert_eq!(session.did, expected);
+        assert_eq!(session.actions, expected);
     }
 }
 
@@ -127,7 +129,7 @@ fn only_what_is_new_is_a_prompt() {
     let again = [&past[..], &[second, two.clone()]].concat();
     let session = self::session(vec![says(1, &past, "2"), says(2, &again, "3")]);
     let expected = [prompt("two"), COMPLETE, prompt("two"), COMPLETE];
-    assert_eq!(session.did, expected);
+    assert_eq!(session.actions, expected);
     // A summary that the agent has put into the place of the past.
     let summary = message("user", "what was said so far");
     let compacted = [one.clone(), summary, message("user", "three")];
@@ -137,7 +139,7 @@ fn only_what_is_new_is_a_prompt() {
         says(3, &compacted, "3"),
     ]);
     let expected = ["one", "two", "three"].map(|text| [prompt(text), COMPLETE]);
-    assert_eq!(session.did, expected.concat());
+    assert_eq!(session.actions, expected.concat());
 }
 
 #[test]
@@ -154,7 +156,7 @@ fn other_conversations_are_told_apart() {
     assert_eq!(session.main, [1, 4]);
     assert_eq!(session.others, [("help".to_owned(), vec![2, 3])]);
     assert_eq!(
-        session.did,
+        session.actions,
         [prompt("one"), COMPLETE, prompt("two"), COMPLETE]
     );
 }

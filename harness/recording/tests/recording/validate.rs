@@ -1,10 +1,10 @@
 //! What is found in streams that the Responses API could not have sent.
 
 use crate::common::{bytes, response, stream};
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 use cutpoint_recording::{Exchange, Recording};
 
-const TEXT: Content<'_> = Content::Text {
+const TEXT: ItemContent<'_> = ItemContent::Text {
     text: "hello",
     chunks: 2,
 };

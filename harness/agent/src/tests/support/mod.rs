@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Config, Defect, Endpoint, Hold, Parts, Probe, RolloutStore, Session, ToolRunner, lock,
+    Config, Defect, Endpoint, PointFuture, Probe, RolloutStore, Services, Session, ToolRunner, lock,
 };
 
 pub(super) use model::{Reply, ScriptModel, Step};
@@ -45,7 +45,7 @@ impl Probe for Watcher {
         lock(&self.log).push(Entry::Emit(event.msg.clone()));
     }
 
-    fn point(&self, label: &'static str) -> Option<Hold> {
+    fn point(&self, label: &'static str) -> Option<PointFuture> {
         let held = lock(&self.held);
         let (wanted, gate) = held.as_ref()?;
         if *wanted != label {
@@ -109,8 +109,8 @@ impl Rig {
         self.watcher.reached.send_replace(false);
     }
 
-    pub(super) fn parts(&self) -> Parts {
-        Parts {
+    pub(super) fn services(&self) -> Services {
+        Services {
             model: Arc::clone(&self.model) as Arc<dyn crate::ModelClient>,
             store: Arc::clone(&self.store) as Arc<dyn RolloutStore>,
             tools: Arc::clone(&self.tools) as Arc<dyn ToolRunner>,
@@ -119,7 +119,7 @@ impl Rig {
     }
 
     pub(super) async fn start(&self) -> Client {
-        let (session, events) = Session::start(self.config.clone(), self.parts())
+        let (session, events) = Session::start(self.config.clone(), self.services())
             .await
             .unwrap();
         let mut client = Client::new(session, events);
@@ -164,7 +164,7 @@ impl Request {
         self.items().iter().map(outline).collect()
     }
 
-    pub(super) fn faults(&self) -> Vec<pairing::Fault> {
+    pub(super) fn faults(&self) -> Vec<pairing::PairingFault> {
         pairing::faults(&self.items())
     }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutpoint_protocol::StreamEvent;
-use cutpoint_protocol::compose::{Composer, Content};
+use cutpoint_protocol::compose::{Composer, ItemContent};
 use tokio::sync::watch;
 
 use super::{Entry, Log};
 use serde_json::Value;
 
-use crate::{ModelClient, ModelError, ModelRequest, ModelStream, StreamFault, lock};
+use crate::{ModelClient, ModelError, ModelRequest, ModelStream, ModelStreamError, lock};
 
 #[derive(Clone)]
 pub(crate) enum Step {
@@ -34,14 +34,14 @@ pub(crate) enum Reply {
 
 impl Reply {
     pub(crate) fn text(id: &str, text: &str) -> Self {
-        Self::compose(id, &[Content::Text { text, chunks: 2 }])
+        Self::compose(id, &[ItemContent::Text { text, chunks: 2 }])
     }
 
     /// Function calls of `shell`, each running `run`.
     pub(crate) fn shell(id: &str, calls: &[&str]) -> Self {
         let contents: Vec<_> = calls
             .iter()
-            .map(|call_id| Content::Function {
+            .map(|call_id| ItemContent::Function {
                 call_id,
                 name: "shell",
                 arguments: r#"{"command":["run"]}"#,
@@ -62,7 +62,7 @@ impl Reply {
             .collect();
         let contents: Vec<_> = calls
             .iter()
-            .map(|(call_id, arguments)| Content::Function {
+            .map(|(call_id, arguments)| ItemContent::Function {
                 call_id,
                 name: "shell",
                 arguments,
@@ -72,7 +72,7 @@ impl Reply {
         Self::compose(id, &contents)
     }
 
-    pub(crate) fn compose(id: &str, contents: &[Content<'_>]) -> Self {
+    pub(crate) fn compose(id: &str, contents: &[ItemContent<'_>]) -> Self {
         let mut composer = Composer::new(id, "m", 1);
         contents.iter().for_each(|content| composer.item(content));
         let events = composer.completed();
@@ -214,7 +214,7 @@ struct ScriptStream {
 
 #[async_trait]
 impl ModelStream for ScriptStream {
-    async fn next(&mut self) -> Option<Result<StreamEvent, StreamFault>> {
+    async fn next(&mut self) -> Option<Result<StreamEvent, ModelStreamError>> {
         loop {
             match self.steps.front()?.clone() {
                 Step::Event(event) => {
@@ -228,7 +228,7 @@ impl ModelStream for ScriptStream {
                 Step::Hang => std::future::pending().await,
                 Step::Fault => {
                     self.steps.pop_front();
-                    return Some(Err(StreamFault("the connection was reset".to_owned())));
+                    return Some(Err(ModelStreamError("the connection was reset".to_owned())));
                 }
             }
         }

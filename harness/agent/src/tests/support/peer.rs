@@ -23,7 +23,7 @@ impl Peer {
     pub(in crate::tests) fn connect(rig: &Rig, pipe_bytes: usize) -> Self {
         let (stdin, input) = tokio::io::duplex(pipe_bytes);
         let (output, stdout) = tokio::io::duplex(pipe_bytes);
-        let served = serve_jsonrpc_with(rig.config.clone(), rig.parts(), input, output);
+        let served = serve_jsonrpc_with(rig.config.clone(), rig.services(), input, output);
         Self {
             stdin: Some(stdin),
             stdout: BufReader::new(stdout).lines(),

@@ -57,7 +57,7 @@ impl MemoryStore {
 
     fn describe(line: &RolloutLine) -> String {
         match line.content() {
-            cutpoint_protocol::rollout::Content::Item(item) => super::outline(&item),
+            cutpoint_protocol::rollout::LineContent::Item(item) => super::outline(&item),
             _ if line.kind == "event_msg" => line.payload["type"].as_str().unwrap().to_owned(),
             _ => line.kind.clone(),
         }

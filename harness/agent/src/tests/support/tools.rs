@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{Abandon, Disk, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner, lock};
+use crate::{AbandonMode, Disk, Files, RunningTool, ToolCommand, ToolEvent, ToolRunner, lock};
 
 #[derive(Clone)]
 pub(crate) enum ToolStep {
@@ -106,7 +106,7 @@ impl RunningTool for ScriptTool {
         Bytes::new()
     }
 
-    fn abandon(self: Box<Self>, _how: Abandon) {
+    fn abandon(self: Box<Self>, _how: AbandonMode) {
         std::mem::forget(self);
     }
 }

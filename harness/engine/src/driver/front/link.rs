@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cutpoint_agent::{DefectSet, Hold, Probe, serve_jsonrpc_with};
+use cutpoint_agent::{DefectSet, PointFuture, Probe, serve_jsonrpc_with};
 use cutpoint_trace::{ClientOp, Observation, ReadTrigger};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -49,7 +49,7 @@ type Output = Pin<Box<dyn AsyncRead + Send>>;
 struct Holds(Arc<Points>);
 
 impl Probe for Holds {
-    fn point(&self, label: &'static str) -> Option<Hold> {
+    fn point(&self, label: &'static str) -> Option<PointFuture> {
         self.0.pass(label)
     }
 }
