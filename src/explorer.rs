@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cutpoint_agent::Defect;
 use cutpoint_engine::driver::Driver as _;
-use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::lab::scheduler::{CLIENT, ChoicePoint, ParkedTask};
 use cutpoint_engine::required_capabilities;

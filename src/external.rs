@@ -16,7 +16,7 @@ use cutpoint_trace::case::{CaseResult, CaseStatus};
 use cutpoint_trace::{Entry, Observation, StreamEnd};
 
 use crate::Failure;
-use crate::agent_spec::AgentSpec;
+use crate::agent_spec::{self, AgentSpec};
 use crate::ground::Ground;
 use cutpoint::explorer::{breaches, exercised};
 
@@ -50,13 +50,9 @@ impl Stage {
     /// Prepares to drive an agent; what it starts stays on the ground. It shares its process among
     /// cases where its protocol allows it.
     pub async fn new(settings: &Settings, ground: &Ground) -> Result<Self, Failure> {
-        if !settings.defects.is_empty() && !settings.agent.takes_defects() {
-            return Err(Failure::usage(
-                "--defect goes with --agent reference-stdio or reference-jsonrpc",
-            ));
-        }
-        let codex = ground.config(settings.start_limit);
-        let driver = settings.agent.driver(&settings.defects, &codex).await?;
+        agent_spec::check_defects(&settings.defects, [&settings.agent])?;
+        let context = ground.context(settings.start_limit, &settings.defects);
+        let driver = settings.agent.driver(&context).await?;
         let server = ReplayServer::start(ServerConfig::default())
             .await
             .map_err(|error| Failure::trouble(error.to_string()))?;

@@ -1,9 +1,10 @@
 //! Where a command's agents work, and how what they start is found again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cutpoint_engine::driver::codex::CodexConfig;
+use cutpoint_agent::Defect;
+use cutpoint_engine::driver::agent_kind::LaunchContext;
 use cutpoint_engine::process::{self, ProcessOwner};
 use tempfile::TempDir;
 
@@ -17,6 +18,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 pub struct Ground {
     mark: String,
     dir: TempDir,
+    /// This program.
+    cutpoint: PathBuf,
 }
 
 impl Ground {
@@ -25,9 +28,12 @@ impl Ground {
         let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir();
         let dir =
             dir.map_err(|error| Failure::trouble(format!("no temporary directory: {error}")))?;
+        let cutpoint = std::env::current_exe()
+            .map_err(|error| Failure::trouble(format!("this program is not found: {error}")))?;
         Ok(Self {
             mark: uuid::Uuid::new_v4().to_string(),
             dir,
+            cutpoint,
         })
     }
 
@@ -36,12 +42,14 @@ impl Ground {
         self.dir.path()
     }
 
-    /// How Codex is started here.
-    pub fn config(&self, start_limit: Duration) -> CodexConfig {
-        CodexConfig {
+    /// What an agent is started with here.
+    pub fn context(&self, start_limit: Duration, defects: &[Defect]) -> LaunchContext {
+        LaunchContext {
             mark: self.mark.clone(),
             start_limit,
-            homes: self.dir.path().to_owned(),
+            dir: self.dir.path().to_owned(),
+            cutpoint: self.cutpoint.clone(),
+            defects: defects.to_vec(),
         }
     }
 

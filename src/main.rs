@@ -83,8 +83,10 @@ enum Command {
     Fmt(cmd::fmt::Arguments),
     /// Show the planted defects of the reference agent, or one in full.
     Defects(cmd::defects::Arguments),
-    /// Show the agents that can be run here.
+    /// Show what --agent takes, and what is installed here.
     Agents(cmd::agents::Arguments),
+    /// Check this machine, and try which agents can be run here.
+    Doctor(cmd::doctor::Arguments),
     /// Run the reference agent on stdin and stdout, as JSON lines.
     Agent(cmd::agent::Arguments),
     /// Print a completion script for a shell.
@@ -109,6 +111,7 @@ fn main() -> process::ExitCode {
         Command::Fmt(arguments) => cmd::fmt::run(&arguments),
         Command::Defects(arguments) => cmd::defects::run(&arguments),
         Command::Agents(arguments) => cmd::agents::run(&arguments),
+        Command::Doctor(arguments) => cmd::doctor::run(&arguments),
         Command::Agent(arguments) => cmd::agent::run(&arguments),
         Command::Completions(arguments) => cmd::completions::run::<Arguments>(&arguments),
     };

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 pub use self::score::{Fate, Mutant, ScenarioName, Score, json, table};
 
-use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};

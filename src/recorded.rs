@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::lab;
 use cutpoint_engine::recorded_scenario::{self, ReplySource};
@@ -76,7 +76,7 @@ pub fn run(planned: &Planned, agent: &AgentSpec, recordings: &Path) -> Result<Ra
         ..ServerConfig::default()
     };
     let trouble = |error: &dyn std::fmt::Display| Failure::trouble(error.to_string());
-    if *agent == AgentSpec::Reference {
+    if *agent == AgentSpec::default() {
         let run = async {
             let server = Arc::new(ReplayServer::in_memory(server));
             let driver = Arc::new(ReferenceDriver::default());
@@ -85,7 +85,7 @@ pub fn run(planned: &Planned, agent: &AgentSpec, recordings: &Path) -> Result<Ra
         return lab::block_on(run).map_err(|error| trouble(&error));
     }
     runtime()?.block_on(on_ground(async |ground| {
-        let driver: Arc<dyn Driver> = agent.driver(&[], &ground.config(START_LIMIT)).await?;
+        let driver: Arc<dyn Driver> = agent.driver(&ground.context(START_LIMIT, &[])).await?;
         let server = ReplayServer::start(server)
             .await
             .map_err(|error| trouble(&error))?;

@@ -6,10 +6,10 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use support::agents::installed_codex;
 use support::{Ended, Place, Running, recording, root};
 
 /// Two turns, as the newest form has them.
@@ -460,18 +460,13 @@ fn defects_are_seen_in_the_file_alone() {
 /// Codex's rollouts show what docs/findings tells of it, and nothing else.
 #[test]
 fn what_codex_writes_shows_known_findings_alone() {
-    let agents =
-        std::env::var_os("CUTPOINT_AGENTS").map_or_else(|| root().join(".agents"), PathBuf::from);
-    if !agents.join("codex-0.169.0").exists() {
-        eprintln!("skipped: codex 0.169.0 is not installed (scripts/install-codex 0.169.0)");
+    let Some(codex) = installed_codex() else {
         return;
-    }
+    };
     let place = Place::new();
     let run = |traces: &str, scenario: &str| {
-        let mut command = place.cutpoint(["run", "--agent", "codex@0.169.0", "--trace", traces]);
-        command
-            .arg(root().join("scenarios").join(scenario))
-            .env("CUTPOINT_AGENTS", &agents);
+        let mut command = place.cutpoint(["run", "--agent", &codex, "--trace", traces]);
+        command.arg(root().join("scenarios").join(scenario));
         Running::start(&mut command).wait();
         rollouts(&place, traces).remove(0)
     };

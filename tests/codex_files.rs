@@ -7,16 +7,18 @@ mod support;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::{Sender, channel};
 
+use cutpoint_engine::driver::codex_app_server;
 use cutpoint_protocol::compose::ItemContent;
 use libtest_mimic::{Arguments, Trial};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use support::agents::{CODEX_VERSION, named};
 use support::upstream::{capture, serve};
-use support::{HANG, Place, Running, root};
+use support::{HANG, Place, Running};
 
 /// A session of Codex, recorded.
 type Session = fn(&Path);
@@ -36,27 +38,24 @@ const SESSIONS: [(&str, Session); 5] = [
 ];
 
 fn main() -> ExitCode {
-    let codex = codex();
+    let codex = codex_app_server::program_of(CODEX_VERSION);
     let trial = |(name, session): (&str, Session)| {
         let (name, ignored) = match &codex {
             Some(_) => (name.to_owned(), false),
-            None => (format!("{name}: run scripts/install-codex 0.169.0"), true),
+            None => (
+                format!("{name}: run scripts/install-codex {CODEX_VERSION}"),
+                true,
+            ),
         };
         let codex = codex.clone();
         let run = move || {
-            session(codex.as_deref().ok_or("codex 0.169.0 is not installed")?);
+            session(codex.as_deref().ok_or("codex is not installed")?);
             Ok(())
         };
         Trial::test(name, run).with_ignored_flag(ignored)
     };
     let trials = SESSIONS.into_iter().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-fn codex() -> Option<PathBuf> {
-    let folder = std::env::var_os("CUTPOINT_AGENTS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| root().join(".agents"));
-    std::fs::canonicalize(folder.join("codex-0.169.0/codex")).ok()
 }
 
 /// An answer that has a command run.
@@ -208,11 +207,9 @@ done < events
         .run(["import", &folder, "--name", "imported"])
         .code(0)
         .says(&["checked: a replay gives the same items"]);
-    for agent in ["reference", "codex@0.169.0"] {
-        let mut command = place.cutpoint(["replay", "recordings/two-turns", "--agent", agent]);
-        command.env("CUTPOINT_AGENTS", agents(codex));
-        Running::start(&mut command)
-            .wait()
+    for agent in ["reference", &named("codex", codex.to_owned())] {
+        place
+            .run(["replay", "recordings/two-turns", "--agent", agent])
             .code(0)
             .says(&["0 lost, 0 added"]);
     }
@@ -270,18 +267,9 @@ fn recorder(place: &Place, program: &Path, name: &str, upstream: &str) -> Comman
 
 /// The scenario conforms on the reference agent and on Codex.
 fn runs_on_both(place: &Place, codex: &Path, scenario: &str) {
-    for agent in ["reference", "codex@0.169.0"] {
-        let mut command = place.cutpoint(["run", scenario, "--agent", agent]);
-        command.env("CUTPOINT_AGENTS", agents(codex));
-        let ended = Running::start(&mut command).wait();
+    for agent in ["reference", &named("codex", codex.to_owned())] {
+        let ended = place.run(["run", scenario, "--agent", agent]);
         ended.code(0).says(&["1 conforms"]);
     }
     place.assert_clean();
-}
-
-/// The folder in which this Codex is installed.
-fn agents(codex: &Path) -> &Path {
-    let mut above = codex.ancestors();
-    let installed = above.find(|above| above.ends_with("codex-0.169.0"));
-    installed.unwrap().parent().unwrap()
 }

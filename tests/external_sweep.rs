@@ -7,8 +7,8 @@ mod support;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::agents::{CONFIGURED, stdio};
-use support::{Ended, Place, Running, place_with, root};
+use support::agents::{CONFIGURED, installed_codex, stdio};
+use support::{Ended, Place, Running, place_with};
 
 /// A turn with text and a command, and a second one: nothing in it says where to look.
 const PLAIN: &str = r#"scenario "a turn with a command, and another one" {
@@ -236,20 +236,16 @@ fn mistakes_are_the_users() {
 
 #[test]
 fn codex_shares_a_process_among_all_cases() {
-    let folder = root().join(".agents");
-    let folder = std::env::var_os("CUTPOINT_AGENTS").map_or(folder, Into::into);
-    if !folder.join("codex-0.169.0").is_dir() {
-        eprintln!("skipped: codex 0.169.0 is not installed");
+    let Some(codex) = installed_codex() else {
         return;
-    }
+    };
     let place = place_with(SHORT);
     let words = ["--acts", "interrupt", "--repeat", "0", "--json", "out.json"];
-    let mut command = place.cutpoint(
-        ["sweep", "scenario.kdl", "--agent", "codex@0.169.0"]
+    let ended = place.run(
+        ["sweep", "scenario.kdl", "--agent", &codex]
             .iter()
             .chain(&words),
     );
-    let ended = Running::start(command.env("CUTPOINT_AGENTS", folder)).wait();
     // A race of Codex's own may show here (docs/findings); what must not is trouble.
     assert!(
         matches!(ended.status.code(), Some(0 | 1)),

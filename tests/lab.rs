@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutpoint_agent::Defect;
-use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plan;
 use cutpoint_protocol::request::ResponsesRequest;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutpoint_check::file::Checker;
-use cutpoint_engine::driver::codex::{CodexConfig, CodexDriver};
+use cutpoint_engine::driver::agent_kind::{AgentSpec, LaunchContext};
+use cutpoint_engine::driver::codex_app_server;
 use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::process::{ProcessOwner, find};
 use cutpoint_engine::required_capabilities;
@@ -200,22 +201,24 @@ const IN_FILES: &[(&str, &[&str])] = &[
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let Some(binary) = installed() else {
+    if codex_app_server::program_of(VERSION).is_none() {
         let name = format!("codex {VERSION} is not installed; run scripts/install-codex {VERSION}");
         let skipped = Trial::test(name, || Ok(())).with_ignored_flag(true);
         return libtest_mimic::run(&arguments, vec![skipped]).exit_code();
-    };
+    }
     let mark = format!("real-codex-tests-{}", std::process::id());
     let runtime = Arc::new(runtime());
     let homes = tempfile::tempdir().unwrap();
-    let config = CodexConfig {
+    let context = LaunchContext {
         mark: mark.clone(),
         start_limit: START_LIMIT,
-        homes: homes.path().to_owned(),
+        dir: homes.path().to_owned(),
+        cutpoint: PathBuf::from(env!("CARGO_BIN_EXE_cutpoint")),
+        defects: Vec::new(),
     };
-    let driver = runtime.block_on(CodexDriver::new(&binary, config));
-    let driver: Arc<dyn Driver> = match driver {
-        Ok(driver) => Arc::new(driver),
+    let agent: AgentSpec = format!("codex@{VERSION}").parse().unwrap();
+    let driver: Arc<dyn Driver> = match runtime.block_on(agent.driver(&context)) {
+        Ok(driver) => driver,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
@@ -230,8 +233,9 @@ fn main() -> ExitCode {
                 "codex-{VERSION}::{}::{}",
                 planned.file, planned.scenario.name
             );
-            let applies =
-                required_capabilities::of(&planned.scenario).is_subset(&driver.capabilities());
+            let applies = driver
+                .lacks(&required_capabilities::of(&planned.scenario))
+                .is_none();
             let run = move || {
                 let case = runtime.block_on(bench.run(&planned));
                 as_known(&planned, &case)?;
@@ -268,13 +272,6 @@ fn runtime() -> tokio::runtime::Runtime {
         .enable_all()
         .build()
         .unwrap()
-}
-
-fn installed() -> Option<PathBuf> {
-    let folder = std::env::var_os("CUTPOINT_AGENTS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| common::root().join(".agents"));
-    let link = folder.join(format!("codex-{VERSION}")).join("codex");
-    std::fs::canonicalize(link).ok()
 }
 
 fn as_known(planned: &Planned, case: &CaseResult) -> Result<(), Failed> {

@@ -1,15 +1,15 @@
 //! Every scenario file is a test of its own: on the reference agent in process, over stdio and over
 //! JSON-RPC.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cutpoint_engine::driver::Driver;
-use cutpoint_engine::driver::front::FrontDriver;
-use cutpoint_engine::driver::reference::ReferenceDriver;
-use cutpoint_engine::driver::stdio::{StdioCommand, StdioDriver};
+use cutpoint_engine::driver::agent_kind::{AgentSpec, LaunchContext};
+use cutpoint_engine::driver::{Driver, START_LIMIT};
 use cutpoint_engine::required_capabilities;
 use cutpoint_engine::runner::Planned;
 use cutpoint_trace::case::CaseStatus;
@@ -20,54 +20,40 @@ fn main() {
     let mut trials = Vec::new();
     for planned in common::scenarios() {
         let agents = [
-            ("in-process", in_process as Make),
-            ("stdio", stdio as Make),
-            ("json-rpc", json_rpc as Make),
+            ("in-process", "reference"),
+            ("stdio", "reference-stdio"),
+            ("json-rpc", "reference-jsonrpc"),
         ];
-        for (agent, driver) in agents {
-            let name = format!("{agent}::{}::{}", planned.file, planned.scenario.name);
+        for (way, agent) in agents {
+            let name = format!("{way}::{}::{}", planned.file, planned.scenario.name);
             // What an agent cannot do is no test of it: it counts as ignored, not as passed.
             let needs = required_capabilities::of(&planned.scenario);
-            let applies = needs.is_subset(&driver().capabilities());
+            let driver = common::runtime().block_on(driver(agent));
+            let applies = driver.lacks(&needs).is_none();
             let planned = planned.clone();
-            let trial = Trial::test(name, move || conforms(&planned, driver));
+            let trial = Trial::test(name, move || conforms(&planned, agent));
             trials.push(trial.with_ignored_flag(!applies));
         }
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-type Make = fn() -> Arc<dyn Driver>;
-
-fn in_process() -> Arc<dyn Driver> {
-    Arc::new(ReferenceDriver::default())
+/// A driver for an agent as `--agent` names it.
+async fn driver(agent: &str) -> Arc<dyn Driver> {
+    let context = LaunchContext {
+        mark: "scenario-tests".to_owned(),
+        start_limit: START_LIMIT,
+        dir: std::env::temp_dir(),
+        cutpoint: PathBuf::from(env!("CARGO_BIN_EXE_cutpoint")),
+        defects: Vec::new(),
+    };
+    let agent: AgentSpec = agent.parse().unwrap();
+    agent.driver(&context).await.unwrap()
 }
 
-fn command(words: &[&str]) -> StdioCommand {
-    StdioCommand {
-        program: PathBuf::from(env!("CARGO_BIN_EXE_cutpoint")),
-        arguments: words.iter().map(|word| (*word).to_owned()).collect(),
-    }
-}
-
-fn stdio() -> Arc<dyn Driver> {
-    let command = command(&["agent"]);
-    Arc::new(StdioDriver::new(
-        command,
-        "reference",
-        Vec::new(),
-        "scenario-tests",
-    ))
-}
-
-fn json_rpc() -> Arc<dyn Driver> {
-    let command = command(&["agent", "--jsonrpc"]);
-    Arc::new(FrontDriver::new(command, Vec::new(), "scenario-tests"))
-}
-
-fn conforms(planned: &Planned, make: Make) -> Result<(), Failed> {
+fn conforms(planned: &Planned, agent: &str) -> Result<(), Failed> {
     let case = common::runtime().block_on(async {
-        let bench = common::Bench::new(make()).await;
+        let bench = common::Bench::new(driver(agent).await).await;
         bench.run(planned).await
     });
     match case.status(true) {

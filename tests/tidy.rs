@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
 /// Files stay readable in one sitting.
 const FILE_LIMIT_LINES: usize = 800;
 
@@ -293,4 +295,86 @@ fn links_between_pages_lead_somewhere() {
             );
         }
     }
+}
+
+/// Where code may name an agent, and why.
+const NAMES_AGENTS: &[(&str, &str)] = &[
+    ("harness/engine/src/driver/codex_app_server/", "its driver"),
+    ("harness/engine/src/driver/mod.rs", "declares the driver"),
+    ("harness/engine/src/driver/agents.rs", "the table of agents"),
+    ("harness/protocol/src/headers.rs", "names of headers"),
+    (
+        "harness/recording/src/import/",
+        "an importer of its rollouts",
+    ),
+    ("src/rollout_file.rs", "says where its rollouts are"),
+    (
+        "harness/agent/src/defect.rs",
+        "cites the source of each defect",
+    ),
+    ("harness/check/src/rules/", "cite the source of each rule"),
+];
+
+/// What an agent is like is known to its driver alone. Comments, help texts and tests may name it.
+#[test]
+fn no_code_outside_a_drivers_folder_names_an_agent() {
+    for path in rust_files() {
+        let name = path.display().to_string();
+        let is_product =
+            name.starts_with("src/") || name.contains("/src/") && !name.contains("/tests/");
+        if !is_product
+            || NAMES_AGENTS
+                .iter()
+                .any(|(place, _)| name.starts_with(place))
+        {
+            continue;
+        }
+        let source: TokenStream = read(&path).parse().unwrap();
+        let found = naming_agents(source);
+        assert!(found.is_empty(), "{name} names an agent: {found:?}");
+    }
+}
+
+/// The names and literals that name an agent, without attributes (comments and help are attributes) and
+/// without items that are compiled for tests only.
+fn naming_agents(source: TokenStream) -> Vec<String> {
+    let (mut found, mut tokens) = (Vec::new(), source.into_iter().peekable());
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                tokens
+                    .next_if(|it| matches!(it, TokenTree::Punct(inner) if inner.as_char() == '!'));
+                let attribute = tokens.next().map(|it| it.to_string().replace(' ', ""));
+                if attribute.as_deref() == Some("[cfg(test)]") {
+                    let ends = |it: &TokenTree| match it {
+                        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+                        TokenTree::Punct(punct) => punct.as_char() == ';',
+                        _ => false,
+                    };
+                    tokens.by_ref().find(ends);
+                }
+            }
+            TokenTree::Group(group) => found.extend(naming_agents(group.stream())),
+            token => {
+                let text = token.to_string();
+                found.extend(text.to_lowercase().contains("codex").then_some(text));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn comments_help_and_tests_may_name_an_agent() {
+    let source = "//! Codex
+        /// Codex
+        #[command(after_help = \"codex\")]
+        struct Arguments;
+        #[cfg(test)]
+        mod tests { const A: &str = \"codex\"; }
+        fn go() { start(CodexConfig { name: \"my codex\" }) }";
+    assert_eq!(
+        naming_agents(source.parse().unwrap()),
+        ["CodexConfig", "\"my codex\""]
+    );
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use cutpoint_engine::driver::reference::ReferenceDriver;
+use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_protocol::Item;
 use cutpoint_protocol::rollout::{LineContent, RolloutLine, split};
 use cutpoint_trace::case::{CaseResult, CaseStatus};

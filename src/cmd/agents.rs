@@ -1,7 +1,9 @@
 //! `cutpoint agents`
 
+use cutpoint_engine::driver::agent_kind::Choice;
+use cutpoint_engine::driver::agents::AGENTS;
+
 use crate::Outcome;
-use crate::agent_spec;
 use crate::exit_code::ExitCode;
 use crate::out::say;
 
@@ -11,34 +13,24 @@ pub struct Arguments {}
 
 /// Shows what `--agent` takes here.
 pub fn run(_: &Arguments) -> Outcome {
-    say!("Agents (cutpoint run --agent NAME):")?;
-    say!(
-        "  {:24} the embedded reference agent, in this process (the default)",
-        "reference"
-    )?;
-    say!(
-        "  {:24} the same agent as a process of its own",
-        "reference-stdio"
-    )?;
-    say!(
-        "  {:24} the same through its JSON-RPC front, in every scenario that this can run",
-        "reference-jsonrpc"
-    )?;
-    say!(
-        "  {:24} any program that speaks the same JSON lines",
-        "stdio:PROGRAM"
-    )?;
-    let installed = agent_spec::installed_codex();
-    for (version, path) in &installed {
-        say!("  {:24} {}", format!("codex@{version}"), path.display())?;
+    say!("Agents (cutpoint run --agent AGENT):")?;
+    for kind in AGENTS {
+        let declaration = kind.declaration();
+        for form in declaration.forms {
+            let name = format!("{}{}", declaration.name, form.suffix);
+            say!("  {name:20} {}", form.help)?;
+        }
+        let found = kind.found();
+        for choice in &found {
+            if matches!(choice, Choice::Version(_)) {
+                say!("  {:20} installed", format!("{}{choice}", declaration.name))?;
+            }
+        }
+        if found.is_empty() {
+            say!("  {:20} {}", "", declaration.how_to_get)?;
+        }
     }
-    if installed.is_empty() {
-        let how = "not installed; run scripts/install-codex 0.169.0";
-        say!("  {:24} {how}", "codex")?;
-    } else {
-        say!("  {:24} the newest of these", "codex")?;
-    }
-    say!("  {:24} a Codex binary of your own", "codex:PATH")?;
-    say!("\n`cutpoint defects` lists the planted defects of the reference agent (--defect NAME).")?;
+    say!("\n`cutpoint doctor` tries which of them can be run here.")?;
+    say!("`cutpoint defects` lists the planted defects of the reference agent (--defect NAME).")?;
     Ok(ExitCode::Conforms)
 }

@@ -141,7 +141,7 @@ fn carried_bytes(session: &SessionOutline, exchanges: usize) -> usize {
 
 /// Runs the import once on the reference agent, and compares with what the rollout itself says.
 fn check(session: SessionOutline, imported: Imported, planned: &Planned) -> Outcome {
-    let ran = recorded::run(planned, &AgentSpec::Reference, Path::new("recordings"))?;
+    let ran = recorded::run(planned, &AgentSpec::default(), Path::new("recordings"))?;
     let items = imported.items;
     let code = recorded::tell(&SessionOutline { items, ..session }, &ran)?;
     if code == ExitCode::Conforms {

@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 pub mod defects;
 pub mod diff;
+pub mod doctor;
 pub mod exhaustive;
 pub mod fmt;
 pub mod fuzz;

@@ -19,7 +19,7 @@ use cutpoint_trace::case::CaseResult;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::agent_spec::AgentSpec;
+use crate::agent_spec::{self, AgentSpec};
 use crate::exit_code::ExitCode;
 use crate::ground::Ground;
 use crate::interrupt::Interrupts;
@@ -105,11 +105,7 @@ impl Arguments {
 /// Runs scenarios.
 pub fn run(arguments: &Arguments) -> Outcome {
     let planned = plan(arguments)?;
-    if !arguments.defects.is_empty() && !arguments.agents.iter().all(AgentSpec::takes_defects) {
-        return Err(Failure::usage(
-            "--defect goes with --agent reference, reference-stdio or reference-jsonrpc",
-        ));
-    }
+    agent_spec::check_defects(&arguments.defects, &arguments.agents)?;
     runtime()?.block_on(run_all(arguments, planned))
 }
 
@@ -176,9 +172,8 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
     let work = async {
         let mut first = 0;
         for (agent, share) in arguments.agents.iter().zip(&shares) {
-            let driver = agent
-                .driver(&arguments.defects, &ground.config(arguments.start_limit()))
-                .await?;
+            let context = ground.context(arguments.start_limit(), &arguments.defects);
+            let driver = agent.driver(&context).await?;
             let one = OneAgent {
                 arguments,
                 agent,
@@ -400,7 +395,7 @@ fn store_trace(directory: &Path, case: &mut CaseResult) -> Result<(), Failure> {
 fn replay(arguments: &Arguments, agent: &AgentSpec, planned: &Planned) -> String {
     let mut words = vec!["cutpoint run".to_owned(), quoted(&planned.file)];
     words.push(format!("--only {}", quoted(&planned.scenario.name)));
-    if *agent != AgentSpec::Reference {
+    if *agent != AgentSpec::default() {
         words.push(format!("--agent {}", quoted(&agent.to_string())));
     }
     words.extend(

@@ -2,7 +2,21 @@
 
 use std::path::PathBuf;
 
+use cutpoint_engine::driver::codex_app_server;
+
 use super::Place;
+
+/// The version of Codex that the tests know the behaviour of.
+pub const CODEX_VERSION: &str = "0.169.0";
+
+/// That version as `--agent` takes it, wherever it is installed; says so if it is not.
+pub fn installed_codex() -> Option<String> {
+    let program = codex_app_server::program_of(CODEX_VERSION);
+    if program.is_none() {
+        eprintln!("skipped: run scripts/install-codex {CODEX_VERSION}");
+    }
+    Some(named("codex", program?))
+}
 
 /// The first event of an agent on the queue protocol, as a shell command.
 pub const CONFIGURED: &str = r#"echo '{"id":"","msg":{"type":"session_configured","session_id":"s","rollout_path":"'"$PWD"'/rollout.jsonl"}}'"#;

@@ -367,7 +367,10 @@ impl Tracer {
         state: &str,
         input: &[Value],
     ) -> &mut Self {
-        let headers = BTreeMap::from([("x-codex-turn-state".to_owned(), state.to_owned())]);
+        let headers = BTreeMap::from([(
+            cutpoint_protocol::headers::TURN_STATE.to_owned(),
+            state.to_owned(),
+        )]);
         self.push(Observation::Request {
             exchange,
             conversation: 0,

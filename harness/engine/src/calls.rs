@@ -1,17 +1,15 @@
-//! When a call's tool begins and ends, as far as the agent tells.
+//! When a call's tool begins and ends, as far as the agent reports it.
 
-use cutpoint_protocol::ids::CallId;
+use std::collections::HashSet;
+
+use cutpoint_protocol::CallId;
 use cutpoint_trace::{AgentEvent, Observation};
 use serde_json::Value;
 
 use crate::trace_queries::event_of;
 
-/// With this the ids begin under which Codex tells of the commands that a script of the model's runs. It
-/// does not tell whose they are.
-const NESTED: &str = "exec-";
-
-/// Finds the entry that says that this call's tool began, be it a sub-agent's. A script has begun when the
-/// first command behind it has.
+/// Finds the entry that says that this call's tool began, even a sub-agent's. A script has begun when the
+/// first command after it has.
 pub fn begins(call: &str) -> impl FnMut(&Observation) -> Option<()> {
     finds(call, |event| match event {
         AgentEvent::CallBegin { call_id, .. } => Some(call_id),
@@ -19,8 +17,8 @@ pub fn begins(call: &str) -> impl FnMut(&Observation) -> Option<()> {
     })
 }
 
-/// Finds the entry that says that this call's tool ended. Of a script it is the first command's end: that
-/// of the script itself is not told.
+/// Finds the entry that says that this call's tool ended. For a script it is the first command's end: the
+/// end of the script itself is not reported.
 pub fn ends(call: &str) -> impl FnMut(&Observation) -> Option<()> {
     finds(call, |event| match event {
         AgentEvent::CallEnd { call_id, .. } => Some(call_id),
@@ -30,27 +28,32 @@ pub fn ends(call: &str) -> impl FnMut(&Observation) -> Option<()> {
 
 fn finds(
     call: &str,
-    told_of: impl Fn(&AgentEvent) -> Option<&CallId>,
+    reported: impl Fn(&AgentEvent) -> Option<&CallId>,
 ) -> impl FnMut(&Observation) -> Option<()> {
+    // The commands that a script runs have ids that the model never sent, and are not attributed to
+    // their script.
+    let mut sent = HashSet::<CallId>::new();
     let mut is_script = false;
-    move |what| {
-        is_script |= sends_script(what, call);
-        let id = told_of(event_of(what)?)?;
-        (id == call || is_script && id.starts_with(NESTED)).then_some(())
+    move |observation| {
+        if let Some(item) = sent_call(observation) {
+            let id = item["call_id"].as_str().unwrap_or_default();
+            is_script |= id == call && item["type"] == "custom_tool_call" && item["name"] == "exec";
+            sent.insert(id.into());
+        }
+        let id = reported(event_of(observation)?)?;
+        (id == call || is_script && !sent.contains(id.as_str())).then_some(())
     }
 }
 
-/// Whether the model has sent the call whole, and it is of the tool that runs scripts.
-fn sends_script(what: &Observation, call: &str) -> bool {
-    let Observation::Sent { data, .. } = what else {
-        return false;
+/// A call that the model has sent whole.
+fn sent_call(observation: &Observation) -> Option<&Value> {
+    let Observation::Sent { data, .. } = observation else {
+        return None;
     };
-    let is = |value: &Value, name: &str, wanted: &str| value[name] == *wanted;
-    let item = &data["item"];
-    is(data, "type", "response.output_item.done")
-        && is(item, "type", "custom_tool_call")
-        && is(item, "name", "exec")
-        && is(item, "call_id", call)
+    let item = data
+        .get("item")
+        .filter(|item| item.get("call_id").is_some());
+    item.filter(|_| data["type"] == "response.output_item.done")
 }
 
 #[cfg(test)]
@@ -73,8 +76,8 @@ mod tests {
         Observation::Event { event, raw }
     }
 
-    fn sent(kind: &str) -> Observation {
-        let item = json!({"type": kind, "name": "exec", "call_id": "call_1"});
+    fn sent(id: &str, kind: &str) -> Observation {
+        let item = json!({"type": kind, "name": "exec", "call_id": id});
         Observation::Sent {
             exchange: 1,
             index: 1,
@@ -85,17 +88,18 @@ mod tests {
     #[test]
     fn a_script_begins_with_its_first_command() {
         let mut wanted = begins("call_1");
-        assert_eq!(wanted(&begun("exec-0")), None, "of an earlier script");
-        assert_eq!(wanted(&sent("custom_tool_call")), None);
+        assert_eq!(wanted(&begun("script-0")), None, "of an earlier script");
+        assert_eq!(wanted(&sent("call_1", "custom_tool_call")), None);
+        assert_eq!(wanted(&sent("call_2", "function_call")), None);
         assert_eq!(wanted(&begun("call_2")), None);
-        assert_eq!(wanted(&begun("exec-1")), Some(()));
+        assert_eq!(wanted(&begun("script-1")), Some(()));
     }
 
     #[test]
     fn any_other_call_begins_under_its_own_id() {
         let mut wanted = begins("call_1");
-        assert_eq!(wanted(&sent("function_call")), None);
-        assert_eq!(wanted(&begun("exec-1")), None);
+        assert_eq!(wanted(&sent("call_1", "function_call")), None);
+        assert_eq!(wanted(&begun("script-1")), None);
         assert_eq!(wanted(&begun("call_1")), Some(()));
         assert_eq!(ends("call_1")(&begun("call_1")), None);
     }

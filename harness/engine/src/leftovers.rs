@@ -6,7 +6,7 @@ use cutpoint_trace::{Observation, Process};
 
 use tokio::time::Instant;
 
-use crate::driver::{CaseEnv, Session};
+use crate::driver::{AgentSession, CaseEnv};
 use crate::trace_queries;
 
 /// How long a tool may outlive its turn, or the agent (rules PROC-1 and PROC-2).
@@ -37,7 +37,7 @@ impl<'a> Leftovers<'a> {
 
     /// Called after each step: a turn that was aborted since the last call gets a look at what is
     /// alive, before anything else is started.
-    pub fn look(&mut self, session: &mut dyn Session) {
+    pub fn look(&mut self, session: &mut dyn AgentSession) {
         let (from, tracer) = (self.seen, &self.env.tracer);
         self.seen = tracer.len();
         let aborted = |what: &Observation| {
@@ -60,7 +60,7 @@ impl<'a> Leftovers<'a> {
 
     /// Waits until all that was alive after an abort is gone, or has had its time, and looks once
     /// more.
-    pub async fn wait(self, session: &mut dyn Session) {
+    pub async fn wait(self, session: &mut dyn AgentSession) {
         let Some(last) = self.left.iter().map(|(since, _)| *since + TOOL_LIMIT).max() else {
             return;
         };
@@ -76,7 +76,7 @@ impl<'a> Leftovers<'a> {
 
 /// Waits until nothing of the case is alive after the agent's end, at most for the limit, and tells
 /// what is.
-pub async fn behind_the_end(session: &mut dyn Session, env: &CaseEnv, at_end: bool) {
+pub async fn behind_the_end(session: &mut dyn AgentSession, env: &CaseEnv, at_end: bool) {
     let deadline = Instant::now() + TOOL_LIMIT;
     let alive = look_until(session, deadline, <[Process]>::is_empty).await;
     env.tracer.record(Observation::Processes { alive, at_end });
@@ -84,7 +84,7 @@ pub async fn behind_the_end(session: &mut dyn Session, env: &CaseEnv, at_end: bo
 
 /// Looks until what is alive is as wanted, or the time is up.
 pub async fn look_until(
-    session: &mut dyn Session,
+    session: &mut dyn AgentSession,
     deadline: Instant,
     wanted: impl Fn(&[Process]) -> bool,
 ) -> Vec<Process> {

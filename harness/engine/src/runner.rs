@@ -16,8 +16,8 @@ use cutpoint_trace::{
 
 use tokio::time::Instant;
 
-use crate::driver::points::Points;
-use crate::driver::{AgentError, CaseEnv, Driver, Session};
+use crate::driver::kit::points::Points;
+use crate::driver::{AgentError, AgentSession, CaseEnv, Driver};
 use crate::lab::Lab;
 use crate::leftovers::{self, Leftovers, TOOL_LIMIT};
 use crate::model_script;
@@ -219,7 +219,7 @@ impl Runner {
                 tracer,
                 server_case.streams(),
             )),
-            reading: Arc::default(),
+            event_client: Arc::default(),
             quiet: self.quiet.clone(),
             screen: Arc::default(),
             limit: scenario.limit.unwrap_or(self.config.limit),
@@ -309,7 +309,7 @@ impl Runner {
             unmet.extend(steps.settle(scenario).await);
         }
         drop(steps);
-        env.reading.set(true);
+        env.event_client.set_reading(true);
         release_all(&env, server_case);
         leftovers.look(session.as_mut());
         // What runs on by design is no leftover, and not waited for.
@@ -402,7 +402,7 @@ fn release_all(env: &CaseEnv, server_case: &ServerCase) {
 
 /// Looks at what is left running, ends the session, reads the rollout for the last time.
 async fn wind_up(
-    session: &mut dyn Session,
+    session: &mut dyn AgentSession,
     env: &CaseEnv,
     patience: Duration,
 ) -> Result<(), AgentError> {

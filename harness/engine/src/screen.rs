@@ -8,7 +8,7 @@ use cutpoint_protocol::session::{Event, EventMsg};
 use cutpoint_scenario::ast::LateEvent;
 use cutpoint_trace::{AgentEvent, Entry, Observation, ShownLine};
 
-use crate::driver::queue_events;
+use crate::driver::kit::queue_protocol;
 use crate::tracer::Tracer;
 
 /// Why an event could not be delivered once more.
@@ -53,7 +53,7 @@ impl Screen {
         let event = tracer
             .with(0, |entries| last_of_an_ended_turn(kind, entries))
             .ok_or(RedeliveryError::NoEvent(kind))?;
-        let meaning = queue_events::meaning(&event.msg);
+        let meaning = queue_protocol::meaning(&event.msg);
         let redelivered = Observation::Redelivered { event: meaning };
         let lines = transcript.take(&event).into_iter().map(shown);
         tracer.record_many(std::iter::once(redelivered).chain(lines));
@@ -144,7 +144,7 @@ mod tests {
             let raw = json!({"id": id, "msg": msg});
             let event: Event = serde_json::from_value(raw.clone()).unwrap();
             self.screen.observe(&event, &self.tracer, || {
-                let (event, raw) = (queue_events::meaning(&event.msg), RawMessage::of(&raw));
+                let (event, raw) = (queue_protocol::meaning(&event.msg), RawMessage::of(&raw));
                 self.tracer.record(Observation::Event { event, raw });
             });
         }

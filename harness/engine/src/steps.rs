@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::calls;
-use crate::driver::{AgentError, CaseEnv, Session};
+use crate::driver::{AgentError, AgentSession, CaseEnv};
 use crate::injections::input;
 use crate::leftovers;
 use crate::passed_points;
@@ -114,7 +114,7 @@ impl<'a> StepRunner<'a> {
         &mut self,
         number: usize,
         scenario: &Scenario,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> (Result<(), StepError>, usize) {
         let env = self.env;
         let ender = tokio::select! {
@@ -133,7 +133,7 @@ impl<'a> StepRunner<'a> {
     async fn end_with(
         &mut self,
         action: &Action,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<(), Failure> {
         if matches!(action, Action::Kill) {
             return self.kill(session).await;
@@ -142,7 +142,7 @@ impl<'a> StepRunner<'a> {
         Ok(session.submit("", &ClientOp::Shutdown).await?)
     }
 
-    async fn kill(&mut self, session: &mut dyn Session) -> Result<(), Failure> {
+    async fn kill(&mut self, session: &mut dyn AgentSession) -> Result<(), Failure> {
         session.kill().await?;
         self.env.rollout.read(ReadTrigger::Exit);
         leftovers::behind_the_end(session, self.env, false).await;
@@ -153,7 +153,7 @@ impl<'a> StepRunner<'a> {
         &mut self,
         number: usize,
         scenario: &Scenario,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<(), StepError> {
         let step = &scenario.steps[number - 1];
         if step.yields.is_some() {
@@ -196,7 +196,7 @@ impl<'a> StepRunner<'a> {
             // moves only then, after every task that still yields.
             let _ = self.idle().await;
             tokio::time::sleep(Duration::from_nanos(1)).await;
-            self.env.points.forget_reach();
+            self.env.points.forget_agent();
             return Err(self.stop(
                 Failure::Found("its point was never passed".to_owned()),
                 step,
@@ -264,7 +264,7 @@ impl<'a> StepRunner<'a> {
     async fn reach(
         &mut self,
         point: &CutPoint,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<Option<Arc<Gate>>, Failure> {
         if let Some(gate) = self
             .env
@@ -325,7 +325,7 @@ impl<'a> StepRunner<'a> {
     async fn quiet(
         &self,
         ends: Option<Endpoints>,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> quiescence::Quiescence {
         let shared = session.shares_process().then_some(&*self.env.tracer);
         quiescence::wait(ends, session.pid(), shared).await
@@ -349,7 +349,7 @@ impl<'a> StepRunner<'a> {
         &mut self,
         action: &Action,
         gate: Option<Arc<Gate>>,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<(), Failure> {
         match action {
             Action::Interrupt { id } => {
@@ -368,7 +368,7 @@ impl<'a> StepRunner<'a> {
             }
             Action::Kill => {
                 self.env.tracer.record(Observation::AgentKilled);
-                self.env.points.forget_reach();
+                self.env.points.forget_agent();
                 self.kill(session).await?;
             }
             // What was to end the agent may have been left out.
@@ -440,7 +440,11 @@ impl<'a> StepRunner<'a> {
     }
 
     /// Records the op, then sends it, so that its effects come later in the trace.
-    async fn submit(&mut self, op: ClientOp, session: &mut dyn Session) -> Result<String, Failure> {
+    async fn submit(
+        &mut self,
+        op: ClientOp,
+        session: &mut dyn AgentSession,
+    ) -> Result<String, Failure> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
         self.env.tracer.record(Observation::Op {
@@ -455,7 +459,7 @@ impl<'a> StepRunner<'a> {
         &mut self,
         call: &Option<String>,
         decision: Decision,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<(), Failure> {
         let call = named(call)?;
         // The answer is for a request that was made; without one there is no call to take it.
@@ -475,7 +479,7 @@ impl<'a> StepRunner<'a> {
         &mut self,
         op: ClientOp,
         to_be_refused: bool,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<(), Failure> {
         let seen = self.env.tracer.len();
         let running = self.env.tracer.with(0, trace_queries::last_turn);
@@ -508,7 +512,7 @@ impl<'a> StepRunner<'a> {
         &mut self,
         task: TaskKind,
         text: &str,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<(), Failure> {
         let text = text.to_owned();
         self.begin(ClientOp::Task { task, text }, false, session)
@@ -521,7 +525,7 @@ impl<'a> StepRunner<'a> {
         &mut self,
         op: ClientOp,
         to_be_refused: bool,
-        session: &mut dyn Session,
+        session: &mut dyn AgentSession,
     ) -> Result<(), Failure> {
         let seen = self.env.tracer.len();
         let id = self.submit(op, session).await?;
@@ -542,7 +546,7 @@ impl<'a> StepRunner<'a> {
         refusal_as_wanted(answer, to_be_refused, "request")
     }
 
-    async fn fork(&mut self, session: &mut dyn Session) -> Result<(), Failure> {
+    async fn fork(&mut self, session: &mut dyn AgentSession) -> Result<(), Failure> {
         self.ops += 1;
         let id = format!("op-{}", self.ops);
         self.env.tracer.record(Observation::Op {
@@ -560,7 +564,7 @@ impl<'a> StepRunner<'a> {
 
     fn read_events(&self, on: bool) {
         self.env.tracer.record(Observation::Reading { on });
-        self.env.reading.set(on);
+        self.env.event_client.set_reading(on);
     }
 
     /// Lets the stream go once the interrupt has taken effect: the turn has ended or the agent has
@@ -789,7 +793,7 @@ impl<'a> StepRunner<'a> {
 
     /// An agent may report a tool's start before the tool's process exists; a cut "while it runs"
     /// waits for the process. A tool that is no process, or has ended already, has none.
-    async fn wait_for_process(&self, session: &mut dyn Session) {
+    async fn wait_for_process(&self, session: &mut dyn AgentSession) {
         let deadline = Instant::now() + SPAWN_LIMIT;
         while session.processes().is_empty() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;

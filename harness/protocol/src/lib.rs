@@ -11,6 +11,7 @@ pub mod compose;
 pub mod event;
 pub mod field;
 pub mod field_spec;
+pub mod headers;
 pub mod ids;
 pub mod item;
 pub mod marker;

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use cutpoint_engine::runner::Planned;
 
-use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
 use crate::out::say;
 use crate::{Failure, Outcome, files, recorded};
@@ -35,7 +34,7 @@ pub fn run(arguments: &super::Arguments, path: &Path) -> Outcome {
         scenario,
         file: String::new(),
     };
-    let agent = arguments.agent.clone().unwrap_or(AgentSpec::Reference);
+    let agent = arguments.agent.clone().unwrap_or_default();
     let mut code = ExitCode::Conforms;
     for number in 1..=arguments.times {
         if arguments.times > 1 {

@@ -142,7 +142,7 @@ impl<'a> External<'a> {
         stage: &'a Stage,
         planned: Vec<Planned>,
     ) -> Self {
-        let can = stage.driver.capabilities();
+        let can = stage.driver.capabilities(&BTreeSet::new());
         let able = |act: &Act| needed(*act).is_none_or(|needed| can.contains(&needed));
         let (acts, lacking): (Vec<Act>, Vec<Act>) = arguments.acts.iter().copied().partition(able);
         let jobs = (0..planned.len()).map(|scenario| Job {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cutpoint_protocol::StreamEvent;
 use cutpoint_protocol::sse::{Decoder, SseEvent};
+use cutpoint_protocol::{StreamEvent, headers};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -19,9 +19,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
-use super::{
-    Connector, ModelClient, ModelError, ModelRequest, ModelStream, ModelStreamError, TURN_STATE,
-};
+use super::{Connector, ModelClient, ModelError, ModelRequest, ModelStream, ModelStreamError};
 use crate::config::Endpoint;
 
 /// How much of an error's body is read.
@@ -103,7 +101,7 @@ impl ModelClient for HttpModel {
                 body,
             });
         }
-        let state = response.headers().get(TURN_STATE);
+        let state = response.headers().get(headers::TURN_STATE);
         Ok(Box::new(HttpStream {
             turn_state: state
                 .and_then(|value| value.to_str().ok())

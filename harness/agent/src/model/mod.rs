@@ -14,9 +14,6 @@ use cutpoint_protocol::StreamEvent;
 pub use connector::{Connector, TcpConnector, Transport};
 pub use http::HttpModel;
 
-/// The header by which a server routes all requests of a turn to one place.
-pub(crate) const TURN_STATE: &str = "x-codex-turn-state";
-
 /// One request for a response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRequest {

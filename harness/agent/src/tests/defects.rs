@@ -386,7 +386,7 @@ async fn stale_turn_header() {
         requests[1]
             .headers
             .iter()
-            .any(|(name, _)| *name == "x-codex-turn-state")
+            .any(|(name, _)| *name == cutpoint_protocol::headers::TURN_STATE)
     );
 }
 

@@ -351,7 +351,7 @@ async fn routing_headers_end_with_their_turn() {
         requests[at]
             .headers
             .iter()
-            .any(|(name, _)| *name == "x-codex-turn-state")
+            .any(|(name, _)| *name == cutpoint_protocol::headers::TURN_STATE)
     };
     assert_eq!([has(0), has(1), has(2)], [false, true, false]);
 }

@@ -144,7 +144,7 @@ impl TurnWorker {
         headers.extend(
             routing
                 .or(stale)
-                .map(|routing| (crate::model::TURN_STATE, routing)),
+                .map(|routing| (cutpoint_protocol::headers::TURN_STATE, routing)),
         );
         let body = request::body(&core.config, &input, &core.session_id);
         Ok((ModelRequest { body, headers }, input.items))

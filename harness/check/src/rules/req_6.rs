@@ -18,7 +18,7 @@ const HEADER_NOT_GIVEN: Clause = Clause {
 };
 
 /// The headers that a server gives with a response, and wants back for the rest of the turn.
-const OF_A_TURN: &[&str] = &["x-codex-turn-state"];
+const OF_A_TURN: &[&str] = &[cutpoint_protocol::headers::TURN_STATE];
 
 impl Invariant for TurnHeadersEndWithTheTurn {
     fn id(&self) -> &'static str {

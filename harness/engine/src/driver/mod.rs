@@ -1,16 +1,17 @@
-//! Drivers: how an agent is started, spoken to, and observed. One file per kind.
+//! Drivers: how an agent is started, spoken to, and observed.
+//!
+//! A driver is a folder here and a line in the table of agents ([`agents::AGENTS`]). What drivers share
+//! is in [`kit`].
 
-pub mod codex;
-pub mod front;
-pub mod jsonrpc;
-pub mod points;
-pub mod reference;
-pub mod stdio;
+pub mod agent_kind;
+pub mod agents;
+pub mod codex_app_server;
+pub mod in_process;
+pub mod kit;
 
-mod child;
-mod lines;
-pub(crate) mod queue_events;
-mod store_log;
+mod json_rpc;
+mod reference;
+mod stdio;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,29 +23,35 @@ use cutpoint_scenario::ast::Capability;
 use cutpoint_trace::{AgentInfo, ClientOp, Process};
 use tokio::sync::watch;
 
-use self::points::Points;
+use self::kit::points::Points;
 use crate::lab::Lab;
 use crate::quiescence::QuietCount;
 use crate::rollout_reader::RolloutReader;
 use crate::screen::Screen;
 use crate::tracer::Tracer;
 
-/// How long an agent may take to start unless told otherwise. Released versions of Codex take up to
+/// How long each step of an agent's start may take by default. Released versions of Codex take up to
 /// 0.6 s on a 2-core machine.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why an agent could not be driven on.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AgentError {
+    /// It is not there. Says how to get it.
+    #[error("{0}")]
+    NotInstalled(String),
     /// It could not be started, or did not get ready.
     #[error("the agent could not be started: {0}")]
     Start(String),
-    /// It ended without being told to.
+    /// It ended on its own.
     #[error("the agent ended unexpectedly: {0}")]
     Died(String),
     /// It answered what its protocol does not allow, or refused an op that it must take.
     #[error("the agent broke its protocol: {0}")]
     Protocol(String),
+    /// Its protocol has no such op.
+    #[error("the agent's protocol has no such op")]
+    UnsupportedOp,
     /// It did not answer in time.
     #[error("the agent did not {what} within {} s", limit.as_secs_f64())]
     TimedOut {
@@ -62,7 +69,7 @@ pub struct CaseEnv {
     pub base_url: String,
     /// Where observations go.
     pub tracer: Arc<Tracer>,
-    /// Reads the session's rollout; the driver tells it the path.
+    /// Reads the session's rollout, whose path it gets from the driver.
     pub rollout: Arc<RolloutReader>,
     /// A directory of the case's own.
     pub dir: PathBuf,
@@ -76,65 +83,67 @@ pub struct CaseEnv {
     pub seed: u64,
     /// Named points of the agent at which it is to be held.
     pub points: Arc<Points>,
-    /// Whether the agent's events are read; who reads them waits while they are not.
-    pub reading: Arc<Reading>,
+    /// Whether the client reads the agent's events.
+    pub event_client: Arc<EventClient>,
     /// How often the agent was quiet before it was acted upon at a gate.
     pub quiet: Arc<QuietCount>,
-    /// What a person sees of the session, where that is known.
+    /// What the session's user sees, where that is known.
     pub screen: Arc<Screen>,
     /// Upper bound of each single wait.
     pub limit: Duration,
-    /// The model that the agent is to ask for; its own default unless named.
+    /// The model that the agent is to ask for; `None` for its own default.
     pub model: Option<String>,
 }
 
-/// Whether a client reads the agent's events.
+/// The client as a reader of the agent's events, which may stop reading and go on later.
 #[derive(Debug)]
-pub struct Reading(watch::Sender<bool>);
+pub struct EventClient(watch::Sender<bool>);
 
-impl Default for Reading {
+impl Default for EventClient {
     fn default() -> Self {
         Self(watch::Sender::new(true))
     }
 }
 
-impl Reading {
-    /// Stops, or goes on.
-    pub fn set(&self, on: bool) {
+impl EventClient {
+    /// Stops reading, or goes on.
+    pub fn set_reading(&self, on: bool) {
         self.0.send_replace(on);
     }
 
     /// Returns when the client reads.
-    pub async fn wanted(&self) {
+    pub async fn reads(&self) {
         // The sender lives in `self`, so the channel can't be closed.
         let _ = self.0.subscribe().wait_for(|on| *on).await;
     }
 }
 
-/// A kind of agent.
+/// Drives one agent.
 #[async_trait]
 pub trait Driver: Send + Sync {
-    /// Who is driven, and how, for a scenario that needs this of the agent.
+    /// Who is driven, and how, for a scenario with these needs.
     fn info(&self, needs: &BTreeSet<Capability>) -> AgentInfo;
 
-    /// What scenarios may need of it.
-    fn capabilities(&self) -> BTreeSet<Capability>;
+    /// What a scenario with these needs may need of the agent. One need may rule out others: some agents
+    /// are driven in more than one way.
+    fn capabilities(&self, needs: &BTreeSet<Capability>) -> BTreeSet<Capability>;
 
     /// The first thing that a scenario needs and the agent cannot do.
     fn lacks(&self, needs: &BTreeSet<Capability>) -> Option<Capability> {
-        needs.difference(&self.capabilities()).next().copied()
+        let can = self.capabilities(needs);
+        needs.difference(&can).next().copied()
     }
 
     /// Starts a session. From here on everything that is observed goes to the case's trace.
-    async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError>;
+    async fn start(&self, env: CaseEnv) -> Result<Box<dyn AgentSession>, AgentError>;
 
-    /// Ends whatever the sessions shared.
+    /// Ends what the sessions shared.
     async fn close(&self) {}
 }
 
 /// One session of an agent.
 #[async_trait]
-pub trait Session: Send {
+pub trait AgentSession: Send {
     /// Sends an op. Its answer, if the protocol has one, is observed like everything else.
     async fn submit(&mut self, id: &str, op: &ClientOp) -> Result<(), AgentError>;
 
@@ -144,8 +153,8 @@ pub trait Session: Send {
     /// Starts the agent again and continues the session from its rollout.
     async fn resume(&mut self) -> Result<(), AgentError>;
 
-    /// Copies the conversation into a session of its own and goes on with that one. What the first
-    /// one does from here on is not observed.
+    /// Copies the conversation into a session of its own and goes on with the copy. What the first
+    /// session does from here on is not observed.
     async fn fork(&mut self, id: &str) -> Result<(), AgentError>;
 
     /// Ends the session in good order; afterwards nothing more of it is observed.

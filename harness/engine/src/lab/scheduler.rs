@@ -15,7 +15,7 @@ use cutpoint_trace::Entry;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::driver::points::Hold;
+use crate::driver::kit::points::PointHold;
 use crate::tracer::Tracer;
 
 /// How long a hold takes outside the lab, where no scheduler knows whether any other task can run.
@@ -55,7 +55,7 @@ fn current() -> Option<Arc<Scheduler>> {
 }
 
 /// Waits until nothing else can go on.
-pub(crate) fn wait(label: &'static str) -> Hold {
+pub(crate) fn wait(label: &'static str) -> PointHold {
     match current() {
         Some(quiet) => quiet.place(label),
         None => Box::pin(tokio::time::sleep(OUTSIDE)),
@@ -63,7 +63,7 @@ pub(crate) fn wait(label: &'static str) -> Hold {
 }
 
 /// The place where a task waits to be chosen; none unless every task has to.
-pub(crate) fn parked(label: &'static str) -> Option<Hold> {
+pub(crate) fn parked(label: &'static str) -> Option<PointHold> {
     let quiet = current()?;
     let chosen = lock(&quiet.chooser).is_some();
     chosen.then(|| quiet.place(label))
@@ -131,7 +131,7 @@ impl Drop for ParkingGuard {
 }
 
 impl Scheduler {
-    fn place(self: Arc<Self>, label: &'static str) -> Hold {
+    fn place(self: Arc<Self>, label: &'static str) -> PointHold {
         let task = tokio::task::try_id().map_or(0, number);
         let place = Arc::new(ParkingPlace {
             who: ParkedTask { task, label },

@@ -1,6 +1,6 @@
 //! The command whose requests are recorded: in the foreground, with this process's own terminal.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -10,22 +10,23 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Starts the command with `base_url` in its environment; for Codex, in its settings.
+use crate::driver::agents::AGENTS;
+
+/// Starts the command with `base_url` in its environment, and in its arguments if it is an agent that takes
+/// it there.
 ///
 /// # Errors
 /// If it can't be started.
 pub fn start(command: &[OsString], base_url: &str) -> io::Result<Child> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut starting = Command::new(program);
-    if Path::new(program)
-        .file_name()
-        .is_some_and(|name| name == "codex")
-    {
-        starting.args(codex_settings(
-            base_url,
-            std::env::var_os("OPENAI_API_KEY").is_some(),
-        ));
-    }
+    let has_key = std::env::var_os("OPENAI_API_KEY").is_some();
+    let name = Path::new(program).file_name().and_then(OsStr::to_str);
+    let directed = name.and_then(|name| {
+        let mut kinds = AGENTS.iter();
+        kinds.find_map(|kind| kind.recording_arguments(name, base_url, has_key))
+    });
+    starting.args(directed.unwrap_or_default());
     starting.args(arguments).env("OPENAI_BASE_URL", base_url);
     for name in ["NO_PROXY", "no_proxy"] {
         starting.env(name, direct(std::env::var(name).unwrap_or_default()));
@@ -40,28 +41,6 @@ fn direct(exempt: String) -> String {
     } else {
         format!("{exempt},127.0.0.1")
     }
-}
-
-/// What makes Codex send its requests here, without a change of the user's own settings.
-fn codex_settings(base_url: &str, has_key: bool) -> Vec<String> {
-    let provider = "model_providers.cutpoint-record";
-    let login = if has_key {
-        "env_key=\"OPENAI_API_KEY\""
-    } else {
-        "requires_openai_auth=true"
-    };
-    let settings = [
-        "model_provider=\"cutpoint-record\"".to_owned(),
-        format!("{provider}.name=\"cutpoint record\""),
-        format!("{provider}.base_url=\"{base_url}\""),
-        format!("{provider}.wire_api=\"responses\""),
-        format!("{provider}.supports_websockets=false"),
-        format!("{provider}.{login}"),
-    ];
-    settings
-        .into_iter()
-        .flat_map(|setting| ["-c".to_owned(), setting])
-        .collect()
 }
 
 /// Waits for the command's end. Ctrl-C reaches it by itself, from the terminal, and it may go on;

@@ -29,8 +29,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cutpoint_protocol::api_error;
 use cutpoint_protocol::request::ResponsesRequest;
+use cutpoint_protocol::{api_error, headers};
 use cutpoint_scenario::ast::DisconnectKind;
 use cutpoint_trace::Observation;
 use http_body_util::combinators::BoxBody;
@@ -60,8 +60,6 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most connections served at once; more wait in the listener's backlog.
 pub const CONNECTION_LIMIT: usize = 4096;
 
-/// The response header that a client sends back for the rest of its turn.
-const TURN_STATE: &str = "x-codex-turn-state";
 /// How many headers of a request are kept for the trace.
 const HEADERS_KEPT: usize = 16;
 /// The longest header that is kept, in bytes.
@@ -380,7 +378,7 @@ async fn responses(
             }
             let mut response = stream_response(status, body);
             if let Ok(state) = turn_state(base, exchange).parse() {
-                response.headers_mut().insert(TURN_STATE, state);
+                response.headers_mut().insert(headers::TURN_STATE, state);
             }
             response
         }

@@ -56,7 +56,7 @@ async fn a_stream_gives_the_turns_header_and_a_trace_keeps_no_credentials() {
             client
                 .head()
                 .await
-                .header("x-codex-turn-state")
+                .header(cutpoint_protocol::headers::TURN_STATE)
                 .unwrap()
                 .to_owned(),
         );

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use cutpoint_protocol::headers::DESCRIPTIVE_PREFIXES;
+
 /// What stands in a recording in place of a header's secret.
 pub const REDACTED: &str = "[redacted]";
 
@@ -38,9 +40,6 @@ const KEPT_HEADERS: [&str; 19] = [
     "x-should-retry",
 ];
 
-/// Beginnings of the names of further such headers.
-const KEPT_PREFIXES: [&str; 3] = ["x-codex-", "x-ratelimit-", "x-stainless-"];
-
 /// Words in the name of a header that may carry a credential, or tell whose machine it was.
 const SUSPICIOUS_WORDS: [&str; 7] = [
     "auth",
@@ -57,7 +56,9 @@ pub(super) fn is_kept(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let counts_tokens = name.starts_with("x-ratelimit-");
     KEPT_HEADERS.contains(&name.as_str())
-        || KEPT_PREFIXES.iter().any(|kept| name.starts_with(kept))
+        || DESCRIPTIVE_PREFIXES
+            .iter()
+            .any(|kept| name.starts_with(kept))
             && (counts_tokens || !SUSPICIOUS_WORDS.iter().any(|word| name.contains(word)))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use cutpoint_engine::driver::{AgentError, CaseEnv, Driver, Session};
+use cutpoint_engine::driver::{AgentError, AgentSession, CaseEnv, Driver};
 use cutpoint_scenario::ast::Capability;
 use cutpoint_trace::{
     AbortReason, AgentEvent, AgentInfo, ClientOp, Feature, Observation, Process, RawMessage,
@@ -31,11 +31,11 @@ impl Driver for OwnDriver {
         }
     }
 
-    fn capabilities(&self) -> BTreeSet<Capability> {
+    fn capabilities(&self, _needs: &BTreeSet<Capability>) -> BTreeSet<Capability> {
         BTreeSet::new()
     }
 
-    async fn start(&self, env: CaseEnv) -> Result<Box<dyn Session>, AgentError> {
+    async fn start(&self, env: CaseEnv) -> Result<Box<dyn AgentSession>, AgentError> {
         let (wishes, wanted) = unbounded_channel();
         let (told, mut events) = unbounded_channel();
         let mut agent = Agent::new(&env.base_url, told);
@@ -95,20 +95,14 @@ struct OwnSession {
     running: JoinHandle<()>,
 }
 
-impl OwnSession {
-    fn unknown() -> AgentError {
-        AgentError::Protocol("it knows no such op".to_owned())
-    }
-}
-
 #[async_trait]
-impl Session for OwnSession {
+impl AgentSession for OwnSession {
     async fn submit(&mut self, _id: &str, op: &ClientOp) -> Result<(), AgentError> {
         let wish = match op {
             ClientOp::Input { text, .. } => Wish::Say(text.clone()),
             ClientOp::Interrupt { .. } => Wish::Interrupt,
             ClientOp::Shutdown => return self.finish().await,
-            _ => return Err(Self::unknown()),
+            _ => return Err(AgentError::UnsupportedOp),
         };
         let sent = self.wishes.as_ref().map(|wishes| wishes.send(wish));
         match sent {
@@ -118,15 +112,15 @@ impl Session for OwnSession {
     }
 
     async fn kill(&mut self) -> Result<(), AgentError> {
-        Err(Self::unknown())
+        Err(AgentError::UnsupportedOp)
     }
 
     async fn resume(&mut self) -> Result<(), AgentError> {
-        Err(Self::unknown())
+        Err(AgentError::UnsupportedOp)
     }
 
     async fn fork(&mut self, _id: &str) -> Result<(), AgentError> {
-        Err(Self::unknown())
+        Err(AgentError::UnsupportedOp)
     }
 
     async fn finish(&mut self) -> Result<(), AgentError> {

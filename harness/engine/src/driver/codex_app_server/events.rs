@@ -4,7 +4,7 @@ use cutpoint_protocol::ids::TurnId;
 use cutpoint_trace::{AbortReason, AgentEvent, TurnEnd};
 use serde_json::Value;
 
-/// What a notification means. Those that belong to no thread have no meaning for a case.
+/// What a notification means. A notification that belongs to no thread means nothing to a case.
 pub fn meaning(method: &str, params: &Value) -> AgentEvent {
     let turn_id = params["turnId"]
         .as_str()
@@ -73,7 +73,7 @@ fn other(method: &str, turn_id: Option<TurnId>) -> AgentEvent {
     }
 }
 
-/// The app-server's word for an abort is `interrupted`; it knows no other reason.
+/// The app-server calls an abort `interrupted`; it knows no other reason.
 fn turn_end(turn: &Value) -> TurnEnd {
     match turn["status"].as_str() {
         Some("completed") => TurnEnd::Complete,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_keeps_its_name_and_turn() {
+    fn an_unknown_notification_keeps_its_name_and_turn() {
         let params = json!({"threadId": "t", "turnId": "7", "x": 1});
         let expected = AgentEvent::Other {
             turn_id: Some("7".into()),

@@ -1,4 +1,4 @@
-//! A rollout store that tells what it has done, as each write and sync returns.
+//! A rollout store that records each write and sync as it returns.
 
 use std::io;
 use std::path::Path;
@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use cutpoint_agent::{RolloutFile, RolloutStore};
 use cutpoint_trace::{Observation, StoreOp};
 
-use super::points::Points;
+use crate::driver::kit::points::Points;
 use crate::tracer::Tracer;
 
-/// The point behind each write.
+/// The point right after each write.
 pub const WRITTEN: &str = "store.written";
-/// The point behind each sync.
+/// The point right after each sync.
 pub const SYNCED: &str = "store.synced";
 
 /// A store around another one.
@@ -67,7 +67,7 @@ struct LoggedFile {
 }
 
 impl LoggedFile {
-    /// Tells what was done; the agent can be held or killed before it learns of that.
+    /// Records what was done; the agent can be held or killed before it learns of that.
     async fn record(&mut self, done: StoreOp, point: &'static str) {
         let path = self.path.clone();
         self.tracer.record(Observation::Stored { path, done });
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn writes_and_syncs_are_told_in_their_order() {
+    async fn writes_and_syncs_are_recorded_in_their_order() {
         let dir = tempfile::tempdir().unwrap();
         let tracer = Arc::new(Tracer::default());
         let points = Points::new([], Vec::new(), &tracer, &Arc::default());

@@ -1,4 +1,4 @@
-//! Holds an agent at its own named points.
+//! Named points inside an agent: holds it there, and acts there.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use cutpoint_scenario::ast::{CutPoint, DisconnectKind};
 use cutpoint_trace::{ClientOp, Decision, Observation};
 use tokio::sync::watch;
 
+use super::record;
 use crate::lab::scheduler;
 use crate::server::gate::Gate;
 use crate::server::live_streams::LiveStreams;
@@ -19,7 +20,7 @@ use crate::tracer::Tracer;
 /// The reference agent's point inside the grace period of an abort.
 pub const GRACE_POINT: &str = "abort.grace";
 
-/// Lets every other task that can go on have that many turns. The runtime's own yield would wait until
+/// Gives every other task that can go on that many turns. The runtime's own yield would wait until
 /// none of them can go on any more.
 async fn turns(count: usize) {
     for _ in 0..count {
@@ -35,23 +36,23 @@ async fn turns(count: usize) {
     }
 }
 
-/// How many passings there is room for from the start.
+/// How many passed points there is room for from the start.
 const USUAL_POINTS: usize = 256;
 
-/// What is done by itself as a point is passed.
+/// What is done at a point by itself.
 #[derive(Debug, Clone)]
-pub enum Deed {
-    /// A message is sent to the agent.
+pub enum InjectedOp {
+    /// An op is sent to the agent.
     Send(ClientOp),
-    /// Whichever approval waits is answered; nothing is done where none does.
+    /// The approval that waits is answered; nothing is done if there is none.
     Decide(Decision),
-    /// Whichever question waits is answered; nothing is done where none does.
+    /// The question that waits is answered; nothing is done if there is none.
     Answer(String),
-    /// The connections of the streams that are being sent end; nothing is done where none is.
-    Drop(DisconnectKind),
-    /// The agent is asked to end, and the client goes on behind the step.
+    /// The connections of the streams that are being sent end; nothing is done if there is none.
+    Disconnect(DisconnectKind),
+    /// The agent is asked to end, and the client goes on after the step.
     Shutdown,
-    /// The agent is killed, and the client goes on behind the step.
+    /// The agent is killed, and the client goes on after the step.
     Kill,
     /// The task that passes the point is held while the others have their turns, or until nothing else
     /// can go on.
@@ -61,57 +62,60 @@ pub enum Deed {
     },
 }
 
-/// A step that is done by itself as a point is passed.
+/// A step that is done by itself when the agent passes a point.
 #[derive(Debug, Clone)]
-pub struct Injection {
+pub struct InjectedStep {
     /// The point's label.
     pub label: String,
-    /// Which time it is passed, counted from 1.
+    /// Which time the point is passed, counted from 1.
     pub nth: usize,
-    /// How many turns the agent's other tasks have before it is done.
+    /// How many turns the agent's other tasks have before the step is done.
     pub yields: usize,
     /// The step's number.
     pub number: usize,
     /// What is done.
-    pub deed: Deed,
+    pub op: InjectedOp,
     /// The step, as the trace shows it.
     pub step: Observation,
 }
 
-/// How a session is reached from within its own points.
-pub struct Reach {
-    /// Sends an op to the agent; while it starts there is nobody to take one.
-    pub send: Option<Send>,
+/// How a running agent is reached from its own points.
+pub struct AgentHandle {
+    /// Sends an op to the agent; `None` while it starts, as it takes none yet.
+    pub send: Option<SendOp>,
     /// Kills the agent: none of its tasks runs on.
-    pub kill: Box<dyn Fn() + std::marker::Send + Sync>,
+    pub kill: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Sends an op to the agent.
-pub type Send = Box<dyn Fn(String, ClientOp) -> Hold + std::marker::Send + Sync>;
+/// Sends an op to the agent, under that id. An error says that the agent did not take it.
+pub type SendOp = Box<dyn Fn(String, ClientOp) -> Sending + Send + Sync>;
 
-/// What waits at a point, or to be sent.
-pub type Hold = Pin<Box<dyn Future<Output = ()> + std::marker::Send>>;
+/// An op on its way to the agent.
+pub type Sending = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// Gates and injections at named points of an agent, each for its n-th passing.
+/// What a task of the agent waits for at a point.
+pub type PointHold = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Gates and injected steps at named points of an agent, each for its n-th passing.
 pub struct Points {
     gates: Vec<(String, usize, Arc<Gate>)>,
-    injections: Vec<Injection>,
-    world: Arc<World>,
+    injected: Vec<InjectedStep>,
+    target: Arc<Target>,
     /// The points that were passed, in order.
     passed: Mutex<Vec<&'static str>>,
-    /// Whether every task stops at every point, until it is chosen.
+    /// Every task stops at every point until it is chosen.
     every: bool,
 }
 
-/// What injections work on.
-struct World {
+/// What injected steps act upon.
+struct Target {
     tracer: Arc<Tracer>,
     streams: Arc<LiveStreams>,
-    reach: Mutex<Option<Arc<Reach>>>,
-    /// The agent was killed, and no other one was started since: whatever of it still runs comes
-    /// beyond no point.
+    agent: Mutex<Option<Arc<AgentHandle>>>,
+    /// The agent was killed, and no other one was started since. What still runs of it gets no further
+    /// than its next point.
     killed: AtomicBool,
-    /// The number of the step that has ended the agent by itself last; 0 if none has.
+    /// The number of the last injected step that ended the agent; 0 if none has.
     ended: watch::Sender<usize>,
 }
 
@@ -119,7 +123,7 @@ impl Points {
     /// Gates for those of the cut points that are points of the agent.
     pub fn new<'a>(
         points: impl IntoIterator<Item = &'a CutPoint>,
-        injections: Vec<Injection>,
+        injected: Vec<InjectedStep>,
         tracer: &Arc<Tracer>,
         streams: &Arc<LiveStreams>,
     ) -> Self {
@@ -132,38 +136,38 @@ impl Points {
             };
             Some((label, nth, Gate::new(point.clone(), Some(tracer.clone()))))
         };
-        let world = World {
+        let target = Target {
             tracer: tracer.clone(),
             streams: streams.clone(),
-            reach: Mutex::default(),
+            agent: Mutex::default(),
             killed: AtomicBool::new(false),
             ended: watch::Sender::new(0),
         };
         Self {
             gates: points.into_iter().filter_map(gate).collect(),
-            injections,
-            world: Arc::new(world),
+            injected,
+            target: Arc::new(target),
             passed: Mutex::new(Vec::with_capacity(USUAL_POINTS)),
             every,
         }
     }
 
-    /// Tells how injections reach the agent, which is not one that was killed.
-    pub fn set_reach(&self, reach: Reach) {
-        self.world.killed.store(false, Ordering::Relaxed);
-        *lock(&self.world.reach) = Some(Arc::new(reach));
+    /// From here on injected steps reach this agent, which was not killed.
+    pub fn set_agent(&self, agent: AgentHandle) {
+        self.target.killed.store(false, Ordering::Relaxed);
+        *lock(&self.target.agent) = Some(Arc::new(agent));
     }
 
-    /// From here on injections reach nobody; what passes points is no agent that was killed.
-    pub fn forget_reach(&self) {
-        self.world.killed.store(false, Ordering::Relaxed);
-        *lock(&self.world.reach) = None;
+    /// From here on injected steps reach no agent.
+    pub fn forget_agent(&self) {
+        self.target.killed.store(false, Ordering::Relaxed);
+        *lock(&self.target.agent) = None;
     }
 
-    /// Returns when a step that is no earlier than that one has ended the agent by itself; gives its
+    /// Returns when an injected step of this number or a later one has ended the agent; gives its
     /// number.
     pub async fn ended(&self, number: usize) -> usize {
-        let mut ended = self.world.ended.subscribe();
+        let mut ended = self.target.ended.subscribe();
         loop {
             let by = *ended.borrow_and_update();
             if by >= number {
@@ -193,35 +197,25 @@ impl Points {
     }
 
     /// Called when the agent passes a point; gives what it has to wait for there.
-    pub fn pass(&self, label: &'static str) -> Option<Hold> {
-        if self.world.killed.load(Ordering::Relaxed) {
+    pub fn pass(&self, label: &'static str) -> Option<PointHold> {
+        if self.target.killed.load(Ordering::Relaxed) {
             return Some(Box::pin(std::future::pending()));
         }
-        let watched = self.every
-            || self.injections.iter().any(|it| it.label == label)
-            || self.gates.iter().any(|(of, ..)| of == label);
-        let count = {
-            let mut passed = lock(&self.passed);
-            passed.push(label);
-            if !watched {
-                return None;
-            }
-            passed.iter().filter(|it| **it == label).count()
-        };
+        let count = self.count(label)?;
         let (mut killed, mut holds) = (false, Vec::new());
-        for injection in &self.injections {
-            if injection.label != label || injection.nth != count {
+        for injected in &self.injected {
+            if injected.label != label || injected.nth != count {
                 continue;
             }
-            if let Deed::Hold { quiet } = injection.deed {
-                self.world.tracer.record(injection.step.clone());
+            if let InjectedOp::Hold { quiet } = injected.op {
+                self.target.tracer.record(injected.step.clone());
                 holds.push(if quiet {
                     scheduler::wait(label)
                 } else {
-                    Box::pin(turns(injection.yields))
+                    Box::pin(turns(injected.yields))
                 });
             } else {
-                killed |= self.inject(injection.clone());
+                killed |= self.inject(injected.clone());
             }
         }
         if killed {
@@ -245,50 +239,60 @@ impl Points {
         }))
     }
 
-    /// Does it by a task of its own, so that the agent is not held meanwhile; but what is to die at
-    /// the point does not come beyond it. Says whether the agent was killed here.
-    fn inject(&self, injection: Injection) -> bool {
-        if injection.yields == 0 && matches!(injection.deed, Deed::Kill) {
-            return self.world.kill(injection);
+    /// Remembers that a point was passed. Gives which time it was, if anything may happen there.
+    fn count(&self, label: &'static str) -> Option<usize> {
+        let watched = self.every
+            || self.injected.iter().any(|it| it.label == label)
+            || self.gates.iter().any(|(of, ..)| of == label);
+        let mut passed = lock(&self.passed);
+        passed.push(label);
+        watched.then(|| passed.iter().filter(|it| **it == label).count())
+    }
+
+    /// Does the step in a task of its own, so that the agent is not held meanwhile; but an agent that
+    /// is to die at the point gets no further. Returns true if it was killed here.
+    fn inject(&self, injected: InjectedStep) -> bool {
+        if injected.yields == 0 && matches!(injected.op, InjectedOp::Kill) {
+            return self.target.kill(injected);
         }
-        let world = self.world.clone();
+        let target = self.target.clone();
         tokio::spawn(async move {
-            turns(injection.yields).await;
+            turns(injected.yields).await;
             if let Some(chosen) = scheduler::parked(scheduler::CLIENT) {
                 chosen.await;
             }
-            world.act(injection).await;
+            target.act(injected).await;
         });
         false
     }
 }
 
-impl World {
-    async fn act(&self, injection: Injection) {
-        let deed = match &injection.deed {
-            Deed::Kill => {
-                self.kill(injection);
+impl Target {
+    async fn act(&self, injected: InjectedStep) {
+        let op = match &injected.op {
+            InjectedOp::Kill => {
+                self.kill(injected);
                 return;
             }
             // Only the task that passes the point can be held.
-            Deed::Hold { .. } => return,
-            Deed::Drop(kind) => {
+            InjectedOp::Hold { .. } => return,
+            InjectedOp::Disconnect(kind) => {
                 if self.streams.any() {
-                    self.tracer.record(injection.step);
+                    self.tracer.record(injected.step);
                     self.streams.cut(*kind);
                 }
                 return;
             }
-            Deed::Send(op) => Some(op.clone()),
-            Deed::Shutdown => (!self.is_behind(&injection)).then_some(ClientOp::Shutdown),
-            Deed::Decide(decision) => {
+            InjectedOp::Send(op) => Some(op.clone()),
+            InjectedOp::Shutdown => (!self.is_past(&injected)).then_some(ClientOp::Shutdown),
+            InjectedOp::Decide(decision) => {
                 let waits = self.tracer.with(0, trace_queries::waiting_approval);
                 waits.map(|call_id| ClientOp::Approval {
                     call_id,
                     decision: *decision,
                 })
             }
-            Deed::Answer(text) => {
+            InjectedOp::Answer(text) => {
                 let waits = self.tracer.with(0, trace_queries::waiting_question);
                 waits.map(|call_id| ClientOp::Answer {
                     call_id,
@@ -296,42 +300,45 @@ impl World {
                 })
             }
         };
-        let reach = lock(&self.reach).clone();
-        let send = reach.as_ref().and_then(|reach| reach.send.as_ref());
-        let (Some(op), Some(send)) = (deed, send) else {
+        let agent = lock(&self.agent).clone();
+        let send = agent.as_ref().and_then(|agent| agent.send.as_ref());
+        let (Some(op), Some(send)) = (op, send) else {
             return;
         };
-        let id = format!("step-{}", injection.number);
+        let id = format!("step-{}", injected.number);
         let sent = Observation::Op {
             id: id.as_str().into(),
             op: op.clone(),
         };
-        self.tracer.record_many([injection.step, sent]);
-        send(id, op).await;
-        if matches!(injection.deed, Deed::Shutdown) {
-            self.ended.send_replace(injection.number);
+        self.tracer.record_many([injected.step, sent]);
+        if let Err(error) = send(id.clone(), op).await {
+            // A client whose agent is gone knows that its op was not taken.
+            record::refused_op(&self.tracer, id, error);
+        }
+        if matches!(injected.op, InjectedOp::Shutdown) {
+            self.ended.send_replace(injected.number);
         }
     }
 
-    /// Whether the client is behind the step already, because one that stands later has ended the
-    /// agent: nobody would see to it that the session goes on.
-    fn is_behind(&self, injection: &Injection) -> bool {
-        *self.ended.borrow() > injection.number
+    /// Whether the client is past the step, because a later one has ended the agent: it would not
+    /// start the agent again for this one.
+    fn is_past(&self, injected: &InjectedStep) -> bool {
+        *self.ended.borrow() > injected.number
     }
 
-    /// Says whether there was an agent to kill.
-    fn kill(&self, injection: Injection) -> bool {
-        if self.is_behind(&injection) {
+    /// Returns true if there was an agent to kill.
+    fn kill(&self, injected: InjectedStep) -> bool {
+        if self.is_past(&injected) {
             return false;
         }
-        let Some(reach) = lock(&self.reach).take() else {
+        let Some(agent) = lock(&self.agent).take() else {
             return false;
         };
         self.tracer
-            .record_many([injection.step, Observation::AgentKilled]);
-        (reach.kill)();
+            .record_many([injected.step, Observation::AgentKilled]);
+        (agent.kill)();
         self.killed.store(true, Ordering::Relaxed);
-        self.ended.send_replace(injection.number);
+        self.ended.send_replace(injected.number);
         true
     }
 }

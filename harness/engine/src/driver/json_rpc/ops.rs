@@ -1,22 +1,22 @@
-//! How ops reach the agent: each by the front's own methods.
+//! How ops reach the agent: each by a method of the front.
 
 use std::sync::Arc;
 
 use cutpoint_trace::{ClientOp, Decision, InputMode};
 use serde_json::{Value, json};
 
-use super::wire::Wire;
+use super::inbox::Inbox;
 use crate::driver::AgentError;
-use crate::driver::jsonrpc::Client;
+use crate::driver::kit::rpc::RpcClient;
 
 /// The client's end of a running agent.
 #[derive(Clone)]
-pub(super) struct Caller {
-    pub(super) client: Client,
-    pub(super) wire: Arc<Wire>,
+pub(super) struct OpSender {
+    pub(super) client: RpcClient,
+    pub(super) inbox: Arc<Inbox>,
 }
 
-impl Caller {
+impl OpSender {
     /// Sends an op of the conversation that the case is about.
     pub(super) fn send(&self, id: &str, op: &ClientOp) -> Result<(), AgentError> {
         match op {
@@ -52,33 +52,29 @@ impl Caller {
             ClientOp::Answer { call_id, text } => self.answer(call_id, &json!({"answers": [text]})),
             ClientOp::Shutdown => self.request(id, "shutdown", &Value::Null),
             ClientOp::Task { .. } | ClientOp::Fork | ClientOp::Rollback { .. } => {
-                Err(AgentError::Protocol("it knows no such op".to_owned()))
+                Err(AgentError::UnsupportedOp)
             }
         }
     }
 
     /// Sends a request about the conversation.
     fn call(&self, id: &str, method: &str, mut params: Value) -> Result<(), AgentError> {
-        params["threadId"] = json!(self.wire.thread());
+        params["threadId"] = json!(self.inbox.thread());
         self.request(id, method, &params)
     }
 
     /// Sends a request whose reply is recorded as the op's.
     fn request(&self, op: &str, method: &str, params: &Value) -> Result<(), AgentError> {
-        let (wire, name) = (self.wire.clone(), op.to_owned());
-        let sent = self
-            .client
-            .call(method, params, move |reply| wire.answered(&name, reply))?;
-        self.wire.sent(sent, op);
+        let (inbox, name) = (self.inbox.clone(), op.to_owned());
+        let on_reply = move |reply| inbox.answered(&name, reply);
+        let sent = self.client.call(method, params, on_reply)?;
+        self.inbox.sent(sent, op);
         Ok(())
     }
 
-    /// Answers the agent's request for a call, also one whose turn is over.
+    /// Answers the agent's request for a call, even if its turn is over.
     fn answer(&self, call_id: &str, result: &Value) -> Result<(), AgentError> {
-        let Some(request) = self.wire.asked(call_id) else {
-            let message = format!("nothing was asked about `{call_id}`");
-            return Err(AgentError::Protocol(message));
-        };
+        let request = self.inbox.open_requests.find(call_id)?;
         self.client.answer(&request, result)
     }
 }
