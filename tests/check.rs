@@ -261,7 +261,7 @@ fn a_reader_that_goes_away_and_an_interrupt_end_it() {
 }
 
 #[test]
-fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
+fn traces_are_judged_by_the_whole_book() {
     let place = support::place_with(support::INTERRUPTED);
     place
         .run(["run", "scenario.kdl", "--trace", "good"])
@@ -293,7 +293,7 @@ fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
     ]
     .concat();
     place.file("torn.jsonl", &foreign);
-    // No line of it ends the scan, and no rule speaks of what may stand in them.
+    // No damaged line ends the scan, and no rule judges a trace that may lack entries.
     let last = foreign.lines().count();
     place.run(["check", "torn.jsonl"]).code(1).says(&[
         "torn.jsonl:3:1: TRACE: the line is no entry of a trace",
@@ -312,7 +312,12 @@ fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
         .run(["check", "--kind", "rollout", "good"])
         .code(1)
         .says(&["ROLL-1"]);
-    // A client that left is no fault of the recording, which says so.
+}
+
+#[test]
+fn recordings_are_validated() {
+    let place = Place::new();
+    // A client that left is not a fault of the recording, which says so.
     place.file("cut/01.response.sse", ": cutpoint end=stall\nevent: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"status\":\"in_progress\",\"output\":[]},\"sequence_number\":0}\n\n");
     place.run(["check", "--strict", "cut"]).code(0);
     let sound = recording("shell-then-text");
@@ -328,7 +333,7 @@ fn traces_are_judged_by_the_whole_book_and_recordings_validated() {
         .run(["check", "."])
         .code(1)
         .says(&["mine/01.response.sse", "RECORDING"]);
-    // A line is told with the byte that it starts at, whatever ends the lines of a stream.
+    // A finding has the byte at which its line starts, whatever ends the lines of a stream.
     place.file(
         "lines/01.response.sse",
         "event: response.created\rdata: {}\r\n\r\n\n: x\n",

@@ -192,8 +192,7 @@ fn what_the_developer_says_is_no_answer_of_the_models() {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let payload = &mut line["payload"];
         if payload["role"] == "developer" {
-            *payload =
-                serde_json::json!({"type": "additional_tools", "role": "developer", "tools": []});
+            *payload = json!({"type": "additional_tools", "role": "developer", "tools": []});
         } else if payload.to_string().contains("<turn_aborted>") {
             markers += 1;
             payload["role"] = "developer".into();
@@ -213,22 +212,22 @@ fn what_a_session_once_ran_does_not_run_again() {
     let place = Place::new();
     let trap = place.path().join("trap");
     let command = format!("touch {}; sleep 600", trap.display());
-    let words = serde_json::json!({"command": ["bash", "-c", command]}).to_string();
+    let words = json!({"command": ["bash", "-c", command]}).to_string();
     let patch = format!(
         "*** Begin Patch\n*** Add File: {}\n+x\n*** End Patch",
         trap.display()
     );
     let items = [
-        serde_json::json!({"type": "message", "role": "user", "content": "go"}),
-        serde_json::json!({"type": "function_call", "name": "shell", "call_id": "a", "arguments": words}),
-        serde_json::json!({"type": "custom_tool_call", "name": "run_script", "call_id": "b", "input": command}),
-        serde_json::json!({"type": "custom_tool_call", "name": "apply_patch", "call_id": "c", "input": patch}),
-        serde_json::json!({"type": "local_shell_call", "call_id": "d", "action": {"command": ["touch", trap]}}),
-        serde_json::json!({"type": "function_call_output", "call_id": "a", "output": format!("$(touch {})`touch {}`", trap.display(), trap.display())}),
-        serde_json::json!({"type": "custom_tool_call_output", "call_id": "b", "output": format!("'; touch {}; '", trap.display())}),
-        serde_json::json!({"type": "custom_tool_call_output", "call_id": "c", "output": format!("%s\\'\n touch {} &", trap.display())}),
-        serde_json::json!({"type": "function_call_output", "call_id": "d", "output": "-n\\"}),
-        serde_json::json!({"type": "message", "role": "assistant", "content": "done"}),
+        json!({"type": "message", "role": "user", "content": "go"}),
+        json!({"type": "function_call", "name": "shell", "call_id": "a", "arguments": words}),
+        json!({"type": "custom_tool_call", "name": "run_script", "call_id": "b", "input": command}),
+        json!({"type": "custom_tool_call", "name": "apply_patch", "call_id": "c", "input": patch}),
+        json!({"type": "local_shell_call", "call_id": "d", "action": {"command": ["touch", trap]}}),
+        json!({"type": "function_call_output", "call_id": "a", "output": format!("$(touch {})`touch {}`", trap.display(), trap.display())}),
+        json!({"type": "custom_tool_call_output", "call_id": "b", "output": format!("'; touch {}; '", trap.display())}),
+        json!({"type": "custom_tool_call_output", "call_id": "c", "output": format!("%s\\'\n touch {} &", trap.display())}),
+        json!({"type": "function_call_output", "call_id": "d", "output": "-n\\"}),
+        json!({"type": "message", "role": "assistant", "content": "done"}),
     ];
     let text: String = items.iter().map(|item| format!("{item}\n")).collect();
     let file = place.file("rollout.jsonl", text);
@@ -455,7 +454,7 @@ const SECRETS: [&str; 7] = [
 /// A text in which all of them stand.
 fn telling() -> String {
     let [key, token, email, user, password, named, custom] = SECRETS;
-    let named = serde_json::json!({"password": named});
+    let named = json!({"password": named});
     format!(
         "{key} {token} <{email}>\n/home/{user}/x postgres://app:{password}@db:5432/x {named} I am {custom}."
     )
@@ -510,83 +509,75 @@ fn written(place: &Place, name: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A rollout with a line of every kind, secrets in each of them, and more in lines that can't be read.
+fn rollout_line(kind: &str, payload: &Value) -> String {
+    json!({"timestamp": "2026-01-02T03:04:05Z", "type": kind, "payload": payload}).to_string()
+}
+
+/// Calls of every kind and their outputs, with `secret` in each.
+fn calls_with(secret: &str) -> Vec<String> {
+    let script = json!({"command": ["bash", "-lc", secret]}).to_string();
+    let arguments = json!({"api_key": secret}).to_string();
+    let action = json!({"type": "exec", "command": ["echo", secret], "env": {"password": secret}});
+    let printed = json!({"output": secret, "metadata": {"exit_code": 3}}).to_string();
+    let patched = format!("Exit code: 1\nWall time: 0.1 seconds\nOutput:\n{secret}");
+    let search = json!({"type": "search", "query": secret});
+    let items = [
+        json!({"type": "function_call", "name": "shell", "call_id": "call_1", "arguments": script}),
+        json!({"type": "function_call", "name": "mcp", "call_id": "call_2", "arguments": arguments}),
+        json!({"type": "custom_tool_call", "name": "apply_patch", "call_id": "call_3", "input": secret}),
+        json!({"type": "local_shell_call", "call_id": "call_4", "action": action}),
+        json!({"type": "function_call_output", "call_id": "call_1", "output": printed}),
+        json!({"type": "function_call_output", "call_id": "call_2", "output": {"content": secret, "success": false}}),
+        json!({"type": "custom_tool_call_output", "call_id": "call_3", "output": patched}),
+        json!({"type": "function_call_output", "call_id": "call_4", "output": secret}),
+        json!({"type": "web_search_call", "id": "ws_1", "status": "completed", "action": search}),
+    ];
+    items
+        .iter()
+        .map(|item| rollout_line("response_item", item))
+        .collect()
+}
+
+/// A rollout with a line of every kind, secrets in each of them, and more in lines that cannot be read.
 fn full_of_secrets() -> String {
     let all = telling();
-    let line = |kind: &str, payload: Value| {
-        serde_json::json!({"timestamp": "2026-01-02T03:04:05Z", "type": kind, "payload": payload})
-            .to_string()
+    let event = |value: Value| rollout_line("event_msg", &value);
+    let message = |role: &str, part: &str, text: &str| {
+        let content = json!([{"type": part, "text": text}]);
+        let item = json!({"type": "message", "role": role, "id": "msg_1", "content": content});
+        rollout_line("response_item", &item)
     };
-    let item = |value: Value| line("response_item", value);
-    let event = |value: Value| line("event_msg", value);
-    let script = serde_json::json!({"command": ["bash", "-lc", all]}).to_string();
-    let printed = serde_json::json!({"output": all, "metadata": {"exit_code": 3}}).to_string();
-    let lines = [
-        line(
-            "session_meta",
-            serde_json::json!({"id": "s", "timestamp": "t", "cwd": "/home/alice-smith/x", "originator": all, "cli_version": all, "instructions": all, "git": {"repository_url": all}}),
-        ),
-        line(
-            "turn_context",
-            serde_json::json!({"cwd": "/home/alice-smith/x", "model": all}),
-        ),
-        event(serde_json::json!({"type": "task_started", "turn_id": "a"})),
-        item(
-            serde_json::json!({"type": "message", "role": "developer", "content": [{"type": "input_text", "text": all}]}),
-        ),
-        item(
-            serde_json::json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": all}]}),
-        ),
-        event(serde_json::json!({"type": "user_message", "message": all})),
-        item(
-            serde_json::json!({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": all}], "encrypted_content": all}),
-        ),
-        item(
-            serde_json::json!({"type": "function_call", "name": "shell", "call_id": "call_1", "arguments": script}),
-        ),
-        item(
-            serde_json::json!({"type": "function_call", "name": "mcp", "call_id": "call_2", "arguments": serde_json::json!({"api_key": all}).to_string()}),
-        ),
-        item(
-            serde_json::json!({"type": "custom_tool_call", "name": "apply_patch", "call_id": "call_3", "input": all}),
-        ),
-        item(
-            serde_json::json!({"type": "local_shell_call", "call_id": "call_4", "action": {"type": "exec", "command": ["echo", all], "env": {"password": all}}}),
-        ),
-        item(
-            serde_json::json!({"type": "function_call_output", "call_id": "call_1", "output": printed}),
-        ),
-        item(
-            serde_json::json!({"type": "function_call_output", "call_id": "call_2", "output": {"content": all, "success": false}}),
-        ),
-        item(
-            serde_json::json!({"type": "custom_tool_call_output", "call_id": "call_3", "output": format!("Exit code: 1\nWall time: 0.1 seconds\nOutput:\n{all}")}),
-        ),
-        item(
-            serde_json::json!({"type": "function_call_output", "call_id": "call_4", "output": all}),
-        ),
-        item(
-            serde_json::json!({"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": all}}),
-        ),
-        item(
-            serde_json::json!({"type": "message", "role": "assistant", "id": "msg_1", "content": [{"type": "output_text", "text": all}]}),
-        ),
-        event(
-            serde_json::json!({"type": "task_complete", "turn_id": "a", "last_agent_message": all}),
-        ),
-        line("ghost", serde_json::json!({"of": all})),
-        serde_json::json!({"level": "info", "text": all}).to_string(),
-        all.replace('\n', " "),
-        event(serde_json::json!({"type": "task_started", "turn_id": "b"})),
-        item(
-            serde_json::json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "and now?"}]}),
-        ),
-        event(serde_json::json!({"type": "turn_failed", "turn_id": "b", "message": all})),
-        item(
-            serde_json::json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": all}]}),
-        ),
+    let started = |turn: &str| event(json!({"type": "task_started", "turn_id": turn}));
+    let meta = json!({
+        "id": "s", "timestamp": "t", "cwd": "/home/alice-smith/x", "originator": all,
+        "cli_version": all, "instructions": all, "git": {"repository_url": all},
+    });
+    let context = json!({"cwd": "/home/alice-smith/x", "model": all});
+    let summary = json!([{"type": "summary_text", "text": all}]);
+    let reasoning =
+        json!({"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": all});
+    let mut lines = vec![
+        rollout_line("session_meta", &meta),
+        rollout_line("turn_context", &context),
+        started("a"),
+        message("developer", "input_text", &all),
+        message("user", "input_text", &all),
+        event(json!({"type": "user_message", "message": all})),
+        rollout_line("response_item", &reasoning),
     ];
-    let torn = line("ghost", serde_json::json!({"of": all}));
+    lines.extend(calls_with(&all));
+    lines.extend([
+        message("assistant", "output_text", &all),
+        event(json!({"type": "task_complete", "turn_id": "a", "last_agent_message": all})),
+        rollout_line("ghost", &json!({"of": all})),
+        json!({"level": "info", "text": all}).to_string(),
+        all.replace('\n', " "),
+        started("b"),
+        message("user", "input_text", "and now?"),
+        event(json!({"type": "turn_failed", "turn_id": "b", "message": all})),
+        message("user", "input_text", &all),
+    ]);
+    let torn = rollout_line("ghost", &json!({"of": all}));
     format!("{}\n{}", lines.join("\n"), &torn[..torn.len() - 3])
 }
 

@@ -39,21 +39,35 @@ fn says(text: &str) -> Value {
     json!({"model": "m", "stream": true, "store": false, "input": text})
 }
 
+/// Only the owner can read the files below a folder, and none of them has a secret.
+fn assert_private(place: &Place, folder: &str, secrets: &[&str]) {
+    for name in place.names(folder) {
+        let file = place.path().join(folder).join(&name);
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+        let text = place.read(&format!("{folder}/{name}"));
+        for secret in secrets {
+            assert!(!text.contains(secret), "{name}: {secret}");
+        }
+    }
+}
+
+/// The captures that the stand-in for the API answers with.
+fn place_with_two_answers(first: &str) -> Place {
+    let place = Place::new();
+    for (file, text, chunks) in [
+        ("up/01.response.sse", first, 9),
+        ("up/02.response.sse", "Bye.", 1),
+    ] {
+        place.file(file, capture(&[ItemContent::Text { text, chunks }]));
+    }
+    place
+}
+
 #[test]
 fn a_session_becomes_a_scenario_that_runs() {
-    let place = Place::new();
     let text = "Hello alice@corp.example.org!";
-    place.file(
-        "up/01.response.sse",
-        capture(&[ItemContent::Text { text, chunks: 9 }]),
-    );
-    place.file(
-        "up/02.response.sse",
-        capture(&[ItemContent::Text {
-            text: "Bye.",
-            chunks: 1,
-        }]),
-    );
+    let place = place_with_two_answers(text);
     let (serving, upstream) = serve(&place, "up");
     let (url, go) = (place.signal_pipe("url"), place.signal_pipe("go"));
     let client = place.script(
@@ -107,14 +121,11 @@ fn a_session_becomes_a_scenario_that_runs() {
         "{:#?}",
         loaded.validate()
     );
-    for file in place.names("recordings/hello") {
-        let mode = folder.join(&file).metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{file}");
-        let text = place.read(&format!("recordings/hello/{file}"));
-        for secret in ["Zed77", "alice@", "x@corp", "one-two"] {
-            assert!(!text.contains(secret), "{file}: {secret}");
-        }
-    }
+    assert_private(
+        &place,
+        "recordings/hello",
+        &["Zed77", "alice@", "x@corp", "one-two"],
+    );
     place
         .run(["run", "scenarios/recorded/hello.kdl"])
         .code(0)

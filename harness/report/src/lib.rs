@@ -7,7 +7,6 @@
 //! Floor 2 of the workspace: pure rendering into whatever can be written to, no async.
 
 mod describe;
-mod file_format;
 mod line;
 mod story;
 mod text;
@@ -19,15 +18,14 @@ pub mod json_lines;
 pub mod junit;
 pub mod summary;
 
-use std::io;
+use std::io::{self, Write};
 
 use cutpoint_trace::case::CaseResult;
 
 pub use console::Console;
 pub use describe::{describe_entry, describe_what};
-pub use file_format::{FILE_FORMATS, FileFormat};
 pub use github::Annotations;
-pub use json_lines::JsonLines;
+pub use json_lines::{Header, JsonLines};
 pub use junit::Junit;
 pub use summary::{RuleCount, Summary};
 
@@ -57,3 +55,20 @@ pub struct Context<'a> {
     /// The rule book's sentences.
     pub sentence: &'a Sentence,
 }
+
+/// A report that goes to a file of the user's choice.
+pub struct FileFormat {
+    /// The option of `cutpoint run` that asks for it, without the dashes.
+    pub option: &'static str,
+    /// The option's help.
+    pub help: &'static str,
+    /// Starts a report.
+    pub open: OpenReport,
+}
+
+/// Starts a report on a writer. It fails if the first bytes cannot be written.
+pub type OpenReport =
+    fn(Box<dyn Write>, &Header, Context<'static>) -> io::Result<Box<dyn Reporter>>;
+
+/// Every format that is written to a file, in the order of the help.
+pub const FILE_FORMATS: &[FileFormat] = &[junit::FILE_FORMAT, json_lines::FILE_FORMAT];

@@ -1,5 +1,5 @@
 //! A tiny agent: it talks with a model over the Responses API, knows one tool, and can be
-//! interrupted. It knows nothing of cutpoint.
+//! interrupted. It does not know about cutpoint.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-type Fault = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the user wants.
+/// What the user asks for.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Wish {
-    /// Something said, which starts a turn.
+pub enum Command {
+    /// Input that starts a turn.
     Say(String),
-    /// The running turn is to stop.
+    /// Stop the running turn.
     Interrupt,
 }
 
-/// What the user is told. Turns are numbered from 1.
+/// What the agent reports to the user. Turns are numbered from 1.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told {
+pub enum Event {
     /// A turn has started.
     Started(u64),
     /// A piece of the model's answer.
@@ -40,56 +40,58 @@ pub enum Told {
 pub struct Agent {
     /// Where the model is, such as `http://127.0.0.1:8080/v1`.
     pub base_url: String,
-    /// What the user is told.
-    pub told: UnboundedSender<Told>,
-    /// The bug to be found: a call that an interrupt has cut off stays without an output.
+    /// Where events for the user go.
+    pub events: UnboundedSender<Event>,
+    /// Switches on the bug to be found: a call that an interrupt cuts off gets no output.
     pub forgets_calls: bool,
-    /// What the model is sent.
+    /// The items that each request carries.
     history: Vec<Value>,
-    /// What was shown of a message that is not whole yet.
+    /// The shown part of a message that is still streaming.
     partial: String,
 }
 
 impl Agent {
     /// An agent without the bug.
-    pub fn new(base_url: &str, told: UnboundedSender<Told>) -> Self {
+    pub fn new(base_url: &str, events: UnboundedSender<Event>) -> Self {
         Self {
             base_url: base_url.to_owned(),
-            told,
+            events,
             forgets_calls: false,
             history: Vec::new(),
             partial: String::new(),
         }
     }
 
-    /// Does what the user wants until there is no user any more.
-    pub async fn run(mut self, mut wishes: UnboundedReceiver<Wish>) {
+    /// Serves commands until their sender is gone.
+    pub async fn run(mut self, mut commands: UnboundedReceiver<Command>) {
         let mut turn = 0;
-        while let Some(wish) = wishes.recv().await {
-            // An interrupt while nothing runs stops nothing.
-            let Wish::Say(text) = wish else { continue };
+        while let Some(command) = commands.recv().await {
+            // An interrupt while no turn runs has no effect.
+            let Command::Say(text) = command else {
+                continue;
+            };
             turn += 1;
             self.history.push(message("user", "input_text", &text));
-            self.tell(Told::Started(turn));
+            self.emit(Event::Started(turn));
             let end = tokio::select! {
-                done = self.turn(turn) => done.map(|()| Told::Complete(turn)),
-                () = interrupted(&mut wishes) => Ok(Told::Aborted(turn)),
+                done = self.turn(turn) => done.map(|()| Event::Complete(turn)),
+                () = interrupted(&mut commands) => Ok(Event::Aborted(turn)),
             };
-            let end = end.unwrap_or_else(|fault| Told::Failed(turn, fault.to_string()));
-            if !matches!(end, Told::Complete(_)) {
-                self.settle(matches!(end, Told::Aborted(_)));
+            let end = end.unwrap_or_else(|error| Event::Failed(turn, error.to_string()));
+            if !matches!(end, Event::Complete(_)) {
+                self.settle(matches!(end, Event::Aborted(_)));
             }
-            self.tell(end);
+            self.emit(end);
         }
     }
 
-    fn tell(&self, what: Told) {
-        // Without anyone to be told, the agent ends soon.
-        let _ = self.told.send(what);
+    fn emit(&self, event: Event) {
+        // If nobody listens any more, the agent ends soon.
+        let _ = self.events.send(event);
     }
 
-    /// Asks the model until it calls no tool any more.
-    async fn turn(&mut self, turn: u64) -> Result<(), Fault> {
+    /// Sends requests until the model calls no more tools.
+    async fn turn(&mut self, turn: u64) -> Result<(), BoxError> {
         loop {
             self.respond(turn).await?;
             let open = self.open_calls();
@@ -103,8 +105,8 @@ impl Agent {
         }
     }
 
-    /// One request, and what the model streams.
-    async fn respond(&mut self, turn: u64) -> Result<(), Fault> {
+    /// Sends one request and reads its stream.
+    async fn respond(&mut self, turn: u64) -> Result<(), BoxError> {
         let mut body = self.send().await?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -115,7 +117,7 @@ impl Agent {
                 let Some(data) = text.lines().find_map(|line| line.strip_prefix("data: ")) else {
                     continue;
                 };
-                if self.event(turn, &serde_json::from_str(data)?)? {
+                if self.stream_event(turn, &serde_json::from_str(data)?)? {
                     return Ok(());
                 }
             }
@@ -123,7 +125,7 @@ impl Agent {
         Err("the stream ended too early".into())
     }
 
-    async fn send(&self) -> Result<hyper::body::Incoming, Fault> {
+    async fn send(&self) -> Result<hyper::body::Incoming, BoxError> {
         let url: hyper::Uri = format!("{}/responses", self.base_url).parse()?;
         let authority = url.authority().ok_or("the address names no host")?;
         let stream = TcpStream::connect(authority.as_str()).await?;
@@ -146,13 +148,13 @@ impl Agent {
         }
     }
 
-    /// Takes an event of the stream. Says whether it is the last one.
-    fn event(&mut self, turn: u64, event: &Value) -> Result<bool, Fault> {
+    /// Handles an event of the stream. Returns true for the last one.
+    fn stream_event(&mut self, turn: u64, event: &Value) -> Result<bool, BoxError> {
         match event["type"].as_str().unwrap_or_default() {
             "response.output_text.delta" => {
                 let delta = event["delta"].as_str().unwrap_or_default();
                 self.partial.push_str(delta);
-                self.tell(Told::Text(turn, delta.to_owned()));
+                self.emit(Event::Text(turn, delta.to_owned()));
             }
             "response.output_item.done" => {
                 self.partial.clear();
@@ -183,7 +185,7 @@ impl Agent {
         self.history.push(output);
     }
 
-    /// Leaves a history that the model can go on with when the turn was cut.
+    /// Makes the history of a cut turn complete, so that the next request is valid.
     fn settle(&mut self, interrupted: bool) {
         let partial = std::mem::take(&mut self.partial);
         if !partial.is_empty() {
@@ -202,10 +204,10 @@ impl Agent {
     }
 }
 
-/// Returns when the user interrupts. What is said meanwhile is not for this small agent.
-async fn interrupted(wishes: &mut UnboundedReceiver<Wish>) {
-    while let Some(wish) = wishes.recv().await {
-        if wish == Wish::Interrupt {
+/// Returns when the user interrupts. This small agent ignores input in the meantime.
+async fn interrupted(commands: &mut UnboundedReceiver<Command>) {
+    while let Some(command) = commands.recv().await {
+        if command == Command::Interrupt {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! Drives the agent: its wishes are the client's ops, what it tells are the trace's events.
+//! Drives the agent: turns the client's operations into its commands, and its events into observations.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use cutpoint_trace::{
     AbortReason, AgentEvent, AgentInfo, ClientOp, Feature, Observation, Process, RawMessage,
     TurnEnd,
 };
-use own_agent::{Agent, Told, Wish};
+use own_agent::{Agent, Command, Event};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -25,7 +25,7 @@ impl Driver for OwnDriver {
             name: "own-agent".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             driver: "in-process".to_owned(),
-            // Rules about what the agent does not have, such as rollouts, say so and do not count.
+            // Rules about features that the agent lacks, such as rollouts, are not applicable.
             features: BTreeSet::from([Feature::TurnIds, Feature::Marker]),
             defects: Vec::new(),
         }
@@ -36,9 +36,9 @@ impl Driver for OwnDriver {
     }
 
     async fn start(&self, env: CaseEnv) -> Result<Box<dyn AgentSession>, AgentError> {
-        let (wishes, wanted) = unbounded_channel();
-        let (told, mut events) = unbounded_channel();
-        let mut agent = Agent::new(&env.base_url, told);
+        let (commands, command_queue) = unbounded_channel();
+        let (events, mut event_queue) = unbounded_channel();
+        let mut agent = Agent::new(&env.base_url, events);
         agent.forgets_calls = self.forgets_calls;
         env.tracer.record(Observation::AgentStarted {
             pid: None,
@@ -46,10 +46,10 @@ impl Driver for OwnDriver {
         });
         let tracer = env.tracer.clone();
         let running = tokio::spawn(async move {
-            let work = tokio::spawn(agent.run(wanted));
-            while let Some(told) = events.recv().await {
-                let raw = RawMessage::of(&format!("{told:?}"));
-                let event = event(told);
+            let work = tokio::spawn(agent.run(command_queue));
+            while let Some(event) = event_queue.recv().await {
+                let raw = RawMessage::of(&format!("{event:?}"));
+                let event = observed(event);
                 tracer.record(Observation::Event { event, raw });
             }
             // Its events have ended, and so has the agent.
@@ -61,28 +61,28 @@ impl Driver for OwnDriver {
             });
         });
         Ok(Box::new(OwnSession {
-            wishes: Some(wishes),
+            commands: Some(commands),
             running,
         }))
     }
 }
 
-fn event(told: Told) -> AgentEvent {
+fn observed(event: Event) -> AgentEvent {
     let ended = |turn: u64, end| AgentEvent::TurnEnded {
         turn_id: Some(turn.to_string().into()),
         end,
     };
-    match told {
-        Told::Started(turn) => AgentEvent::TurnStarted {
+    match event {
+        Event::Started(turn) => AgentEvent::TurnStarted {
             turn_id: turn.to_string().into(),
         },
-        Told::Text(turn, text) => AgentEvent::TextDelta {
+        Event::Text(turn, text) => AgentEvent::TextDelta {
             turn_id: Some(turn.to_string().into()),
             text,
         },
-        Told::Complete(turn) => ended(turn, TurnEnd::Complete),
-        Told::Failed(turn, message) => ended(turn, TurnEnd::Failed { message }),
-        Told::Aborted(turn) => {
+        Event::Complete(turn) => ended(turn, TurnEnd::Complete),
+        Event::Failed(turn, message) => ended(turn, TurnEnd::Failed { message }),
+        Event::Aborted(turn) => {
             let reason = Some(AbortReason::Interrupted);
             ended(turn, TurnEnd::Aborted { reason })
         }
@@ -91,23 +91,28 @@ fn event(told: Told) -> AgentEvent {
 
 struct OwnSession {
     /// Dropped when the user leaves.
-    wishes: Option<UnboundedSender<Wish>>,
+    commands: Option<UnboundedSender<Command>>,
     running: JoinHandle<()>,
 }
 
 #[async_trait]
 impl AgentSession for OwnSession {
     async fn submit(&mut self, _id: &str, op: &ClientOp) -> Result<(), AgentError> {
-        let wish = match op {
-            ClientOp::Input { text, .. } => Wish::Say(text.clone()),
-            ClientOp::Interrupt { .. } => Wish::Interrupt,
+        let command = match op {
+            ClientOp::Input { text, .. } => Command::Say(text.clone()),
+            ClientOp::Interrupt { .. } => Command::Interrupt,
             ClientOp::Shutdown => return self.finish().await,
             _ => return Err(AgentError::UnsupportedOp),
         };
-        let sent = self.wishes.as_ref().map(|wishes| wishes.send(wish));
+        let sent = self
+            .commands
+            .as_ref()
+            .map(|commands| commands.send(command));
         match sent {
             Some(Ok(())) => Ok(()),
-            _ => Err(AgentError::Died("it listens no more".to_owned())),
+            _ => Err(AgentError::Died(
+                "the agent has stopped listening".to_owned(),
+            )),
         }
     }
 
@@ -124,7 +129,7 @@ impl AgentSession for OwnSession {
     }
 
     async fn finish(&mut self) -> Result<(), AgentError> {
-        self.wishes = None;
+        self.commands = None;
         let ended = (&mut self.running).await;
         ended.map_err(|error| AgentError::Died(error.to_string()))
     }

@@ -1,6 +1,6 @@
-//! Whatever the model streams and whenever the user interrupts: the rules hold.
+//! The rules hold for every stream and every time of an interrupt.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod driver;
 
@@ -20,7 +20,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 
 use driver::OwnDriver;
 
-/// What the model sends: cutpoint's parts as far as this agent knows them, and its own tool.
+/// A part of a model's answer: one of cutpoint's that this agent knows, or a call of its own tool.
 fn part() -> impl Strategy<Value = ReplyPart> {
     let known =
         |part: &ReplyPart| matches!(part, ReplyPart::Text { .. } | ReplyPart::Reasoning { .. });
@@ -34,7 +34,7 @@ fn part() -> impl Strategy<Value = ReplyPart> {
     prop_oneof![1 => strategy::part().prop_filter("a message", known), 1 => nap]
 }
 
-/// A turn that is interrupted somewhere, and the next one.
+/// A turn that is interrupted at some point, and the next one.
 fn scenario() -> impl Strategy<Value = Scenario> {
     let places = prop_oneof![
         Just(CutPoint::Request { reply: 1 }),
@@ -79,8 +79,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     })
 }
 
-/// Runs the agent through a scenario. Gives what it breaks, a line each.
-fn broken(forgets_calls: bool, scenario: &Scenario) -> Vec<String> {
+/// Runs the agent through a scenario and returns its breaches, one per line.
+fn breaches(forgets_calls: bool, scenario: &Scenario) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn broken(forgets_calls: bool, scenario: &Scenario) -> Vec<String> {
         seed: 0,
         recordings: dir.path().to_owned(),
         dir: Some(dir.path().to_owned()),
-        // The rules are asked; a request beyond the scenario's replies gets a plain one.
+        // Only the rules judge; a request beyond the scenario's replies gets a plain one.
         rules_only: true,
         judge: cutpoint_check::judge,
     };
@@ -117,7 +117,7 @@ fn broken(forgets_calls: bool, scenario: &Scenario) -> Vec<String> {
     lines.collect()
 }
 
-/// Draws scenarios until one fails, and makes that one smaller. The message has the seed.
+/// Draws scenarios until one fails, and shrinks it. The message has the seed.
 fn search(forgets_calls: bool, cases: u32, seed: u64) -> Result<(), String> {
     let config = Config {
         cases,
@@ -129,8 +129,8 @@ fn search(forgets_calls: bool, cases: u32, seed: u64) -> Result<(), String> {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let found = TestRunner::new_with_rng(config, rng).run(&scenario(), |scenario| {
-        let broken = broken(forgets_calls, &scenario);
-        prop_assert!(broken.is_empty(), "{}", broken.join("\n"));
+        let breaches = breaches(forgets_calls, &scenario);
+        prop_assert!(breaches.is_empty(), "{}", breaches.join("\n"));
         Ok(())
     });
     found.map_err(|error| match error {
@@ -139,7 +139,7 @@ fn search(forgets_calls: bool, cases: u32, seed: u64) -> Result<(), String> {
     })
 }
 
-/// `OWN_AGENT_SEED=7 cargo test -p own-agent` draws what it drew when that seed was printed.
+/// `OWN_AGENT_SEED=7 cargo test -p own-agent` draws the same scenarios as the run that printed that seed.
 #[test]
 fn the_rules_hold() {
     let seed = std::env::var("OWN_AGENT_SEED").map_or(1, |seed| seed.parse().unwrap());
@@ -150,13 +150,13 @@ fn the_rules_hold() {
 fn the_bug_is_found() {
     let failure = search(true, 100, 1).expect_err("the bug was not found");
     assert!(failure.contains("CALL-1"), "{failure}");
-    // What is shown is a scenario file.
+    // The failure is shown as a scenario file.
     let scenario = failure.split_once("\n\n").unwrap().1;
     let scenario = scenario.rsplit_once("\n\n").unwrap().0;
     let file = cutpoint_scenario::parse("shown.kdl", scenario).unwrap();
     let [shown] = &file.scenarios[..] else {
         panic!("{failure}")
     };
-    assert!(!broken(true, shown).is_empty(), "{failure}");
-    assert_eq!(broken(false, shown), Vec::<String>::new());
+    assert!(!breaches(true, shown).is_empty(), "{failure}");
+    assert_eq!(breaches(false, shown), Vec::<String>::new());
 }
