@@ -30,6 +30,23 @@ pub struct ToolCommand {
     pub timeout: Option<Duration>,
 }
 
+/// Why a call can't be carried out. The text is for the model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct CallError(String);
+
+impl From<String> for CallError {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for CallError {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// What a running tool does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToolEvent {

@@ -62,7 +62,7 @@ impl RunningCall {
         let (exit_code, output) = match patch.apply(&self.core.config.cwd, self.core.tools.files())
         {
             Ok(changed) => (0, format!("changed: {}", changed.join(", "))),
-            Err(why) => (1, why),
+            Err(error) => (1, error.to_string()),
         };
         self.output(match exit_code {
             0 => call_text::completed(Some(0), &output),

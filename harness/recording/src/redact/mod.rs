@@ -48,6 +48,16 @@ pub struct Redactor {
     headers_left_out: usize,
 }
 
+/// A pattern of the user's is not a regular expression.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("`{pattern}` is not a regular expression: {error}")]
+pub struct PatternError {
+    /// The pattern.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub error: Box<regex::Error>,
+}
+
 /// What was redacted, without what it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RedactionReport {
@@ -62,9 +72,12 @@ impl Redactor {
     ///
     /// # Errors
     /// If one of them is no regular expression.
-    pub fn new(custom: &[String]) -> Result<Self, String> {
+    pub fn new(custom: &[String]) -> Result<Self, PatternError> {
         let custom = custom.iter().map(|text| {
-            Regex::new(text).map_err(|error| format!("`{text}` is no regular expression: {error}"))
+            Regex::new(text).map_err(|error| PatternError {
+                pattern: text.clone(),
+                error: Box::new(error),
+            })
         });
         let finder = SecretFinder {
             custom: custom.collect::<Result<_, _>>()?,
