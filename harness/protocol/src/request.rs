@@ -126,7 +126,7 @@ impl ResponsesRequest {
         text(&self.body, "model").unwrap_or("unknown-model")
     }
 
-    /// Whether the model may call a tool of that name. With some models Codex tells of its tools in the
+    /// Whether the model may call a tool of that name. With some models Codex reports its tools in the
     /// history, and of some by groups.
     pub fn advertises(&self, name: &str) -> bool {
         let named = self

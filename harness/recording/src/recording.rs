@@ -19,7 +19,7 @@ use crate::{save, validate};
 pub struct Recording {
     /// The recording's name: its folder's.
     pub name: String,
-    /// Where the exchanges are from, in the words of whoever recorded them.
+    /// Where the exchanges are from, in the words of the person who recorded them.
     pub source: String,
     /// The version of the format that the recording was read from.
     pub version: u32,

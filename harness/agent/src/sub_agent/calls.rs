@@ -18,7 +18,7 @@ pub(crate) enum SubAgentCall {
     OneShot(String),
     /// A sub-agent is to begin with something; its id is the output.
     Spawn(String),
-    /// A sub-agent is told something.
+    /// Input for a sub-agent.
     Send { agent: String, message: String },
     /// A sub-agent's last message is wanted, once it has nothing to do.
     Wait(String),
@@ -139,7 +139,7 @@ impl RunningCall {
         }
     }
 
-    /// For a planted defect: the turn is aborted although nobody has asked for it.
+    /// For a planted defect: aborts the turn without an interrupt.
     async fn abort_turn(&self) {
         if self.core.take(&self.turn).is_some() {
             let (turn_id, reason) = (self.turn.id.clone(), AbortReason::Interrupted);

@@ -193,6 +193,7 @@ mod tests {
                 json!({"type": "function_call", "call_id": "c", "name": "fly", "arguments": "{}"})
             )
             .unwrap_err()
+            .to_string()
             .contains("fly")
         );
         assert!(

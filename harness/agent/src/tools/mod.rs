@@ -1,4 +1,4 @@
-//! Tools: what runs them, what the model asks for, what it is told.
+//! Tools: what runs them, what the model asks for, what it gets back.
 
 pub(crate) mod call_text;
 pub(crate) mod capture;
@@ -90,6 +90,6 @@ pub enum AbandonMode {
     Running,
     /// The process that was started is killed, whatever it has started itself.
     ChildKilled,
-    /// The whole group is asked to end, and nobody looks whether it does.
+    /// The whole group is asked to end, without a check whether it does.
     AskedToEnd,
 }

@@ -162,7 +162,7 @@ fn hunks<'a>(body: &[&'a str]) -> Result<Vec<Hunk>, &'a str> {
             return Err(line);
         };
         let (sign, text) = match line.chars().next() {
-            // Models leave out the space in front of an empty line.
+            // Models leave out the space before an empty line.
             None => (' ', String::new()),
             Some(sign) => (sign, line[sign.len_utf8()..].to_owned()),
         };
@@ -203,7 +203,7 @@ impl Change {
 }
 
 impl Hunk {
-    /// Replaces the first place behind `from` that has the old lines. Returns the line behind it.
+    /// Replaces the first place after `from` that has the old lines. Returns the line after it.
     fn replace(&self, lines: &mut Vec<String>, from: usize) -> Option<usize> {
         let last = lines.len().checked_sub(self.old.len())?;
         // Lines that replace none go to the end.
@@ -216,7 +216,7 @@ impl Hunk {
     }
 }
 
-/// The path of a file below a directory. A link on the way that leads out is followed by nobody.
+/// The path of a file below a directory. A link that leads out of the directory is refused.
 fn below(cwd: &Path, path: &str, files: &dyn Files) -> Result<PathBuf, CallError> {
     let relative = Path::new(path);
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
@@ -278,7 +278,7 @@ mod tests {
             ("*** Add File: /x\n+1", "not below"),
         ] {
             let error = patch(body).unwrap().apply(dir.path(), &Disk).unwrap_err();
-            assert!(error.contains(why), "{error}");
+            assert!(error.to_string().contains(why), "{error}");
         }
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "one\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -291,7 +291,7 @@ mod tests {
         let error = patch("*** Add File: out/x\n+1")
             .unwrap()
             .apply(dir.path(), &Disk);
-        assert!(error.unwrap_err().contains("not below"));
+        assert!(error.unwrap_err().to_string().contains("not below"));
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
     }
 

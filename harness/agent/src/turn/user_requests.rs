@@ -10,7 +10,7 @@ use crate::tools::patch::Patch;
 
 impl RunningCall {
     /// Asks the user and gives the answers to the model. A question whose turn is cancelled has no
-    /// answers: nobody may speak for the user.
+    /// answers: the agent must not speak for the user.
     pub(super) async fn question(self, questions: Vec<String>) {
         let count = questions.len();
         let answers = self

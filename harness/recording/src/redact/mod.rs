@@ -31,7 +31,7 @@ use self::secret_kinds::{ENCRYPTED, NAMED, SECRET_NAMES};
 
 /// A credential in a header that is shorter than this is not looked for elsewhere.
 const CREDENTIAL_LEAST_BYTES: usize = 12;
-/// Text under a telling name that is shorter than this is no secret.
+/// Text under a telling name that is shorter than this is not a secret.
 const NAMED_LEAST_BYTES: usize = 8;
 
 /// Takes secrets out of texts, headers, JSON and streams.
@@ -71,7 +71,7 @@ impl Redactor {
     /// A redactor that also looks for what `custom` matches (its first group, if it has one).
     ///
     /// # Errors
-    /// If one of them is no regular expression.
+    /// If one of them is not a regular expression.
     pub fn new(custom: &[String]) -> Result<Self, PatternError> {
         let custom = custom.iter().map(|text| {
             Regex::new(text).map_err(|error| PatternError {
