@@ -71,7 +71,7 @@ impl Redaction {
         if self.no_redact {
             return Ok(Redactor::off());
         }
-        Redactor::new(&self.redact).map_err(Failure::usage)
+        Redactor::new(&self.redact).map_err(|error| Failure::usage(error.to_string()))
     }
 }
 

@@ -123,7 +123,7 @@ impl Dispatcher {
         }
     }
 
-    /// The marker (for an interrupt) and the turn's last line, and the barrier behind them.
+    /// The marker (for an interrupt) and the turn's last line, and the barrier after them.
     async fn record_abort(
         &self,
         turn: &Turn,

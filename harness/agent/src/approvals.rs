@@ -26,7 +26,7 @@ pub(crate) struct PendingApproval {
 /// The calls that wait, and what the user allowed once and for all.
 #[derive(Debug, Default)]
 pub(crate) struct Approvals {
-    /// By call id. An entry may outlive its call for a moment; whoever answers it then is too late.
+    /// By call id. An entry may outlive its call for a moment; an answer is too late then.
     waiting: HashMap<CallId, PendingApproval>,
     /// The words of commands that need not be asked for again in this session.
     allowed: HashSet<Vec<String>>,
@@ -105,7 +105,7 @@ impl SessionCore {
         };
         self.events.emit(&turn.submission, request).await;
         self.hooks.point("approval.asked").await;
-        // When nobody is left who could say yes, nothing must be done.
+        // Without a client that could approve, the command must not run.
         let decision = answer.await.unwrap_or(Decision::Denied);
         self.hooks.point("approval.decided").await;
         decision
@@ -142,7 +142,7 @@ impl SessionCore {
 
 impl Dispatcher {
     /// An answer goes to the call that waits for it; "abort" is an interrupt of the turn. An answer
-    /// that comes too late finds nobody and changes nothing.
+    /// that comes too late changes nothing.
     pub(crate) async fn approval(&mut self, call_id: &CallId, decision: Decision) {
         let core = Arc::clone(&self.core);
         core.hooks.point("approval.answered").await;
@@ -161,7 +161,7 @@ impl Dispatcher {
                 .spawn(SessionCore::until_killed(core.life.clone(), work));
         }
     }
-    /// Answers go to the call that asked. Those that come too late find nobody and change nothing.
+    /// Answers go to the call that asked. Late ones change nothing.
     pub(crate) async fn user_input_answer(&mut self, call_id: &CallId, answers: Vec<String>) {
         self.core.hooks.point("question.answered").await;
         let reply = lock(&self.core.state).approvals.questions.remove(call_id);

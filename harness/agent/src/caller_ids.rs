@@ -11,7 +11,7 @@ use crate::defect::{Defect, DefectSet};
 /// Why an id can't be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallerIdError {
-    /// It is no UUID.
+    /// It is not a UUID.
     #[error("`{0}` is no UUID")]
     NoUuid(String),
     /// Something has it already.

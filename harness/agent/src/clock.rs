@@ -64,7 +64,7 @@ impl SessionRng {
             .into()
     }
 
-    /// A seed for somebody else's ids.
+    /// A seed for another generator of ids.
     pub(crate) fn seed(&self) -> u64 {
         lock(&self.random).u64(..)
     }

@@ -1,4 +1,4 @@
-//! What a session is told when it starts.
+//! The configuration of a session.
 
 use cutpoint_protocol::ids::ConversationId;
 use std::path::PathBuf;
@@ -23,11 +23,11 @@ pub enum HistoryMode {
 pub struct Endpoint {
     /// Host and port: `127.0.0.1:1234`.
     pub authority: String,
-    /// The path in front of `/responses`, without a slash at its end: `/c/7/v1`.
+    /// The path before `/responses`, without a slash at its end: `/c/7/v1`.
     pub path: String,
 }
 
-/// Why a text is no endpoint.
+/// Why a text is not an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// The scheme is not `http`.
@@ -78,7 +78,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// What a session is told when it starts.
+/// The configuration of a session.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the Responses API is.
@@ -105,7 +105,7 @@ pub struct Config {
     pub defects: DefectSet,
     /// Ids and the jitter of delays come from this.
     pub seed: u64,
-    /// The rollout to go on with.
+    /// The rollout to continue.
     pub resume: Option<PathBuf>,
     /// The id of a new session, a UUID in its canonical form; one from the seed unless given.
     pub session_id: Option<ConversationId>,

@@ -31,7 +31,7 @@ macro_rules! defects {
                 match self { $(Self::$variant => $about,)* }
             }
 
-            /// Where such a bug was seen, or that it is thought up.
+            /// Where such a bug was seen, or that it is invented.
             pub const fn provenance(self) -> &'static str {
                 match self { $(Self::$variant => $provenance,)* }
             }
@@ -45,7 +45,7 @@ defects! {
         "openai/codex #93, #394, #825, #1244";
     WrongKindOfOutput = "wrong-kind-of-output", "CALL-1",
         "An aborted call of a custom tool is answered with a function's output.",
-        "openai/codex #1610 (custom tool calls have an output of their own), turned round";
+        "openai/codex #1610 (custom tool calls have an output of their own), reversed";
     OrphanOutput = "orphan-output", "CALL-2",
         "An aborted call is dropped from the history, but its output is kept.",
         "openai/codex #1019";
@@ -65,7 +65,7 @@ defects! {
         "A call that was cut off in its arguments is put into the history as if it were whole.",
         "observed in a released agent (opencode)";
     PartialOutputLost = "partial-output-lost", "CALL-6",
-        "What an aborted command had printed is not told to the model.",
+        "What an aborted command had printed is withheld from the model.",
         "openai/codex #35735";
     NoRecovery = "no-recovery", "CALL-7",
         "A 400 that names an unanswered call ends the turn instead of being answered.",
@@ -92,11 +92,11 @@ defects! {
         "Outputs count as delivered with a response's headers: one that breaks off there loses them.",
         "openai/codex #1387 waits for response.created";
     UserOutputLost = "user-output-lost", "CALL-6",
-        "What a command of the user's had printed when it was interrupted is not told to the model.",
-        "openai/codex #35735, carried over to commands of the user's";
+        "What a command of the user's had printed when it was interrupted is withheld from the model.",
+        "openai/codex #35735, applied to commands of the user's";
     CompactsAfterAbort = "compacts-after-abort", "CALL-4",
         "A compaction that was interrupted replaces the history all the same.",
-        "behaviour of Codex's task lifecycle, turned round";
+        "behaviour of Codex's task lifecycle, reversed";
     MessageVanishes = "message-vanishes", "CALL-9",
         "What the model finished before an interrupt is dropped from the history.",
         "openai/codex #2759";
@@ -104,28 +104,28 @@ defects! {
         "Every abort emits its terminal event twice.",
         "openai/codex PR 4173";
     AbortedByBoth = "aborted-by-both", "TURN-1",
-        "A turn whose work ends in the moment of its abort tells of the abort once more.",
+        "A turn whose work ends in the moment of its abort reports the abort once more.",
         "openai/codex PR 4173: plausible, as finish and abort both see the turn's end";
     CompletesAlthoughAborted = "completes-although-aborted", "TURN-1",
-        "A turn that finishes while it is being aborted is told as complete and as aborted.",
+        "A turn that finishes while it is being aborted is reported as complete and as aborted.",
         "openai/codex PR 4173";
     ReplacedCompletesToo = "replaced-completes-too", "TURN-1",
-        "A replaced turn is told as aborted, and then as complete.",
+        "A replaced turn is reported as aborted, and then as complete.",
         "openai/codex PR 4173";
     InterruptLostAtStart = "interrupt-lost-at-start", "TURN-2",
         "An interrupt that arrives before the turn's first request was sent is ignored.",
         "openai/codex #17143, PR 18078";
     WrongReason = "wrong-reason", "TURN-2",
-        "An interrupted turn is told as replaced.",
+        "An interrupted turn is reported as replaced.",
         "openai/codex #38376, #20383 (the reason of an abort is not the true one)";
     ReplacedSilently = "replaced-silently", "TURN-3",
         "A replaced turn ends without a terminal event.",
-        "thought up";
+        "invented";
     ReplacedTooLate = "replaced-too-late", "TURN-3",
-        "The end of a replaced turn is told behind the start of the new one.",
-        "thought up: the new turn is more urgent than the old one's farewell";
+        "The end of a replaced turn is reported after the start of the new one.",
+        "invented: the new turn is more urgent than the old one's farewell";
     LateDelta = "late-delta", "TURN-4",
-        "A piece of the aborted message is emitted behind the terminal event.",
+        "A piece of the aborted message is emitted after the terminal event.",
         "openai/codex #1610 (stale deltas)";
     IdleInterruptAborts = "idle-interrupt-aborts", "TURN-5",
         "An interrupt without an active turn aborts the last turn once more.",
@@ -143,7 +143,7 @@ defects! {
         "A second interrupt of the same turn emits a second TurnAborted.",
         "openai/codex #2365 rules it out";
     WrongTurnId = "wrong-turn-id", "TURN-8",
-        "The terminal event of an aborted turn carries an id that nobody knows.",
+        "The terminal event of an aborted turn carries an unknown id.",
         "openai/codex #36926, PR 10821";
     PhantomTurnOnRetry = "phantom-turn-on-retry", "TURN-8",
         "A retry announces a turn of its own, which never ends.",
@@ -153,13 +153,13 @@ defects! {
         "openai/codex PR 10821";
     UncheckedId = "unchecked-id", "TURN-9",
         "An id that a origin supplies is taken as it is, whether it is a UUID or not.",
-        "thought up";
+        "invented";
     RespelledDuplicate = "respelled-duplicate", "TURN-9",
         "An id that is in use is accepted once more if it is spelled in another way.",
-        "thought up";
+        "invented";
     RespelledAtTheEnd = "respelled-at-the-end", "TURN-9",
         "The terminal event of an aborted turn spells the turn's id without hyphens.",
-        "thought up";
+        "invented";
     MarkerAfterEvent = "marker-after-event", "MARK-1",
         "TurnAborted is emitted first and the marker written afterwards.",
         "openai/codex PR 9043 puts the flush first";
@@ -171,49 +171,49 @@ defects! {
         "observed in Codex 0.169";
     SyncsLockFile = "syncs-lock-file", "MARK-2",
         "A flush syncs the lock file beside the rollout, and not the rollout.",
-        "thought up: two open files, one mistaken for the other";
+        "invented: two open files, one mistaken for the other";
     SyncsOnceASecond = "syncs-once-a-second", "MARK-2",
         "A flush within a second of the last sync is taken to be covered by it.",
-        "thought up: what databases offer as syncing every second";
+        "invented: what databases offer as syncing every second";
     MarkerMissing = "marker-missing", "MARK-3",
         "The marker is in the rollout, but not in the history.",
         "openai/codex #9042";
     MarkerTwice = "marker-twice", "MARK-3",
         "An interrupt leaves two markers.",
-        "thought up";
+        "invented";
     MarkerBehindInput = "marker-behind-input", "MARK-3",
-        "The marker gets into the history behind the next user message.",
-        "thought up";
+        "The marker gets into the history after the next user message.",
+        "invented";
     HalfMarker = "half-marker", "MARK-3",
         "The marker has lost its closing tag, so that it reads as the user's own words.",
-        "thought up: a text cut to a limit";
+        "invented: a text cut to a limit";
     MarkerOnce = "marker-once", "MARK-3",
-        "A history that has a marker gets no other: only the first interrupt is told to the model.",
-        "thought up: markers taken for duplicates of each other";
+        "A history that has a marker gets no other: only the first interrupt reaches the model.",
+        "invented: markers taken for duplicates of each other";
     OutputBehindInput = "output-behind-input", "MARK-3",
-        "The outputs of aborted calls get into the history behind the marker and the next message.",
+        "The outputs of aborted calls get into the history after the marker and the next message.",
         "openai/codex #1387 puts them before any newer message";
     MarkerOnReplace = "marker-on-replace", "MARK-4",
-        "A replaced turn leaves a marker although nobody interrupted it.",
+        "A replaced turn leaves a marker although it was not interrupted.",
         "openai/codex #38376, #20383";
     MarkerOnIdle = "marker-on-idle", "MARK-4",
         "An interrupt without an active turn leaves a marker.",
-        "thought up";
+        "invented";
     MarkerOnFailure = "marker-on-failure", "MARK-4",
         "A turn that fails leaves a marker, as if the user had stopped it.",
         "openai/codex #38376, #20383 (aborted by the user, without a user)";
     MarkerLostOnResume = "marker-lost-on-resume", "MARK-5",
         "A resumed session's history has no markers, though the rollout does.",
-        "openai/codex #9042, carried on to a resumed session";
+        "openai/codex #9042, applied to a resumed session";
     ResumeDropsTail = "resume-drops-tail", "MARK-5",
         "A resume takes the user messages at the end, the marker among them, for unsent ones.",
-        "openai/codex #9042, carried on to a resumed session";
+        "openai/codex #9042, applied to a resumed session";
     TornTailKept = "torn-tail-kept", "ROLL-1",
         "A resumed session appends to a torn last line instead of dropping it.",
         "openai/codex #24425, #45150";
     TornTailLosesLine = "torn-tail-loses-line", "ROLL-3",
         "A torn last line takes the last whole item with it when the session is resumed.",
-        "thought up";
+        "invented";
     ForkWithoutMarker = "fork-without-marker", "ROLL-7",
         "A fork in mid-turn has no marker for the turn that it cuts.",
         "openai/codex PR 15239";
@@ -222,7 +222,7 @@ defects! {
         "openai/codex PR 15239 closes the turn that a fork cuts";
     RollbackLeavesOutput = "rollback-leaves-output", "ROLL-7",
         "A rollback takes the calls out of the history and leaves their outputs.",
-        "openai/codex #1019, carried over to rollbacks";
+        "openai/codex #1019, applied to rollbacks";
     TornLine = "torn-line", "ROLL-1",
         "An abort leaves out the line break between two lines of the rollout.",
         "openai/codex #24425, #45150";
@@ -254,38 +254,38 @@ defects! {
         "Of several interrupt requests that wait for one abort the last is not answered.",
         "openai/codex #36926, #34711";
     AnswerBeforeAbort = "answer-before-abort", "REQ-1",
-        "An interrupt request is answered at once instead of behind TurnAborted.",
+        "An interrupt request is answered at once instead of after TurnAborted.",
         "openai/codex before #2365";
     AnswerMisnamesReason = "answer-misnames-reason", "REQ-1",
         "The answer to an interrupt request gives another reason than TurnAborted.",
-        "thought up";
+        "invented";
     InterruptAnsweredTwice = "interrupt-answered-twice", "REQ-1",
         "An interrupt request gets a second answer.",
-        "thought up";
+        "invented";
     QueuedBehindOp = "queued-behind-op", "REQ-1",
         "An interrupt request begins to wait only when its op was submitted, and may miss the abort.",
         "openai/codex #2365 queues it first";
     RequestAfterAbort = "request-after-abort", "REQ-2",
-        "One more model request is sent behind TurnAborted.",
+        "One more model request is sent after TurnAborted.",
         "openai/codex PR 13874";
     RequestOnResume = "request-on-resume", "REQ-2",
-        "Resuming a session sends a model request that nobody asked for.",
+        "Resuming a session sends a model request without any input.",
         "observed in a released agent (mistral-vibe)";
     RetriesAtOnce = "retries-at-once", "REQ-3",
         "A failed request is tried again without any delay.",
-        "thought up";
+        "invented";
     RetriesSixtyTimes = "retries-sixty-times", "REQ-3",
         "A failed request is tried again sixty times, every 25 ms.",
-        "thought up: a loop whose bound is no bound";
+        "invented: a loop whose bound is no bound";
     RetryAfterIgnored = "retry-after-ignored", "REQ-3",
         "The pause that a server asks for is not made.",
-        "thought up: the header is read for one status and not for the other";
+        "invented: the header is read for one status and not for the other";
     RetryOutlivesAbort = "retry-outlives-abort", "REQ-3",
         "A retry that waits for its time is sent although its turn was aborted meanwhile.",
         "openai/codex PR 13874";
     StreamLeftOpen = "stream-left-open", "REQ-4",
         "The response to an aborted turn is not given up: its connection stays open.",
-        "thought up";
+        "invented";
     SteerLost = "steer-lost", "REQ-5",
         "Input that was accepted while a turn ran is lost when the turn ends first.",
         "openai/codex #40805, #34599";
@@ -300,40 +300,40 @@ defects! {
         "openai/codex #13946";
     UserCommandForgotten = "user-command-forgotten", "REQ-5",
         "A command of the user's that was interrupted leaves nothing in the history.",
-        "openai/codex #5134, #5253, carried over to commands of the user's";
+        "openai/codex #5134, #5253, applied to commands of the user's";
     StaleTurnHeader = "stale-turn-header", "REQ-6",
         "Requests of a later turn carry the routing header of an earlier one.",
-        "behaviour of Codex's turn-scoped headers, turned round";
+        "behaviour of Codex's turn-scoped headers, reversed";
     HeaderOutlivesAbort = "header-outlives-abort", "REQ-6",
         "The routing header of a turn is cleared when it completes, and not when it is aborted.",
-        "behaviour of Codex's turn-scoped headers, turned round";
+        "behaviour of Codex's turn-scoped headers, reversed";
     ApprovalClearedFirst = "approval-cleared-first", "APPR-1",
         "Pending approvals are dropped before the cancellation, so the model reads of a rejection.",
         "openai/codex PR 14000, #14102";
     ApprovalSurvives = "approval-survives", "APPR-2",
         "An approval outlives its aborted turn, and a late answer runs the command.",
-        "behaviour of Codex's task lifecycle, turned round";
+        "behaviour of Codex's task lifecycle, reversed";
     LateAbortInterrupts = "late-abort-interrupts", "APPR-2",
         "An abort as the answer to a dead turn's approval interrupts the turn that runs now.",
         "openai/codex #38376, #20383 (aborted by the user, without a user)";
     AbortIsDenial = "abort-is-denial", "APPR-4",
         "An approval answered with abort counts as denied, and the turn goes on.",
-        "behaviour of Codex's approvals, turned round";
+        "behaviour of Codex's approvals, reversed";
     QuestionMadeUp = "question-made-up", "APPR-3",
         "A question that was pending at an interrupt is answered with yes in the user's name.",
-        "behaviour of Codex's questions, turned round";
+        "behaviour of Codex's questions, reversed";
     QuestionDeclined = "question-declined", "APPR-3",
         "Of a question that was pending at an interrupt the model reads that the user declined.",
-        "openai/codex PR 14000, carried over to questions";
+        "openai/codex PR 14000, applied to questions";
     AnswerLost = "answer-lost", "APPR-3",
         "What the user answers to a question does not reach the model.",
-        "thought up";
+        "invented";
     QuestionHoldsAbort = "question-holds-abort", "TURN-2",
         "An abort waits for the answer to a pending question.",
-        "openai/codex #28499, carried over to questions";
+        "openai/codex #28499, applied to questions";
     PatchOnInterrupt = "patch-on-interrupt", "APPR-1",
         "A patch that waits for approval is applied when its turn is interrupted.",
-        "thought up";
+        "invented";
     SubAgentOutlives = "sub-agent-outlives", "SUB-1",
         "A sub-agent goes on when the turn that started it is interrupted.",
         "openai/codex #15732, PR 13850";
@@ -342,22 +342,22 @@ defects! {
         "openai/codex #34653";
     CloseEndsParent = "close-ends-parent", "SUB-1",
         "Closing a sub-agent aborts the turn that started it.",
-        "thought up";
+        "invented";
     SubApprovalForwarded = "sub-approval-forwarded", "SUB-2",
         "The approval request of a sub-agent's call goes to the consumer of its events as well.",
-        "behaviour of Codex's delegate, turned round";
+        "behaviour of Codex's delegate, reversed";
     DecisionMisdirected = "decision-misdirected", "SUB-2",
         "The user's decision goes to the sub-agent's call that asked first, whichever it is for.",
-        "thought up";
+        "invented";
     ForwardIgnoresCancel = "forward-ignores-cancel", "SUB-3",
         "A sub-agent whose event waits for room in the client's queue does not see the cancellation.",
         "openai/codex #31036, #24389";
     OneShotLingers = "one-shot-lingers", "SUB-4",
         "A one-shot sub-agent is not shut down when its turn has ended.",
-        "behaviour of Codex's delegate, turned round";
+        "behaviour of Codex's delegate, reversed";
     OneShotTakesInput = "one-shot-takes-input", "SUB-4",
         "A one-shot sub-agent takes further input and goes on.",
-        "behaviour of Codex's delegate, turned round";
+        "behaviour of Codex's delegate, reversed";
     ReviewIgnoresInterrupt = "review-ignores-interrupt", "TURN-6",
         "A review can't be interrupted as the turn that the client knows.",
         "openai/codex #22815, #23160";
@@ -372,7 +372,7 @@ defects! {
         "openai/codex #4721, PR 10519";
     UserCommandSurvives = "user-command-survives", "PROC-1",
         "A command of the user's is not killed when it is interrupted.",
-        "openai/codex #4337, #7985, carried over to commands of the user's";
+        "openai/codex #4337, #7985, applied to commands of the user's";
     ToolSurvivesShutdown = "tool-survives-shutdown", "PROC-2",
         "A command that runs when the session is shut down is not killed.",
         "openai/codex #21994";
@@ -399,7 +399,7 @@ defects! {
         "openai/codex #1610 rules it out";
     ViewMissesFailure = "view-misses-failure", "VIEW-2",
         "The view shows why the active turn failed, but takes it for running on.",
-        "thought up";
+        "invented";
     ShownTextLost = "shown-text-lost", "VIEW-3",
         "Text of an unfinished message that the user was shown is dropped.",
         "openai/codex #2759";
@@ -411,7 +411,7 @@ defects! {
         "openai/codex PR 4173, as a person sees it";
     AbortNotShown = "abort-not-shown", "VIEW-4",
         "The abort of a turn that had nothing half written on the screen is not shown.",
-        "thought up";
+        "invented";
 }
 
 /// No defect has this name.

@@ -173,7 +173,7 @@ impl Dispatcher {
             })
         };
         match running {
-            // Whoever names the turn counts on a turn of that name.
+            // A caller that names the turn relies on a turn of that name.
             Some(turn_id) if wanted.is_some() => {
                 let message =
                     format!("input for the running turn {turn_id} can't give it another id");

@@ -28,13 +28,13 @@ pub(crate) struct SubmissionReply {
     pub(crate) submission: SubmissionId,
     /// What became of it.
     pub(crate) taken: SubmissionResult,
-    /// How many events had entered the queue before: the answer belongs right behind them.
+    /// How many events had entered the queue before: the answer belongs right after them.
     pub(crate) behind: u64,
 }
 
 /// The sending end of the event queue.
 ///
-/// A full queue makes the sender wait. Whoever waits here for a turn is dropped when the turn is
+/// A full queue makes the sender wait. A future that waits here for a turn is dropped when the turn is
 /// cancelled, so that a client which doesn't read can't hold up an interrupt's work.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -74,7 +74,7 @@ impl Events {
             taken,
             behind: *lock(&self.entered),
         };
-        // Nobody is there to be answered any more when the session is being killed.
+        // A session that is being killed has no client left to answer.
         let _ = answers.send(answer).await;
     }
 
@@ -88,8 +88,8 @@ impl Events {
         }
     }
 
-    /// Queues an event, waiting for room. A client that is gone is no error: the session goes on
-    /// until it is told to end.
+    /// Queues an event, waiting for room. A client that is gone is not an error: the session goes on
+    /// until it is asked to end.
     pub(crate) async fn emit(&self, id: &SubmissionId, msg: EventMsg) {
         self.hooks.point(label(&msg)).await;
         if let Ok(permit) = self.sender.reserve().await {
@@ -119,7 +119,7 @@ impl Events {
     }
 }
 
-/// The cut point in front of an event.
+/// The cut point before an event.
 fn label(msg: &EventMsg) -> &'static str {
     match msg {
         EventMsg::SessionConfigured { .. } => "event.session_configured",

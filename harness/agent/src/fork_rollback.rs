@@ -41,7 +41,7 @@ impl Dispatcher {
     pub(crate) async fn rollback(&mut self, id: &SubmissionId, turns: usize) {
         let core = Arc::clone(&self.core);
         self.finished().await;
-        let mut done = Err("the rollback could not be recorded".to_owned());
+        let mut done = Err(RollbackError::NotRecorded);
         let recorded = core
             .record(|state| {
                 done = roll_back(&core, state, turns);
@@ -58,7 +58,9 @@ impl Dispatcher {
                 core.report(id, flushed).await;
                 EventMsg::RolledBack { turns }
             }
-            Err(message) => EventMsg::Error { message },
+            Err(error) => EventMsg::Error {
+                message: error.to_string(),
+            },
         };
         core.events.emit(id, msg).await;
     }
@@ -73,15 +75,28 @@ impl Dispatcher {
     }
 }
 
-fn roll_back(core: &SessionCore, state: &mut SessionState, turns: usize) -> Result<(), String> {
+/// Why turns can't be taken back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum RollbackError {
+    #[error("no turn can be taken back while one runs")]
+    TurnRuns,
+    #[error("{turns} turns can't be taken back: there are {known}")]
+    TooFewTurns { turns: usize, known: usize },
+    #[error("the rollback could not be recorded")]
+    NotRecorded,
+}
+
+fn roll_back(
+    core: &SessionCore,
+    state: &mut SessionState,
+    turns: usize,
+) -> Result<(), RollbackError> {
     if state.active.is_some() {
-        return Err("no turn can be taken back while one runs".to_owned());
+        return Err(RollbackError::TurnRuns);
     }
     let known = state.history.openings().len();
     let Some(gone) = state.history.roll_back(turns) else {
-        return Err(format!(
-            "{turns} turns can't be taken back: there are {known}"
-        ));
+        return Err(RollbackError::TooFewTurns { turns, known });
     };
     if core.has(Defect::RollbackLeavesOutput) {
         let outputs = gone.into_iter().filter(|item| item.output_kind().is_some());

@@ -15,7 +15,7 @@ pub(crate) use rewrite::{
     TurnOpening, compaction_prompt, is_user_command, roll_back, user_command, user_messages,
 };
 
-/// The marker's text: what the model is told of an interrupt.
+/// The marker's text: what the model learns of an interrupt.
 const MARKER_TEXT: &str = "The user stopped this turn on purpose. Commands of the turn may have \
     run in part, or not at all. Look at the state of things before you repeat any of them.";
 
@@ -102,7 +102,7 @@ impl History {
 
     /// Puts an aborted output in for each pending call that has none, and returns these outputs.
     ///
-    /// Each stands right behind its call, and so before any later user message. A call that only
+    /// Each stands right after its call, and so before any later user message. A call that only
     /// the server knows gets its output at the head of what the server does not know yet. Without
     /// a server-side history a call that is not in the history can't be answered: an output of its
     /// own would be refused just so.
@@ -209,7 +209,7 @@ impl History {
         self.pending.clear();
     }
 
-    /// For planted defects: drops the items behind the first `keep` that `is_it` picks.
+    /// For planted defects: drops the items after the first `keep` that `is_it` picks.
     pub(crate) fn drop_behind(&mut self, keep: usize, is_it: impl Fn(&Item) -> bool) {
         for at in (keep..self.items.len()).rev() {
             if is_it(&self.items[at]) {
@@ -257,7 +257,7 @@ pub(crate) fn assistant_text(text: &str) -> Option<Item> {
 /// The items with every call paired as far as the items themselves allow.
 ///
 /// Outputs without a call, second outputs and items with an empty call id are left out, as are
-/// second calls of one id. An output that stands behind a later user message (the debt of a call
+/// second calls of one id. An output that stands after a later user message (the debt of a call
 /// can be settled late) moves to its call. Calls without an output stay as they are.
 pub(crate) fn paired(items: Vec<Item>) -> Vec<Item> {
     let mut out: Vec<Item> = Vec::with_capacity(items.len());

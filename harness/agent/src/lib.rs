@@ -4,8 +4,8 @@
 //! A [`Session`] takes submissions and emits events, both through bounded queues. One task takes
 //! the submissions one after the other (`dispatch`), one runs the turn (`turn`), one owns the
 //! rollout file (`rollout`); all three end at once when the session is dropped. What can be
-//! replaced is behind the traits [`ModelClient`], [`RolloutStore`] and [`ToolRunner`]; who wants to
-//! look on from inside is a [`Probe`].
+//! replaced sits behind the traits [`ModelClient`], [`RolloutStore`] and [`ToolRunner`]; an observer
+//! inside the agent is a [`Probe`].
 //!
 //! Architecture invariant: the agent knows nothing of the harness that drives it.
 

@@ -65,7 +65,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
                 }
             }
             if self.ended {
-                // The last line may lack its line break; half a line is no JSON and is refused.
+                // The last line may lack its line break; half a line is not JSON and is refused.
                 let rest = std::mem::take(&mut self.buffer);
                 self.searched = 0;
                 return (!rest.is_empty()).then_some(Ok(rest));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cutpoint_protocol::session::Event;
 
 /// The labels of all points. A client's op, a request, an event and a write each pass through some
-/// of them; `event.…` stands in front of the event's way into the queue.
+/// of them; `event.…` stands before the event's way into the queue.
 pub const POINTS: &[&str] = &[
     "abort.grace",
     "abort.hard",
@@ -78,7 +78,7 @@ pub const POINTS: &[&str] = &[
 /// What the agent awaits at a point.
 pub type PointFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Somebody who looks on.
+/// An observer.
 pub trait Probe: Send + Sync {
     /// Called as the event enters the event queue: from now on the client could receive it.
     fn emitted(&self, event: &Event) {

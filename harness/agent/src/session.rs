@@ -81,12 +81,12 @@ impl Submitter {
 pub struct Killer(CancellationToken);
 
 impl Killer {
-    /// Returns when somebody has killed the session.
+    /// Returns when the session has been killed.
     pub async fn killed(&self) {
         self.0.cancelled().await;
     }
 
-    /// No task of the session runs on behind this; nothing further is written or sent.
+    /// No task of the session runs on after this; nothing further is written or sent.
     pub fn kill(&self) {
         self.0.cancel();
     }
@@ -100,7 +100,7 @@ pub(crate) struct QueuedSubmission {
     pub(crate) only: Option<TurnId>,
 }
 
-/// A rollout that is ready to be gone on with.
+/// A rollout that is ready to be continued.
 struct OpenedRollout {
     session_id: ConversationId,
     rollout_path: PathBuf,
@@ -328,7 +328,7 @@ async fn open(
 /// before, and a new one not the id that became the session's.
 fn seed(config: &Config, opened: &OpenedRollout) -> u64 {
     let mut seed = config.seed ^ opened.restored.next_ordinal.rotate_left(32);
-    // A fork may go on behind as many lines as a session did that was resumed before.
+    // A fork may go on after as many lines as a session did that was resumed before.
     if opened.restored.is_fork
         && let Ok(id) = Uuid::try_parse(&opened.session_id)
     {

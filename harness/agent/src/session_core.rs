@@ -47,7 +47,7 @@ pub(crate) struct SessionCore {
 #[derive(Default)]
 pub(crate) struct SessionState {
     pub(crate) history: History,
-    /// The running turn. Whoever takes it out ends it: so finish and abort can't both do so.
+    /// The running turn. Taking it out obliges to end it, so finish and abort can't both do so.
     pub(crate) active: Option<ActiveTurn>,
     pub(crate) approvals: Approvals,
     /// How many commands the user has run.
@@ -99,7 +99,7 @@ pub(crate) struct TurnProgress {
     pub(crate) half_call: Option<(Item, String)>,
     /// For a planted defect: lines that are written when the turn is complete.
     pub(crate) late: Vec<LineDraft>,
-    /// What the user said that is in the history, and that the client was not told of yet.
+    /// What the user said that is in the history, and that the client was not informed of yet.
     pub(crate) untold: VecDeque<String>,
     pub(crate) last_message: Option<String>,
     pub(crate) input_tokens: u64,
@@ -114,7 +114,7 @@ pub(crate) struct TurnProgress {
 pub(crate) enum CallOrigin {
     /// The model, by a call of this kind, which is owed an output.
     Model(CallKind),
-    /// The user, by this command line. The model is told of it in a message.
+    /// The user, by this command line. The model learns of it in a message.
     User(String),
 }
 
@@ -242,8 +242,8 @@ impl SessionCore {
             let turn_id = turn.id.clone();
             let msg = EventMsg::UserMessage { turn_id, message };
             self.events.emit(&turn.submission, msg).await;
-            // A text whose teller is dropped while it waits for room is told by whoever ends the
-            // turn, so it leaves the list only now.
+            // A text whose sender is dropped while it waits for room is announced at the end of
+            // the turn, so it leaves the list only now.
             lock(&turn.progress).untold.pop_front();
         }
     }

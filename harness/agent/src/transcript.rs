@@ -1,6 +1,6 @@
-//! What a person sees of a session: events in, lines out.
+//! The transcript: what a person sees of a session. Events in, lines out.
 //!
-//! A client's view lives behind a queue, so an event may reach it late, when its turn has ended and
+//! A client's view is fed by a queue, so an event may reach it late, when its turn has ended and
 //! the next one runs. What such an event says must not show up as if the running turn said it.
 
 use std::collections::HashSet;
@@ -272,7 +272,7 @@ impl Transcript {
         lines
     }
 
-    /// An error is shown whoever it belongs to; the active turn is stopped by its own alone.
+    /// An error is shown whichever turn it belongs to; the active turn is stopped by its own alone.
     fn error(&self, own: bool, stops: bool, message: &str) -> Option<TranscriptLine> {
         if !own && self.defects.contains(Defect::ViewHidesStaleError) {
             return None;
@@ -311,7 +311,7 @@ impl Transcript {
     }
 }
 
-/// The line of an event that tells of a call.
+/// The line of an event that reports a call.
 fn call_line(msg: &EventMsg) -> Option<TranscriptLine> {
     let waiting = |call_id: &CallId, text: String| {
         let call_id = call_id.to_owned();

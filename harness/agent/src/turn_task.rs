@@ -18,13 +18,13 @@ pub(crate) trait TurnTask: Send + Sync {
     /// the calls that it has set to work see the cancellation themselves and end their tools.
     async fn work(&self, worker: &mut TurnWorker) -> Result<(), TurnFailure>;
 
-    /// What an abort has to do for this kind of work behind the end of its future, before anything
+    /// What an abort has to do for this kind of work after the end of its future, before anything
     /// is recorded. It must be bounded: the client waits for it.
     async fn clean_up(&self, core: &Arc<SessionCore>, turn: &Arc<Turn>) {
         let _ = (core, turn);
     }
 
-    /// Called as the turn comes to be: what it has in hand from here on is saved at any end.
+    /// Called when the turn is created: its progress is saved from here on, however it ends.
     fn take_up(&self, turn: &Turn) {
         let _ = turn;
     }

@@ -74,7 +74,7 @@ pub fn previous_response_not_found(id: &str) -> ApiError {
     }
 }
 
-/// The 400 for a body that is no request.
+/// The 400 for a body that is not a request.
 pub fn invalid_body(message: &str) -> ApiError {
     let error = json!({
         "message": message, "type": "invalid_request_error", "param": null, "code": null,

@@ -26,7 +26,7 @@ pub struct StreamEvent(Arc<EventData>);
 struct EventData {
     value: Arc<Value>,
     kind: Option<EventKind>,
-    /// The item that the event carries, once somebody has asked for it.
+    /// The item that the event carries, computed on first use.
     item: OnceLock<Option<Item>>,
 }
 
@@ -44,10 +44,10 @@ impl HeapSize for StreamEvent {
     }
 }
 
-/// Why the data of an SSE frame is no stream event.
+/// Why the data of an SSE frame is not a stream event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    /// The data is no JSON.
+    /// The data is not JSON.
     #[error("the data is not valid JSON: {0}")]
     Json(String),
     /// The data is JSON, but no object.
@@ -62,7 +62,7 @@ impl StreamEvent {
     /// Reads the data of an SSE frame.
     ///
     /// # Errors
-    /// If it is no JSON object with a string `type`.
+    /// If it is not a JSON object with a string `type`.
     pub fn parse(data: &str) -> Result<Self, EventError> {
         READ.with_borrow_mut(|memo| {
             memo.read(data.as_bytes(), || {
@@ -75,7 +75,7 @@ impl StreamEvent {
     /// Takes a JSON value as an event.
     ///
     /// # Errors
-    /// If it is no JSON object with a string `type`.
+    /// If it is not a JSON object with a string `type`.
     pub fn from_value(value: Value) -> Result<Self, EventError> {
         match &value {
             Value::Object(map) => {

@@ -22,9 +22,9 @@ pub struct Item(Arc<ItemData>);
 struct ItemData {
     map: Map<String, Value>,
     kind: Option<ItemKind>,
-    /// The item as JSON text, once somebody has asked for it.
+    /// The item as JSON text, computed on first use.
     json: OnceLock<Option<Box<RawValue>>>,
-    /// All its text, once somebody has asked for it.
+    /// All its text, computed on first use.
     text: OnceLock<String>,
 }
 
@@ -139,7 +139,7 @@ impl Item {
     /// Takes a JSON value as an item. A message may leave its `type` out, as the API allows.
     ///
     /// # Errors
-    /// If it is no JSON object, or has neither `type` nor `role`.
+    /// If it is not a JSON object, or has neither `type` nor `role`.
     pub fn from_value(value: Value) -> Result<Self, EventError> {
         match value {
             Value::Object(map)

@@ -17,7 +17,7 @@ pub enum PairingRole {
 /// What is wrong with the calls and outputs of a history. Positions count from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PairingFault {
-    /// A call without an output behind it.
+    /// A call without an output after it.
     Unanswered {
         /// The call's id.
         call_id: CallId,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::event::EventError;
 use crate::field::{field, text};
 use crate::item::{Item, ItemKind};
 use crate::memo::{HeapSize, Memo, json_heap_bytes};
@@ -27,6 +28,28 @@ impl HeapSize for ResponsesRequest {
         let items = self.input.iter().map(Item::heap_bytes).sum::<usize>();
         size_of::<Value>() + json_heap_bytes(&self.body) + size_of_val(&*self.input) + items
     }
+}
+
+/// Why a body is not a request of the Responses API.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The body is not JSON.
+    #[error("We could not parse the JSON body of your request: {0}")]
+    Json(String),
+    /// The body is JSON of another type.
+    #[error("The request's body is not a JSON object.")]
+    NotAnObject,
+    /// `input` is neither a string nor an array.
+    #[error("Invalid type for 'input': expected a string or an array.")]
+    InputType,
+    /// An element of `input` is not an item.
+    #[error("Invalid 'input[{at}]': {error}.")]
+    Item {
+        /// Its position in `input`, counted from 0.
+        at: usize,
+        /// What is wrong with it.
+        error: EventError,
+    },
 }
 
 /// The tool through which the model runs a command, as the request advertises it.
@@ -65,25 +88,22 @@ impl ResponsesRequest {
     /// Reads a body.
     ///
     /// # Errors
-    /// One sentence on what makes it no request.
-    pub fn parse(body: &[u8]) -> Result<Self, String> {
+    /// If the body is not JSON, not an object, or its `input` is not a list of items.
+    pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
         READ.with_borrow_mut(|memo| memo.read(body, || Self::parse_anew(body)))
     }
 
-    fn parse_anew(body: &[u8]) -> Result<Self, String> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| {
-            format!("We could not parse the JSON body of your request: {error}")
-        })?;
+    fn parse_anew(body: &[u8]) -> Result<Self, RequestError> {
+        let value: Value =
+            serde_json::from_slice(body).map_err(|error| RequestError::Json(error.to_string()))?;
         if !value.is_object() {
-            return Err("The request's body is not a JSON object.".to_owned());
+            return Err(RequestError::NotAnObject);
         }
         let input = match value.get("input") {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::String(text)) => vec![Item::user_text(text)],
             Some(Value::Array(values)) => read_items(values)?,
-            Some(_) => {
-                return Err("Invalid type for 'input': expected a string or an array.".to_owned());
-            }
+            Some(_) => return Err(RequestError::InputType),
         };
         Ok(Self {
             body: Arc::new(value),
@@ -106,7 +126,7 @@ impl ResponsesRequest {
         text(&self.body, "model").unwrap_or("unknown-model")
     }
 
-    /// Whether the model may call a tool of that name. With some models Codex tells of its tools in the
+    /// Whether the model may call a tool of that name. With some models Codex reports its tools in the
     /// history, and of some by groups.
     pub fn advertises(&self, name: &str) -> bool {
         let named = self
@@ -152,9 +172,9 @@ fn has_tool(tools: &Value, name: &str) -> bool {
         .is_some_and(|tools| tools.iter().any(is_it))
 }
 
-fn read_items(values: &[Value]) -> Result<Vec<Item>, String> {
+fn read_items(values: &[Value]) -> Result<Vec<Item>, RequestError> {
     let read = |(at, value): (usize, &Value)| {
-        Item::from_value(value.clone()).map_err(|error| format!("Invalid 'input[{at}]': {error}."))
+        Item::from_value(value.clone()).map_err(|error| RequestError::Item { at, error })
     };
     values.iter().enumerate().map(read).collect()
 }

@@ -59,7 +59,7 @@ pub enum TurnEnd {
     Failed,
 }
 
-/// Why a line is no rollout line.
+/// Why a line is not a rollout line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RolloutLineError {
     /// No JSON.
@@ -74,8 +74,8 @@ impl RolloutLine {
     /// Reads one line, without its line ending.
     ///
     /// # Errors
-    /// If it is no JSON, or not of the form `{timestamp, type, payload}`. A line type that is not
-    /// known is no error.
+    /// If it is not JSON, or not of the form `{timestamp, type, payload}`. A line type that is not
+    /// known is not an error.
     pub fn parse(line: &str) -> Result<Self, RolloutLineError> {
         serde_json::from_str(line).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => RolloutLineError::Form(error.to_string()),

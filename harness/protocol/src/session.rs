@@ -105,7 +105,7 @@ pub enum Decision {
     Approved,
     /// Run it, and don't ask again in this session.
     ApprovedForSession,
-    /// Don't run it; the model is told.
+    /// Don't run it; the model is informed.
     Denied,
     /// Don't run it and stop the turn: an interrupt.
     Abort,

@@ -2,7 +2,7 @@
 //!
 //! The decoder follows the event-stream format of the HTML standard (section 9.2.6): lines end in
 //! CR, LF or CRLF, a leading byte order mark is ignored, `data` lines are joined by LF, an event is
-//! dispatched by a blank line, and what stands behind the last blank line is no event.
+//! dispatched by a blank line, and what stands after the last blank line is not an event.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -180,7 +180,7 @@ pub enum Directive {
 }
 
 impl Directive {
-    /// Reads a line without its ending; `None` if it is no directive.
+    /// Reads a line without its ending; `None` if it is not a directive.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line.strip_prefix(b":")?).ok()?.trim();
         if let Some(settings) = text.strip_prefix("cutpoint ") {
@@ -221,7 +221,7 @@ pub struct Frame {
     pub raw: Vec<u8>,
     /// The bytes as they go over the wire: `raw` without directives.
     pub wire: Vec<u8>,
-    /// The directives in front of or between the frame's lines.
+    /// The directives before or between the frame's lines.
     pub directives: Vec<Directive>,
     /// The event, if the frame dispatches one.
     pub event: Option<SseEvent>,

@@ -91,7 +91,7 @@ impl CapturedResponse<'_> {
         stated.is_some_and(|(_, value)| value.trim_start().starts_with("text/event-stream"))
     }
 
-    /// The body as a stream with its timing; `None` if it is no event stream, whatever it is called.
+    /// The body as a stream with its timing; `None` if it is not an event stream, whatever it is called.
     fn stream(&self, whole: &[u8], redactor: &mut Redactor) -> Option<Document> {
         let mut document = Document::parse(whole, EVENT_LIMIT_BYTES).ok()?;
         let times = self.times(&document);

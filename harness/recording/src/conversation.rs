@@ -50,7 +50,7 @@ impl Conversation {
     }
 }
 
-/// What an item is by itself; empty for what is no part of a conversation.
+/// What an item is by itself; empty for what is not a part of a conversation.
 fn name(item: &Item) -> Vec<NormalItem> {
     normalise(std::slice::from_ref(item))
 }

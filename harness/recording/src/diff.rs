@@ -11,7 +11,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices_deadline};
 use crate::normalise::{NormalItem, SecretHandling, normalise_with};
 use crate::redact::is_redacted;
 
-/// After this the rest is taken as one change; what is told stays true, and is only longer.
+/// After this the rest is taken as one change; the result stays correct, and is only longer.
 const TIME_LIMIT: Duration = Duration::from_millis(500);
 
 /// What became of an item. Positions count from 0, in the normal form of each side.
@@ -131,7 +131,7 @@ impl ChangeCounts {
     }
 }
 
-/// A number for each item that is unlike all before it. A call's own number is no part of what it is:
+/// A number for each item that is unlike all before it. A call's own number is not a part of what it is:
 /// one call more in front would make all that follow others.
 #[derive(Default)]
 struct ItemNumbers {
@@ -200,7 +200,7 @@ impl HistoryChange {
 }
 
 impl fmt::Display for HistoryChange {
-    /// A sign in front of the item: blank for kept, `-` lost, `+` added, `~` moved.
+    /// A sign before the item: blank for kept, `-` lost, `+` added, `~` moved.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self {
             Self::Kept { .. } => ' ',

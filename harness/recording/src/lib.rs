@@ -37,5 +37,5 @@ pub use matching::{Match, Matcher};
 pub use normalise::{NormalItem, normalise};
 pub use problem::{LoadErrors, Problem, Severity};
 pub use recording::{Exchange, RecordedRequest, Recording, Response};
-pub use redact::{REDACTED, RedactionReport, Redactor, find_secrets, is_credential};
+pub use redact::{PatternError, REDACTED, RedactionReport, Redactor, find_secrets, is_credential};
 pub use tool_substitutes::ToolSubstitutes;

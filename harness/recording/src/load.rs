@@ -141,7 +141,7 @@ impl<'a> Loader<'a> {
         match manifest {
             Some(manifest) if self.problems.is_empty() => Ok(self.recording(manifest, exchanges)),
             manifest => {
-                // One file that can't be read keeps nobody from looking at the others.
+                // One file that can't be read must not hide the problems of the others.
                 let mut problems = std::mem::take(&mut self.problems);
                 let manifest = manifest.unwrap_or_else(|| bare_manifest(&name));
                 let rest = self.recording(manifest, exchanges);
@@ -432,7 +432,7 @@ enum ReadError {
 
 fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, ReadError> {
     let metadata = fs::metadata(path).map_err(ReadError::Io)?;
-    // Opening a pipe would wait for somebody to write to it.
+    // Opening a pipe would wait for a writer.
     if !metadata.is_file() {
         return Err(ReadError::NoFile);
     }

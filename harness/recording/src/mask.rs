@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// What agents print in front of a value that no two runs share; the value is masked.
+/// What agents print before a value that no two runs share; the value is masked.
 const LABELS: [&str; 7] = [
     "Wall time ",
     "Wall time: ",

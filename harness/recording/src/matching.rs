@@ -19,7 +19,7 @@ const CONTEXT_LINES: usize = 2;
 const DIFF_LIMIT_LINES: usize = 60;
 /// How much of a line of a diff is shown, in characters.
 const LINE_LIMIT_CHARS: usize = 120;
-/// How much of a long line is shown in front of the first difference, in characters.
+/// How much of a long line is shown before the first difference, in characters.
 const LEAD_CHARS: usize = 30;
 /// After this the rest of a diff is taken as one change; only its looks suffer.
 const DIFF_TIME_LIMIT: Duration = Duration::from_millis(500);
@@ -62,7 +62,7 @@ impl Recording {
     pub fn matcher(&self) -> Matcher {
         let secrets = SecretHandling::of(self.is_redacted());
         let candidate = |asked: ModelExchange<'_>| {
-            // What a rollout implies is no request that an agent sends again word for word.
+            // What a rollout implies is not a request that an agent sends again word for word.
             let history = asked.history.filter(|_| !is_synthesized(asked.exchange));
             Candidate {
                 number: asked.exchange.number,
@@ -120,7 +120,7 @@ impl Matcher {
     }
 
     /// What answers a request that matches nothing, where that is wanted: the first exchange
-    /// of its place in the conversation or behind that was not served yet.
+    /// of its place in the conversation or after that was not served yet.
     pub fn by_place(&self, history: &[Item], already_served: &[usize]) -> Option<usize> {
         let served: HashSet<usize> = already_served.iter().copied().collect();
         let mut following = self.candidates.iter().skip(count_answers(history));

@@ -22,7 +22,7 @@ const BLOCKS: [(&str, &str); 7] = [
     ("<skills_instructions>", "</skills_instructions>"),
 ];
 
-/// The heading in front of a project's instructions, which names a folder of the machine.
+/// The heading before a project's instructions, which names a folder of the machine.
 const INSTRUCTIONS_HEADING: &str = "# AGENTS.md instructions for ";
 
 /// Fields of other items that no two runs share.

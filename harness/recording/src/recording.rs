@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cutpoint_protocol::request::ResponsesRequest;
+use cutpoint_protocol::request::{RequestError, ResponsesRequest};
 use cutpoint_protocol::sse::Document;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +19,7 @@ use crate::{save, validate};
 pub struct Recording {
     /// The recording's name: its folder's.
     pub name: String,
-    /// Where the exchanges are from, in the words of whoever recorded them.
+    /// Where the exchanges are from, in the words of the person who recorded them.
     pub source: String,
     /// The version of the format that the recording was read from.
     pub version: u32,
@@ -155,8 +155,8 @@ impl RecordedRequest {
     /// The body as a request of the Responses API.
     ///
     /// # Errors
-    /// One sentence on what makes it none.
-    pub fn parse(&self) -> Result<ResponsesRequest, String> {
+    /// As [`ResponsesRequest::parse`].
+    pub fn parse(&self) -> Result<ResponsesRequest, RequestError> {
         ResponsesRequest::parse(self.body.to_string().as_bytes())
     }
 }

@@ -289,7 +289,7 @@ mod tests {
         }
     }
 
-    /// Copies of the disk as a crash behind each step would leave it.
+    /// Copies of the disk as a crash after each step would leave it.
     fn crashes(recording: &Recording, place: &Path, into: &Path) -> Vec<(SaveStep, PathBuf)> {
         let mut found = Vec::new();
         save_in_steps(recording, &place.join("r"), &mut |step| {

@@ -13,13 +13,13 @@ use crate::tool_substitutes::ToolSubstitutes;
 
 /// The setting of streams that were not recorded but made from a rollout.
 const SYNTHESIZED: &str = "synthesized";
-/// The setting that says how the turn stands behind the answer.
+/// The setting that says how the turn stands after the answer.
 pub(crate) const TURN: &str = "turn";
-/// The setting that counts what the user wrote into the turn behind the answer.
+/// The setting that counts what the user wrote into the turn after the answer.
 pub(crate) const STEERS: &str = "steers";
 /// The setting that holds what a call was, as JSON; one for each call, in their order.
 pub(crate) const ORIGINAL_CALL: &str = "was";
-/// The setting that holds the items behind the last answer, as JSON.
+/// The setting that holds the items after the last answer, as JSON.
 pub(crate) const TAIL: &str = "tail";
 
 /// A recorded session.
@@ -78,7 +78,7 @@ pub enum UserAction {
 /// When the user wrote into a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SteerTime {
-    /// Right behind its start.
+    /// Right after its start.
     Start,
     /// At the end of this exchange's answer.
     Answer(usize),
@@ -224,10 +224,10 @@ struct ExchangeSummary {
     marked: bool,
     answer: Vec<Item>,
     events: usize,
-    /// How the turn stands behind the answer.
+    /// How the turn stands after the answer.
     state: AnswerState,
     steers: usize,
-    /// The items behind the last answer.
+    /// The items after the last answer.
     tail: Vec<Item>,
 }
 
@@ -334,7 +334,7 @@ fn client_left(exchange: &Exchange) -> bool {
     }
 }
 
-/// An exchange that was made from a rollout, which tells of its turn. `ids` are those that calls have in
+/// An exchange that was made from a rollout, which reports its turn. `ids` are those that calls have in
 /// the rollout, with those that they have in the recording.
 fn synthesized_exchange(
     asked: &ModelExchange<'_>,
@@ -522,7 +522,7 @@ impl ActionReader {
         }
     }
 
-    /// Where the turn was cut, if it was cut behind this answer.
+    /// Where the turn was cut, if it was cut after this answer.
     fn cut(&self, summary: &ExchangeSummary) -> TurnCut {
         let mut exited = Vec::new();
         let mut place = None;
@@ -538,7 +538,7 @@ impl ActionReader {
             }
         }
         if summary.state == AnswerState::Calls && place.is_none() {
-            // The answer was whole, so it was a tool that was cut off, in words that nobody knows.
+            // The answer was whole, so it was a tool that was cut off, in words of an unknown form.
             place = exited
                 .pop()
                 .map(|call| CutPlace::Call { call, shown: None });

@@ -8,7 +8,7 @@ use crate::import::{CallOutcome, command, shell_call};
 use crate::recording::Recording;
 use crate::session::is_synthesized;
 
-/// The calls of a recording whose tool is no shell, each with the command that gives what was recorded.
+/// The calls of a recording whose tool is not a shell, each with the command that gives what was recorded.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolSubstitutes(HashMap<String, ToolSubstitute>);
 

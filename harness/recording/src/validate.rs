@@ -82,9 +82,9 @@ pub(crate) fn check_request(
     problems: &mut Vec<Problem>,
 ) {
     if request.is_responses()
-        && let Err(message) = request.parse()
+        && let Err(error) = request.parse()
     {
-        let message = format!("the body is no request of the Responses API: {message}");
+        let message = format!("the body is no request of the Responses API: {error}");
         problems.push(Problem::error(file, line, message));
     }
     problems.extend(redact::exposed(&request.headers).map(|name| exposed(file, line, name)));

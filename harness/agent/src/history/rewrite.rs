@@ -37,13 +37,13 @@ impl History {
         &self.openings
     }
 
-    /// Takes the last turns out, with everything behind the first one's opening. Returns what was
+    /// Takes the last turns out, with everything after the first one's opening. Returns what was
     /// taken out; nothing if there are fewer turns.
     pub(crate) fn roll_back(&mut self, turns: usize) -> Option<Vec<Item>> {
         let gone = roll_back(&mut self.items, &mut self.openings, turns)?;
         let known = self.base.as_ref().map_or(0, |base| base.known);
         if known > self.items.len() {
-            // The server's history has more than ours now, so it can't be gone on with.
+            // The server's history has more than ours now, so it can't be continued.
             self.base = None;
         }
         self.pending.clear();
@@ -82,12 +82,12 @@ pub(crate) fn roll_back(
     Some(items.split_off(at))
 }
 
-/// The message that tells of a command which the user ran.
+/// The message that reports a command which the user ran.
 pub(crate) fn user_command(command: &str, result: &str) -> Item {
     wrapped(USER_COMMAND, &format!("command: {command}\n{result}"))
 }
 
-/// Whether the item tells of a command which the user ran.
+/// Whether the item reports a command which the user ran.
 pub(crate) fn is_user_command(item: &Item) -> bool {
     is_user(item) && item.all_text().starts_with(USER_COMMAND[0])
 }

@@ -54,7 +54,7 @@ pub(super) enum InterruptStatus {
     Waits,
     /// Nothing runs that it could abort.
     Idle,
-    /// For a planted defect: nobody will answer it.
+    /// For a planted defect: it is never answered.
     Forgotten,
 }
 

@@ -1,4 +1,4 @@
-//! Writes a conversation's events to its listeners, and the answers that are due behind them.
+//! Writes a conversation's events to its listeners, and the answers that are due after them.
 
 use std::sync::Arc;
 
@@ -58,8 +58,8 @@ impl Forwarder {
         self.answer_interrupts(interrupts, None).await;
     }
 
-    /// Writes an event. An answer that tells of a start, and a request of the agent's own, come in
-    /// front of it; what the event makes due comes behind.
+    /// Writes an event. An answer that reports a start, and a request of the agent's own, come
+    /// before it; what the event makes due comes after it.
     async fn event(&self, event: Event) {
         let thread_id = &self.conversation.id;
         if let EventMsg::TurnStarted { turn_id } = &event.msg {
@@ -80,7 +80,7 @@ impl Forwarder {
             self.out.send(message).await;
         }
         // Only now the turn counts as over: an interrupt that comes while its end is on the way to
-        // the client is answered behind it as well.
+        // the client is answered after it as well.
         match &event.msg {
             EventMsg::TurnAborted { turn_id, reason } => {
                 let due = self.conversation.ended(turn_id, true);

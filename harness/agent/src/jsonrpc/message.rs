@@ -16,7 +16,7 @@ impl RpcError {
         Self { code, message }
     }
 
-    /// The line is no JSON.
+    /// The line is not JSON.
     pub(super) fn parse(message: impl Into<String>) -> Self {
         Self::new(-32700, message)
     }
@@ -26,7 +26,7 @@ impl RpcError {
         Self::new(-32600, message)
     }
 
-    /// Nobody knows the method.
+    /// The method is not known.
     pub(super) fn method(name: &str) -> Self {
         Self::new(-32601, format!("there is no method `{name}`"))
     }
@@ -93,7 +93,7 @@ pub(super) fn read(line: &[u8]) -> Result<RpcMessage, (Value, RpcError)> {
     }
 }
 
-/// The way to the client. A full one makes the sender wait; a client that is gone is no error here,
+/// The way to the client. A full one makes the sender wait; a client that is gone is not an error here,
 /// as the writer ends the agent for it.
 #[derive(Debug, Clone)]
 pub(super) struct Outbox(mpsc::Sender<Value>);

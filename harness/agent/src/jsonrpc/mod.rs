@@ -2,10 +2,10 @@
 //! that are answered.
 //!
 //! One message a line, without the `jsonrpc` member. A reader takes requests one after the other
-//! (`server`), a forwarder for each conversation writes its events and whatever is due behind them
+//! (`server`), a forwarder for each conversation writes its events and whatever is due after them
 //! (`forward`), one writer owns the output. Everything between them is bounded: a client that
 //! doesn't read makes the writer wait, then the forwarders, then the sessions, then the reader. As
-//! none of these ever waits for one in front of it, all goes on when the client reads again.
+//! none of these ever waits for one before it, all goes on when the client reads again.
 
 mod client_requests;
 mod conversation;
@@ -35,7 +35,7 @@ const OUTBOX: usize = 256;
 /// The config is that of every conversation, but for ids, seeds and rollouts.
 ///
 /// # Errors
-/// If the output can't be written, or there is no place for rollouts.
+/// If the output can't be written, or the rollout directory can't be created.
 pub async fn serve_jsonrpc<R, W>(config: Config, stdin: R, stdout: W) -> Result<(), ServeError>
 where
     R: AsyncRead + Unpin,
@@ -72,7 +72,7 @@ where
     Ok(output.await?)
 }
 
-/// Writes messages until nobody has any more.
+/// Writes messages until every sender is gone.
 async fn write<W: AsyncWrite + Unpin>(
     mut stdout: W,
     mut outbox: mpsc::Receiver<Value>,

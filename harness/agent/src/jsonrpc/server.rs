@@ -316,7 +316,7 @@ impl Server {
                 id: SubmissionId::default(),
                 op: ask.op(result),
             };
-            // Nobody waits for the answer any more if the conversation is over.
+            // The answer is not awaited any more if the conversation is over.
             let _ = conversation.session.submit(submission).await;
         }
     }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ModelStream, ModelStreamError};
 
-/// Keeps the stream open until the session ends, whoever drops it.
+/// Keeps the stream open until the session ends, even if it is dropped.
 pub(crate) struct UnclosedStream {
     stream: Option<Box<dyn ModelStream>>,
     life: CancellationToken,
@@ -35,7 +35,7 @@ impl ModelStream for UnclosedStream {
 impl Drop for UnclosedStream {
     fn drop(&mut self) {
         let (stream, life) = (self.stream.take(), self.life.clone());
-        // A session can be dropped behind its runtime; then the stream goes with it.
+        // A session can be dropped after its runtime; then the stream goes with it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 life.cancelled().await;

@@ -23,7 +23,7 @@ pub trait RolloutStore: Send + Sync {
     /// Creates a rollout of that file name; one that exists already is an error.
     async fn create(&self, name: &str) -> io::Result<Box<dyn RolloutFile>>;
 
-    /// Opens a rollout to go on with, and reads what it holds.
+    /// Opens a rollout to continue, and reads what it holds.
     async fn open(&self, path: &Path) -> io::Result<(Box<dyn RolloutFile>, Vec<u8>)>;
 }
 

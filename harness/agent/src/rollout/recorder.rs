@@ -16,7 +16,7 @@ use crate::probe::Hooks;
 const QUEUE: usize = 64;
 /// How many bytes a disk that refuses writes may leave waiting.
 const BACKLOG_LIMIT_BYTES: usize = 32 << 20;
-/// For a planted defect: how long a sync is taken to cover what is written behind it.
+/// For a planted defect: how long a sync is taken to cover what is written after it.
 const LATELY: Duration = Duration::from_secs(1);
 
 /// The rollout could not be written.
@@ -27,9 +27,9 @@ pub(crate) struct RolloutWriteError(String);
 /// What planted defects do to the lines of one append.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct AppendDefects {
-    /// Leave out the line break behind the first line.
+    /// Leave out the line break after the first line.
     pub(crate) torn: bool,
-    /// Skip an ordinal in front of the last line.
+    /// Skip an ordinal before the last line.
     pub(crate) skip: bool,
     /// Write the whole file anew afterwards.
     pub(crate) rewrite: bool,
@@ -108,7 +108,7 @@ pub(crate) struct WriterStart {
     pub(crate) lock_file: Option<Box<dyn RolloutFile>>,
     /// The ordinal of the next line.
     pub(crate) ordinal: u64,
-    /// What must be written in front of the next line: a line break that a crash cut off.
+    /// What must be written before the next line: a line break that a crash cut off.
     pub(crate) repair: &'static [u8],
     pub(crate) clock: Clock,
     pub(crate) hooks: Hooks,
@@ -117,7 +117,7 @@ pub(crate) struct WriterStart {
     pub(crate) content: Vec<u8>,
 }
 
-/// Writes all of a rollout that this session does not go on with, and syncs it.
+/// Writes all of a rollout that this session does not continue, and syncs it.
 pub(crate) async fn write_whole(
     file: Box<dyn RolloutFile>,
     clock: Clock,
@@ -144,7 +144,7 @@ pub(crate) struct Writer {
     start: WriterStart,
     commands: mpsc::Receiver<WriterCommand>,
     /// Bytes that the file has not taken yet. After a failed write its rest stays here, so that
-    /// the next write completes the torn line instead of starting another behind it.
+    /// the next write completes the torn line instead of starting another after it.
     backlog: Vec<u8>,
     dirty: bool,
     /// For a planted defect: when the file was last synced.

@@ -6,12 +6,12 @@ use cutpoint_protocol::rollout::{LineContent, RolloutLine, TurnEnd};
 
 use crate::history::{self, TurnOpening};
 
-/// What a rollout tells of its session.
+/// What a rollout says about its session.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct RestoredSession {
     /// The session's id, if its line was written.
     pub(crate) session_id: Option<ConversationId>,
-    /// The items, each output behind its call and in front of any later user message.
+    /// The items, each output after its call and before any later user message.
     pub(crate) items: Vec<Item>,
     /// Which of the user's messages opened turns.
     pub(crate) openings: Vec<TurnOpening>,
@@ -86,7 +86,7 @@ impl RestoredSession {
         }
     }
 
-    /// The line behind a user's message tells whether the message opened a turn.
+    /// The line after a user's message tells whether the message opened a turn.
     fn take_opening(&mut self, line: &RolloutLine) {
         let text = |name: &str| line.payload.get(name).and_then(|it| it.as_str());
         let opens = line.payload.get("opens_turn").and_then(|it| it.as_bool());

@@ -139,7 +139,7 @@ impl SubAgents {
     }
 
     /// Tells the client of the ends that it has not heard of, and returns when it has been told of
-    /// all: what follows comes behind them.
+    /// all: what follows comes after them.
     pub(crate) async fn tell_ends(&self, core: &SessionCore, turn: &Turn) {
         let _telling = self.telling.lock().await;
         loop {

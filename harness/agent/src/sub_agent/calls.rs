@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::agents::{SubAgentHandle, SubAgentStatus, SubAgents};
 use super::runner::input;
 use crate::defect::Defect;
-use crate::tools::call_text;
+use crate::tools::{CallError, call_text};
 use crate::turn::RunningCall;
 
 /// What a call wants of a sub-agent.
@@ -18,7 +18,7 @@ pub(crate) enum SubAgentCall {
     OneShot(String),
     /// A sub-agent is to begin with something; its id is the output.
     Spawn(String),
-    /// A sub-agent is told something.
+    /// Input for a sub-agent.
     Send { agent: String, message: String },
     /// A sub-agent's last message is wanted, once it has nothing to do.
     Wait(String),
@@ -43,7 +43,7 @@ impl SubAgentCall {
     ///
     /// # Errors
     /// What is wrong with the arguments, for the model to read.
-    pub(crate) fn of(name: &str, arguments: &Value) -> Result<Self, String> {
+    pub(crate) fn of(name: &str, arguments: &Value) -> Result<Self, CallError> {
         let text = |field: &str| {
             let text = arguments[field].as_str().filter(|text| !text.is_empty());
             text.map(str::to_owned)
@@ -76,7 +76,7 @@ impl RunningCall {
         self.output(output.unwrap_or_else(|why| call_text::failed(&why)));
     }
 
-    async fn outcome(&self, wanted: SubAgentCall) -> Result<String, String> {
+    async fn outcome(&self, wanted: SubAgentCall) -> Result<String, CallError> {
         match wanted {
             SubAgentCall::OneShot(task) => {
                 let agent = self.start(task, true);
@@ -102,7 +102,7 @@ impl RunningCall {
                 };
                 match taken {
                     true => Ok("status: completed, the agent has it".to_owned()),
-                    false => Err("the agent has ended and takes no input".to_owned()),
+                    false => Err("the agent has ended and takes no input".into()),
                 }
             }
             SubAgentCall::Wait(agent) => {
@@ -126,12 +126,12 @@ impl RunningCall {
         SubAgents::start(&self.core, &self.turn, &self.call_id, task, one_shot)
     }
 
-    fn find(&self, id: &str) -> Result<Arc<SubAgentHandle>, String> {
+    fn find(&self, id: &str) -> Result<Arc<SubAgentHandle>, CallError> {
         let found = self.turn.agents.find(id);
-        found.ok_or_else(|| format!("this turn has started no agent `{id}`"))
+        found.ok_or_else(|| format!("this turn has started no agent `{id}`").into())
     }
 
-    fn done(&self, status: SubAgentStatus) -> Result<String, String> {
+    fn done(&self, status: SubAgentStatus) -> Result<String, CallError> {
         match (&status.failure, &status.last_message) {
             (None, Some(message)) => Ok(message.clone()),
             (None, None) if status.turns > 0 => Ok(String::new()),
@@ -139,7 +139,7 @@ impl RunningCall {
         }
     }
 
-    /// For a planted defect: the turn is aborted although nobody has asked for it.
+    /// For a planted defect: aborts the turn without an interrupt.
     async fn abort_turn(&self) {
         if self.core.take(&self.turn).is_some() {
             let (turn_id, reason) = (self.turn.id.clone(), AbortReason::Interrupted);
@@ -149,7 +149,7 @@ impl RunningCall {
 }
 
 /// Why a sub-agent has nothing to say.
-fn why(status: SubAgentStatus) -> String {
-    let failure = status.failure;
-    failure.unwrap_or_else(|| "the agent ended before it said anything".to_owned())
+fn why(status: SubAgentStatus) -> CallError {
+    let failure = status.failure.map(CallError::from);
+    failure.unwrap_or_else(|| "the agent ended before it said anything".into())
 }

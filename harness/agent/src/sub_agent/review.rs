@@ -20,7 +20,7 @@ use crate::turn_task::TurnTask;
 #[derive(Debug)]
 pub(crate) struct Review {
     prompt: String,
-    /// What the model is told of it, finished or not.
+    /// What the model learns of it, finished or not.
     note: Item,
 }
 

@@ -53,7 +53,7 @@ enum StopReason {
 }
 
 impl SubAgentRunner {
-    /// Works until the sub-agent has ended, and tells of it.
+    /// Works until the sub-agent has ended, and reports it.
     pub(super) async fn run(self, mut ops: mpsc::Receiver<Op>) {
         let started = tokio::select! {
             biased;

@@ -53,7 +53,7 @@ fn ran(rig: &Rig) -> usize {
     lock(&rig.tools.commands).len()
 }
 
-/// The turn was interrupted: nothing ran, and the model is told of an abort.
+/// The turn was interrupted: nothing ran, and the model learns of an abort.
 async fn check_aborted(rig: &Rig, client: &mut Client) {
     assert_eq!((rig.requests(), ran(rig), rig.tools.alive()), (1, 0, 0));
     let request = next_request(rig, client).await;

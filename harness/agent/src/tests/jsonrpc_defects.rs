@@ -10,7 +10,7 @@ const ID: &str = "0193e0f4-5c2a-7e0b-9f7d-2f6a8c1b4d5e";
 const BARE: &str = "0193e0f45c2a7e0b9f7d2f6a8c1b4d5e";
 
 /// A turn that is interrupted twice, by two requests that wait for one abort, and a third request
-/// behind it. Everything that came from the interrupts on, and the requests' ids.
+/// after it. Everything that came from the interrupts on, and the requests' ids.
 async fn interrupted(defect: Defect) -> (Vec<Value>, Vec<u64>) {
     let rig = Rig::new(vec![Reply::Silence], vec![]).with(defect);
     let (mut peer, thread) = Peer::start(&rig).await;
@@ -26,7 +26,7 @@ async fn interrupted(defect: Defect) -> (Vec<Value>, Vec<u64>) {
     let aborted = peer.find(|message| message["params"]["msg"]["type"] == "turn_aborted");
     let aborted = aborted.await;
     asked.push(peer.interrupt(&thread, Some(ID)).await);
-    // The front has seen to everything in front of this.
+    // The server has handled everything before this.
     peer.ask("thread/subscribe", json!({"threadId": thread}))
         .await;
     let mut rest = peer.end().await;

@@ -1,4 +1,4 @@
-//! Rollouts that a crash or a full disk has cut, and sessions that go on with them.
+//! Rollouts that a crash or a full disk has cut, and sessions that continue them.
 
 use std::path::{Path, PathBuf};
 

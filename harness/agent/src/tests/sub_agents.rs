@@ -1,4 +1,4 @@
-//! Sub-agents: what is told of them, how they end, what they can't hold up.
+//! Sub-agents: what is reported of them, how they end, what they can't hold up.
 
 use std::time::Duration;
 

@@ -289,7 +289,7 @@ async fn the_client_is_told_when_its_words_are_taken() {
     client.user("go").await;
     client.begin_of_tool().await;
     client.user("faster").await;
-    // Nothing is told before a request takes it along.
+    // Nothing is announced before a request takes it along.
     assert_eq!(said(&client.rest().await), [""; 0]);
     open.send_replace(true);
     let events = client.until(EventMsg::is_terminal).await;

@@ -1,5 +1,6 @@
 //! From a call of the model to a command, and from what came of it to an output.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,13 +8,13 @@ use cutpoint_protocol::Item;
 use cutpoint_protocol::item::CallKind;
 use serde_json::Value;
 
-use super::ToolCommand;
+use super::{CallError, ToolCommand};
 
 /// The command that a call asks for.
 ///
 /// # Errors
 /// What is wrong with the call, for the model to read.
-pub(crate) fn command(call: &Item, kind: CallKind, cwd: &Path) -> Result<ToolCommand, String> {
+pub(crate) fn command(call: &Item, kind: CallKind, cwd: &Path) -> Result<ToolCommand, CallError> {
     let name = call.text("name").unwrap_or_default();
     match (kind, name) {
         (CallKind::Function, "shell") => from_fields(&arguments(call)?, "workdir", cwd),
@@ -50,7 +51,8 @@ pub(crate) fn command(call: &Item, kind: CallKind, cwd: &Path) -> Result<ToolCom
         }
         _ => Err(format!(
             "there is no tool `{name}` of this kind; the request lists the tools there are"
-        )),
+        )
+        .into()),
     }
 }
 
@@ -66,14 +68,14 @@ pub(crate) fn asks_approval(call: &Item, kind: CallKind) -> bool {
 ///
 /// # Errors
 /// What is wrong with them, for the model to read.
-pub(crate) fn arguments(call: &Item) -> Result<Value, String> {
+pub(crate) fn arguments(call: &Item) -> Result<Value, CallError> {
     let arguments = call.text("arguments").unwrap_or_default();
     serde_json::from_str(arguments)
-        .map_err(|error| format!("the arguments are not valid JSON: {error}"))
+        .map_err(|error| format!("the arguments are not valid JSON: {error}").into())
 }
 
 /// A command that is one line for a shell.
-fn from_line(fields: &Value, field: &str, cwd: &Path) -> Result<ToolCommand, String> {
+fn from_line(fields: &Value, field: &str, cwd: &Path) -> Result<ToolCommand, CallError> {
     let line = fields[field]
         .as_str()
         .ok_or_else(|| format!("`{field}` must be a string"))?;
@@ -85,7 +87,7 @@ fn from_line(fields: &Value, field: &str, cwd: &Path) -> Result<ToolCommand, Str
     from_fields(&words, "workdir", cwd)
 }
 
-fn from_fields(fields: &Value, directory: &str, cwd: &Path) -> Result<ToolCommand, String> {
+fn from_fields(fields: &Value, directory: &str, cwd: &Path) -> Result<ToolCommand, CallError> {
     let words = fields["command"].as_array();
     let words = words.ok_or("`command` must be an array of strings")?;
     let argv: Option<Vec<String>> = words
@@ -94,10 +96,10 @@ fn from_fields(fields: &Value, directory: &str, cwd: &Path) -> Result<ToolComman
         .collect();
     let argv = argv.ok_or("`command` must be an array of strings")?;
     if argv.first().is_none_or(String::is_empty) {
-        return Err("`command` names no program".to_owned());
+        return Err("`command` names no program".into());
     }
     if argv.iter().any(|word| word.contains('\0')) {
-        return Err("`command` has a NUL character in it".to_owned());
+        return Err("`command` has a NUL character in it".into());
     }
     let cwd = fields[directory]
         .as_str()
@@ -125,7 +127,7 @@ pub(crate) fn timed_out(limit: Duration, output: &str) -> String {
 }
 
 /// The output of a call that could not be carried out.
-pub(crate) fn failed(why: &str) -> String {
+pub(crate) fn failed(why: impl Display) -> String {
     format!("status: failed, nothing was run\nerror: {why}")
 }
 
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(value: Value) -> Result<ToolCommand, String> {
+    fn read(value: Value) -> Result<ToolCommand, CallError> {
         let call = Item::from_value(value).unwrap();
         let kind = call.call_kind().unwrap();
         command(&call, kind, Path::new("/w"))
@@ -191,6 +193,7 @@ mod tests {
                 json!({"type": "function_call", "call_id": "c", "name": "fly", "arguments": "{}"})
             )
             .unwrap_err()
+            .to_string()
             .contains("fly")
         );
         assert!(

@@ -15,7 +15,7 @@ pub trait Files: Send + Sync {
     /// If it can't be read.
     fn read(&self, path: &Path) -> io::Result<Option<String>>;
 
-    /// Replaces a file in one step: whoever reads it sees the old content or the new one.
+    /// Replaces a file in one step: readers see the old content or the new one.
     ///
     /// # Errors
     /// If it can't be written.

@@ -1,4 +1,4 @@
-//! Tools: what runs them, what the model asks for, what it is told.
+//! Tools: what runs them, what the model asks for, what it gets back.
 
 pub(crate) mod call_text;
 pub(crate) mod capture;
@@ -28,6 +28,23 @@ pub struct ToolCommand {
     pub env: Vec<(String, String)>,
     /// When it is ended at the latest.
     pub timeout: Option<Duration>,
+}
+
+/// Why a call can't be carried out. The text is for the model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct CallError(String);
+
+impl From<String> for CallError {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for CallError {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 /// What a running tool does.
@@ -73,6 +90,6 @@ pub enum AbandonMode {
     Running,
     /// The process that was started is killed, whatever it has started itself.
     ChildKilled,
-    /// The whole group is asked to end, and nobody looks whether it does.
+    /// The whole group is asked to end, without a check whether it does.
     AskedToEnd,
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::ToolCommand;
 use super::files::Files;
+use super::{CallError, ToolCommand};
 
 /// Changes to files below one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +40,10 @@ impl Patch {
     ///
     /// # Errors
     /// What is wrong with it, for the model to read.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, CallError> {
         let mut lines = text.trim().lines().peekable();
         if lines.next().map(str::trim_end) != Some("*** Begin Patch") {
-            return Err("a patch begins with `*** Begin Patch`".to_owned());
+            return Err("a patch begins with `*** Begin Patch`".into());
         }
         let mut changes = Vec::new();
         loop {
@@ -61,10 +61,10 @@ impl Patch {
             changes.push(change(line, &body)?);
         }
         if lines.next().is_some() {
-            return Err("nothing may follow `*** End Patch`".to_owned());
+            return Err("nothing may follow `*** End Patch`".into());
         }
         if changes.is_empty() {
-            return Err("the patch changes no file".to_owned());
+            return Err("the patch changes no file".into());
         }
         Ok(Self { changes })
     }
@@ -87,7 +87,7 @@ impl Patch {
     ///
     /// # Errors
     /// Why it can't be applied, for the model to read. Unless the disk failed, nothing is changed.
-    pub(crate) fn apply(&self, cwd: &Path, files: &dyn Files) -> Result<Vec<String>, String> {
+    pub(crate) fn apply(&self, cwd: &Path, files: &dyn Files) -> Result<Vec<String>, CallError> {
         let mut planned: BTreeMap<PathBuf, Option<String>> = BTreeMap::new();
         for change in &self.changes {
             let path = below(cwd, &change.path, files)?;
@@ -121,7 +121,7 @@ pub(crate) fn command(paths: &[String], cwd: &Path) -> ToolCommand {
     }
 }
 
-fn change(head: &str, body: &[&str]) -> Result<Change, String> {
+fn change(head: &str, body: &[&str]) -> Result<Change, CallError> {
     let named = |start: &str| head.strip_prefix(start).map(|path| path.trim().to_owned());
     if let Some(path) = named("*** Add File: ") {
         let added = |line: &&str| line.strip_prefix('+').map(|line| format!("{line}\n"));
@@ -133,7 +133,7 @@ fn change(head: &str, body: &[&str]) -> Result<Change, String> {
     }
     if let Some(path) = named("*** Delete File: ") {
         if !body.is_empty() {
-            return Err(format!("{path}: a deleted file has no lines"));
+            return Err(format!("{path}: a deleted file has no lines").into());
         }
         let action = Action::Delete;
         return Ok(Change { path, action });
@@ -141,7 +141,7 @@ fn change(head: &str, body: &[&str]) -> Result<Change, String> {
     let path = named("*** Update File: ").ok_or_else(|| format!("`{head}` begins no change"))?;
     let hunks = hunks(body).map_err(|line| format!("{path}: `{line}` is no line of a hunk"))?;
     if hunks.is_empty() {
-        return Err(format!("{path}: the update has no hunk"));
+        return Err(format!("{path}: the update has no hunk").into());
     }
     let action = Action::Update(hunks);
     Ok(Change { path, action })
@@ -162,7 +162,7 @@ fn hunks<'a>(body: &[&'a str]) -> Result<Vec<Hunk>, &'a str> {
             return Err(line);
         };
         let (sign, text) = match line.chars().next() {
-            // Models leave out the space in front of an empty line.
+            // Models leave out the space before an empty line.
             None => (' ', String::new()),
             Some(sign) => (sign, line[sign.len_utf8()..].to_owned()),
         };
@@ -181,12 +181,12 @@ fn hunks<'a>(body: &[&'a str]) -> Result<Vec<Hunk>, &'a str> {
 
 impl Change {
     /// What the file holds afterwards; nothing if it is gone.
-    fn outcome(&self, before: Option<String>) -> Result<Option<String>, String> {
+    fn outcome(&self, before: Option<String>) -> Result<Option<String>, CallError> {
         let path = &self.path;
         match (&self.action, before) {
-            (Action::Add(_), Some(_)) => Err(format!("{path}: it exists already")),
+            (Action::Add(_), Some(_)) => Err(format!("{path}: it exists already").into()),
             (Action::Add(content), None) => Ok(Some(content.clone())),
-            (_, None) => Err(format!("{path}: there is no such file")),
+            (_, None) => Err(format!("{path}: there is no such file").into()),
             (Action::Delete, Some(_)) => Ok(None),
             (Action::Update(hunks), Some(before)) => {
                 let mut lines: Vec<String> = before.lines().map(str::to_owned).collect();
@@ -203,7 +203,7 @@ impl Change {
 }
 
 impl Hunk {
-    /// Replaces the first place behind `from` that has the old lines. Returns the line behind it.
+    /// Replaces the first place after `from` that has the old lines. Returns the line after it.
     fn replace(&self, lines: &mut Vec<String>, from: usize) -> Option<usize> {
         let last = lines.len().checked_sub(self.old.len())?;
         // Lines that replace none go to the end.
@@ -216,11 +216,11 @@ impl Hunk {
     }
 }
 
-/// The path of a file below a directory. A link on the way that leads out is followed by nobody.
-fn below(cwd: &Path, path: &str, files: &dyn Files) -> Result<PathBuf, String> {
+/// The path of a file below a directory. A link that leads out of the directory is refused.
+fn below(cwd: &Path, path: &str, files: &dyn Files) -> Result<PathBuf, CallError> {
     let relative = Path::new(path);
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    let outside = || format!("{path}: it is not below the working directory");
+    let outside = || CallError::from(format!("{path}: it is not below the working directory"));
     if path.is_empty() || !relative.components().all(plain) {
         return Err(outside());
     }
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
     use crate::tools::files::Disk;
 
-    fn patch(body: &str) -> Result<Patch, String> {
+    fn patch(body: &str) -> Result<Patch, CallError> {
         Patch::parse(&format!("*** Begin Patch\n{body}\n*** End Patch\n"))
     }
 
@@ -278,7 +278,7 @@ mod tests {
             ("*** Add File: /x\n+1", "not below"),
         ] {
             let error = patch(body).unwrap().apply(dir.path(), &Disk).unwrap_err();
-            assert!(error.contains(why), "{error}");
+            assert!(error.to_string().contains(why), "{error}");
         }
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "one\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -291,7 +291,7 @@ mod tests {
         let error = patch("*** Add File: out/x\n+1")
             .unwrap()
             .apply(dir.path(), &Disk);
-        assert!(error.unwrap_err().contains("not below"));
+        assert!(error.unwrap_err().to_string().contains("not below"));
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
     }
 

@@ -190,7 +190,7 @@ impl RunningTool for Process {
             if let Some((code, since)) = self.exited {
                 let until = since + LAST_WORDS;
                 match tokio::time::timeout_at(until, self.read()).await {
-                    // Whoever prints all the time has no last words.
+                    // A process that prints all the time has no last words.
                     Ok(Some(bytes)) if Instant::now() < until => return ToolEvent::Output(bytes),
                     _ => {
                         self.group.kill();

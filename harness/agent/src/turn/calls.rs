@@ -146,8 +146,8 @@ impl RunningCall {
         self.tell_end(end).await;
     }
 
-    /// Tells that the call ended by itself. The model will read so, and therefore the client is told also
-    /// when the turn is cancelled; but then nobody waits for a full queue: the abort must go on.
+    /// Tells that the call ended by itself. The model will read so, and therefore the client is informed also
+    /// when the turn is cancelled; but then a full queue is not waited for: the abort must go on.
     pub(super) async fn tell_end(&self, end: EventMsg) {
         tokio::select! {
             biased;
@@ -266,7 +266,7 @@ impl RunningCall {
         let rest = tool.kill().await;
         self.turn
             .with_call(&self.call_id, |call| call.printed.push(&rest));
-        // Nobody waits for a full queue here: the abort must go on.
+        // A full queue is not waited for here: the abort must go on.
         let msg = self.end(None, self.printed());
         self.core.events.emit_now(&self.turn.submission, msg);
     }

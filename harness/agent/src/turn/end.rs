@@ -112,7 +112,7 @@ pub(crate) async fn failed(core: &SessionCore, active: ActiveTurn, message: Stri
     core.events
         .emit(&turn.submission, EventMsg::TurnFailed { turn_id, message })
         .await;
-    // The turn's calls are gone by now, so nobody is told of a rejection.
+    // The turn's calls are gone by now, so this rejects none of them.
     lock(&core.state).approvals.clear();
 }
 

@@ -190,7 +190,7 @@ impl TurnWorker {
     }
 }
 
-/// For planted defects: a request that nobody asked for.
+/// For planted defects: a request without a cause.
 pub(crate) async fn stray_request(core: &SessionCore) {
     let input = lock(&core.state).history.input();
     let body = request::body(&core.config, &input, &core.session_id);
@@ -199,7 +199,7 @@ pub(crate) async fn stray_request(core: &SessionCore) {
     let _ = tokio::time::timeout(core.config.grace, open).await;
 }
 
-/// For a planted defect: a retry that nobody stops when its turn is aborted.
+/// For a planted defect: a retry that is not stopped when its turn is aborted.
 async fn stray_retry(core: Arc<SessionCore>, token: CancellationToken, delay: Duration) {
     tokio::time::sleep(delay).await;
     if token.is_cancelled() && !core.life.is_cancelled() {

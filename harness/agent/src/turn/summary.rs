@@ -20,7 +20,7 @@ impl TurnWorker {
     }
 
     /// Puts the summary in the history's place. Input that waits for its turn is not touched: it
-    /// was said behind what the summary tells of, and is recorded behind it.
+    /// was said after what the summary reports, and is recorded after it.
     pub(crate) async fn compact(&self, summary: &str) -> Result<(), TurnFailure> {
         let (core, turn) = (&self.core, &self.turn);
         core.hooks.point("compact.replace").await;

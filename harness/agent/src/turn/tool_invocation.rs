@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::sub_agent::SubAgentCall;
 use crate::tools::patch::Patch;
-use crate::tools::{ToolCommand, call_text};
+use crate::tools::{CallError, ToolCommand, call_text};
 
 /// What a call asks for.
 #[derive(Debug)]
@@ -30,7 +30,11 @@ pub(super) enum ToolInvocation {
 ///
 /// # Errors
 /// What is wrong with the call, for the model to read.
-pub(super) fn of(call: &Item, kind: CallKind, config: &Config) -> Result<ToolInvocation, String> {
+pub(super) fn of(
+    call: &Item,
+    kind: CallKind,
+    config: &Config,
+) -> Result<ToolInvocation, CallError> {
     let name = call.text("name").unwrap_or_default();
     match (kind, name) {
         (CallKind::Function, "request_user_input") => questions(&call_text::arguments(call)?),
@@ -40,7 +44,7 @@ pub(super) fn of(call: &Item, kind: CallKind, config: &Config) -> Result<ToolInv
         }
         (CallKind::Function, name) if SubAgentCall::is_tool(name) => {
             if config.depth > 0 {
-                return Err("a sub-agent can't start or direct sub-agents".to_owned());
+                return Err("a sub-agent can't start or direct sub-agents".into());
             }
             SubAgentCall::of(name, &call_text::arguments(call)?).map(ToolInvocation::SubAgentCall)
         }
@@ -52,7 +56,7 @@ pub(super) fn of(call: &Item, kind: CallKind, config: &Config) -> Result<ToolInv
     }
 }
 
-fn questions(arguments: &Value) -> Result<ToolInvocation, String> {
+fn questions(arguments: &Value) -> Result<ToolInvocation, CallError> {
     let questions = arguments["questions"].as_array();
     let questions = questions.filter(|questions| !questions.is_empty());
     let texts: Option<Vec<String>> = questions
@@ -62,6 +66,6 @@ fn questions(arguments: &Value) -> Result<ToolInvocation, String> {
         .collect();
     match (questions, texts) {
         (Some(_), Some(texts)) => Ok(ToolInvocation::Question(texts)),
-        _ => Err("`questions` must be an array of strings, at least one".to_owned()),
+        _ => Err("`questions` must be an array of strings, at least one".into()),
     }
 }

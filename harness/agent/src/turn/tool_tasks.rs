@@ -1,6 +1,6 @@
 //! The calls of a turn, side by side with the turn's own work.
 //!
-//! They are no tasks of their own: all of them are polled whenever the turn is, so none can hold a
+//! They are not tasks of their own: all of them are polled whenever the turn is, so none can hold a
 //! place in a queue that another one of them waits for, and dropping the turn drops them at once.
 
 use std::future::Future;

@@ -10,7 +10,7 @@ use crate::tools::patch::Patch;
 
 impl RunningCall {
     /// Asks the user and gives the answers to the model. A question whose turn is cancelled has no
-    /// answers: nobody may speak for the user.
+    /// answers: the agent must not speak for the user.
     pub(super) async fn question(self, questions: Vec<String>) {
         let count = questions.len();
         let answers = self
@@ -62,7 +62,7 @@ impl RunningCall {
         let (exit_code, output) = match patch.apply(&self.core.config.cwd, self.core.tools.files())
         {
             Ok(changed) => (0, format!("changed: {}", changed.join(", "))),
-            Err(why) => (1, why),
+            Err(error) => (1, error.to_string()),
         };
         self.output(match exit_code {
             0 => call_text::completed(Some(0), &output),

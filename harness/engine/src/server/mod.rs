@@ -445,7 +445,7 @@ async fn read_request(
             return Err((StatusCode::REQUEST_TIMEOUT, message));
         }
     };
-    ResponsesRequest::parse(&body).map_err(|message| (StatusCode::BAD_REQUEST, message))
+    ResponsesRequest::parse(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 /// Waits at a gate in front of a response; tells how it is to be dropped if it is not to go on.

@@ -1,6 +1,6 @@
 //! What became of a call, whatever words an agent has put it in, and a command that gives the same.
 //!
-//! What a session once ran must not run again because somebody imports it: every call of an import is
+//! What a session once ran must not run again because it is imported: every call of an import is
 //! replaced by a command that prints what was recorded, and does nothing else.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Recordings made from rollouts: what only a file tells of a session, made ready to be replayed.
+//! Recordings made from rollouts: what a file says about a session, made ready to be replayed.
 //!
 //! The model's items between two inputs become one answer, streamed as the API would have streamed it.
 //! Every stream of an import says `: cutpoint synthesized=true`. Calls are replaced by calls of a shell
@@ -37,7 +37,7 @@ pub struct Imported {
 /// last one only so many lines are read. All that the import keeps has been through the redactor.
 ///
 /// # Errors
-/// If a line rewrites the history, or no line tells of a request.
+/// If a line rewrites the history, or no line reports a request.
 pub fn import(
     name: &str,
     rollouts: &[(String, Vec<u8>)],
@@ -75,7 +75,7 @@ pub fn import(
     })
 }
 
-/// A file's name without its folders, which are nobody else's business.
+/// A file's name without its folders, which are private.
 fn base_name(file: &str) -> &str {
     file.rsplit('/').next().unwrap_or(file)
 }

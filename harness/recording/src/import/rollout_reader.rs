@@ -21,11 +21,11 @@ pub(super) struct TokenUsage {
     /// As the API says it.
     pub(super) cost: Value,
     /// What the session had cost by then, in the lines that are written for people: of them, several
-    /// may tell of one response. Absent in the lines that are its records.
+    /// may report one response. Absent in the lines that are its records.
     pub(super) total: Option<Value>,
 }
 
-/// Reads all lines, without their secrets; the second part tells of those that cannot be read.
+/// Reads all lines, without their secrets; the second part reports those that cannot be read.
 pub(super) fn read(
     file: &str,
     bytes: &[u8],
@@ -46,7 +46,7 @@ pub(super) fn read(
             format!("at byte {at}: no text in UTF-8")
         });
         let line = text.and_then(|text| {
-            // What is wrong with a line is told of the line as it stands in the file.
+            // The problem is reported for the line as it stands in the file.
             let line = RolloutLine::parse_any(text);
             let line = line.and_then(|line| match redactor.json(text) {
                 Some(redacted) => RolloutLine::parse_any(&redacted),

@@ -19,9 +19,9 @@ pub(super) struct ImportedExchange {
     pub(super) answer: Vec<Item>,
     /// What it cost, where that is known.
     pub(super) usage: Option<Value>,
-    /// How many texts the user wrote into the turn behind the answer.
+    /// How many texts the user wrote into the turn after the answer.
     pub(super) steers: usize,
-    /// How the turn ended, if it ended behind the answer.
+    /// How the turn ended, if it ended after the answer.
     pub(super) end: Option<TurnEndKind>,
     /// The error that the turn failed with.
     pub(super) failure: Option<String>,
@@ -29,11 +29,11 @@ pub(super) struct ImportedExchange {
     pub(super) left: bool,
 }
 
-/// All that a rollout tells of its session.
+/// All that a rollout says about its session.
 #[derive(Debug, Default)]
 pub(super) struct RolloutSession {
     pub(super) exchanges: Vec<ImportedExchange>,
-    /// The items behind the last answer.
+    /// The items after the last answer.
     pub(super) tail: Vec<Item>,
     pub(super) problems: Vec<Problem>,
     pub(super) model: Option<String>,
@@ -73,7 +73,7 @@ struct SessionReader {
     input: Vec<Item>,
     /// The answer that is being read.
     answer: Vec<Item>,
-    /// What it cost, where that was told in front of it.
+    /// What it cost, where that was told before it.
     cost: Option<Value>,
     /// What the session has cost so far.
     total: Option<Value>,
@@ -114,8 +114,8 @@ impl SessionReader {
         Ok(())
     }
 
-    /// Takes down what a response has cost. Some versions write that behind the response's items, some
-    /// in front of them.
+    /// Takes down what a response has cost. Some versions write that after the response's items, some
+    /// before them.
     fn usage(&mut self, usage: TokenUsage) {
         match &usage.total {
             None => self.has_records = true,
@@ -132,7 +132,7 @@ impl SessionReader {
     fn start(&mut self) {
         self.close();
         if self.active {
-            // Nobody has written down how the turn ended.
+            // The rollout does not say how the turn ended.
             self.end(TurnEndKind::Killed);
         }
         self.active = true;
@@ -143,7 +143,7 @@ impl SessionReader {
     fn item(&mut self, item: &Item) {
         let from_client = match item.kind() {
             Some(ItemKind::Message) => item.role() != Some("assistant"),
-            // With some models Codex tells of its tools in the history.
+            // With some models Codex reports its tools in the history.
             kind => kind == Some(ItemKind::AdditionalTools),
         };
         if item.output_kind().is_some() || from_client {
@@ -259,7 +259,7 @@ impl SessionReader {
             };
             return calls.any(cut);
         }
-        // A message that was cut off has no id of the API's; behind a whole one a word of the user's
+        // A message that was cut off has no id of the API's; after a whole one a word of the user's
         // led to a further request.
         let failed = end == TurnEndKind::Failed;
         last.left =

@@ -47,7 +47,7 @@ pub fn find_secrets(text: &str) -> impl Iterator<Item = (&'static str, Range<usi
         .map(|found| (found.kind, found.range))
 }
 
-/// Whether a secret of this kind opens doors, and does not only tell who somebody is.
+/// Whether a secret of this kind opens doors, and does not only identify a person.
 pub fn is_credential(kind: &str) -> bool {
     ![EMAIL, HOME, ENCRYPTED].contains(&kind)
 }
@@ -84,7 +84,7 @@ impl SecretFinder {
                 deeper.push(FoundSecret { kind, range, plain });
             });
             if views.is_empty() {
-                // The letter of an escape is no part of what follows it. In a path with backslashes
+                // The letter of an escape is not a part of what follows it. In a path with backslashes
                 // that are none, it is.
                 for found in found.iter_mut().filter(|found| found.kind != HOME) {
                     found.range.start = view.boundary(found.range.start);

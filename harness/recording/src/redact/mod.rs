@@ -31,7 +31,7 @@ use self::secret_kinds::{ENCRYPTED, NAMED, SECRET_NAMES};
 
 /// A credential in a header that is shorter than this is not looked for elsewhere.
 const CREDENTIAL_LEAST_BYTES: usize = 12;
-/// Text under a telling name that is shorter than this is no secret.
+/// Text under a telling name that is shorter than this is not a secret.
 const NAMED_LEAST_BYTES: usize = 8;
 
 /// Takes secrets out of texts, headers, JSON and streams.
@@ -48,6 +48,16 @@ pub struct Redactor {
     headers_left_out: usize,
 }
 
+/// A pattern of the user's is not a regular expression.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("`{pattern}` is not a regular expression: {error}")]
+pub struct PatternError {
+    /// The pattern.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub error: Box<regex::Error>,
+}
+
 /// What was redacted, without what it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RedactionReport {
@@ -61,10 +71,13 @@ impl Redactor {
     /// A redactor that also looks for what `custom` matches (its first group, if it has one).
     ///
     /// # Errors
-    /// If one of them is no regular expression.
-    pub fn new(custom: &[String]) -> Result<Self, String> {
+    /// If one of them is not a regular expression.
+    pub fn new(custom: &[String]) -> Result<Self, PatternError> {
         let custom = custom.iter().map(|text| {
-            Regex::new(text).map_err(|error| format!("`{text}` is no regular expression: {error}"))
+            Regex::new(text).map_err(|error| PatternError {
+                pattern: text.clone(),
+                error: Box::new(error),
+            })
         });
         let finder = SecretFinder {
             custom: custom.collect::<Result<_, _>>()?,

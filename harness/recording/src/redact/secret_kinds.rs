@@ -157,7 +157,7 @@ pub(super) const KINDS: &[SecretKind] = &[
     kind(HOME, r"\\Users\\([A-Za-z0-9][A-Za-z0-9._-]{0,63})"),
 ];
 
-/// Names below `/home` and its like that are nobody's.
+/// Names below `/home` and the like that identify nobody.
 pub(super) const GENERIC_USER_NAMES: [&str; 6] = [
     "Shared",
     "Public",

@@ -37,7 +37,7 @@ impl Unescaped {
         self.starts[at]
     }
 
-    /// The first place in the original at or behind this byte that is not inside an escape.
+    /// The first place in the original at or after this byte that is not inside an escape.
     pub(super) fn boundary(&self, original: usize) -> usize {
         let behind = self.starts.partition_point(|start| *start < original);
         self.starts[behind.min(self.starts.len() - 1)]

@@ -26,7 +26,7 @@ fn calls(number: usize, input: &[Value], ids: &[&str]) -> Exchange {
     exchange(number, input, &answer)
 }
 
-/// The exchange, left by the client behind that many events.
+/// The exchange, left by the client after that many events.
 fn left(mut whole: Exchange, events: usize) -> Exchange {
     let cutpoint_recording::Response::Stream(document) = &whole.response else {
         panic!("no stream");

@@ -130,7 +130,7 @@ impl Reply {
         self.after(kind, nth, vec![Step::Hang])
     }
 
-    /// Waits behind the `nth` event of that type until the gate is open.
+    /// Waits after the `nth` event of that type until the gate is open.
     pub(crate) fn gated(self, kind: &str, nth: usize, gate: watch::Receiver<bool>) -> Self {
         let Self::Stream(whole) = self.clone() else {
             panic!("no stream to hold")

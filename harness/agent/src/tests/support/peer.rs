@@ -88,7 +88,7 @@ impl Peer {
         self.kept.remove(0)
     }
 
-    /// The first message that `wanted` picks; those in front of it are kept.
+    /// The first message that `wanted` picks; those before it are kept.
     pub(in crate::tests) async fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.kept.iter().position(&wanted) {
             return self.kept.remove(at);
