@@ -34,6 +34,9 @@ pub struct Finding {
     pub byte: Option<u64>,
     /// The rule, or what it is that is no valid one of its kind.
     pub rule: String,
+    /// The clause of the rule that was broken, by its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// How much it weighs.
     pub level: Level,
     /// What is wrong, in a sentence.
@@ -248,16 +251,10 @@ fn trace(
                 for breach in breaches {
                     let line = breach.evidence.last().and_then(|seq| line_of(*seq));
                     let line = line.map(|at| at as u64 + 2);
-                    report.add(
-                        manner,
-                        Finding::whole(
-                            name,
-                            &verdict.rule,
-                            verdict.level,
-                            line,
-                            breach.text().into_owned(),
-                        ),
-                    );
+                    let message = breach.text().into_owned();
+                    let whole = Finding::whole(name, &verdict.rule, verdict.level, line, message);
+                    let kind = Some(breach.kind.into_owned());
+                    report.add(manner, Finding { kind, ..whole });
                 }
             }
             Verdict::Unknown { why } => {
@@ -411,6 +408,7 @@ impl Finding {
             column: None,
             byte: None,
             rule: rule.to_owned(),
+            kind: None,
             level,
             message,
         }
@@ -428,6 +426,7 @@ impl Report {
                     column: Some(found.column),
                     byte: Some(found.byte),
                     rule: found.rule.to_owned(),
+                    kind: Some(found.kind.to_owned()),
                     level: found.level,
                     message: found.message,
                 },

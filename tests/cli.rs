@@ -471,7 +471,7 @@ fn defects_rules_and_what_they_are_worth_can_be_read_by_programs() {
     place
         .run(measured)
         .code(0)
-        .says(&["put it to the test: 1", "scenario.kdl: it's interrupted"]);
+        .says(&["exercise it: 1", "scenario.kdl: it's interrupted"]);
     let mutate = ["mutate", "scenario.kdl", "--defect", "forget-output"];
     let table = place.run([&mutate[..], &["--json", "score.json"]].concat());
     table

@@ -23,8 +23,8 @@ const SCENARIOS: &str = "scenarios";
 pub struct Arguments {
     /// A rule's id, such as CALL-1.
     id: Option<String>,
-    /// Scenario files, or directories of them: which of them put each rule to the test is found out on
-    /// the correct reference agent [default: scenarios, if it is there]
+    /// Scenario files, or directories of them: the correct reference agent shows which
+    /// of them exercise each rule [default: scenarios, if it is there]
     #[arg(long, value_name = "PATH")]
     scenarios: Vec<PathBuf>,
     /// Where recordings are looked for that scenarios name.
@@ -135,13 +135,17 @@ fn list(rule: &dyn Invariant, measured: Option<&Score>) -> Result<(), Failure> {
 fn show(rule: &dyn Invariant, measured: Option<&Score>) -> Result<(), Failure> {
     say!("{} ({})\n", rule.id(), level(rule))?;
     say!("{}\n", rule.sentence())?;
-    say!("Put to the test by: {}", rule.exercised_when())?;
+    say!("Exercised when: {}", rule.exercised_when())?;
     say!("Comes from: {}", rule.source())?;
     for race in rule.legal_races() {
         say!("Also legal: {race}")?;
     }
     for (_, why) in rule.exempt() {
         say!("Does not apply where {why}.")?;
+    }
+    say!("\nKinds of breach:")?;
+    for clause in rule.clauses() {
+        say!("  {}/{}: {}", rule.id(), clause.kind, clause.text)?;
     }
     let defects = planted(rule);
     if !defects.is_empty() {
@@ -150,7 +154,7 @@ fn show(rule: &dyn Invariant, measured: Option<&Score>) -> Result<(), Failure> {
     }
     if let Some(score) = measured {
         let scenarios = score.exercised_by(rule.id());
-        say!("\nScenarios that put it to the test: {}", scenarios.len())?;
+        say!("\nScenarios that exercise it: {}", scenarios.len())?;
         for name in scenarios {
             say!("  {}: {}", name.file, name.scenario)?;
         }
@@ -161,6 +165,10 @@ fn show(rule: &dyn Invariant, measured: Option<&Score>) -> Result<(), Failure> {
 fn for_programs(rule: &dyn Invariant, measured: Option<&Score>) -> Value {
     let exempt: Vec<&str> = rule.exempt().iter().map(|(_, why)| *why).collect();
     let defects: Vec<&str> = planted(rule).iter().map(|defect| defect.name()).collect();
+    let kinds = rule.clauses().iter();
+    let kinds: Vec<Value> = kinds
+        .map(|clause| json!({"kind": clause.kind, "text": clause.text}))
+        .collect();
     let mut value = json!({
         "id": rule.id(),
         "level": rule.level(),
@@ -169,6 +177,7 @@ fn for_programs(rule: &dyn Invariant, measured: Option<&Score>) -> Value {
         "source": rule.source(),
         "legal_races": rule.legal_races(),
         "exempt": exempt,
+        "kinds": kinds,
         "defects": defects,
     });
     if let Some(score) = measured {

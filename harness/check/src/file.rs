@@ -1,7 +1,7 @@
 //! The rules that apply to a rollout file alone, without a run that was watched.
 //!
 //! A [`Checker`] is fed line by line. What it keeps is bounded by the calls and turns that are open,
-//! not by the file. It says of the file what the file shows: where an agent may have done right in a
+//! not by the file. It reports only what the file shows: where an agent may have acted correctly in a
 //! way that leaves no trace there, a finding is no more than a warning, or there is none.
 
 mod calls;
@@ -15,7 +15,7 @@ use cutpoint_protocol::rollout::{TurnEnd, turn_event};
 use serde_json::{Map, Value};
 
 use self::calls::Calls;
-use self::line::{Fields, Form, Line};
+use self::line::{LineFields, LineForm, PayloadFields};
 use self::turns::{Ended, Turns};
 use cutpoint_trace::verdict::Level;
 
@@ -24,9 +24,9 @@ use cutpoint_trace::verdict::Level;
 pub struct FileRule {
     /// The rule's id in the book.
     pub id: &'static str,
-    /// What it asks of a file.
+    /// What it demands of a file.
     pub sentence: &'static str,
-    /// What puts it to the test. Sessions that lack this do not exercise it.
+    /// What exercises it. Sessions that lack this do not exercise it.
     pub exercised_when: &'static str,
 }
 
@@ -70,7 +70,7 @@ pub const RULES: [FileRule; 7] = [
     },
     FileRule {
         id: "MARK-3",
-        sentence: "An interrupted turn has one marker, behind its items. That it has none is a warning: a \
+        sentence: "An interrupted turn has one marker, after its items. That it has none is a warning: a \
                    turn that a crash cut off may have none.",
         exercised_when: "a `turn_aborted` line says that a turn was interrupted",
     },
@@ -86,6 +86,8 @@ pub const RULES: [FileRule; 7] = [
 pub struct Finding {
     /// The rule's id.
     pub rule: &'static str,
+    /// The clause that was broken, as the book calls it if it has the same one.
+    pub kind: &'static str,
     /// How much it weighs.
     pub level: Level,
     /// The line, counted from 1.
@@ -105,40 +107,48 @@ pub struct Tally {
     pub lines: u64,
     /// How many of them could be read.
     pub read: u64,
-    /// How often each rule was put to the test, in the order of [`RULES`].
+    /// How often each rule was exercised, in the order of [`RULES`].
     pub exercised: [u64; RULES.len()],
 }
 
 /// A line's place in its file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Place {
+struct Position {
     line: u64,
     byte: u64,
 }
 
 /// What was found and counted so far.
 #[derive(Debug, Default)]
-struct Book {
+struct Report {
     findings: Vec<Finding>,
     tally: Tally,
 }
 
-impl Book {
+impl Report {
     fn exercised(&mut self, rule: usize) {
         self.tally.exercised[rule] += 1;
     }
 
-    fn breach(&mut self, rule: usize, at: Place, message: String) {
-        self.find(rule, Level::Must, at, 1, message);
+    fn breach(&mut self, rule: usize, kind: &'static str, at: Position, message: String) {
+        self.find(rule, kind, Level::Must, (at, 1), message);
     }
 
-    fn warning(&mut self, rule: usize, at: Place, message: String) {
-        self.find(rule, Level::Should, at, 1, message);
+    fn warning(&mut self, rule: usize, kind: &'static str, at: Position, message: String) {
+        self.find(rule, kind, Level::Should, (at, 1), message);
     }
 
-    fn find(&mut self, rule: usize, level: Level, at: Place, column: u64, message: String) {
+    fn find(
+        &mut self,
+        rule: usize,
+        kind: &'static str,
+        level: Level,
+        (at, column): (Position, u64),
+        message: String,
+    ) {
         self.findings.push(Finding {
             rule: RULES[rule].id,
+            kind,
             level,
             line: at.line,
             column,
@@ -151,7 +161,7 @@ impl Book {
 /// Checks a rollout, line by line.
 #[derive(Debug, Default)]
 pub struct Checker {
-    book: Book,
+    report: Report,
     /// Whether the file is of the oldest generation, whose lines are bare.
     bare: Option<bool>,
     ordinal: Option<u64>,
@@ -165,12 +175,13 @@ impl Checker {
     /// Takes the next whole line, without its line break, which starts at this byte of the file.
     pub fn line(&mut self, line: &[u8], byte: u64) {
         let at = self.next(byte);
-        match Line::read(line) {
+        match LineFields::read(line) {
             Ok((form, line)) => self.take(form, &line, at),
             Err(unreadable) => {
                 let message = format!("the line is {}", unreadable.why);
                 let column = unreadable.column as u64;
-                self.book.find(ROLL_1, Level::Must, at, column, message);
+                self.report
+                    .find(ROLL_1, "bad-line", Level::Must, (at, column), message);
                 self.lost();
             }
         }
@@ -179,7 +190,7 @@ impl Checker {
     /// Takes the last line, if it has no line break: it may be torn.
     pub fn tail(&mut self, line: &[u8], byte: u64) {
         let at = self.next(byte);
-        match Line::read(line) {
+        match LineFields::read(line) {
             Ok((form, line)) => self.take(form, &line, at),
             Err(unreadable) => {
                 let message = format!(
@@ -187,7 +198,8 @@ impl Checker {
                     unreadable.why
                 );
                 let column = unreadable.column as u64;
-                self.book.find(ROLL_1, Level::Should, at, column, message);
+                self.report
+                    .find(ROLL_1, "torn-tail", Level::Should, (at, column), message);
                 self.lost();
             }
         }
@@ -196,27 +208,27 @@ impl Checker {
     /// Takes note of a line that was not read, with the reason.
     pub fn skipped(&mut self, byte: u64, why: &str) {
         let at = self.next(byte);
-        self.book.breach(ROLL_1, at, why.to_owned());
+        self.report.breach(ROLL_1, "not-read", at, why.to_owned());
         self.lost();
     }
 
     /// The findings since they were asked for last, in the order of the lines that showed them.
     pub fn findings(&mut self) -> Vec<Finding> {
-        std::mem::take(&mut self.book.findings)
+        std::mem::take(&mut self.report.findings)
     }
 
-    /// The end of the file: what remains to be said.
+    /// The end of the file: the remaining findings.
     pub fn finish(mut self) -> (Vec<Finding>, Tally) {
-        self.turns.settle(&mut self.book);
-        self.calls.end(&mut self.book);
-        (self.book.findings, self.book.tally)
+        self.turns.settle(&mut self.report);
+        self.calls.end(&mut self.report);
+        (self.report.findings, self.report.tally)
     }
 
-    fn next(&mut self, byte: u64) -> Place {
-        self.book.tally.lines += 1;
-        self.book.exercised(ROLL_1);
-        Place {
-            line: self.book.tally.lines,
+    fn next(&mut self, byte: u64) -> Position {
+        self.report.tally.lines += 1;
+        self.report.exercised(ROLL_1);
+        Position {
+            line: self.report.tally.lines,
             byte,
         }
     }
@@ -228,13 +240,14 @@ impl Checker {
         self.calls.lost_a_line();
     }
 
-    fn take(&mut self, form: Form, line: &Line<'_>, at: Place) {
-        self.book.tally.read += 1;
+    fn take(&mut self, form: LineForm, line: &LineFields<'_>, at: Position) {
+        self.report.tally.read += 1;
         let is_first = self.bare.is_none();
         let bare = *self.bare.get_or_insert(form.is_bare());
         if bare != form.is_bare() {
             let message = "the line is of another generation's form than the lines before it";
-            self.book.breach(ROLL_1, at, message.to_owned());
+            self.report
+                .breach(ROLL_1, "other-form", at, message.to_owned());
             return;
         }
         if let Some(ordinal) = line.ordinal {
@@ -243,36 +256,36 @@ impl Checker {
         }
         let fields = &line.fields;
         match (form, line.kind.or_empty()) {
-            (Form::BareItem, kind) => self.item(kind, fields, at),
-            (Form::BareHeader | Form::BareRecord, _) => {}
-            (Form::Wrapped, "response_item") => self.item(fields.kind.or_empty(), fields, at),
-            (Form::Wrapped, "event_msg") => self.event(fields, at),
-            (Form::Wrapped, "session_meta") => {
+            (LineForm::BareItem, kind) => self.item(kind, fields, at),
+            (LineForm::BareHeader | LineForm::BareRecord, _) => {}
+            (LineForm::Wrapped, "response_item") => self.item(fields.kind.or_empty(), fields, at),
+            (LineForm::Wrapped, "event_msg") => self.event(fields, at),
+            (LineForm::Wrapped, "session_meta") => {
                 self.begun_elsewhere |= is_first && fields.forked_from.get().is_some();
                 self.turns.reopened(at);
             }
-            (Form::Wrapped, "compacted") => self.calls.compacted(),
-            (Form::Wrapped, _) => {}
+            (LineForm::Wrapped, "compacted") => self.calls.compacted(),
+            (LineForm::Wrapped, _) => {}
         }
     }
 
-    fn count(&mut self, ordinal: u64, at: Place) {
+    fn count(&mut self, ordinal: u64, at: Position) {
         if let Some(before) = self.ordinal.replace(ordinal) {
-            self.book.exercised(ROLL_4);
+            self.report.exercised(ROLL_4);
             if before.checked_add(1) != Some(ordinal) {
-                let message = format!("ordinal {ordinal} stands behind {before}");
-                self.book.breach(ROLL_4, at, message);
+                let message = format!("ordinal {ordinal} follows {before}");
+                self.report.breach(ROLL_4, "ordinal-gap", at, message);
             }
         }
     }
 
-    fn event(&mut self, fields: &Fields<'_>, at: Place) {
+    fn event(&mut self, fields: &PayloadFields<'_>, at: Position) {
         let name = fields.kind.or_empty();
         let id = fields.turn_id.get();
         match turn_event(name) {
             Some(None) => {
-                self.calls.turn_starts(at, &mut self.book);
-                self.turns.start(id, at, &mut self.book);
+                self.calls.turn_starts(at, &mut self.report);
+                self.turns.start(id, at, &mut self.report);
             }
             Some(Some(end)) => {
                 let ended = match (end, fields.reason.get()) {
@@ -283,7 +296,7 @@ impl Checker {
                     (TurnEnd::Aborted, _) => Ended::OtherAbort,
                 };
                 self.turns
-                    .end(id, ended, self.begun_elsewhere, at, &mut self.book);
+                    .end(id, ended, self.begun_elsewhere, at, &mut self.report);
             }
             None if name == "thread_rolled_back" => {
                 self.turns.rolled_back();
@@ -293,19 +306,24 @@ impl Checker {
         }
     }
 
-    fn item(&mut self, kind: &str, fields: &Fields<'_>, at: Place) {
+    fn item(&mut self, kind: &str, fields: &PayloadFields<'_>, at: Position) {
         let kind = match kind {
             "" => Some(ItemKind::Message),
             kind => ItemKind::from_name(kind),
         };
         if let Some(call) = kind.and_then(ItemKind::call_kind) {
             self.calls
-                .call(call, call_id(kind, fields), at, &mut self.book);
+                .call(call, call_id(kind, fields), at, &mut self.report);
         } else if let Some(output) = kind.and_then(ItemKind::output_kind) {
             // What a fork's first turns answer may stand in the file that it was taken from.
             let elsewhere = self.begun_elsewhere && !self.turns.any_started();
-            self.calls
-                .output(output, call_id(kind, fields), elsewhere, at, &mut self.book);
+            self.calls.output(
+                output,
+                call_id(kind, fields),
+                elsewhere,
+                at,
+                &mut self.report,
+            );
         } else if kind == Some(ItemKind::Message) && is_marker(fields) {
             self.turns.marker(at);
             return;
@@ -316,16 +334,16 @@ impl Checker {
         self.turns.item(at);
     }
 
-    fn said(&mut self, at: Place) {
+    fn said(&mut self, at: Position) {
         if !self.turns.any_started() {
             // In generations that do not bracket turns, a turn starts with what the user says.
-            self.turns.settle(&mut self.book);
-            self.calls.user_speaks(at, &mut self.book);
+            self.turns.settle(&mut self.report);
+            self.calls.user_speaks(at, &mut self.report);
         }
     }
 }
 
-fn call_id<'a>(kind: Option<ItemKind>, fields: &'a Fields<'_>) -> &'a str {
+fn call_id<'a>(kind: Option<ItemKind>, fields: &'a PayloadFields<'_>) -> &'a str {
     let by_id = matches!(
         kind,
         Some(ItemKind::LocalShellCall | ItemKind::LocalShellCallOutput)
@@ -335,7 +353,7 @@ fn call_id<'a>(kind: Option<ItemKind>, fields: &'a Fields<'_>) -> &'a str {
 }
 
 /// Whether a message is a marker. Only a text that might be one is read as JSON.
-fn is_marker(fields: &Fields<'_>) -> bool {
+fn is_marker(fields: &PayloadFields<'_>) -> bool {
     let Some(content) = fields
         .content
         .filter(|_| marker::may_mark(fields.role.get()))

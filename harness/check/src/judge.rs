@@ -196,7 +196,7 @@ mod tests {
                 )
             };
             let by_any = sessions.iter().any(exercised);
-            assert!(by_any, "{} is never put to the test", rule.id());
+            assert!(by_any, "{} is never exercised", rule.id());
         }
     }
 

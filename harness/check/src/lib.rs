@@ -2,12 +2,12 @@
 //!
 //! Everything here is a pure function of the trace, so a stored trace can be checked again later.
 
+mod fast_hash;
 pub mod file;
-mod held;
 pub mod ids;
 mod invariant;
 pub mod judge;
-mod map;
+mod pause_time;
 pub mod rules;
 pub mod view;
 

@@ -119,7 +119,7 @@ pub fn rule(id: &str) -> Option<&'static dyn Invariant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::HashSet;
+    use crate::fast_hash::HashSet;
 
     #[test]
     fn every_rule_explains_itself() {

@@ -3,10 +3,10 @@
 // Named in full, as the benchmark takes this file in from another folder.
 #[path = "testing/delegation.rs"]
 mod delegation;
+#[path = "testing/fork_rollback.rs"]
+mod fork_rollback;
 #[path = "testing/front.rs"]
 mod front;
-#[path = "testing/past.rs"]
-mod past;
 #[path = "testing/screen.rs"]
 mod screen;
 
@@ -23,8 +23,8 @@ use cutpoint_trace::{
 };
 
 pub(crate) use delegation::delegating_session;
+pub(crate) use fork_rollback::forked_session;
 pub(crate) use front::front_session;
-pub(crate) use past::forked_session;
 pub(crate) use screen::{stream_error, watched_session};
 
 /// The time between two entries, unless a test asks for more.
@@ -608,7 +608,7 @@ pub(crate) fn verdict_of(rule: &str, tracer: &Tracer) -> Verdict {
     verdict.expect("the rule is in the book").verdict
 }
 
-/// The rule holds and was put to the test that often.
+/// The rule holds and was exercised that often.
 #[track_caller]
 pub(crate) fn keeps(rule: &str, tracer: &Tracer, exercised: usize) {
     assert_eq!(
@@ -644,7 +644,7 @@ pub(crate) fn breaks(rule: &str, tracer: &Tracer) -> Breach {
     breach
 }
 
-/// Nothing puts the rule to the test.
+/// Nothing exercises the rule.
 #[track_caller]
 pub(crate) fn is_idle(rule: &str, tracer: &Tracer) {
     assert_eq!(verdict_of(rule, tracer), Verdict::NotExercised, "{rule}");

@@ -4,18 +4,18 @@
 //! entries carry: a rule compares positions and shows numbers ([`View::seq`]).
 
 mod agents;
+mod attribution;
 mod build;
 mod calls;
 mod exchanges;
-mod holds;
-mod past;
-mod races;
-mod regions;
+mod fork_rollback;
+mod history_regions;
+mod legal_races;
+mod open_gates;
 mod rollouts;
-mod told;
 mod turns;
 
-use crate::map::HashMap;
+use crate::fast_hash::HashMap;
 use cutpoint_trace::{
     AgentEvent, Decision, Feature, InputMode, Observation, ShownLine, TaskKind, Trace, TurnEnd,
 };
@@ -23,11 +23,14 @@ use cutpoint_trace::{
 pub use agents::SubAgent;
 pub use calls::{Answer, Approval, Call, CallEnding, Emitted};
 pub use exchanges::{Exchange, Role, StreamTerminal};
-pub use past::{Fork, Resumption, Rollback};
-pub use regions::Region;
-pub use rollouts::{Bracket, Change, FileLine, Held, LineKind, Read, RolloutFile, Unreadable};
+pub use fork_rollback::{Fork, Resumption, Rollback};
+pub use history_regions::Region;
+pub use rollouts::{
+    Bracket, Change, FileLine, LineKind, Read, RecordedItem, RolloutFile, Unreadable,
+};
 pub use turns::{
-    Ending, Input, Interrupt, InterruptState, Late, OpAnswer, Open, SessionStart, Stray, Turn,
+    Ending, Input, Interrupt, InterruptState, LateEvent, OpAnswer, OpenRequest, SessionStart,
+    StrayEnding, Turn,
 };
 
 /// The position of an entry in the trace's list.
@@ -46,13 +49,13 @@ pub struct View<'a> {
     /// Interrupts in the order in which they were sent.
     pub interrupts: Vec<Interrupt<'a>>,
     /// Requests for further conversations in the order in which they were sent.
-    pub opens: Vec<Open<'a>>,
+    pub opens: Vec<OpenRequest<'a>>,
     /// Turns in the order in which they began.
     pub turns: Vec<Turn<'a>>,
     /// Terminal events that belong to no turn.
-    pub strays: Vec<Stray<'a>>,
+    pub strays: Vec<StrayEnding<'a>>,
     /// Events, other than terminal ones, that name a turn which has ended.
-    pub late: Vec<Late>,
+    pub late: Vec<LateEvent>,
     /// Every event that says a turn was aborted.
     pub aborts: Vec<At>,
     /// Model requests, with what became of them, in order of arrival.
@@ -125,15 +128,15 @@ impl<'a> View<'a> {
     }
 
     /// What a person sees because of the event at a position: the lines up to the next event.
-    pub fn shown_behind(&self, at: At) -> impl Iterator<Item = (At, &'a ShownLine)> + use<'a> {
-        let behind = self.trace.entries.iter().enumerate().skip(at + 1);
+    pub fn shown_after(&self, at: At) -> impl Iterator<Item = (At, &'a ShownLine)> + use<'a> {
+        let after = self.trace.entries.iter().enumerate().skip(at + 1);
         let next = |what: &Observation| {
             matches!(
                 what,
                 Observation::Event { .. } | Observation::Redelivered { .. }
             )
         };
-        let lines = behind.take_while(move |(_, entry)| !next(&entry.observation));
+        let lines = after.take_while(move |(_, entry)| !next(&entry.observation));
         lines.filter_map(|(at, entry)| match &entry.observation {
             Observation::Shown { line } => Some((at, line)),
             _ => None,
@@ -216,8 +219,8 @@ impl<'a> View<'a> {
         unread_ns + overlap(since_ns, until_ns, from_ns, until_ns)
     }
 
-    /// The first request behind an entry that asks for a response in the user's conversation.
-    pub fn request_behind(&self, at: At) -> Option<&Exchange<'a>> {
+    /// The first request after an entry that asks for a response in the user's conversation.
+    pub fn request_after(&self, at: At) -> Option<&Exchange<'a>> {
         let next = self.exchanges.partition_point(|exchange| exchange.at <= at);
         let mut later = self.exchanges[next..].iter();
         later.find(|exchange| exchange.generates && exchange.is_the_users())
@@ -240,7 +243,7 @@ impl<'a> View<'a> {
         requests.filter(move |it| it.generates && self.turn_of(it) == Some(turn))
     }
 
-    /// Where the last response to a turn failed, and the turn of it, within 100 ms before or behind an
+    /// Where the last response to a turn failed, and the turn of it, within 100 ms before or after an
     /// op of the user's: both were on their way to the agent, and neither knew of the other. An agent that
     /// was killed may have been about to tell that its turn failed.
     pub fn failed_around(&self, turn: usize, op: At) -> Option<At> {
@@ -253,7 +256,7 @@ impl<'a> View<'a> {
         let newest = own.clone().next();
         let last = own.find(|request| request.is_the_users()).or(newest);
         let over = last?.failed()?;
-        // One of the two is no time: an entry is never behind itself.
+        // One of the two is no time: an entry is never after itself.
         let apart_ns = self.between_ns(over, op) + self.between_ns(op, over);
         (failed && over < end && apart_ns <= RACE_NS).then_some(over)
     }
@@ -272,7 +275,7 @@ impl<'a> View<'a> {
     }
 
     /// Whether something was done too late for a fork that the conversation had gone on in at an
-    /// entry: it happened in the session that the fork was taken from, behind the request for it.
+    /// entry: it happened in the session that the fork was taken from, after the request for it.
     pub fn forked_away(&self, done: At, until: At) -> bool {
         self.forks.iter().any(|fork| {
             let entered = fork.entered;
@@ -315,9 +318,9 @@ impl<'a> View<'a> {
             .any(|start| start.resumed && from < start.at && start.at < to)
     }
 
-    /// The turns and inputs of a request's history, each with the markers behind it.
+    /// The turns and inputs of a request's history, each with the markers after it.
     pub fn regions(&self, exchange: &Exchange<'a>) -> Vec<Region> {
-        regions::regions(self, exchange)
+        history_regions::regions(self, exchange)
     }
 }
 

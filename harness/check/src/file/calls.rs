@@ -6,8 +6,8 @@ use std::hash::BuildHasher as _;
 use cutpoint_protocol::item::{CallKind, OutputKind};
 use foldhash::fast::RandomState;
 
-use super::{Book, CALL_1, CALL_2, Place};
-use crate::map::{HashMap, HashSet};
+use super::{CALL_1, CALL_2, Position, Report};
+use crate::fast_hash::{HashMap, HashSet};
 
 /// How many answered calls are remembered, to tell a second output from one without a call.
 const REMEMBERED: usize = 4096;
@@ -15,16 +15,16 @@ const REMEMBERED: usize = 4096;
 /// The calls of a file that wait for their output.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    open: HashMap<Box<str>, Open>,
+    open: HashMap<Box<str>, OpenCall>,
     answered: Answered,
     /// Outputs whose call may have stood on a line that could not be read.
     excused_outputs: u64,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenCall {
     kind: CallKind,
-    at: Place,
+    at: Position,
     /// Nothing is missed if no output comes.
     excused: bool,
     /// The line on which the user spoke since.
@@ -32,13 +32,18 @@ struct Open {
 }
 
 impl Calls {
-    pub(super) fn call(&mut self, kind: CallKind, id: &str, at: Place, book: &mut Book) {
+    pub(super) fn call(&mut self, kind: CallKind, id: &str, at: Position, report: &mut Report) {
         if id.is_empty() {
-            book.breach(CALL_2, at, "a call without a call_id".to_owned());
+            report.breach(
+                CALL_2,
+                "empty-call-id",
+                at,
+                "a call without a call_id".to_owned(),
+            );
             return;
         }
-        book.exercised(CALL_1);
-        let call = Open {
+        report.exercised(CALL_1);
+        let call = OpenCall {
             kind,
             at,
             excused: false,
@@ -46,7 +51,12 @@ impl Calls {
         };
         let known = self.open.insert(id.into(), call).is_some();
         if known || self.answered.has(id) {
-            book.breach(CALL_2, at, format!("a second call with the id {id}"));
+            report.breach(
+                CALL_2,
+                "repeated-call",
+                at,
+                format!("a second call with the id {id}"),
+            );
         }
     }
 
@@ -56,12 +66,17 @@ impl Calls {
         kind: OutputKind,
         id: &str,
         elsewhere: bool,
-        at: Place,
-        book: &mut Book,
+        at: Position,
+        report: &mut Report,
     ) {
-        book.exercised(CALL_2);
+        report.exercised(CALL_2);
         if id.is_empty() {
-            book.breach(CALL_2, at, "an output without a call_id".to_owned());
+            report.breach(
+                CALL_2,
+                "empty-call-id",
+                at,
+                "an output without a call_id".to_owned(),
+            );
             return;
         }
         if let Some(call) = self.open.remove(id) {
@@ -73,53 +88,58 @@ impl Calls {
                     call.kind.in_words(),
                     call.at.line
                 );
-                book.breach(CALL_1, at, message);
+                report.breach(CALL_1, "wrong-output-kind", at, message);
             }
         } else if self.answered.has(id) {
-            book.breach(CALL_2, at, format!("a second output for call {id}"));
+            report.breach(
+                CALL_2,
+                "second-output",
+                at,
+                format!("a second output for call {id}"),
+            );
         } else if self.excused_outputs > 0 {
             self.excused_outputs -= 1;
         } else if !elsewhere {
             let message = format!("an output without a call before it: {id}");
-            book.breach(CALL_2, at, message);
+            report.breach(CALL_2, "orphan-output", at, message);
         }
     }
 
     /// A turn starts: the calls of those before it should have their outputs.
-    pub(super) fn turn_starts(&mut self, at: Place, book: &mut Book) {
-        self.tell(book, |call| (!call.excused).then_some(at.line));
+    pub(super) fn turn_starts(&mut self, at: Position, report: &mut Report) {
+        self.report_missing(report, |call| (!call.excused).then_some(at.line));
     }
 
     /// The user speaks, in a file that does not bracket turns. It may be to a turn that runs, so a call
     /// is missed when they speak again, or at the end.
-    pub(super) fn user_speaks(&mut self, at: Place, book: &mut Book) {
-        self.end(book);
+    pub(super) fn user_speaks(&mut self, at: Position, report: &mut Report) {
+        self.end(report);
         for call in self.open.values_mut() {
             call.passed.get_or_insert(at.line);
         }
     }
 
     /// Nothing more comes.
-    pub(super) fn end(&mut self, book: &mut Book) {
-        self.tell(book, |call| call.passed.filter(|_| !call.excused));
+    pub(super) fn end(&mut self, report: &mut Report) {
+        self.report_missing(report, |call| call.passed.filter(|_| !call.excused));
     }
 
-    fn tell(&mut self, book: &mut Book, later: impl Fn(&Open) -> Option<u64>) {
-        let mut missed: Vec<(Place, String)> = Vec::new();
+    fn report_missing(&mut self, report: &mut Report, later: impl Fn(&OpenCall) -> Option<u64>) {
+        let mut missed: Vec<(Position, String)> = Vec::new();
         for (id, call) in &mut self.open {
             let Some(line) = later(call) else { continue };
-            // An output that comes later is still this call's; nothing is told twice.
+            // An output that comes later is still this call's; nothing is reported twice.
             call.excused = true;
             let message = format!("call {id} has no output, and line {line} starts the next turn");
             missed.push((call.at, message));
         }
         missed.sort_by_key(|(at, _)| at.line);
         for (at, message) in missed {
-            book.breach(CALL_1, at, message);
+            report.breach(CALL_1, "no-output", at, message);
         }
     }
 
-    /// The history was replaced: nobody knows which calls it has.
+    /// The history was replaced: the file does not show which calls it has.
     pub(super) fn compacted(&mut self) {
         self.excuse();
         self.answered = Answered::default();

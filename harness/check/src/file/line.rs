@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 /// What a line is, by its form alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum LineForm {
     /// `{timestamp, type, payload}`, with an ordinal or without.
     Wrapped,
     /// A bare item, as the oldest rollouts have them.
@@ -23,7 +23,7 @@ pub(super) enum Form {
     BareRecord,
 }
 
-impl Form {
+impl LineForm {
     /// Whether it is one of the forms that the oldest rollouts consist of.
     pub(super) fn is_bare(self) -> bool {
         self != Self::Wrapped
@@ -41,7 +41,7 @@ pub(super) struct Unreadable {
 
 /// A line's fields, as far as a rule asks for them.
 #[derive(Debug, Default)]
-pub(super) struct Line<'a> {
+pub(super) struct LineFields<'a> {
     timestamp: Text<'a>,
     /// Its number, in the forms that have one.
     pub(super) ordinal: Option<u64>,
@@ -50,7 +50,7 @@ pub(super) struct Line<'a> {
     record_type: bool,
     payload: Payload,
     /// What the payload says, or the bare item.
-    pub(super) fields: Fields<'a>,
+    pub(super) fields: PayloadFields<'a>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ enum Payload {
 
 /// What a payload or a bare item says.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
+pub(super) struct PayloadFields<'a> {
     pub(super) kind: Text<'a>,
     pub(super) role: Text<'a>,
     pub(super) call_id: Text<'a>,
@@ -75,9 +75,9 @@ pub(super) struct Fields<'a> {
     pub(super) content: Option<&'a RawValue>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> LineFields<'a> {
     /// Reads a line, without its line break.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<(Form, Self), Unreadable> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<(LineForm, Self), Unreadable> {
         if bytes.trim_ascii().is_empty() {
             let why = "empty".to_owned();
             return Err(Unreadable { column: 1, why });
@@ -93,60 +93,56 @@ impl<'a> Line<'a> {
             serde_json::from_str(text)
         };
         let line: Self = line.map_err(|error| unreadable(bytes, &error))?;
-        match line.form() {
-            Ok(form) => Ok((form, line)),
-            Err(why) => Err(Unreadable { column: 1, why }),
-        }
+        Ok((line.form()?, line))
     }
 
-    fn form(&self) -> Result<Form, String> {
+    fn form(&self) -> Result<LineForm, Unreadable> {
         let lacks = |what: &str| {
-            Err(format!(
-                "not of the form {{timestamp, type, payload}}: {what}"
-            ))
+            let why = format!("not of the form {{timestamp, type, payload}}: {what}");
+            Err(Unreadable { column: 1, why })
         };
         match self.payload {
             Payload::Object if self.kind.0.is_none() => lacks("it has no `type`"),
             Payload::Object if self.timestamp.0.is_none() => lacks("it has no `timestamp`"),
-            Payload::Object => Ok(Form::Wrapped),
-            Payload::Other => lacks("its `payload` is no object"),
-            Payload::Absent if self.record_type => Ok(Form::BareRecord),
+            Payload::Object => Ok(LineForm::Wrapped),
+            Payload::Other => lacks("its `payload` is not an object"),
+            Payload::Absent if self.record_type => Ok(LineForm::BareRecord),
             Payload::Absent if self.timestamp.0.is_some() => {
                 match (self.kind.0.is_some(), self.fields.id.0.is_some()) {
                     (true, _) => lacks("it has no `payload`"),
-                    (false, true) => Ok(Form::BareHeader),
+                    (false, true) => Ok(LineForm::BareHeader),
                     (false, false) => lacks("it has no `type` and no `payload`"),
                 }
             }
             Payload::Absent if self.kind.0.is_some() || self.fields.role.0.is_some() => {
-                Ok(Form::BareItem)
+                Ok(LineForm::BareItem)
             }
             Payload::Absent => lacks("it has none of them"),
         }
     }
 
     /// What a payload can say that a rule asks for.
-    fn asked(&self) -> Asked {
+    fn wanted(&self) -> WantedFields {
         match self.kind.get() {
-            // A line may have its type behind its payload.
-            None | Some("session_meta") => Asked::All,
-            Some("response_item") => Asked::Items,
-            Some("event_msg") => Asked::Events,
-            Some(_) => Asked::Nothing,
+            // A line may have its type after its payload.
+            None | Some("session_meta") => WantedFields::All,
+            Some("response_item") => WantedFields::Items,
+            Some("event_msg") => WantedFields::Events,
+            Some(_) => WantedFields::Nothing,
         }
     }
 }
 
 /// Of which payloads the fields are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum WantedFields {
     All,
     Items,
     Events,
     Nothing,
 }
 
-impl Asked {
+impl WantedFields {
     /// Whether more than its type is wanted of a payload.
     fn wants(self, kind: &str) -> bool {
         match self {
@@ -163,7 +159,7 @@ impl Asked {
 
 fn unreadable(line: &[u8], error: &serde_json::Error) -> Unreadable {
     let text = error.to_string();
-    // The position is told by itself; here the line would always be the first.
+    // The position is reported separately; here the line would always be the first.
     let said = text.rfind(" at line ").map_or(&text[..], |at| &text[..at]);
     match error.classify() {
         serde_json::error::Category::Data => Unreadable {
@@ -230,13 +226,13 @@ impl Text<'_> {
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(AnyText)
+        from.deserialize_any(TextVisitor)
     }
 }
 
-struct AnyText;
+struct TextVisitor;
 
-impl<'de> Visitor<'de> for AnyText {
+impl<'de> Visitor<'de> for TextVisitor {
     type Value = Text<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -257,7 +253,7 @@ impl<'de> Visitor<'de> for AnyText {
 /// The names of the fields that a rule asks for.
 #[derive(serde::Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
-enum Name {
+enum FieldName {
     Timestamp,
     Ordinal,
     Type,
@@ -275,7 +271,7 @@ enum Name {
     Other,
 }
 
-impl<'de> Deserialize<'de> for Line<'de> {
+impl<'de> Deserialize<'de> for LineFields<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_map(LineVisitor)
     }
@@ -284,7 +280,7 @@ impl<'de> Deserialize<'de> for Line<'de> {
 struct LineVisitor;
 
 impl<'de> Visitor<'de> for LineVisitor {
-    type Value = Line<'de>;
+    type Value = LineFields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -292,19 +288,19 @@ impl<'de> Visitor<'de> for LineVisitor {
 
     // Of a field that stands there twice the last one counts, as with every reader of JSON objects.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut line = Line::default();
+        let mut line = LineFields::default();
         while let Some(name) = map.next_key()? {
             match name {
-                Name::Timestamp => line.timestamp = map.next_value()?,
-                Name::Ordinal => line.ordinal = map.next_value::<Count>()?.0,
-                Name::Type => line.kind = map.next_value()?,
-                Name::Payload => {
-                    line.fields = Fields::default();
-                    let asked = line.asked();
+                FieldName::Timestamp => line.timestamp = map.next_value()?,
+                FieldName::Ordinal => line.ordinal = map.next_value::<Count>()?.0,
+                FieldName::Type => line.kind = map.next_value()?,
+                FieldName::Payload => {
+                    line.fields = PayloadFields::default();
+                    let wanted = line.wanted();
                     let fields = &mut line.fields;
-                    line.payload = map.next_value_seed(PayloadSeed { fields, asked })?;
+                    line.payload = map.next_value_seed(PayloadReader { fields, wanted })?;
                 }
-                Name::RecordType => {
+                FieldName::RecordType => {
                     map.next_value::<IgnoredAny>()?;
                     line.record_type = true;
                 }
@@ -323,13 +319,13 @@ struct Count(Option<u64>);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(AnyCount)
+        from.deserialize_any(CountVisitor)
     }
 }
 
-struct AnyCount;
+struct CountVisitor;
 
-impl<'de> Visitor<'de> for AnyCount {
+impl<'de> Visitor<'de> for CountVisitor {
     type Value = Count;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -344,16 +340,16 @@ impl<'de> Visitor<'de> for AnyCount {
 }
 
 /// Reads a payload into the fields of its line.
-struct PayloadSeed<'f, 'de> {
-    fields: &'f mut Fields<'de>,
-    asked: Asked,
+struct PayloadReader<'f, 'de> {
+    fields: &'f mut PayloadFields<'de>,
+    wanted: WantedFields,
 }
 
-impl<'de> DeserializeSeed<'de> for PayloadSeed<'_, 'de> {
+impl<'de> DeserializeSeed<'de> for PayloadReader<'_, 'de> {
     type Value = Payload;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        if self.asked == Asked::Nothing {
+        if self.wanted == WantedFields::Nothing {
             let raw = <&RawValue>::deserialize(from)?;
             return Ok(match raw.get().starts_with('{') {
                 true => Payload::Object,
@@ -364,7 +360,7 @@ impl<'de> DeserializeSeed<'de> for PayloadSeed<'_, 'de> {
     }
 }
 
-impl<'de> Visitor<'de> for PayloadSeed<'_, 'de> {
+impl<'de> Visitor<'de> for PayloadReader<'_, 'de> {
     type Value = Payload;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -374,9 +370,9 @@ impl<'de> Visitor<'de> for PayloadSeed<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while let Some(name) = map.next_key()? {
             match name {
-                Name::Type => {
+                FieldName::Type => {
                     self.fields.kind = map.next_value()?;
-                    if !self.asked.wants(self.fields.kind.or_empty()) {
+                    if !self.wanted.wants(self.fields.kind.or_empty()) {
                         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                         break;
                     }
@@ -390,22 +386,22 @@ impl<'de> Visitor<'de> for PayloadSeed<'_, 'de> {
     passed_over!(Payload::Other; str unit bool i64 u64 f64 seq);
 }
 
-impl<'de> Fields<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, name: Name, map: &mut A) -> Result<(), A::Error> {
+impl<'de> PayloadFields<'de> {
+    fn take<A: MapAccess<'de>>(&mut self, name: FieldName, map: &mut A) -> Result<(), A::Error> {
         match name {
-            Name::Role => self.role = map.next_value()?,
-            Name::CallId => self.call_id = map.next_value()?,
-            Name::Id => self.id = map.next_value()?,
-            Name::TurnId => self.turn_id = map.next_value()?,
-            Name::Reason => self.reason = map.next_value()?,
-            Name::ForkedFrom => self.forked_from = map.next_value()?,
-            Name::Content => self.content = Some(map.next_value()?),
-            Name::Timestamp
-            | Name::Ordinal
-            | Name::Type
-            | Name::Payload
-            | Name::RecordType
-            | Name::Other => {
+            FieldName::Role => self.role = map.next_value()?,
+            FieldName::CallId => self.call_id = map.next_value()?,
+            FieldName::Id => self.id = map.next_value()?,
+            FieldName::TurnId => self.turn_id = map.next_value()?,
+            FieldName::Reason => self.reason = map.next_value()?,
+            FieldName::ForkedFrom => self.forked_from = map.next_value()?,
+            FieldName::Content => self.content = Some(map.next_value()?),
+            FieldName::Timestamp
+            | FieldName::Ordinal
+            | FieldName::Type
+            | FieldName::Payload
+            | FieldName::RecordType
+            | FieldName::Other => {
                 map.next_value::<IgnoredAny>()?;
             }
         }
@@ -420,8 +416,8 @@ mod tests {
 
     use super::*;
 
-    fn form(text: &str) -> Result<Form, Unreadable> {
-        Line::read(text.as_bytes()).map(|(form, _)| form)
+    fn form(text: &str) -> Result<LineForm, Unreadable> {
+        LineFields::read(text.as_bytes()).map(|(form, _)| form)
     }
 
     #[test]
@@ -429,22 +425,22 @@ mod tests {
         let cases = [
             (
                 r#"{"timestamp":"t","type":"x","payload":{}}"#,
-                Form::Wrapped,
+                LineForm::Wrapped,
             ),
             (
                 r#"{"payload":{"a":[{}]},"ordinal":7,"type":"x","timestamp":"t"}"#,
-                Form::Wrapped,
+                LineForm::Wrapped,
             ),
             (
                 r#"{"id":"u","timestamp":"t","instructions":null,"git":{}}"#,
-                Form::BareHeader,
+                LineForm::BareHeader,
             ),
-            (r#"{"record_type":"state"}"#, Form::BareRecord),
+            (r#"{"record_type":"state"}"#, LineForm::BareRecord),
             (
                 r#"{"type":"message","role":"user","content":[]}"#,
-                Form::BareItem,
+                LineForm::BareItem,
             ),
-            (r#"{"role":"user","content":"x"}"#, Form::BareItem),
+            (r#"{"role":"user","content":"x"}"#, LineForm::BareItem),
         ];
         for (text, expected) in cases {
             assert_eq!(form(text), Ok(expected), "{text}");
@@ -473,7 +469,7 @@ mod tests {
             (b"{\"timestamp\":\"t\",\"type\":\"x\"}", 1, "no `payload`"),
         ];
         for (bytes, column, why) in cases {
-            let unreadable = Line::read(bytes).unwrap_err();
+            let unreadable = LineFields::read(bytes).unwrap_err();
             let shown = String::from_utf8_lossy(bytes);
             assert!(unreadable.why.contains(why), "{shown}: {unreadable:?}");
             assert_eq!(unreadable.column, column, "{shown}");
@@ -485,7 +481,7 @@ mod tests {
     #[test]
     fn fields_of_any_type_are_taken_or_passed_over() {
         let text = r#"{"timestamp":"t","type":"event_msg","ordinal":-1,"payload":{"type":"a\u0062","role":[1,{"x":2}],"call_id":{"y":[]},"id":5,"turn_id":null,"reason":true,"content":1.5}}"#;
-        let (_, line) = Line::read(text.as_bytes()).unwrap();
+        let (_, line) = LineFields::read(text.as_bytes()).unwrap();
         let fields = &line.fields;
         assert_eq!(fields.kind.get(), Some("ab"));
         assert_eq!(line.ordinal, None);
@@ -509,7 +505,7 @@ mod tests {
                 "{{\"timestamp\":\"t\",{ordinal}\"type\":\"{kind}\",\"payload\":{{\"{name}\":{value}}}}}"
             );
             let text = &text[..text.len().min(cut)];
-            let (one, other) = (Line::read(text.as_bytes()), RolloutLine::parse_any(text));
+            let (one, other) = (LineFields::read(text.as_bytes()), RolloutLine::parse_any(text));
             prop_assert_eq!(one.is_ok(), other.is_ok(), "{}", text);
             if let (Ok((_, one)), Ok(other)) = (one, other) {
                 prop_assert_eq!(one.ordinal, other.ordinal);

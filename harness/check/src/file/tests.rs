@@ -99,10 +99,7 @@ impl File {
     fn keeps(&self, rule: &str) {
         let (findings, tally) = self.check();
         assert_eq!(findings, [], "{rule}");
-        assert!(
-            exercised(rule, &tally) > 0,
-            "{rule} was not put to the test"
-        );
+        assert!(exercised(rule, &tally) > 0, "{rule} was not exercised");
     }
 
     /// Passes, and does not put the rule to the test.
@@ -168,7 +165,7 @@ fn rules_of_a_file_are_rules_of_the_book() {
 }
 
 #[test]
-fn a_torn_line_is_told_with_its_place_and_hides_nothing_else() {
+fn a_torn_line_is_reported_with_its_place_and_hides_nothing_else() {
     let mut file = sound();
     let byte: usize = file.lines[..3].iter().map(|line| line.len() + 1).sum();
     // The call of the first turn.
@@ -218,7 +215,7 @@ fn a_torn_end_is_a_warning() {
 }
 
 #[test]
-fn a_line_that_was_skipped_is_told() {
+fn a_line_that_was_skipped_is_reported() {
     let mut checker = Checker::default();
     checker.skipped(0, "too long");
     assert_eq!(checker.findings()[0].message, "too long");
@@ -258,7 +255,7 @@ fn overlapping_stray_and_unended_turns_are_breaches() {
     let mut file = File::new();
     file.complete("a");
     file.breaks("ROLL-4");
-    // Nobody knows whether the last turn still runs.
+    // The file does not show whether the last turn still runs.
     let mut file = File::new();
     file.start("a");
     file.keeps("ROLL-4");
@@ -268,7 +265,7 @@ fn overlapping_stray_and_unended_turns_are_breaches() {
 fn ordinals_grow_by_one() {
     let mut file = File::new();
     file.raw(r#"{"timestamp":"t","ordinal":3,"type":"x","payload":{}}"#);
-    assert_eq!(file.breaks("ROLL-4").message, "ordinal 3 stands behind 0");
+    assert_eq!(file.breaks("ROLL-4").message, "ordinal 3 follows 0");
 }
 
 #[test]
@@ -328,7 +325,7 @@ fn a_call_without_an_output_is_missed_when_the_next_turn_starts() {
     file.start("b");
     let finding = file.breaks("CALL-1");
     assert_eq!((finding.line, finding.level), (3, Level::Must));
-    // It is told once, and an output that comes late is no second fault.
+    // It is reported once, and an output that comes late is no second fault.
     file.output("c1").complete("b").start("c").complete("c");
     file.breaks("CALL-1");
 }
@@ -433,7 +430,7 @@ fn a_fork_may_go_on_with_what_another_file_began() {
 }
 
 #[test]
-fn an_interrupted_turn_has_one_marker_behind_its_items() {
+fn an_interrupted_turn_has_one_marker_after_its_items() {
     let turn = |inside: &dyn Fn(&mut File)| {
         let mut file = File::new();
         file.start("a").user("one");
@@ -454,8 +451,8 @@ fn an_interrupted_turn_has_one_marker_behind_its_items() {
         file.marker().said("x").aborted("a", "interrupted");
     })
     .breaks("MARK-3");
-    assert!(early.message.contains("behind its marker of line 4"));
-    // Some versions write it behind the terminal line.
+    assert!(early.message.contains("follows its marker of line 4"));
+    // Some versions write it after the terminal line.
     turn(&|file| {
         file.aborted("a", "interrupted").marker();
     })

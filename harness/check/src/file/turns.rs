@@ -1,6 +1,6 @@
 //! The brackets of turns in a file, and the markers within them.
 
-use super::{Book, MARK_3, MARK_4, Place, ROLL_4, ROLL_6};
+use super::{MARK_3, MARK_4, Position, ROLL_4, ROLL_6, Report};
 
 /// How a turn ended, as far as the marker is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Ended {
 /// The turns of a file, one at a time.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    open: Option<Open>,
+    open: Option<OpenTurn>,
     started: bool,
     /// Whether a bracket may have stood on a line that could not be read.
     unsure: bool,
@@ -36,7 +36,7 @@ pub(super) struct Turns {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenTurn {
     id: Option<Box<str>>,
     line: u64,
     /// The `session_meta` line that opened the session again.
@@ -46,12 +46,12 @@ struct Open {
 /// The lines from a turn's start to the next one's.
 #[derive(Debug, Default)]
 struct Region {
-    ended: Option<(Ended, Place, String)>,
+    ended: Option<(Ended, Position, String)>,
     markers: u64,
-    first: Place,
-    second: Place,
-    /// An item of the turn behind its marker.
-    behind: Option<Place>,
+    first: Position,
+    second: Position,
+    /// An item of the turn after its marker.
+    after: Option<Position>,
     /// Whether a bracket or a marker may have stood on a line that could not be read.
     unsure: bool,
 }
@@ -66,11 +66,11 @@ impl Turns {
         self.started
     }
 
-    pub(super) fn start(&mut self, id: Option<&str>, at: Place, book: &mut Book) {
-        self.settle(book);
-        book.exercised(ROLL_4);
+    pub(super) fn start(&mut self, id: Option<&str>, at: Position, report: &mut Report) {
+        self.settle(report);
+        report.exercised(ROLL_4);
         self.started = true;
-        let open = Open {
+        let open = OpenTurn {
             id: id.map(Into::into),
             line: at.line,
             reopened: None,
@@ -83,17 +83,17 @@ impl Turns {
         let (this, other, since) = (name(id), name(before.id.as_deref()), before.line);
         match before.reopened {
             Some(reopened) => {
-                book.exercised(ROLL_6);
+                report.exercised(ROLL_6);
                 let message = format!(
                     "{this} starts, while {other} of line {since}, which was open when line {reopened} \
                      opened the session again, has not ended as interrupted"
                 );
-                book.breach(ROLL_6, at, message);
+                report.breach(ROLL_6, "not-interrupted", at, message);
             }
             None => {
                 let message =
                     format!("{this} starts, while {other} of line {since} has no terminal line");
-                book.breach(ROLL_4, at, message);
+                report.breach(ROLL_4, "overlap", at, message);
             }
         }
     }
@@ -104,8 +104,8 @@ impl Turns {
         id: Option<&str>,
         ended: Ended,
         elsewhere: bool,
-        at: Place,
-        book: &mut Book,
+        at: Position,
+        report: &mut Report,
     ) {
         let this = name(id);
         let unsure = std::mem::take(&mut self.unsure);
@@ -116,25 +116,26 @@ impl Turns {
                     let other = name(open.id.as_deref());
                     let message =
                         format!("{this} ends, while {other} of line {} is open", open.line);
-                    book.breach(ROLL_4, at, message);
+                    report.breach(ROLL_4, "other-turn-open", at, message);
                 }
                 if let Some(reopened) = open.reopened {
-                    book.exercised(ROLL_6);
+                    report.exercised(ROLL_6);
                     if ended == Ended::Completed {
                         let message = format!(
                             "{this} was open when line {reopened} opened the session again, and ends as \
                              completed"
                         );
-                        book.breach(ROLL_6, at, message);
+                        report.breach(ROLL_6, "recorded-complete", at, message);
                     }
                 }
             }
             None => {
-                // Generations that write aborts and nothing else of turns, and forks of an open turn.
+                // Generations that write aborts and no other lines of turns, and forks of an open turn.
                 let aborted = !matches!(ended, Ended::Completed | Ended::Failed);
                 let legal = !self.started && (aborted || elsewhere);
                 if !legal && !unsure {
-                    book.breach(ROLL_4, at, format!("{this} ends without being open"));
+                    let message = format!("{this} ends without being open");
+                    report.breach(ROLL_4, "not-open", at, message);
                 }
             }
         }
@@ -142,13 +143,13 @@ impl Turns {
     }
 
     /// A `session_meta` line: within a turn it says that the session was opened again.
-    pub(super) fn reopened(&mut self, at: Place) {
+    pub(super) fn reopened(&mut self, at: Position) {
         if let Some(open) = &mut self.open {
             open.reopened.get_or_insert(at.line);
         }
     }
 
-    pub(super) fn marker(&mut self, at: Place) {
+    pub(super) fn marker(&mut self, at: Position) {
         let region = &mut self.region;
         region.markers += 1;
         match region.markers {
@@ -159,9 +160,9 @@ impl Turns {
     }
 
     /// Any item but a message of the user.
-    pub(super) fn item(&mut self, at: Place) {
+    pub(super) fn item(&mut self, at: Position) {
         if self.region.markers > 0 && self.region.ended.is_none() {
-            self.region.behind.get_or_insert(at);
+            self.region.after.get_or_insert(at);
         }
     }
 
@@ -174,8 +175,8 @@ impl Turns {
         self.region.unsure = true;
     }
 
-    /// What the lines since the last start have to say of markers.
-    pub(super) fn settle(&mut self, book: &mut Book) {
+    /// Judges the markers on the lines since the last start.
+    pub(super) fn settle(&mut self, report: &mut Report) {
         let region = std::mem::take(&mut self.region);
         // A turn that is still open, or was cut off by a crash, may have a marker or none.
         let Some((ended, at, turn)) = region.ended.filter(|_| !region.unsure) else {
@@ -183,27 +184,26 @@ impl Turns {
         };
         match ended {
             Ended::Interrupted => {
-                book.exercised(MARK_3);
+                report.exercised(MARK_3);
                 if region.markers == 0 {
                     let message =
                         format!("{turn} was interrupted, or cut off by a crash, and has no marker");
-                    book.warning(MARK_3, at, message);
+                    report.warning(MARK_3, "no-marker", at, message);
                 } else if region.markers > 1 {
                     let message =
                         format!("{turn} was interrupted and has {} markers", region.markers);
-                    book.breach(MARK_3, region.second, message);
-                } else if let Some(behind) = region.behind {
+                    report.breach(MARK_3, "too-many-markers", region.second, message);
+                } else if let Some(after) = region.after {
                     let line = region.first.line;
-                    let message =
-                        format!("an item of {turn} stands behind its marker of line {line}");
-                    book.breach(MARK_3, behind, message);
+                    let message = format!("an item of {turn} follows its marker of line {line}");
+                    report.breach(MARK_3, "marker-too-early", after, message);
                 }
             }
             Ended::Completed | Ended::Failed | Ended::Replaced => {
-                book.exercised(MARK_4);
+                report.exercised(MARK_4);
                 if region.markers > 0 {
                     let message = format!("a marker for {turn}, which {}", ended.in_words());
-                    book.breach(MARK_4, region.first, message);
+                    report.breach(MARK_4, "ended-turn", region.first, message);
                 }
             }
             Ended::OtherAbort => {}

@@ -46,8 +46,8 @@ impl Invariant for PendingApprovalIsAborted {
     }
 
     fn sentence(&self) -> &'static str {
-        "A call that waits for the user's approval when its turn is interrupted is aborted: it does \
-         not run, the model is not told that the user rejected it, and no request speaks of it before \
+        "A call that waits for approval when its turn is interrupted is aborted: it does not \
+         run, the model is not told that the user rejected it, and no request mentions it before \
          the abort."
     }
 
@@ -62,11 +62,10 @@ impl Invariant for PendingApprovalIsAborted {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "An approval that the user had answered before the interrupt is not pending.",
-            "\"abort\" for a sub-agent that has ended, or is just being closed, finds nobody and is no \
-             interrupt.",
-            "The agent may tell of the call's end, as one that was cut off, before the abort or \
-             behind it.",
+            "An approval that the user answered before the interrupt is not pending.",
+            "An \"abort\" for a sub-agent that has ended or is being closed has no addressee and \
+             is not an interrupt.",
+            "The agent may report the end of the call, as cut off, before the abort or after it.",
         ]
     }
 

@@ -38,12 +38,12 @@ impl Invariant for LateApprovalIsHarmless {
     }
 
     fn sentence(&self) -> &'static str {
-        "An answer to an approval request of a turn that has ended, or of a sub-agent that has, changes \
-         nothing: the call does not run, no turn begins or ends of it, and the session goes on."
+        "An answer to an approval request of a turn or sub-agent that has ended changes nothing: \
+         the call does not run, no turn starts or ends because of it, and the session continues."
     }
 
     fn source(&self) -> &'static str {
-        "Codex's task lifecycle: pending approvals go with their turn, and a late answer finds nobody"
+        "Codex's task lifecycle: pending approvals end with their turn, and a late answer has no addressee"
     }
 
     fn needs(&self) -> &'static [Feature] {
@@ -52,13 +52,14 @@ impl Invariant for LateApprovalIsHarmless {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "The agent may refuse the answer with an error: the session must go on all the same.",
-            "A call that had run before its turn ended has run.",
+            "The agent may refuse the answer with an error, but the session must continue.",
+            "A call that ran before its turn ended may have run.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "an approval request is answered behind the end of its turn, or of the sub-agent that had asked"
+        "an approval request is answered after the end of its turn, or of the sub-agent that \
+         asked"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -135,8 +136,8 @@ fn fault(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<(C
     None
 }
 
-/// The end of a turn which was active when "abort" came too late for another one, and which nobody
-/// had interrupted.
+/// The end of a turn that was active when "abort" came too late for another turn, and that the
+/// client had not interrupted.
 fn aborts_another(view: &View<'_>, approval: &Approval<'_>, call: &Call<'_>) -> Option<At> {
     let stops = |approval: &Approval<'_>| approval.decision == Decision::Abort;
     let mut turns = view.turns.iter().enumerate();
@@ -165,8 +166,8 @@ fn next_op(view: &View<'_>, at: At) -> At {
         // What begins and ends then has other causes.
         return at;
     }
-    let behind = view.trace.entries.iter().enumerate().skip(at + 1);
-    let mut ops = behind.filter(|(_, entry)| {
+    let after = view.trace.entries.iter().enumerate().skip(at + 1);
+    let mut ops = after.filter(|(_, entry)| {
         matches!(
             entry.observation,
             Observation::Op { .. } | Observation::AgentKilled
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_behind_the_end_of_the_sub_agent_that_asked_is_late() {
+    fn an_answer_after_the_end_of_the_sub_agent_that_asked_is_late() {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         t.sub_agent("t1", "a", "look", false)

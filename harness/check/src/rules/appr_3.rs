@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::invariant::{Findings, Invariant};
-use crate::view::{At, Call, Exchange, Held, Role, View};
+use crate::view::{At, Call, Exchange, RecordedItem, Role, View};
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{ClientOp, Feature, Observation};
 
@@ -43,9 +43,9 @@ impl Invariant for PendingQuestionHasNoAnswer {
     }
 
     fn sentence(&self) -> &'static str {
-        "A question to the user that is pending when its turn is aborted gets no answer: the model \
-         reads of none, or of the abort, and not that the user declined. An answer that was given \
-         reaches the model."
+        "A question to the user that is pending when its turn is aborted gets no answer: its \
+         output is empty or says that it was aborted, and not that the user declined. An answer \
+         that the user gave reaches the model."
     }
 
     fn source(&self) -> &'static str {
@@ -58,22 +58,22 @@ impl Invariant for PendingQuestionHasNoAnswer {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "An answer that was given less than 100 ms before the turn was cut may have come too \
-             late.",
-            "The same holds for an answer within 100 ms before or behind the failure of the response \
-             that the turn failed of, also where the agent was killed before it could tell.",
-            "An answer that was given behind the cut is late, and reaches nobody, also where the agent was \
-             killed before it could tell of the cut.",
-            "So is an answer that was given behind a request to shut down: ops are taken in order.",
-            "An answer whose output was not in the rollout when the agent had died is lost with it.",
-            "A fork that was asked for less than 100 ms behind the answer, or before it, in the middle of the \
-             turn, may have the question as cut off: its turn goes on in the session that the fork was taken \
-             from.",
+            "An answer given less than 100 ms before the turn was cut may have come too late.",
+            "So may an answer given within 100 ms before or after the failed response that made \
+             the turn fail, even if the agent was killed before it could report the failure.",
+            "An answer given after the cut is late and need not reach the model, even if the \
+             agent was killed before it could report the cut.",
+            "So is an answer given after a request to shut down: ops are taken in order.",
+            "An answer whose output was not yet in the rollout when the agent died is lost with \
+             the agent.",
+            "A fork that was requested before the answer, or less than 100 ms after it, in the \
+             middle of the turn, may have the question as cut off: the turn continues in the \
+             session that was forked.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request carries the output of a call that had asked the user"
+        "a request carries the output of a call that asked the user a question"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -115,7 +115,7 @@ impl Invariant for PendingQuestionHasNoAnswer {
     }
 }
 
-/// Where a turn was cut, be it that the agent was killed before it could tell.
+/// Where a turn was cut, even if the agent was killed before it could report that.
 fn cut(view: &View<'_>, turn: usize) -> Option<At> {
     let killed = || view.stop_asked(turn, view.turns[turn].killed?);
     view.cut_at(turn).or_else(killed)
@@ -142,11 +142,11 @@ fn output<'v, 'a>(
 /// Whether the session was resumed from a rollout that did not have the call's output.
 fn died_with_it(view: &View<'_>, call: &Call<'_>, asked: At, exchange: &Exchange<'_>) -> bool {
     let mut resumed = view.resumptions.iter();
-    let held = |held: &Held| matches!(held, Held::Output(id) if id == call.id);
+    let held = |held: &RecordedItem| matches!(held, RecordedItem::Output(id) if id == call.id);
     resumed.any(|it| (asked..exchange.at).contains(&it.at) && !it.held.iter().any(held))
 }
 
-/// Whether the session went on in a fork that was asked for right behind the answer, or before it, in the
+/// Whether the session went on in a fork that was asked for right after the answer, or before it, in the
 /// middle of the question's turn.
 fn forked_before_it_was_taken(
     view: &View<'_>,
@@ -186,7 +186,7 @@ fn given<'a>(view: &View<'a>, call: &Call<'_>, cut: Option<At>) -> Option<(At, &
         .then_some((found.at, found.text))
 }
 
-/// What an output says wrongly of a question that nobody has answered.
+/// What is wrong with the output of a question that the user has not answered.
 fn pending_fault(text: &str) -> Option<Clause> {
     let lower = text.to_lowercase();
     if DECLINED.iter().any(|word| lower.contains(&squeeze(word))) {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_right_behind_an_answer_or_before_it_may_lack_it() {
+    fn a_fork_right_after_an_answer_or_before_it_may_lack_it() {
         let forked = |ms: u64, before: bool| {
             let mut t = asked();
             if before {
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_behind_an_interrupt_is_late_though_a_kill_cut_the_abort() {
+    fn an_answer_after_an_interrupt_is_late_though_a_kill_cut_the_abort() {
         let killed = |interrupted: bool| {
             let mut t = asked();
             t.wrote(&call("c1"));
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_behind_a_shutdown_is_late() {
+    fn an_answer_after_a_shutdown_is_late() {
         let answered = |late: bool, told: &str| {
             let mut t = asked();
             if late {

@@ -30,8 +30,8 @@ impl Invariant for AbortAnswerInterrupts {
     }
 
     fn sentence(&self) -> &'static str {
-        "An approval request that the user answers with \"abort\" ends its turn as interrupted, and \
-         the call does not run."
+        "An approval request that the user answers with \"abort\" ends its turn as interrupted, \
+         and the call does not run."
     }
 
     fn source(&self) -> &'static str {
@@ -44,18 +44,19 @@ impl Invariant for AbortAnswerInterrupts {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A turn that is replaced or cut by the agent's end behind the answer ends so.",
-            "An answer behind the turn's end, or behind the end of the sub-agent that had asked, is APPR-2's \
-             matter.",
-            "An answer for a sub-agent that its own model's turn is just closing (a `close_agent` call is at \
-             work, or the turn's own response has failed) need not end the turn, if the sub-agent has ended \
-             within 600 ms.",
-            "The turn may fail if its last response did within 100 ms before or behind the answer: \
-             both were on their way to the agent, and neither knew of the other.",
-            "The turn may complete if a sub-agent had asked, no tool was running that keeps the turn, and the turn's own last \
-             response was over when the answer was given, or ended within 100 ms behind it without \
-             being held at a cut point: the turn does not wait for its sub-agents, and had nothing left \
-             to do.",
+            "A turn that is replaced, or cut by the end of the agent, after the answer ends that \
+             way.",
+            "An answer after the end of the turn, or of the sub-agent that asked, is for APPR-2 \
+             to judge.",
+            "An answer for a sub-agent that the turn's own model is closing (a `close_agent` \
+             call is running, or the turn's own response has failed) need not end the turn if the \
+             sub-agent ended within 600 ms.",
+            "The turn may fail if its last response failed within 100 ms before or after the \
+             answer: the failure and the answer crossed on their way to the agent.",
+            "The turn may complete if a sub-agent had asked, no tool that keeps the turn open \
+             was running, and the turn's own last response was over when the answer was given, or \
+             ended within 100 ms after it without being held at a cut point: the turn does not \
+             wait for its sub-agents, and had nothing left to do.",
         ]
     }
 
@@ -134,7 +135,7 @@ fn had_nothing_left(
 ) -> bool {
     view.is_a_sub_agents(call)
         && view.response_was_over(turn, approval.at, approval.held)
-        // A tool that ends right behind the answer is no excuse here: as if something were held.
+        // A tool that ends right after the answer is no excuse here: as if something were held.
         && !view.tool_was_running(turn, approval.at, true)
 }
 

@@ -2,8 +2,8 @@
 
 use cutpoint_protocol::pairing::PairingFault;
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{Role, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -29,8 +29,8 @@ impl Invariant for EveryCallIsAnswered {
     }
 
     fn sentence(&self) -> &'static str {
-        "Each call in a request's history has exactly one output with its call_id, of the kind that \
-         answers it."
+        "Each call in a request's history has exactly one output with its call_id, of the type \
+         that answers it."
     }
 
     fn source(&self) -> &'static str {
@@ -51,8 +51,8 @@ impl Invariant for EveryCallIsAnswered {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        // A fault stays in the history; it is told once, of the first request that has it.
-        let mut told = HashSet::default();
+        // A fault stays in the history; it is reported once, for the first request that has it.
+        let mut reported = HashSet::default();
         for exchange in &view.exchanges {
             let has_call = exchange
                 .roles
@@ -76,7 +76,7 @@ impl Invariant for EveryCallIsAnswered {
                     }
                     _ => continue,
                 };
-                if told.insert((exchange.conversation, call_id)) {
+                if reported.insert((exchange.conversation, call_id)) {
                     let fault = fault.with("request", number).with("call", call_id.as_str());
                     findings.breach(view, fault, &[exchange.at]);
                 }

@@ -2,8 +2,8 @@
 
 use cutpoint_protocol::pairing::PairingFault;
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::View;
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -37,7 +37,7 @@ impl Invariant for EveryOutputHasItsCall {
     }
 
     fn sentence(&self) -> &'static str {
-        "An output follows the call that it answers, no call has a second output or stands there \
+        "An output follows the call that it answers, no call has a second output or appears \
          twice, and no call_id is empty."
     }
 
@@ -60,15 +60,15 @@ impl Invariant for EveryOutputHasItsCall {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        // A fault stays in the history; it is told once, of the first request that has it.
-        let mut told = HashSet::default();
+        // A fault stays in the history; it is reported once, for the first request that has it.
+        let mut reported = HashSet::default();
         for exchange in &view.exchanges {
             findings.exercised += usize::from(exchange.outputs().next().is_some());
             for fault in &exchange.faults {
                 let Some((clause, call_id)) = clause_of(fault) else {
                     continue;
                 };
-                if told.insert((exchange.conversation, clause.kind, call_id)) {
+                if reported.insert((exchange.conversation, clause.kind, call_id)) {
                     let fault = clause
                         .with("request", exchange.number)
                         .with("call", call_id);

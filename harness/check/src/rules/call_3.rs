@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Role, Turn, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Fault, Level};
@@ -30,7 +30,7 @@ const CLAIMS: &[&str] = &[
 ];
 
 /// A call that an abort cut off.
-struct Cut<'v, 'a> {
+struct CutCall<'v, 'a> {
     call: &'v Call<'a>,
     /// Whether its tool had begun.
     begun: Option<At>,
@@ -62,15 +62,15 @@ impl Invariant for CutCallsSaySo {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "The agent tells the exit code of a call whose turn was aborted: the tool finished as \
-             the interrupt landed, so its output may say either.",
-            "A call that never began may have any output that does not claim completion: there was \
-             nothing to cut off.",
+            "If the agent reports the exit code of a call whose turn was aborted, the tool \
+             finished as the interrupt arrived, and its output may say either.",
+            "A call that never began may have any output that does not claim completion: there \
+             was nothing to cut off.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request behind an abort carries the output of a call that was cut off or never begun"
+        "a request after an abort carries the output of a call that was cut off or never began"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -78,7 +78,7 @@ impl Invariant for CutCallsSaySo {
     }
 
     fn check(&self, view: &View<'_>) -> Findings {
-        let cuts: HashMap<&str, Cut<'_, '_>> = view
+        let cuts: HashMap<&str, CutCall<'_, '_>> = view
             .calls
             .iter()
             .filter_map(|call| cut(view, call).map(|cut| (call.id, cut)))
@@ -87,7 +87,7 @@ impl Invariant for CutCallsSaySo {
         if cuts.is_empty() {
             return findings;
         }
-        let mut told = HashSet::default();
+        let mut reported = HashSet::default();
         for exchange in &view.exchanges {
             for (item, role) in exchange.history.iter().zip(&exchange.roles) {
                 let Role::Output(id) = role else {
@@ -98,7 +98,7 @@ impl Invariant for CutCallsSaySo {
                 };
                 findings.exercised += 1;
                 if let Some(fault) = fault(item, cut)
-                    && told.insert(*id)
+                    && reported.insert(*id)
                 {
                     let fault = fault.with("request", exchange.number).with("call", *id);
                     let begun = cut.begun.unwrap_or(cut.aborted);
@@ -110,7 +110,7 @@ impl Invariant for CutCallsSaySo {
     }
 }
 
-fn cut<'v, 'a>(view: &'v View<'a>, call: &'v Call<'a>) -> Option<Cut<'v, 'a>> {
+fn cut<'v, 'a>(view: &'v View<'a>, call: &'v Call<'a>) -> Option<CutCall<'v, 'a>> {
     let turn: &Turn<'_> = view.turns.get(call.turn?)?;
     let ending = turn.ending().filter(|ending| ending.aborted())?;
     let seen = call.begun.or(call.added);
@@ -124,14 +124,14 @@ fn cut<'v, 'a>(view: &'v View<'a>, call: &'v Call<'a>) -> Option<Cut<'v, 'a>> {
         .map(|first| view.interrupts[*first].at);
     let stopped = interrupt.unwrap_or(ending.at).min(ending.at);
     let answered = (call.answered).is_some_and(|first| view.exchanges[first].at < stopped);
-    (seen < ending.at && !finished && !answered).then_some(Cut {
+    (seen < ending.at && !finished && !answered).then_some(CutCall {
         call,
         begun: call.begun.filter(|begun| *begun < ending.at),
         aborted: ending.at,
     })
 }
 
-fn fault(output: &Value, cut: &Cut<'_, '_>) -> Option<Fault> {
+fn fault(output: &Value, cut: &CutCall<'_, '_>) -> Option<Fault> {
     let text = match output.get("output") {
         Some(Value::String(text)) => text.to_lowercase(),
         Some(other) => other.to_string().to_lowercase(),
@@ -189,7 +189,7 @@ mod tests {
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
     use cutpoint_trace::AgentEvent;
 
-    /// A call, begun and ended as told, whose turn is interrupted; the next request has this output.
+    /// A call, begun and ended as given, whose turn is interrupted; the next request has this output.
     fn cut_call(begun: bool, exit_code: Option<Option<i32>>, text: &str) -> Tracer {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);

@@ -1,7 +1,7 @@
 //! CALL-4: a call that was executed stays in the history.
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Exchange, Role, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -38,11 +38,12 @@ impl Invariant for BegunCallsStay {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A request that arrives before the event that the tool began need not carry the call: \
-             it was built before.",
-            "A call may be gone once the history was compacted: a summary stands for it. So may one \
-             whose turn was taken back, or that the harness tore off the rollout.",
-            "What the first conversation began behind the request for a fork is not in the fork.",
+            "A request that arrives before the event that announces the begin of the tool need \
+             not carry the call: the agent built it earlier.",
+            "A call may be gone once the history was compacted, because a summary replaces it. \
+             So may a call whose turn was rolled back, or that the harness tore off the rollout.",
+            "A call that began in the first conversation after a fork was requested is not in \
+             the fork.",
         ]
     }
 
@@ -96,7 +97,7 @@ fn check_one(
             _ => None,
         })
         .collect();
-    // The file is read behind the request, so a compaction right before one is seen right after.
+    // The file is read after the request, so a compaction right before one is seen right after.
     let until = exchange.over().unwrap_or(exchange.at + 2) + 1;
     due.retain(|(begun, call)| {
         if *begun < fresh {

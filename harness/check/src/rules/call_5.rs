@@ -3,8 +3,8 @@
 use cutpoint_protocol::field::{field, text};
 use serde_json::Value;
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
 use crate::view::{Call, Exchange, Role, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -34,8 +34,8 @@ impl Invariant for NoInventedCalls {
     }
 
     fn sentence(&self) -> &'static str {
-        "Every call in a request's history was emitted whole by the model before, with that name \
-         and those arguments."
+        "Every call in a request's history was emitted whole by the model earlier, with the same \
+         name and arguments."
     }
 
     fn source(&self) -> &'static str {
@@ -48,13 +48,13 @@ impl Invariant for NoInventedCalls {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "Calls in the first request of a session that was continued from before the run are \
-             taken as given: their emission was not observed.",
+            "Calls in the first request of a session that was started before the run are taken \
+             as given: their emission was not observed.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request carries a call, or rightly lacks one that was cut off in mid-arguments"
+        "a request carries a call, or correctly lacks one that was cut off in mid-arguments"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -63,7 +63,7 @@ impl Invariant for NoInventedCalls {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut told = HashSet::default();
+        let mut reported = HashSet::default();
         let given = given(view);
         for exchange in &view.exchanges {
             for role in &exchange.roles {
@@ -76,7 +76,7 @@ impl Invariant for NoInventedCalls {
                 }
                 findings.exercised += 1;
                 if let Some(fault) = fault(view.call(id), exchange, value)
-                    && told.insert(*id)
+                    && reported.insert(*id)
                 {
                     let fault = fault.with("request", exchange.number).with("call", *id);
                     let seen = view.call(id).and_then(|call| call.added);

@@ -32,8 +32,8 @@ impl Invariant for PartialOutputIsKept {
     }
 
     fn sentence(&self) -> &'static str {
-        "What a tool printed, and the client was shown, before its turn was cut is in the output that \
-         the model gets."
+        "What a tool printed, and the client was shown, before its turn was cut is in the output \
+         that the model gets."
     }
 
     fn source(&self) -> &'static str {
@@ -46,18 +46,18 @@ impl Invariant for PartialOutputIsKept {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "What is shown behind the interrupt need not reach the model: the agent may have taken \
-             its output together already.",
-            "What a command of the user's had printed may be gone once the history was compacted, its \
-             turn was taken back, or the rollout was torn.",
-            "Of output longer than 1024 characters the first line or the last one is enough: agents \
+            "Output shown after the interrupt need not reach the model: the agent may already \
+             have collected the output.",
+            "The output of a command that the user ran may be gone once the history was \
+             compacted, its turn was rolled back, or the rollout was torn.",
+            "For output longer than 1024 characters the first or the last line is enough: agents \
              shorten what they send.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request answers a call that had printed something before its turn was cut, or follows a \
-         command of the user's that had"
+        "a request answers a call that printed something before its turn was cut, or follows a \
+         command of the user that did"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -71,7 +71,7 @@ impl Invariant for PartialOutputIsKept {
                 continue;
             };
             findings.exercised += 1;
-            if let Some(line) = missing(&shown, &told(exchange, call)) {
+            if let Some(line) = missing(&shown, &output_text(exchange, call)) {
                 let clause = match call.emitted.is_empty() {
                     true => COMMAND_OUTPUT_LOST,
                     false => TOOL_OUTPUT_LOST,
@@ -92,7 +92,7 @@ fn cut<'v, 'a>(view: &'v View<'a>, call: &Call<'a>) -> Option<(String, At, &'v E
     let cut = view.cut_at(turn)?;
     let ended = view.turns[turn].ending()?.at;
     let exchange = match is_users(view, call) {
-        true => behind_command(view, ended)?,
+        true => after_command(view, ended)?,
         false => &view.exchanges[call.answered?],
     };
     let running = call.begun.is_some_and(|begun| begun < cut) && !call.ended_before(cut);
@@ -113,17 +113,17 @@ fn is_users(view: &View<'_>, call: &Call<'_>) -> bool {
     call.emitted.is_empty() && task == Some(TaskKind::Shell)
 }
 
-/// The request that must tell of a command which was cut off.
-fn behind_command<'v, 'a>(view: &'v View<'a>, ended: At) -> Option<&'v Exchange<'a>> {
-    let next = view.request_behind(ended)?;
+/// The request that must report a command that was cut off.
+fn after_command<'v, 'a>(view: &'v View<'a>, ended: At) -> Option<&'v Exchange<'a>> {
+    let next = view.request_after(ended)?;
     let over = next.over().unwrap_or(next.at + 2) + 1;
     let gone = next.has_compaction() || view.gone_between(ended, over);
     (!gone).then_some(next)
 }
 
-/// Every text of a call's output in a request, or every note that may tell of a user's command,
+/// Every text of a call's output in a request, or every note that may report a user's command,
 /// without what spellings differ in.
-fn told(exchange: &Exchange<'_>, call: &Call<'_>) -> String {
+fn output_text(exchange: &Exchange<'_>, call: &Call<'_>) -> String {
     let mut text = String::new();
     for (item, role) in exchange.history.iter().zip(&exchange.roles) {
         let field = match role {
@@ -173,13 +173,13 @@ mod tests {
     use crate::testing::{Tracer, breaks, call, interrupted_tool, is_idle, keeps, output, user};
     use cutpoint_trace::TaskKind;
 
-    /// A call that prints before and behind the interrupt, and the output that the model gets.
-    fn printed(before: &str, behind: &str, told: &str) -> Tracer {
+    /// A call that prints before and after the interrupt, and the output that the model gets.
+    fn printed(before: &str, after: &str, told: &str) -> Tracer {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         t.emit(1, call("c1")).finish(1).begin("t1", "c1");
         t.printed("t1", "c1", before).interrupt();
-        t.printed("t1", "c1", behind)
+        t.printed("t1", "c1", after)
             .aborted("t1")
             .start("t2", "next");
         t.request(

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
 use crate::view::{At, Exchange, View};
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation, TurnEnd};
@@ -56,13 +56,13 @@ impl Invariant for NamedCallsAreAnswered {
     }
 
     fn sentence(&self) -> &'static str {
-        "When the API answers 400 and names a call without output, the agent tells the client and \
-         sends the request again at once with an output for that call: once for each call, at no \
-         cost to its retries, and no refusal is tried again for ever."
+        "When the API answers 400 and names a call without output, the agent tells the client \
+         and sends the request again at once with an output for that call: once per call, without \
+         using up its retries, and never without end."
     }
 
     fn source(&self) -> &'static str {
-        "openai/codex #1610 (recovery from the 400), #93 (every request behind an abort refused)"
+        "openai/codex #1610 (recovery from the 400), #93 (every request after an abort refused)"
     }
 
     fn needs(&self) -> &'static [Feature] {
@@ -71,13 +71,14 @@ impl Invariant for NamedCallsAreAnswered {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A turn that is interrupted, replaced or cut by the agent's end behind the refusal need \
-             not try again.",
-            "A call that the refused request does not carry need not be answered: an output without \
-             its call would be refused as well.",
-            "\"At once\" is within 1 s: a loaded machine is slow, and a delay is told by its retries.",
-            "How often a request is tried again is known only where the run shows it for another \
-             request, which failed with the same status.",
+            "A turn that is interrupted, replaced or cut by the end of the agent after the \
+             refusal need not retry.",
+            "A call that the refused request does not carry need not be answered: an output \
+             without its call would be refused as well.",
+            "\"At once\" means within 1 s: a loaded machine is slow, and a delay shows in the \
+             use of retries.",
+            "How often a request is retried is only known if the run shows it for another \
+             request that failed with the same status.",
         ]
     }
 
@@ -141,7 +142,7 @@ impl Invariant for NamedCallsAreAnswered {
     }
 }
 
-/// Finds turns that gave up earlier behind a recovery than requests are given up without one.
+/// Finds turns that gave up earlier after a recovery than requests are given up without one.
 fn check_retries(view: &View<'_>, findings: &mut Findings) {
     // For each request: how many tries failed before it, with which status, and the refusal in
     // front of them.
@@ -185,7 +186,7 @@ fn check_retries(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// A request that was refused, and the one behind it in the turn.
+/// A request that was refused, and the one after it in the turn.
 struct Refusal<'v, 'a> {
     view: &'v View<'a>,
     exchange: &'v Exchange<'a>,
@@ -217,7 +218,7 @@ impl Refusal<'_, '_> {
         } else if delay_ns > AT_ONCE_NS {
             let late = LATE_RETRY.with("retry", retry.number);
             late.with("delay_ms", delay_ns / 1_000_000)
-        } else if !self.was_told(over) {
+        } else if !self.was_reported(over) {
             NOT_REPORTED.into()
         } else {
             return;
@@ -236,8 +237,8 @@ impl Refusal<'_, '_> {
         gone || turn.ending().is_none() || self.view.cut_at(self.turn).is_some()
     }
 
-    /// Whether the client was told of anything behind the refusal, while the turn went on.
-    fn was_told(&self, from: At) -> bool {
+    /// Whether the agent reported anything to the client after the refusal, while the turn went on.
+    fn was_reported(&self, from: At) -> bool {
         let ending = self.view.turns[self.turn].ending();
         let until = ending.map_or(self.view.trace.entries.len(), |ending| ending.at);
         let mut between = from..until;
@@ -251,7 +252,7 @@ impl Refusal<'_, '_> {
     }
 }
 
-/// The request behind each request, in its conversation.
+/// The request after each request, in its conversation.
 fn following(view: &View<'_>) -> HashMap<usize, usize> {
     let all = view.exchanges.iter().enumerate();
     all.filter_map(|(index, exchange)| Some((exchange.previous?, index)))
@@ -367,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_recovery_costs_no_retry() {
-        let retried = |behind: usize| {
+        let retried = |after: usize| {
             let mut t = Tracer::new();
             t.start("t0", "one");
             for number in 10..14 {
@@ -382,7 +383,7 @@ mod tests {
                 .request(20, &run)
                 .answer(20, 400, REFUSAL);
             t.background("c1 is sent as aborted");
-            for number in 21..=21 + behind {
+            for number in 21..=21 + after {
                 let history = [run.as_slice(), &[output("c1", "aborted")]].concat();
                 t.request(number, &history).answer(number, 503, "no");
             }

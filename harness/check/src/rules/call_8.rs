@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
 use crate::view::{At, Call, Exchange, Role, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -29,8 +29,8 @@ impl Invariant for DebtOutlivesTheAbort {
     }
 
     fn sentence(&self) -> &'static str {
-        "Calls that an abort left open are answered in the next request, and an output is sent again \
-         with each request until a response was created from one that carried it."
+        "Calls that an abort left open are answered in the next request, and an output is sent \
+         again with each request until a response is created from a request that carried it."
     }
 
     fn source(&self) -> &'static str {
@@ -43,17 +43,18 @@ impl Invariant for DebtOutlivesTheAbort {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A call that the next request does not carry was dropped whole, which is CALL-4's or \
-             CALL-9's matter.",
-            "Outputs may be gone once the history was compacted, the turn was taken back or the \
+            "A call that the next request does not carry was dropped whole, which is for CALL-4 \
+             or CALL-9 to judge.",
+            "Outputs may be gone once the history was compacted, the turn was rolled back or the \
              rollout was torn, or in a session that continues no other.",
-            "A fork owes nothing for calls that the session it was taken from made behind the request for \
-             it.",
+            "A fork owes no outputs for calls that the forked session made after the fork was \
+             requested.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request follows an abort that left a call open, or one whose outputs were never taken"
+        "a request follows an abort that left a call open, or a request whose outputs no \
+         response took"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -69,7 +70,7 @@ impl Invariant for DebtOutlivesTheAbort {
             .collect();
         open.sort_by_key(|(aborted, _)| *aborted);
         let mut open = open.into_iter().peekable();
-        let mut debts: HashMap<usize, Debts<'_>> = HashMap::default();
+        let mut owed: HashMap<usize, OwedOutputs<'_>> = HashMap::default();
         for (index, exchange) in view
             .exchanges
             .iter()
@@ -80,13 +81,13 @@ impl Invariant for DebtOutlivesTheAbort {
                 let conversation = call.conversation.unwrap_or(exchange.conversation);
                 let answered = call.answered.is_some_and(|first| first < index);
                 if !answered {
-                    let debts = debts.entry(conversation).or_default();
-                    debts.left.push((aborted, call.id));
+                    let owed = owed.entry(conversation).or_default();
+                    owed.left.push((aborted, call.id));
                 }
             }
-            let debts = debts.entry(exchange.conversation).or_default();
-            debts.check(view, exchange, &mut findings);
-            debts.take(exchange);
+            let owed = owed.entry(exchange.conversation).or_default();
+            owed.check(view, exchange, &mut findings);
+            owed.take(exchange);
         }
         findings
     }
@@ -103,7 +104,7 @@ fn left_open<'v, 'a>(view: &View<'a>, call: &'v Call<'a>) -> Option<(At, &'v Cal
 
 /// What a conversation owes.
 #[derive(Default)]
-struct Debts<'a> {
+struct OwedOutputs<'a> {
     lineage: usize,
     /// Calls that an abort left open, with the abort.
     left: Vec<(At, &'a str)>,
@@ -115,7 +116,7 @@ struct Debts<'a> {
     waiting: Vec<(Option<At>, Vec<&'a str>)>,
 }
 
-impl<'a> Debts<'a> {
+impl<'a> OwedOutputs<'a> {
     fn check(&mut self, view: &View<'a>, exchange: &Exchange<'a>, findings: &mut Findings) {
         self.settle(exchange.at);
         let over = exchange.over().unwrap_or(exchange.at + 2) + 1;
@@ -242,15 +243,15 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_owes_nothing_for_what_came_behind_it() {
-        let forked = |behind: bool, items: &[Value]| {
+    fn a_fork_owes_nothing_for_what_came_after_it() {
+        let forked = |after: bool, items: &[Value]| {
             let mut t = Tracer::new();
             t.start("t1", "run")
                 .request(1, &[user("run")])
                 .created(1)
                 .finish(1)
                 .completed("t1");
-            if behind {
+            if after {
                 t.op(ClientOp::Fork).forked("f.jsonl");
             }
             t.start("t2", "two")
@@ -268,7 +269,7 @@ mod tests {
                 ],
             );
             t.answer(3, 500, "no");
-            if !behind {
+            if !after {
                 t.op(ClientOp::Fork).forked("f.jsonl");
             }
             t.kill().resume().start("t4", "on");

@@ -45,13 +45,13 @@ impl Invariant for FinishedItemsStay {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "An item that was sent less than 100 ms before the cut may not have been read, unless the \
+            "An item that was sent less than 100 ms before the cut may be unread, unless the \
              stream was held there or the client was shown the item.",
-            "Time in which the client does not read does not count: an agent whose queue is full need \
-             not read on.",
-            "An item may be gone once the history was compacted, its turn was taken back, or the \
-             rollout was torn.",
-            "A summary that the model writes for a compaction is no part of the conversation.",
+            "Time in which the client does not read does not count: an agent with a full queue \
+             need not read on.",
+            "An item may be gone once the history was compacted, its turn was rolled back, or \
+             the rollout was torn.",
+            "A summary that the model writes for a compaction is not part of the conversation.",
         ]
     }
 
@@ -95,7 +95,7 @@ impl Invariant for FinishedItemsStay {
     }
 }
 
-/// The conversation's first request behind an abort, if its history goes on with the old one.
+/// The conversation's first request after an abort, if its history continues the old one.
 fn next<'v, 'a>(
     view: &'v View<'a>,
     exchange: &Exchange<'_>,
@@ -162,7 +162,7 @@ fn was_read(view: &View<'_>, sent: At, item: &Finished<'_>, cut: At) -> bool {
         .interrupts
         .binary_search_by_key(&cut, |interrupt| interrupt.at);
     let held = interrupt.is_ok_and(|found| view.interrupts[found].held);
-    // An agent whose events nobody takes does not read on either.
+    // An agent whose events the client does not take does not read on either.
     let unread_ns = view.unread_ns(view.at_ns(sent), view.at_ns(cut));
     held || view.between_ns(sent, cut).saturating_sub(unread_ns) >= READ_NS
         || match item {
@@ -185,8 +185,8 @@ mod tests {
         Tracer, assistant, breaks, call, interrupted_tool, is_idle, keeps, output, user,
     };
 
-    /// A turn that is cut a while behind an item, and the next request with these items in between.
-    fn cut_behind(item: Value, wait_ms: u64, kept: &[Value]) -> Tracer {
+    /// A turn that is cut a while after an item, and the next request with these items in between.
+    fn cut_after(item: Value, wait_ms: u64, kept: &[Value]) -> Tracer {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         t.emit(1, item)
@@ -203,25 +203,25 @@ mod tests {
         keeps("CALL-9", &interrupted_tool(), 1);
         keeps(
             "CALL-9",
-            &cut_behind(assistant("Hello."), 200, &[assistant("Hello.")]),
+            &cut_after(assistant("Hello."), 200, &[assistant("Hello.")]),
             1,
         );
         let pair = [call("c1"), output("c1", "aborted")];
-        keeps("CALL-9", &cut_behind(call("c1"), 200, &pair), 1);
+        keeps("CALL-9", &cut_after(call("c1"), 200, &pair), 1);
     }
 
     #[test]
     fn a_message_that_vanishes_is_a_breach() {
         let breach = breaks(
             "CALL-9/message-lost",
-            &cut_behind(assistant("Hello."), 200, &[]),
+            &cut_after(assistant("Hello."), 200, &[]),
         );
         assert!(breach.text().contains("the message \"Hello.\""));
     }
 
     #[test]
     fn a_call_that_vanishes_is_a_breach() {
-        let breach = breaks("CALL-9/call-lost", &cut_behind(call("c1"), 200, &[]));
+        let breach = breaks("CALL-9/call-lost", &cut_after(call("c1"), 200, &[]));
         assert!(breach.text().contains("lacks call c1"));
     }
 
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_was_sent_just_now_may_be_unread() {
-        is_idle("CALL-9", &cut_behind(call("c1"), 0, &[]));
+        is_idle("CALL-9", &cut_after(call("c1"), 0, &[]));
         let mut t = Tracer::new();
         t.start("t1", "run")
             .request(1, &[user("run")])

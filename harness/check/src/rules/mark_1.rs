@@ -1,7 +1,7 @@
 //! MARK-1: the marker is in the rollout before the client hears of the abort.
 
+use crate::fast_hash::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashMap;
 use crate::view::{At, Ending, RolloutFile, Turn, View};
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{Feature, Observation, ReadTrigger};
@@ -31,7 +31,7 @@ impl Invariant for MarkerBeforeAbort {
     }
 
     fn sentence(&self) -> &'static str {
-        "When the client receives the abort of an interrupted turn, the turn's marker stands in the \
+        "When the client receives the abort of an interrupted turn, the turn's marker is in the \
          rollout file, whole and readable by another process."
     }
 
@@ -45,17 +45,18 @@ impl Invariant for MarkerBeforeAbort {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A marker that was written behind the event, but before the harness read the file, \
-             passes: the read cannot tell.",
-            "A turn that was cut by a kill and closed after a resume is not judged: nobody \
-             interrupted it.",
-            "A fork's rollout need not have the markers of turns that began behind the request for it, \
-             that had been taken back before, or that a compaction had put a summary in the place of.",
+            "A marker that was written after the event, but before the harness read the file, \
+             passes: the read cannot distinguish the two.",
+            "A turn that was cut by a kill and closed after a resume is not judged: the client \
+             did not interrupt it.",
+            "A fork's rollout need not have the markers of turns that began after the fork was \
+             requested, that had been rolled back before, or that a compaction had replaced with \
+             a summary.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "the rollout is read right behind the abort of an interrupted turn"
+        "the rollout is read right after the abort of an interrupted turn"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -64,7 +65,7 @@ impl Invariant for MarkerBeforeAbort {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let index = Index::new(view);
+        let index = TurnEndReads::new(view);
         let mut interrupted: Vec<(Ending<'_>, &Turn<'_>)> = view
             .turns
             .iter()
@@ -73,15 +74,15 @@ impl Invariant for MarkerBeforeAbort {
             .filter(|(ending, _)| ending.interrupted())
             .collect();
         interrupted.sort_by_key(|(ending, _)| ending.at);
-        let ends = interrupted.iter().map(|(ending, turn)| End {
+        let ends = interrupted.iter().map(|(ending, turn)| InterruptedTurn {
             at: ending.at,
             begun: turn.begun,
             lineage: turn.lineage,
             rolled_back: turn.rolled_back,
         });
-        let ends: Vec<End> = ends.collect();
+        let ends: Vec<InterruptedTurn> = ends.collect();
         for (ending, turn) in interrupted {
-            let Some(read) = index.read_behind(ending.at, turn.id) else {
+            let Some(read) = index.read_after(ending.at, turn.id) else {
                 continue;
             };
             findings.exercised += 1;
@@ -94,8 +95,8 @@ impl Invariant for MarkerBeforeAbort {
     }
 }
 
-/// How an interrupted turn stands among the others.
-struct End {
+/// An interrupted turn, and its place among the others.
+struct InterruptedTurn {
     at: At,
     begun: At,
     lineage: usize,
@@ -103,12 +104,12 @@ struct End {
 }
 
 /// Where the rollout was read because a turn had ended.
-struct Index<'v, 'a> {
+struct TurnEndReads<'v, 'a> {
     files: HashMap<&'a str, &'v RolloutFile<'a>>,
     reads: HashMap<Option<&'a str>, Vec<At>>,
 }
 
-impl<'v, 'a> Index<'v, 'a> {
+impl<'v, 'a> TurnEndReads<'v, 'a> {
     fn new(view: &'v View<'a>) -> Self {
         let mut reads: HashMap<Option<&str>, Vec<At>> = HashMap::default();
         let read = view.rollouts.iter().flat_map(|file| &file.reads);
@@ -127,8 +128,8 @@ impl<'v, 'a> Index<'v, 'a> {
         }
     }
 
-    /// The first read behind the end of a turn that was made because of it.
-    fn read_behind(&self, at: At, id: &str) -> Option<At> {
+    /// The first read after the end of a turn that the end triggered.
+    fn read_after(&self, at: At, id: &str) -> Option<At> {
         let first = |id: Option<&str>| {
             let reads = self.reads.get(&id)?;
             reads.get(reads.partition_point(|read| *read < at)).copied()
@@ -143,7 +144,7 @@ impl<'v, 'a> Index<'v, 'a> {
         turn: &Turn<'_>,
         from: At,
         ended: At,
-        ends: &[End],
+        ends: &[InterruptedTurn],
     ) -> Option<Fault> {
         let mut last = None;
         for (at, entry) in view.trace.entries.iter().enumerate().skip(from) {
@@ -176,7 +177,7 @@ fn fault_in(
     turn: &Turn<'_>,
     at: At,
     ended: At,
-    ends: &[End],
+    ends: &[InterruptedTurn],
 ) -> Option<Fault> {
     let count_at = |next: usize| match next.checked_sub(1).and_then(|last| file.reads.get(last)) {
         Some(read) => read.markers,
@@ -198,7 +199,7 @@ fn fault_in(
         .filter(|end| end.rolled_back.is_none_or(|gone| gone > first))
         .filter(|end| !compacted(end.at))
         .filter(|end| end.at >= since && end.lineage == turn.lineage)
-        // A fork has no part of what was begun behind the request for it.
+        // A fork has no part of what was begun after the request for it.
         .filter(|end| !view.forked_away(end.begun, ended))
         .count();
     if found < wanted {
@@ -208,7 +209,7 @@ fn fault_in(
     (found <= before).then(|| NO_NEW_MARKER.into())
 }
 
-/// From where on a file owes markers: a session that goes on in a file of its own need not repeat
+/// From where on a file owes markers: a session that continues in a file of its own need not repeat
 /// what the earlier file has.
 fn known_since(view: &View<'_>, file: &RolloutFile<'_>, at: At) -> At {
     let first = file.reads.first().map_or(0, |read| read.at);
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_behind_the_event_is_a_breach() {
+    fn a_marker_after_the_event_is_a_breach() {
         let mut t = interrupting();
         t.aborted("t1").read_at_end("t1").wrote(&marker());
         t.read(ReadTrigger::End);
@@ -285,15 +286,15 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_lacks_the_marker_of_what_came_behind_it() {
-        let forked = |behind: bool| {
+    fn a_fork_lacks_the_marker_of_what_came_after_it() {
+        let forked = |after: bool| {
             let mut t = Tracer::new();
             t.start("t0", "zero").completed("t0");
-            if behind {
+            if after {
                 t.op(ClientOp::Fork).forked("f.jsonl");
             }
             t.start("t1", "one").interrupted("t1");
-            if !behind {
+            if !after {
                 t.op(ClientOp::Fork).forked("f.jsonl");
             }
             t.kill().resume().set_file("").goes_on_in("f.jsonl");
@@ -310,7 +311,7 @@ mod tests {
         );
     }
 
-    /// A turn, and in a session behind it one that is interrupted, with its marker or without.
+    /// A turn, and in a session after it one that is interrupted, with its marker or without.
     fn interrupted_later(mut t: Tracer, marked: bool) -> Tracer {
         t.start("t2", "two").completed("t2").read_at_end("t2");
         t.kill()

@@ -23,7 +23,7 @@ impl Invariant for MarkerIsDurable {
 
     fn sentence(&self) -> &'static str {
         "When the client receives the abort of an interrupted turn, the turn's marker survives a \
-         power loss: the write of it and a sync of the file behind that write have returned."
+         power loss: its write, and a sync of the file after that write, have returned."
     }
 
     fn source(&self) -> &'static str {
@@ -36,14 +36,14 @@ impl Invariant for MarkerIsDurable {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A marker that the file does not have when the abort is received is MARK-1's matter.",
-            "A file that was not only appended to is ROLL-2's matter: nothing can be said of its \
-             bytes.",
+            "A marker that is not in the file when the abort is received is for MARK-1 to judge.",
+            "A file that was not only appended to is for ROLL-2 to judge: nothing can be said \
+             about its bytes.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "the rollout has the turn's marker when it is read behind the abort of an interrupted turn"
+        "the rollout has the turn's marker when it is read after the abort of an interrupted turn"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -61,7 +61,7 @@ impl Invariant for MarkerIsDurable {
                     continue;
                 };
                 let (unsynced, last_sync) = unsynced(view, file.path, read.at);
-                // What a sync that came behind the event covers does not count.
+                // What a sync that came after the event covers does not count.
                 let late = last_sync.is_some_and(|at| at > ending.at);
                 findings.exercised += 1;
                 let durable = (read.length as u64).saturating_sub(unsynced);
@@ -112,7 +112,7 @@ fn marker<'f, 'a>(
     Some((read, markers.nth(read.markers - 1)?.end))
 }
 
-/// How many bytes had been written behind the last sync when a file was read, and that sync.
+/// How many bytes had been written after the last sync when a file was read, and that sync.
 fn unsynced(view: &View<'_>, file: &str, until: At) -> (u64, Option<At>) {
     let mut bytes = 0;
     let entries = view.trace.entries[..until].iter().enumerate().rev();

@@ -1,7 +1,7 @@
-//! MARK-3: the model is told of an interrupted turn once, in the right place.
+//! MARK-3: the model learns of an interrupted turn once, in the right place.
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{At, Exchange, Region, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Fault, Level};
@@ -35,8 +35,8 @@ impl Invariant for OneMarkerInItsPlace {
     }
 
     fn sentence(&self) -> &'static str {
-        "Requests that follow an interrupted turn carry exactly one marker for it, behind the turn's \
-         items and before the next user message."
+        "Requests that follow an interrupted turn carry exactly one marker for it, after the \
+         turn's items and before the next user message."
     }
 
     fn source(&self) -> &'static str {
@@ -50,14 +50,14 @@ impl Invariant for OneMarkerInItsPlace {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A turn that was cut by a kill of the agent may have a marker or none: nobody \
-             interrupted it.",
-            "A marker may be gone once the history was compacted, its turn was taken back, or the \
-             rollout was torn.",
-            "Where the agent ended before it told what it had done with an input, a marker in front of \
-             that input may belong to the turn behind it, and the other way round.",
-            "What a turn without an input of its own did stands behind the marker of the turn before it, \
-             also where an input that joined it comes later.",
+            "A turn that was cut by a kill of the agent may have a marker or none: the client \
+             did not interrupt it.",
+            "A marker may be gone once the history was compacted, its turn was rolled back, or \
+             the rollout was torn.",
+            "If the agent ended before it announced what it did with an input, the marker may \
+             stand on either side of that input.",
+            "The items of a turn without an input of its own come after the marker of the turn \
+             before it, even if an input joined that turn later.",
         ]
     }
 
@@ -76,7 +76,7 @@ impl Invariant for OneMarkerInItsPlace {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut told = HashSet::default();
+        let mut reported = HashSet::default();
         for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
             for region in view.regions(exchange) {
                 findings.exercised += region.interrupted.len();
@@ -89,7 +89,7 @@ impl Invariant for OneMarkerInItsPlace {
                     region.lost.len(),
                     missing_or_kind(&fault),
                 );
-                if told.insert(key) {
+                if reported.insert(key) {
                     report(view, exchange, &region, fault, &mut findings);
                 }
             }
@@ -109,12 +109,12 @@ fn fault(region: &Region) -> Option<Fault> {
     if count > region.max && !region.interrupted.is_empty() {
         return Some(TOO_MANY_MARKERS.with("found", count));
     }
-    // Where several turns share a region there is no telling whose items are whose.
+    // If several turns share a region, their items cannot be told apart.
     let marker = region.markers.first().filter(|_| region.lost.is_empty());
-    let behind = marker
+    let after = marker
         .zip(region.last_item)
         .is_some_and(|(marker, last)| *marker < last);
-    (behind && !region.interrupted.is_empty()).then(|| MARKER_TOO_EARLY.into())
+    (after && !region.interrupted.is_empty()).then(|| MARKER_TOO_EARLY.into())
 }
 
 /// What is reported once for a region: that markers are missing, however many, or another clause.
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_behind_the_interrupt_is_no_part_of_the_aborted_turn() {
+    fn what_is_said_after_the_interrupt_is_no_part_of_the_aborted_turn() {
         let killed = |items: &[Value], early: bool| {
             let mut t = Tracer::new();
             t.start("t1", "one").request(1, &[user("one")]);
@@ -348,7 +348,7 @@ mod tests {
         keeps("MARK-3", &reviewed(false), 1);
         breaks(
             "MARK-3/marker-too-early",
-            &between(&[marker(), assistant("Late.")]),
+            &between(&[marker(), assistant("LateEvent.")]),
         );
     }
 
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_replaced_an_interrupted_turn_untold_stands_behind_its_marker() {
+    fn what_replaced_an_interrupted_turn_untold_stands_after_its_marker() {
         let killed = |markers: &[Value]| {
             let mut t = Tracer::new();
             t.start("t1", "one").request(1, &[user("one")]);

@@ -1,7 +1,7 @@
 //! MARK-4: no marker where nothing was interrupted.
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{At, Region, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Fault, Level};
@@ -35,8 +35,8 @@ impl Invariant for NoMarkerWithoutInterrupt {
     }
 
     fn sentence(&self) -> &'static str {
-        "No request carries a marker for a turn that completed, failed, was replaced or still runs, \
-         nor for an interrupt that aborted nothing."
+        "No request carries a marker for a turn that completed, failed, was replaced or is still \
+         running, nor for an interrupt that aborted nothing."
     }
 
     fn source(&self) -> &'static str {
@@ -49,13 +49,13 @@ impl Invariant for NoMarkerWithoutInterrupt {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "The marker of a turn whose abort is received just behind the request may already be in \
-             it: requests and events come by different ways.",
+            "The marker of a turn whose abort is received just after the request may already be \
+             in the request: requests and events take different paths.",
             "A turn that was cut by a kill of the agent may have a marker or none.",
-            "Where the agent ended before it told what it had done with an input, a marker in front of \
-             that input may belong to the turn behind it, and the other way round.",
-            "In a fork, a turn that was active when the fork was asked for or done, or in between, is \
-             interrupted.",
+            "If the agent ended before it announced what it did with an input, the marker may \
+             stand on either side of that input.",
+            "In a fork, a turn that was active when the fork was requested, when it was made, or \
+             in between counts as interrupted.",
         ]
     }
 
@@ -69,7 +69,7 @@ impl Invariant for NoMarkerWithoutInterrupt {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut told = HashSet::default();
+        let mut reported = HashSet::default();
         for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
             let regions = view.regions(exchange);
             let tests = |region: &Region| !region.unmarked.is_empty() || !region.idle.is_empty();
@@ -79,7 +79,7 @@ impl Invariant for NoMarkerWithoutInterrupt {
                     continue;
                 };
                 let key = (exchange.conversation, region.turn, region.is_first);
-                if told.insert(key) {
+                if reported.insert(key) {
                     let fault = cause.with("request", exchange.number);
                     let shown_by: Vec<At> = shown_by.into_iter().chain([exchange.at]).collect();
                     findings.breach(view, fault, &shown_by);

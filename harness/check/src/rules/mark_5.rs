@@ -22,8 +22,8 @@ impl Invariant for MarkerSurvivesCrash {
     }
 
     fn sentence(&self) -> &'static str {
-        "When the agent is killed behind the abort of an interrupted turn and the session is resumed, \
-         the next request carries the turn's marker."
+        "When the agent is killed after the abort of an interrupted turn and the session is \
+         resumed, the next request carries the turn's marker."
     }
 
     fn source(&self) -> &'static str {
@@ -37,10 +37,10 @@ impl Invariant for MarkerSurvivesCrash {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A marker may be gone once the history was compacted, its turn was taken back, or the \
-             rollout was torn.",
-            "Where the agent ended before it told what it had done with an input, a marker in front of \
-             that input may belong to the turn behind it, and the other way round.",
+            "A marker may be gone once the history was compacted, its turn was rolled back, or \
+             the rollout was torn.",
+            "If the agent ended before it announced what it did with an input, the marker may \
+             stand on either side of that input.",
         ]
     }
 
@@ -60,7 +60,7 @@ impl Invariant for MarkerSurvivesCrash {
             let Some(resumed) = resumed.filter(|start| start.resumed) else {
                 continue;
             };
-            let Some(next) = view.request_behind(resumed.at) else {
+            let Some(next) = view.request_after(resumed.at) else {
                 continue;
             };
             let last = view.exchanges[..]

@@ -1,7 +1,7 @@
 //! PROC-1: an aborted turn's tools are gone.
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{At, Turn, View};
 use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, Observation, Process};
@@ -41,20 +41,20 @@ impl Invariant for ToolsEndWithTheTurn {
     fn exempt(&self) -> &'static [(Feature, &'static str)] {
         &[(
             Feature::BackgroundTools,
-            "the agent lets commands run on in the background, and tells the model so",
+            "the agent lets commands run on in the background, and says so to the model",
         )]
     }
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A process that is alive right behind the abort and gone 2 s later was being killed.",
-            "A process that none saw right behind the abort belongs to a later turn.",
+            "A process that is alive right after the abort and gone 2 s later was being killed.",
+            "A process that was not seen right after the abort belongs to a later turn.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a turn whose tool had begun is aborted, and the processes are looked at right behind and, \
-         where any are alive, 2 s later"
+        "a turn whose tool had begun is aborted, and the processes are inspected right after \
+         that and, if any are alive, again 2 s later"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -64,7 +64,7 @@ impl Invariant for ToolsEndWithTheTurn {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let looks = looks(view);
-        let mut told = HashSet::default();
+        let mut reported = HashSet::default();
         for (index, turn) in view.turns.iter().enumerate() {
             let Some((ended, alive)) = left(view, index, turn, &looks) else {
                 continue;
@@ -85,7 +85,7 @@ impl Invariant for ToolsEndWithTheTurn {
             };
             findings.exercised += 1;
             for process in alive.iter().filter(|process| still.contains(process)) {
-                if told.insert(process.pid) {
+                if reported.insert(process.pid) {
                     let fault = PROCESS_ALIVE.with("pid", process.pid).with("turn", turn.id);
                     let fault = fault.with("command", process.command.as_str());
                     findings.breach(view, fault, &[ended, *at]);
@@ -106,7 +106,7 @@ fn looks<'a>(view: &View<'a>) -> Vec<(At, &'a [Process])> {
     entries.filter_map(look).collect()
 }
 
-/// The abort of a turn whose tool had begun, and what was alive right behind it.
+/// The abort of a turn whose tool had begun, and what was alive right after it.
 fn left<'a>(
     view: &View<'a>,
     index: usize,

@@ -25,7 +25,8 @@ impl Invariant for NothingOutlivesTheAgent {
     }
 
     fn sentence(&self) -> &'static str {
-        "When the agent has ended, however it ended, nothing that it started is alive 2 s later."
+        "When the agent has ended, for whatever reason, nothing that it started is alive 2 s \
+         later."
     }
 
     fn source(&self) -> &'static str {
@@ -39,14 +40,15 @@ impl Invariant for NothingOutlivesTheAgent {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A process that is alive right behind the agent's end and gone 2 s later was being \
+            "A process that is alive right after the agent's end and gone 2 s later was being \
              killed.",
-            "A process that serves further sessions has not ended, so nothing can be said of it.",
+            "An agent process that serves further sessions has not ended, so it is not judged.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "the processes are looked at behind the agent's end, until none is alive or 2 s have passed"
+        "the processes are inspected after the agent's end, until none is alive or 2 s have \
+         passed"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -62,7 +64,7 @@ impl Invariant for NothingOutlivesTheAgent {
                 .find(|start| start.at > *stop)
                 .map(|start| start.at);
             let until = start.unwrap_or(view.trace.entries.len());
-            // An agent that is killed has its end told twice where its process is watched.
+            // The end of a killed agent is reported twice if its process is watched.
             if view.stops.get(number + 1).is_some_and(|next| *next < until) {
                 continue;
             }

@@ -1,8 +1,8 @@
 //! REQ-1: every interrupt is answered, once.
 
 use super::turn_3::interrupted;
-use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
+use crate::pause_time::PauseTimes;
 use crate::view::{At, Ending, Interrupt, InterruptState, OpAnswer, View};
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AbortReason, Feature, Observation, TurnEnd};
@@ -30,7 +30,7 @@ const WRONG_REASON: Clause = Clause {
     text: "turn {turn} ended as {end}, and an interrupt of it was answered with {reason}",
 };
 
-/// How soon behind an interrupt the agent's end, or the run's, excuses a missing answer.
+/// How soon after an interrupt the agent's end, or the run's, excuses a missing answer.
 const UNANSWERED_NS: u64 = 100_000_000;
 
 impl Invariant for InterruptsAreAnswered {
@@ -43,8 +43,8 @@ impl Invariant for InterruptsAreAnswered {
     }
 
     fn sentence(&self) -> &'static str {
-        "Each interrupt request is answered exactly once, also where several of them wait for one \
-         abort; where the protocol defers the answer, it comes behind the turn's end and gives the \
+        "Each interrupt request is answered exactly once, even if several of them wait for one \
+         abort; where the protocol defers the answer, it comes after the turn's end and gives the \
          reason of its abort."
     }
 
@@ -59,16 +59,16 @@ impl Invariant for InterruptsAreAnswered {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "Where the protocol does not defer the answer it may come before the abort or behind it: \
-             protocols differ, and some leave it open.",
-            "A deferred answer may give no reason if something else had asked for the abort before: \
+            "Where the protocol does not defer the answer, it may come before the abort or after \
+             it: protocols differ, and some leave the order open.",
+            "A deferred answer may give no reason if something else requested the abort earlier: \
              the turn may have been over when the request arrived.",
-            "Where a turn is being replaced, an interrupt that names none may meet the turn that \
-             replaces it, and is answered as that one ends.",
+            "While a turn is being replaced, an interrupt that names no turn may meet the new \
+             turn, and is answered when that one ends.",
             "A refusal is an answer: the turn may have ended as the request arrived.",
-            "An agent, or a run, that ends within 100 ms behind the interrupt need not answer it. Where \
-             the agent is killed, time for which the harness held it at one of its own points does \
-             not count.",
+            "An agent, or a run, that ends within 100 ms after the interrupt need not answer it. \
+             If the agent is killed, time for which the harness held it at one of its own cut \
+             points does not count.",
         ]
     }
 
@@ -201,9 +201,9 @@ fn ended_soon(view: &View<'_>, at: At) -> bool {
             Observation::AgentKilled
         )
     });
-    // One that was not killed has had the time behind the hold to answer.
+    // One that was not killed has had the time after the hold to answer.
     let held_ns = if killed {
-        HeldTimes::of(view).within_ns(from_ns, until_ns)
+        PauseTimes::of(view).within_ns(from_ns, until_ns)
     } else {
         0
     };
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn deferred_answers_come_behind_the_abort() {
+    fn deferred_answers_come_after_the_abort() {
         keeps("REQ-1", &front_session(), 4);
         let mut t = deferring();
         t.interrupt().interrupt().aborted("t1");

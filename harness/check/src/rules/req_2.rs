@@ -1,7 +1,7 @@
 //! REQ-2: every model request has a cause.
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{At, Exchange, Role, Turn, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -21,7 +21,7 @@ const NO_CAUSE: Clause = Clause {
     text: "request {request} has no cause: no new input, no new output, and the request before it did not fail",
 };
 
-/// How soon behind the abort a request may arrive that was already on its way.
+/// How soon after the abort a request may arrive that was already on its way.
 const ON_ITS_WAY_NS: u64 = 10_000_000;
 
 impl Invariant for RequestsHaveCauses {
@@ -34,13 +34,14 @@ impl Invariant for RequestsHaveCauses {
     }
 
     fn sentence(&self) -> &'static str {
-        "Each model request is caused by user input, by new tool outputs or by the failure of the \
-         request before it; none is sent behind an abort or a resume before the user speaks again."
+        "Each model request is caused by user input, by new tool outputs or by the failure of \
+         the request before it; none is sent after an abort or a resume until the user sends new \
+         input."
     }
 
     fn source(&self) -> &'static str {
         "observed in released agents: requests while loading a session; openai/codex #13874 (one \
-         more request behind the interrupt)"
+         more request after the interrupt)"
     }
 
     fn needs(&self) -> &'static [Feature] {
@@ -49,13 +50,13 @@ impl Invariant for RequestsHaveCauses {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A request may arrive behind the interrupt and before the abort: the agent had not \
-             finished the abort, and only then must it be silent.",
-            "A request may arrive within 10 ms behind the abort, or behind the agent's end that cut a \
-             later turn, if the client closes its connection without reading it to the end: it was \
-             already on its way.",
-            "What a killed agent had sent for the turn that the kill cut may arrive within 10 ms behind \
-             the kill, however much of an answer there was room for.",
+            "A request may arrive after the interrupt and before the abort: until the abort is \
+             done, the agent need not be silent.",
+            "A request may arrive within 10 ms after the abort, or after the agent's end that \
+             cut a later turn, if the client closes its connection without reading the response \
+             to the end: it was already on its way.",
+            "A request that a killed agent had sent for the turn that the kill cut may arrive \
+             within 10 ms after the kill, even if its answer fitted into the connection.",
         ]
     }
 
@@ -79,7 +80,7 @@ impl Invariant for RequestsHaveCauses {
         for exchange in view.exchanges.iter().filter(|exchange| exchange.generates) {
             findings.exercised += 1;
             let number = exchange.number;
-            if let Some(abort) = behind_abort(view, exchange, &ends) {
+            if let Some(abort) = after_abort(view, exchange, &ends) {
                 let fault = AFTER_ABORT.with("request", number);
                 findings.breach(view, fault, &[abort, exchange.at]);
             } else if let Some(start) = while_resuming(view, exchange) {
@@ -96,7 +97,7 @@ impl Invariant for RequestsHaveCauses {
 }
 
 /// The abort that should have silenced the agent.
-fn behind_abort(view: &View<'_>, exchange: &Exchange<'_>, ends: &[(At, bool)]) -> Option<At> {
+fn after_abort(view: &View<'_>, exchange: &Exchange<'_>, ends: &[(At, bool)]) -> Option<At> {
     if exchange.turn.is_some() || exchange.in_flight {
         return None;
     }
@@ -147,12 +148,12 @@ fn has_cause(view: &View<'_>, exchange: &Exchange<'_>) -> bool {
     previous.failed_before(exchange.at)
         || new_output(previous, exchange)
         || new_input_in_history(view, exchange, false)
-        || told_by_its_parent(view, previous, exchange)
+        || instructed_by_its_parent(view, previous, exchange)
         || begins_a_task(view, previous, exchange)
         || view.gone_between(previous.at, exchange.over().unwrap_or(exchange.at + 2) + 1)
 }
 
-/// Whether the request is the first one of a task that the user has asked for, be it while the request
+/// Whether the request is the first one of a task that the user has asked for, even while the request
 /// before was on its way.
 fn begins_a_task(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
     let input = exchange.turn.and_then(|turn| view.turns[turn].input);
@@ -161,7 +162,11 @@ fn begins_a_task(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'
 }
 
 /// Whether the agent that holds a conversation beside the user's has said something new in it.
-fn told_by_its_parent(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'_>) -> bool {
+fn instructed_by_its_parent(
+    view: &View<'_>,
+    previous: &Exchange<'_>,
+    exchange: &Exchange<'_>,
+) -> bool {
     let said = |exchange: &Exchange<'_>| {
         let users = exchange.roles.iter();
         users.filter(|role| matches!(role, Role::User(_))).count()
@@ -255,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_behind_an_abort_is_a_breach() {
+    fn a_request_after_an_abort_is_a_breach() {
         let mut t = stopped();
         t.aborted("t1").request(2, &answered());
         breaks("REQ-2/after-abort", &t);

@@ -1,7 +1,7 @@
 //! REQ-3: retries are bounded, back off, and stop at the interrupt.
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
 use crate::view::{At, Exchange, View};
 use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature};
@@ -33,7 +33,7 @@ const SECOND_RETRY_AFTER_INTERRUPT: Clause = Clause {
 const CHAIN: usize = 50;
 /// The longest pause that a server can ask for and be sure to get.
 const PAUSE_MS: u64 = 60_000;
-/// How soon behind the end of a turn a request may arrive that was already on its way.
+/// How soon after the end of a turn a request may arrive that was already on its way.
 const ON_ITS_WAY_NS: u64 = 10_000_000;
 /// The shortest delay that is one, from a chain's second retry on.
 const BACKOFF_NS: u64 = 20_000_000;
@@ -48,12 +48,12 @@ impl Invariant for RetriesAreBounded {
     }
 
     fn sentence(&self) -> &'static str {
-        "A request that fails is tried again a bounded number of times, after the first time with a \
-         delay, not before the server wants it, and not behind an interrupt."
+        "A request that fails is retried a bounded number of times, with a delay from the second \
+         retry on, not before the time that the server asks for, and not after an interrupt."
     }
 
     fn source(&self) -> &'static str {
-        "Codex's retries of requests and streams; openai/codex #13874 (one more request behind the \
+        "Codex's retries of requests and streams; openai/codex #13874 (one more request after the \
          interrupt), #30526 (a stream that stalls)"
     }
 
@@ -63,20 +63,21 @@ impl Invariant for RetriesAreBounded {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "One retry may arrive behind the interrupt, before the turn has ended or within 10 ms \
-             behind that: it was already on its way.",
-            "Where a server asks for no delay at all, several may arrive within 10 ms behind the \
-             interrupt: the agent had not taken it yet.",
-            "A sub-agent that is spoken to behind a failure begins a turn, and tries nothing again.",
-            "The first retry of a chain may follow at once, and so may one for which the server named \
-             no longer delay; behind 429 and 503 it may have, where that can't be seen.",
-            "A pause of more than a minute, which a server asks for, may be cut short.",
-            "What a 400 leads to is CALL-7's matter.",
+            "One retry may arrive after the interrupt, before the turn has ended or within 10 ms \
+             after that: it was already on its way.",
+            "Where a server asks for no delay at all, several retries may arrive within 10 ms \
+             after the interrupt: the agent had not yet taken it.",
+            "A sub-agent that gets new input after a failure begins a turn; that is not a retry.",
+            "The first retry of a chain may follow at once, and so may a retry for which the \
+             server named no longer delay; after 429 and 503 the server may have named one where \
+             that cannot be observed.",
+            "A pause of more than a minute that a server asks for may be cut short.",
+            "What a 400 leads to is for CALL-7 to judge.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request is tried again, or its turn is interrupted behind its failure"
+        "a request is retried, or its turn is interrupted after its failure"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -92,8 +93,8 @@ impl Invariant for RetriesAreBounded {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let mut chains: Vec<usize> = Vec::with_capacity(view.exchanges.len());
-        let mut behind: HashMap<usize, usize> = HashMap::default();
-        let mut told: HashSet<usize> = HashSet::default();
+        let mut after: HashMap<usize, usize> = HashMap::default();
+        let mut reported: HashSet<usize> = HashSet::default();
         for exchange in &view.exchanges {
             let Some(failed) = retried(view, exchange) else {
                 chains.push(0);
@@ -120,11 +121,11 @@ impl Invariant for RetriesAreBounded {
                 let fault = HASTY.with("request", number).with("retry", length);
                 let fault = fault.with("delay_ms", delay_ns / 1_000_000);
                 findings.breach(view, fault, &[over, exchange.at]);
-            } else if let Some((turn, cut)) = behind_cut(view, exchange) {
-                let count = behind.entry(turn).or_default();
+            } else if let Some((turn, cut)) = after_cut(view, exchange) {
+                let count = after.entry(turn).or_default();
                 *count += 1;
                 let taken = view.between_ns(cut, exchange.at) > ON_ITS_WAY_NS;
-                if *count >= 2 && taken && told.insert(turn) {
+                if *count >= 2 && taken && reported.insert(turn) {
                     let fault = SECOND_RETRY_AFTER_INTERRUPT.with("request", number);
                     findings.breach(view, fault, &[cut, exchange.at]);
                 }
@@ -159,7 +160,7 @@ fn begins_anew(view: &View<'_>, previous: &Exchange<'_>, exchange: &Exchange<'_>
     })
 }
 
-/// The failure and the end of the turn behind which a request only tries that failure again.
+/// The failure and the end of the turn after which a request only tries that failure again.
 fn outlives_turn(view: &View<'_>, exchange: &Exchange<'_>) -> Option<(At, At)> {
     let previous = &view.exchanges[exchange.previous?];
     let turn = previous.turn?;
@@ -200,8 +201,8 @@ fn hasty(
     (length > 1 && !told && delay_ns < BACKOFF_NS).then_some((over, delay_ns))
 }
 
-/// The turn of a request that arrived behind what cut the turn, and that cut.
-fn behind_cut(view: &View<'_>, exchange: &Exchange<'_>) -> Option<(usize, At)> {
+/// The turn of a request that arrived after what cut the turn, and that cut.
+fn after_cut(view: &View<'_>, exchange: &Exchange<'_>) -> Option<(usize, At)> {
     let turn = exchange.turn?;
     let cut = view.cut_at(turn)?;
     (cut < exchange.at).then_some((turn, cut))
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_behind_the_end_of_its_turn_is_a_breach() {
+    fn a_retry_after_the_end_of_its_turn_is_a_breach() {
         let retry = |delay_ms: u64| {
             let mut t = failing(1, 0);
             t.interrupt().aborted("t1").wait_ms(delay_ms);
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_that_go_on_behind_the_interrupt_are_a_breach() {
+    fn retries_that_go_on_after_the_interrupt_are_a_breach() {
         let mut t = failing(1, 200);
         t.interrupt()
             .request(2, &[user("run")])

@@ -12,7 +12,7 @@ const NOT_CLOSED: Clause = Clause {
     text: "response {response} was not closed when its turn was aborted",
 };
 
-/// How long a connection may take to be closed behind an abort.
+/// How long a connection may take to be closed after an abort.
 const CLOSE_NS: u64 = 500_000_000;
 
 impl Invariant for StreamIsClosed {
@@ -25,12 +25,12 @@ impl Invariant for StreamIsClosed {
     }
 
     fn sentence(&self) -> &'static str {
-        "A response that is under way when its turn is aborted is given up: the client closes the \
-         connection within 500 ms."
+        "When a turn is aborted, the response that is under way is given up: the agent closes \
+         the connection within 500 ms."
     }
 
     fn source(&self) -> &'static str {
-        "thought up: tokens that nobody reads are paid for; openai/codex #30526 (a stream that stalls)"
+        "own reasoning: the user pays for tokens that the agent does not read; openai/codex #30526 (a stream that stalls)"
     }
 
     fn needs(&self) -> &'static [Feature] {
@@ -39,8 +39,8 @@ impl Invariant for StreamIsClosed {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A response that ends by itself within 500 ms behind the abort needs no closing.",
-            "A run that ends within that time cannot tell.",
+            "A response that ends by itself within 500 ms after the abort needs no closing.",
+            "A run that ends within that time shows nothing.",
         ]
     }
 

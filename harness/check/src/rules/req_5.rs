@@ -12,7 +12,7 @@ const INPUT_LOST: Clause = Clause {
     text: "request {request} lacks the user's input {text:?}, which was accepted",
 };
 
-/// Words of a message that tells of a loss, and of what was lost.
+/// Words of a message that reports a loss, and of what was lost.
 const LOSS: &[&str] = &["lost", "dropped", "discarded", "not sent", "rejected"];
 const INPUT: &[&str] = &["input", "prompt", "message"];
 
@@ -26,8 +26,9 @@ impl Invariant for InputIsKept {
     }
 
     fn sentence(&self) -> &'static str {
-        "Every text and command line of the user that the agent accepted is in the requests of the turn it began, and \
-         of every later turn of the session, unless the client was told of its loss."
+        "Every text and command line of the user that the agent accepted is in the requests of \
+         the turn that it began, and of every later turn of the session, unless the agent \
+         reported its loss to the client."
     }
 
     fn source(&self) -> &'static str {
@@ -41,17 +42,17 @@ impl Invariant for InputIsKept {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "Input that joins a running turn may miss the request that is on its way: it is due with \
-             the next turn.",
-            "A request that the client gave up without reading its response was built before, and \
-             need not carry what was said last.",
-            "A crash may take along input that no request had carried yet.",
-            "Input that a request had carried may be gone once the history was compacted: the summary \
-             stands for it. What is said behind that request is not in the summary.",
-            "A fork has what was said before it was asked for. What the session that it was taken \
-             from was told behind that stays there.",
-            "Input may be gone once its turn was taken back or the rollout was torn, or in a session \
-             that continues no other.",
+            "Input that joins a running turn may miss the request that is on its way: it is due \
+             in the next turn.",
+            "A request that the agent gave up without reading its response was built earlier, \
+             and need not carry the latest input.",
+            "A crash may lose input that no request had carried yet.",
+            "Input that a request had carried may be gone once the history was compacted: the \
+             summary replaces it. Input sent after that request is not in the summary.",
+            "A fork has the input that was sent before the fork was requested. What was sent to \
+             the forked session after that stays there.",
+            "Input may be gone once its turn was rolled back or the rollout was torn, or in a \
+             session that continues no other.",
         ]
     }
 
@@ -137,9 +138,9 @@ fn forgotten(view: &View<'_>, input: &Input<'_>) -> At {
     fresh.map_or(view.trace.entries.len(), |start| start.at)
 }
 
-/// Whether an input may be missing from a request all the same.
+/// Whether an input may nevertheless be missing from a request.
 fn excused(view: &View<'_>, input: &Input<'_>, index: usize, exchange: &Exchange<'_>) -> bool {
-    // The file is read behind the request, so a compaction right before one is seen right after.
+    // The file is read after the request, so a compaction right before one is seen right after.
     let over = exchange.over().unwrap_or(exchange.at + 2) + 1;
     let torn = view.tears.iter().any(|at| input.at < *at && *at < over);
     torn || exchange.has_compaction()
@@ -147,7 +148,7 @@ fn excused(view: &View<'_>, input: &Input<'_>, index: usize, exchange: &Exchange
         || view.forked_away(input.at, exchange.at)
         || summarised(view, input, index, over)
         || lost_in_crash(view, input, index, exchange.at)
-        || was_told(view, input, exchange.at)
+        || was_reported(view, input, exchange.at)
 }
 
 /// Whether the history was compacted when a request had carried an input.
@@ -155,18 +156,18 @@ fn summarised(view: &View<'_>, input: &Input<'_>, index: usize, until: At) -> bo
     if view.compactions.is_empty() {
         return false;
     }
-    let mut behind = view
+    let mut after = view
         .exchanges
         .iter()
         .filter(|exchange| exchange.at > input.at);
-    let Some(first) = behind.find(|exchange| carries(exchange, index, input.text)) else {
+    let Some(first) = after.find(|exchange| carries(exchange, index, input.text)) else {
         return false;
     };
     let next = view.compactions.partition_point(|at| *at <= first.at);
     view.compactions.get(next).is_some_and(|at| *at < until)
 }
 
-/// Whether the agent ended behind an input, before a request had carried it.
+/// Whether the agent ended after an input, before a request had carried it.
 fn lost_in_crash(view: &View<'_>, input: &Input<'_>, index: usize, until: At) -> bool {
     let stop = view.stops.partition_point(|stop| *stop < input.at);
     let Some(stop) = view.stops.get(stop).filter(|stop| **stop < until) else {
@@ -176,8 +177,8 @@ fn lost_in_crash(view: &View<'_>, input: &Input<'_>, index: usize, until: At) ->
     !before.any(|exchange| carries(exchange, index, input.text))
 }
 
-/// Whether the client was told that an input was lost.
-fn was_told(view: &View<'_>, input: &Input<'_>, until: At) -> bool {
+/// Whether the agent reported to the client that an input was lost.
+fn was_reported(view: &View<'_>, input: &Input<'_>, until: At) -> bool {
     (input.at..until).any(|at| match view.event(at) {
         Some(AgentEvent::Error { message, .. } | AgentEvent::Background { message }) => {
             let message = message.to_lowercase();

@@ -1,7 +1,7 @@
 //! REQ-6: headers of a turn stay with the turn.
 
+use crate::fast_hash::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashMap;
 use crate::view::{Exchange, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -30,8 +30,8 @@ impl Invariant for TurnHeadersEndWithTheTurn {
     }
 
     fn sentence(&self) -> &'static str {
-        "A header that the server gave for a turn goes with that turn's requests only: a turn's first \
-         request carries none, and no value of it is sent in another turn."
+        "A header that the server gave for a turn goes with that turn's requests only: a turn's \
+         first request does not carry it, and its value is not sent in another turn."
     }
 
     fn source(&self) -> &'static str {
@@ -45,10 +45,10 @@ impl Invariant for TurnHeadersEndWithTheTurn {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A request that arrives before its turn was announced is taken as of the turn that starts \
-             next.",
-            "A request that arrives behind the agent's end was on its way, and is of the turn that the \
-             end cut.",
+            "A request that arrives before its turn was announced counts for the turn that \
+             starts next.",
+            "A request that arrives after the agent's end was on its way, and counts for the \
+             turn that the end cut.",
         ]
     }
 
@@ -63,9 +63,9 @@ impl Invariant for TurnHeadersEndWithTheTurn {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         // A sub-agent works within a turn, but its turns are its own.
-        let mut owners: HashMap<(&str, &str), (Owner, usize)> = HashMap::default();
+        let mut owners: HashMap<(&str, &str), (TurnOwner, usize)> = HashMap::default();
         // The turns in which a response has begun, so that a header may have been given.
-        let mut begun: Vec<(Owner, usize)> = Vec::new();
+        let mut begun: Vec<(TurnOwner, usize)> = Vec::new();
         for (index, exchange) in view.exchanges.iter().enumerate() {
             let Some(turn) = turn_of(view, exchange) else {
                 continue;
@@ -98,11 +98,12 @@ impl Invariant for TurnHeadersEndWithTheTurn {
 }
 
 /// A turn, and the conversation beside the user's in which it was spoken.
-type Owner = (usize, Option<usize>);
+type TurnOwner = (usize, Option<usize>);
 
 fn turn_of(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
     let next = || view.turns.partition_point(|turn| turn.begun <= exchange.at);
-    // Input for a turn that was over by then begins one as well. What nobody asked for is REQ-2's.
+    // Input for a turn that was over by then begins one as well. Requests without a cause are for
+    // REQ-2 to judge.
     let cut = || cut_before(view, exchange);
     let turn = exchange.turn.or_else(cut).unwrap_or_else(next);
     (turn < view.turns.len()).then_some(turn)
@@ -119,8 +120,13 @@ fn cut_before(view: &View<'_>, exchange: &Exchange<'_>) -> Option<usize> {
 }
 
 /// Whether the headers of a response to the turn had been sent before a request was: the header
-/// comes with them, whatever becomes of the stream.
-fn given(view: &View<'_>, begun: &[(Owner, usize)], turn: Owner, exchange: &Exchange<'_>) -> bool {
+/// comes with them, even if the stream fails.
+fn given(
+    view: &View<'_>,
+    begun: &[(TurnOwner, usize)],
+    turn: TurnOwner,
+    exchange: &Exchange<'_>,
+) -> bool {
     let mut of_turn = begun.iter().filter(|(of, _)| *of == turn);
     of_turn.any(|(_, index)| {
         let earlier = &view.exchanges[*index];
@@ -186,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_behind_a_kill_is_of_the_turn_that_was_cut() {
+    fn a_request_after_a_kill_is_of_the_turn_that_was_cut() {
         let killed = |resumed: bool| {
             let mut t = Tracer::new();
             t.start("t1", "run").request(1, &[user("run")]).created(1);

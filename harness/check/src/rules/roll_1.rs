@@ -22,8 +22,8 @@ impl Invariant for WholeLinesAreReadable {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whenever a rollout is read, each of its lines is whole JSON of the rollout's form; a last \
-         line without its line feed is exempt."
+        "Whenever a rollout is read, each of its lines is whole JSON of the rollout's form, \
+         except a last line without its line feed."
     }
 
     fn source(&self) -> &'static str {
@@ -36,8 +36,8 @@ impl Invariant for WholeLinesAreReadable {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "What the harness left of a line when it tore the file may stay there, if the agent ends it \
-             with a line feed before it writes on: it can't know what is missing.",
+            "What the harness left of a line when it tore the file may stay there, if the agent \
+             ends it with a line feed before it writes on: the agent cannot know what is missing.",
         ]
     }
 
@@ -103,10 +103,10 @@ mod tests {
 
     #[test]
     fn a_tail_that_the_harness_tore_may_be_sealed_and_not_written_on() {
-        let torn = |behind: &str| {
+        let torn = |after: &str| {
             let mut t = interrupted_tool();
             t.kill().read(ReadTrigger::Exit).tear(5).resume();
-            t.wrote_raw(behind).wrote_line("x", &serde_json::json!({}));
+            t.wrote_raw(after).wrote_line("x", &serde_json::json!({}));
             t.read(ReadTrigger::End);
             t
         };

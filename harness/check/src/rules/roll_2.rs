@@ -26,7 +26,8 @@ impl Invariant for AppendOnly {
     }
 
     fn sentence(&self) -> &'static str {
-        "A rollout is only appended to: what was read of it once begins it at every later read."
+        "A rollout is only appended to: what one read returned is a prefix of what every later \
+         read returns."
     }
 
     fn source(&self) -> &'static str {
@@ -40,10 +41,10 @@ impl Invariant for AppendOnly {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "An agent that starts again may drop or change an unterminated last line, which is the \
-             repair of a torn tail; the whole lines before it must stay.",
-            "A file that changes while no agent runs was changed by something else, as a scenario \
-             does that tears its tail.",
+            "An agent that starts again may drop or change an unterminated last line, which \
+             repairs a torn tail; the whole lines before it must stay.",
+            "A file that changes while no agent runs was changed by something else, such as a \
+             scenario that tears its tail.",
         ]
     }
 

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use cutpoint_protocol::marker;
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
-use crate::view::{At, Exchange, Held, Resumption, Role, View};
+use crate::view::{At, Exchange, RecordedItem, Resumption, Role, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 
@@ -47,8 +47,8 @@ impl Invariant for CutRolloutsResume {
     }
 
     fn sentence(&self) -> &'static str {
-        "A session resumes from a rollout that ends anywhere: the next request carries what the \
-         rollout's whole lines hold, each call in it with its output."
+        "A session resumes from a rollout that was cut at any byte: the next request carries \
+         what the whole lines of the rollout contain, each call with its output."
     }
 
     fn source(&self) -> &'static str {
@@ -62,10 +62,10 @@ impl Invariant for CutRolloutsResume {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "A last line without its line feed may be dropped, or kept if it is whole otherwise.",
-            "What stands in front of a line that replaces the history, or takes turns out of it, is \
-             not judged.",
-            "An output whose call is not in the rollout, and notes of the agent in the user's name, \
-             may be left out.",
+            "What precedes a line that replaces the history, or takes turns out of it, is not \
+             judged.",
+            "An output whose call is not in the rollout, and notes of the agent in the user's \
+             name, may be left out.",
         ]
     }
 
@@ -87,7 +87,7 @@ impl Invariant for CutRolloutsResume {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for resumption in &view.resumptions {
-            let Some(next) = view.request_behind(resumption.at) else {
+            let Some(next) = view.request_after(resumption.at) else {
                 continue;
             };
             let again = view
@@ -122,20 +122,24 @@ fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<Fault> {
         .collect();
     let written: Vec<Cow<'_, str>> = next.assistant_texts().collect();
     let recorded = |id: &str| {
-        let is_it = |held: &Held| matches!(held, Held::Call(call) if call == id);
+        let is_it = |held: &RecordedItem| matches!(held, RecordedItem::Call(call) if call == id);
         resumption.held.iter().any(is_it)
     };
     let mut markers = 0_usize;
     for held in &resumption.held {
         let has = match held {
-            Held::Call(id) => id.is_empty() || calls.contains(id.as_str()),
-            Held::Output(id) => outputs.contains(id.as_str()) || !recorded(id),
-            Held::User(text) if is_marker(text) => {
+            RecordedItem::Call(id) => id.is_empty() || calls.contains(id.as_str()),
+            RecordedItem::Output(id) => outputs.contains(id.as_str()) || !recorded(id),
+            RecordedItem::User(text) if is_marker(text) => {
                 markers += 1;
                 continue;
             }
-            Held::User(text) => text.trim_start().starts_with('<') || said.contains(text.trim()),
-            Held::Assistant(text) => written.iter().any(|known| known.contains(text.trim())),
+            RecordedItem::User(text) => {
+                text.trim_start().starts_with('<') || said.contains(text.trim())
+            }
+            RecordedItem::Assistant(text) => {
+                written.iter().any(|known| known.contains(text.trim()))
+            }
         };
         if !has {
             return Some(lost(held));
@@ -149,12 +153,12 @@ fn fault(resumption: &Resumption, next: &Exchange<'_>) -> Option<Fault> {
     (carried < markers).then(|| MARKER_LOST.with("found", carried).with("wanted", markers))
 }
 
-fn lost(item: &Held) -> Fault {
+fn lost(item: &RecordedItem) -> Fault {
     match item {
-        Held::Call(id) => CALL_LOST.with("call", id.as_str()),
-        Held::Output(id) => OUTPUT_LOST.with("call", id.as_str()),
-        Held::User(text) => INPUT_LOST.with("text", start(text)),
-        Held::Assistant(text) => MESSAGE_LOST.with("text", start(text)),
+        RecordedItem::Call(id) => CALL_LOST.with("call", id.as_str()),
+        RecordedItem::Output(id) => OUTPUT_LOST.with("call", id.as_str()),
+        RecordedItem::User(text) => INPUT_LOST.with("text", start(text)),
+        RecordedItem::Assistant(text) => MESSAGE_LOST.with("text", start(text)),
     }
 }
 

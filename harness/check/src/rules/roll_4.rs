@@ -1,7 +1,7 @@
 //! ROLL-4: a rollout brackets each turn once, in order.
 
+use crate::fast_hash::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashMap;
 use crate::view::{At, Bracket, FileLine, LineKind, Read, RolloutFile, Turn, View};
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{Feature, ReadTrigger};
@@ -62,12 +62,13 @@ impl Invariant for TurnsAreBracketed {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A turn that was cut by a kill may lack its terminal line until the session is resumed.",
-            "The terminal line of the last turn may be missing from a read that was made when its \
-             terminal event came, or before: the line may follow.",
-            "A fork's rollout may end a turn that the rollout it was forked from starts.",
-            "A line that the harness tore off the file is not missed, a turn's terminal line until the \
-             session is resumed.",
+            "A turn that was cut by a kill may lack its terminal line until the session is \
+             resumed.",
+            "The terminal line of the last turn may be missing from a read that was made when \
+             its terminal event came, or earlier: the line may follow.",
+            "A fork's rollout may end a turn that starts in the rollout it was forked from.",
+            "A line that the harness tore off the file may be missing; a terminal line may be \
+             missing until the session is resumed.",
         ]
     }
 
@@ -226,7 +227,7 @@ impl<'c> Brackets<'c, '_> {
             let begun = view.turns.partition_point(|turn| turn.begun < read.at);
             begun.checked_sub(1).and_then(|last| view.turns.get(last))
         };
-        // A file whose turns have ids that nobody announced is that of a sub-agent.
+        // A file whose turn ids were never announced belongs to a sub-agent.
         let turn = match id {
             Some(_) => named.copied(),
             None => newest(),
@@ -262,7 +263,7 @@ impl<'c> Brackets<'c, '_> {
     }
 }
 
-/// Looks for turns of which no file has a started line, where the lines tell turns by the ids that
+/// Looks for turns of which no file has a started line, if the lines identify turns by the ids that
 /// the events have.
 fn check_missing(view: &View<'_>, findings: &mut Findings) {
     let lines = view.rollouts.iter().flat_map(|file| &file.lines);

@@ -1,10 +1,10 @@
-//! ROLL-5: what the model is told is in the rollout first.
+//! ROLL-5: what is sent to the model is in the rollout first.
 
 use std::borrow::Cow;
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
-use crate::view::{At, Change, Exchange, Held, Role, RolloutFile, View};
+use crate::view::{At, Change, Exchange, RecordedItem, Role, RolloutFile, View};
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{Feature, ReadTrigger};
 
@@ -37,8 +37,8 @@ impl Invariant for RecordedBeforeSent {
     }
 
     fn sentence(&self) -> &'static str {
-        "A user's input, a call, an output or a message of the model is in the rollout before the \
-         first request that carries it."
+        "A user's input, a call, an output or a message of the model is in the rollout before \
+         the first request that carries it."
     }
 
     fn source(&self) -> &'static str {
@@ -51,15 +51,15 @@ impl Invariant for RecordedBeforeSent {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "An item that was written between the request and the harness's read of the file passes: \
-             the read cannot tell.",
-            "Instructions and the description of the environment are not judged: an agent can make \
-             them anew.",
+            "An item that was written between the request and the harness's read of the file \
+             passes: the read cannot distinguish the two.",
+            "Instructions and the description of the environment are not judged: an agent can \
+             create them anew.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request arrives with items that none before it carried, and the rollout is read"
+        "a request arrives with items that no earlier request carried, and the rollout is read"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -74,14 +74,14 @@ impl Invariant for RecordedBeforeSent {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         let reads = reads(view);
-        let mut known: HashSet<Held> = HashSet::default();
-        let mut lines = Lines::new(view);
+        let mut known: HashSet<RecordedItem> = HashSet::default();
+        let mut lines = RecordedItems::new(view);
         for exchange in view
             .exchanges
             .iter()
             .filter(|exchange| exchange.is_the_users())
         {
-            let new: Vec<Held> = carried(view, exchange)
+            let new: Vec<RecordedItem> = carried(view, exchange)
                 .filter(|item| known.insert(item.clone()))
                 .collect();
             let Some(read) = reads.get(&exchange.number).filter(|_| !new.is_empty()) else {
@@ -99,7 +99,7 @@ impl Invariant for RecordedBeforeSent {
     }
 }
 
-/// The read behind each request, by the request's number. A file that could not be read had nothing.
+/// The read after each request, by the request's number. A file that could not be read had nothing.
 fn reads(view: &View<'_>) -> HashMap<usize, At> {
     let read = view
         .rollouts
@@ -114,9 +114,12 @@ fn reads(view: &View<'_>) -> HashMap<usize, At> {
     read.chain(unreadable).filter_map(of_request).collect()
 }
 
-/// What a request carries that a rollout has to hold, behind what it has in common with the request
+/// What a request carries that a rollout has to hold, after what it has in common with the request
 /// before it: histories repeat, and what was there before was looked at then.
-fn carried<'v>(view: &'v View<'_>, exchange: &'v Exchange<'_>) -> impl Iterator<Item = Held> + 'v {
+fn carried<'v>(
+    view: &'v View<'_>,
+    exchange: &'v Exchange<'_>,
+) -> impl Iterator<Item = RecordedItem> + 'v {
     let previous = exchange.previous.map(|index| &view.exchanges[index]);
     let known = previous
         .filter(|previous| previous.is_the_users())
@@ -126,17 +129,17 @@ fn carried<'v>(view: &'v View<'_>, exchange: &'v Exchange<'_>) -> impl Iterator<
     let text = |place: usize| exchange.text(place).map(Cow::into_owned);
     let places = exchange.roles.iter().enumerate().skip(same);
     places.filter_map(move |(place, role)| match role {
-        Role::Call(id, _) => Some(Held::Call((*id).to_owned())),
-        Role::Output(id) => Some(Held::Output((*id).to_owned())),
-        Role::User(Some(_)) => text(place).map(Held::User),
-        Role::Assistant => text(place).map(Held::Assistant),
+        Role::Call(id, _) => Some(RecordedItem::Call((*id).to_owned())),
+        Role::Output(id) => Some(RecordedItem::Output((*id).to_owned())),
+        Role::User(Some(_)) => text(place).map(RecordedItem::User),
+        Role::Assistant => text(place).map(RecordedItem::Assistant),
         _ => None,
     })
 }
 
 /// The items in the rollouts' lines, as far as they have been read.
-struct Lines {
-    held: HashSet<Held>,
+struct RecordedItems {
+    held: HashSet<RecordedItem>,
     /// For each file, how many of its lines were taken.
     taken: Vec<usize>,
     /// For each file, whether earlier lines stayed as they were: looked at once, as there are about as
@@ -144,7 +147,7 @@ struct Lines {
     stayed: Vec<bool>,
 }
 
-impl Lines {
+impl RecordedItems {
     fn new(view: &View<'_>) -> Self {
         Self {
             held: HashSet::default(),
@@ -170,7 +173,7 @@ impl Lines {
         }
     }
 
-    fn has(&self, item: &Held) -> bool {
+    fn has(&self, item: &RecordedItem) -> bool {
         self.held.contains(item)
     }
 }
@@ -192,13 +195,13 @@ fn shown(file: &RolloutFile<'_>, at: At) -> usize {
     next.checked_sub(1).map_or(0, |last| file.reads[last].lines)
 }
 
-fn not_recorded(item: &Held) -> Fault {
+fn not_recorded(item: &RecordedItem) -> Fault {
     let start = |text: &str| text.chars().take(40).collect::<String>();
     match item {
-        Held::Call(id) => CALL_NOT_RECORDED.with("call", id.as_str()),
-        Held::Output(id) => OUTPUT_NOT_RECORDED.with("call", id.as_str()),
-        Held::User(text) => INPUT_NOT_RECORDED.with("text", start(text)),
-        Held::Assistant(text) => MESSAGE_NOT_RECORDED.with("text", start(text)),
+        RecordedItem::Call(id) => CALL_NOT_RECORDED.with("call", id.as_str()),
+        RecordedItem::Output(id) => OUTPUT_NOT_RECORDED.with("call", id.as_str()),
+        RecordedItem::User(text) => INPUT_NOT_RECORDED.with("text", start(text)),
+        RecordedItem::Assistant(text) => MESSAGE_NOT_RECORDED.with("text", start(text)),
     }
 }
 

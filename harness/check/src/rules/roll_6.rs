@@ -32,8 +32,8 @@ impl Invariant for CutTurnsAreInterrupted {
     }
 
     fn sentence(&self) -> &'static str {
-        "A turn that was cut by a crash is interrupted when its session is resumed: neither the \
-         events nor the rollout make it complete, and it does not go on."
+        "A turn that was cut by a crash counts as interrupted when its session is resumed: \
+         neither the events nor the rollout complete it, and it does not continue."
     }
 
     fn source(&self) -> &'static str {
@@ -47,11 +47,11 @@ impl Invariant for CutTurnsAreInterrupted {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A turn whose terminal line was in the rollout when the agent was killed had finished; \
-             only its event was lost.",
-            "Such a line may lack its line break, and nothing else: it says all it has to say, and a \
-             resumed session may put the break behind it (ROLL-3) as well as drop the line.",
-            "A rollout that leaves the turn open is ROLL-4's matter.",
+            "A turn whose terminal line was in the rollout when the agent was killed had \
+             finished; only its event was lost.",
+            "If that line lacks only its line break, it is complete, and a resumed session may \
+             add the break (ROLL-3) or drop the line.",
+            "A rollout that leaves the turn open is for ROLL-4 to judge.",
         ]
     }
 
@@ -72,7 +72,7 @@ impl Invariant for CutTurnsAreInterrupted {
                 continue;
             };
             findings.exercised += 1;
-            // An agent that counts its turns anew in each session speaks of another turn.
+            // An agent that counts its turns anew in each session means another turn.
             let mut again = view.turns[index + 1..]
                 .iter()
                 .filter(|other| other.id == turn.id);
@@ -110,13 +110,13 @@ fn fault(
         let own = event.turn_id() == Some(turn.id);
         (own && !matches!(event, AgentEvent::TurnEnded { .. })).then_some(at)
     };
-    // What is told while a session is restored tells of its past; a turn that goes on is seen
-    // behind the next one's start.
+    // Events while a session is restored are about its past; a turn that goes on is seen
+    // after the next one's start.
     let next = view.next_turn_after(resumed);
     (next..until).find_map(goes_on).map(|at| (WENT_ON, at))
 }
 
-/// The read that first showed a line, written behind the kill, which completes the turn.
+/// The read that first showed a line, written after the kill, which completes the turn.
 fn completed_line(view: &View<'_>, id: &str, killed: At, until: At) -> Option<At> {
     let starts = &view.starts;
     let resumed = starts.iter().find(|start| start.at > killed)?.at;

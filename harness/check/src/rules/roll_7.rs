@@ -1,7 +1,7 @@
-//! ROLL-7: forks and rollbacks leave a history that can be gone on with.
+//! ROLL-7: forks and rollbacks leave a history that can be continued.
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{At, Exchange, Fork, Role, Rollback, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Fault, Level};
@@ -47,8 +47,8 @@ impl Invariant for ForksAndRollbacksArePaired {
     }
 
     fn sentence(&self) -> &'static str {
-        "Behind a fork or a rollback each call of the next request has its output; a fork in \
-         mid-turn carries one marker for that turn, and nothing comes back that was taken back."
+        "After a fork or a rollback each call of the next request has its output; a fork in \
+         mid-turn carries one marker for that turn, and nothing that was rolled back returns."
     }
 
     fn source(&self) -> &'static str {
@@ -61,10 +61,10 @@ impl Invariant for ForksAndRollbacksArePaired {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A client whose agent ends as it forks may stay with the first conversation: no request \
-             is the fork's then.",
-            "A turn that ends between the request for the fork and the fork may be in the fork as \
-             ended, or as interrupted.",
+            "A client whose agent ends as it forks may stay with the first conversation: then no \
+             request belongs to the fork.",
+            "A turn that ends between the request for the fork and the fork may be in the fork \
+             as ended, or as interrupted.",
         ]
     }
 
@@ -87,7 +87,7 @@ impl Invariant for ForksAndRollbacksArePaired {
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
         for fork in &view.forks {
-            let Some(next) = fork.entered.and_then(|start| view.request_behind(start)) else {
+            let Some(next) = fork.entered.and_then(|start| view.request_after(start)) else {
                 continue;
             };
             findings.exercised += 1;
@@ -99,7 +99,7 @@ impl Invariant for ForksAndRollbacksArePaired {
             }
         }
         for rollback in &view.rollbacks {
-            let Some(next) = view.request_behind(rollback.at) else {
+            let Some(next) = view.request_after(rollback.at) else {
                 continue;
             };
             findings.exercised += 1;
@@ -316,8 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_behind_the_request_for_a_rollback_is_not_taken_back() {
-        let said = |behind: bool| {
+    fn what_is_said_after_the_request_for_a_rollback_is_not_taken_back() {
+        let said = |after: bool| {
             let mut t = Tracer::new();
             t.start("t1", "one")
                 .request(1, &[user("one")])
@@ -326,7 +326,7 @@ mod tests {
             t.start("t2", "two").request(2, &[user("one"), user("two")]);
             t.finish(2).completed("t2");
             let undo = ClientOp::Rollback { turns: 1 };
-            if behind {
+            if after {
                 t.op(undo).input("three", InputMode::Replace);
             } else {
                 t.input("three", InputMode::Replace).op(undo);

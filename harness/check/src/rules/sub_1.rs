@@ -38,7 +38,7 @@ const ABORTS_TURN: Clause = Clause {
 
 /// How long an agent may wait for a sub-agent to end by itself, with the grace period of the turn.
 const DRAIN_NS: u64 = 600_000_000;
-/// How long the stream of a sub-agent may stay open behind its end.
+/// How long the stream of a sub-agent may stay open after its end.
 const CLOSE_NS: u64 = 500_000_000;
 
 impl Invariant for SubAgentsEndWithTheTurn {
@@ -51,8 +51,9 @@ impl Invariant for SubAgentsEndWithTheTurn {
     }
 
     fn sentence(&self) -> &'static str {
-        "A sub-agent ends before the turn that started it does: cut with its turn, it has 500 ms to \
-         shut down, and nothing of it follows its end. Its own end leaves the turn alone."
+        "A sub-agent ends before the turn that started it does: if its turn is cut, it has 500 \
+         ms to shut down, and no event or request of it follows its end. Its own end does not \
+         affect the turn."
     }
 
     fn source(&self) -> &'static str {
@@ -66,15 +67,17 @@ impl Invariant for SubAgentsEndWithTheTurn {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A request of the sub-agent may arrive behind the interrupt, as long as the sub-agent has \
-             not ended.",
-            "A sub-agent whose agent is killed, or exits, ends with it untold.",
-            "An interrupt, or input that replaces the turn, that was sent between the turn's input and its \
-             start may be taken in the turn.",
-            "A turn may be replaced by one that nobody was told of, as the agent was killed first.",
-            "Time in which the client does not read does not count: the end can't be told then.",
-            "A turn that got no reply, because the scenario has none for its request, may be aborted with \
-             the run.",
+            "A request of the sub-agent may arrive after the interrupt, as long as the sub-agent \
+             has not ended.",
+            "A sub-agent whose agent is killed or exits ends without a report.",
+            "An interrupt, or input that replaces the turn, that was sent between the turn's \
+             input and its start may take effect in the turn.",
+            "A turn may be replaced by one that was never announced, because the agent was \
+             killed first.",
+            "Time in which the client does not read does not count: the end cannot be reported \
+             then.",
+            "A turn that got no reply, because the scenario has none for its request, may be \
+             aborted with the run.",
         ]
     }
 
@@ -100,8 +103,8 @@ impl Invariant for SubAgentsEndWithTheTurn {
             let Some(turn) = agent.turn else { continue };
             let ending = view.turns[turn].ending();
             let late = cut_at(view, turn).and_then(|cut| late(view, agent, cut));
-            let told = ending.is_some() && !stopped(&view.turns[turn], ending);
-            if !told && late.is_none() {
+            let reported = ending.is_some() && !stopped(&view.turns[turn], ending);
+            if !reported && late.is_none() {
                 continue;
             }
             findings.exercised += 1;
@@ -148,7 +151,7 @@ fn late(view: &View<'_>, agent: &SubAgent<'_>, cut: At) -> Option<(Fault, At)> {
     let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
     let bound_ns = bound_ns.saturating_add(DRAIN_NS);
     let from_ns = view.at_ns(cut);
-    // Nothing is told behind the agent's own end.
+    // Nothing is reported after the agent's own end.
     let stop = view.stops.iter().copied().find(|stop| *stop > cut);
     let until = [ended, stop].into_iter().flatten().min();
     let until_ns = until.map_or(view.end_ns(), |until| view.at_ns(until));
@@ -175,7 +178,7 @@ fn outlives(
     Some((OUTLIVES_TURN.into(), over))
 }
 
-/// A response to the sub-agent that is still under way behind its end.
+/// A response to the sub-agent that is still under way after its end.
 fn still_open(view: &View<'_>, agent: &SubAgent<'_>, ended: At) -> Option<(Fault, At)> {
     let mut exchanges = agent.exchanges.iter().map(|index| &view.exchanges[*index]);
     let open = exchanges.find(|exchange| {
@@ -186,7 +189,7 @@ fn still_open(view: &View<'_>, agent: &SubAgent<'_>, ended: At) -> Option<(Fault
     Some((STREAM_OPEN.with("response", open.number), open.at))
 }
 
-/// What a sub-agent does behind its end.
+/// What a sub-agent does after its end.
 fn lives_on(view: &View<'_>, agent: &SubAgent<'_>) -> Option<(Fault, At)> {
     let (ended, _) = agent.ended?;
     if let Some((at, _)) = agent.events.iter().find(|(at, _)| *at > ended) {
@@ -197,7 +200,7 @@ fn lives_on(view: &View<'_>, agent: &SubAgent<'_>) -> Option<(Fault, At)> {
     Some((REQUEST_AFTER_END.with("request", later.number), later.at))
 }
 
-/// A turn that is aborted behind the end of its sub-agent although nobody has asked for it.
+/// A turn that is aborted after the end of its sub-agent although the client has not asked for it.
 fn takes_along(
     view: &View<'_>,
     agent: &SubAgent<'_>,
@@ -225,18 +228,18 @@ fn takes_along(
         });
     let known = &view.turns[turn];
     let sent = known.input.map(|input| view.inputs[input].at);
-    // Ops are taken in order: one that was sent behind the turn's input may meet the turn, though nobody
-    // had been told of it.
-    let met_untold = |at: At| at < known.begun && sent.is_some_and(|sent| sent < at);
+    // Ops are taken in order: one that was sent after the turn's input may meet the turn, even
+    // before the turn was announced.
+    let met_unannounced = |at: At| at < known.begun && sent.is_some_and(|sent| sent < at);
     let asked = ops.any(|(at, op)| match op {
         ClientOp::Shutdown => true,
-        ClientOp::Interrupt { .. } => !replaced && met_untold(at),
-        // The turn that it is for may have been cut by a kill before it was told of.
+        ClientOp::Interrupt { .. } => !replaced && met_unannounced(at),
+        // The turn that it is for may have been cut by a kill before it was announced.
         ClientOp::Input {
             mode: InputMode::Replace,
             ..
         }
-        | ClientOp::Task { .. } => replaced && (at > known.begun || met_untold(at)),
+        | ClientOp::Task { .. } => replaced && (at > known.begun || met_unannounced(at)),
         _ => false,
     });
     let unasked = view.cut_at(turn) == Some(ending.at) && !asked;
@@ -350,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_op_from_before_its_start_may_meet_the_turn() {
-        let cut = |behind_the_input: bool, replaced: bool| {
+        let cut = |after_the_input: bool, replaced: bool| {
             let send = |t: &mut Tracer| {
                 if replaced {
                     t.input("this", InputMode::Replace);
@@ -359,11 +362,11 @@ mod tests {
                 }
             };
             let mut t = Tracer::new();
-            if !behind_the_input {
+            if !after_the_input {
                 send(&mut t);
             }
             t.input("go", InputMode::Start);
-            if behind_the_input {
+            if after_the_input {
                 send(&mut t);
             }
             t.started("t1")

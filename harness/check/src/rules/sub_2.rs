@@ -30,9 +30,9 @@ impl Invariant for ParentsAskForThem {
     }
 
     fn sentence(&self) -> &'static str {
-        "An approval or a question of a sub-agent is asked in the session that it works for, in the \
-         turn that started it, and never goes to the consumer of its events; the user's decision \
-         reaches the call that it is for."
+        "An approval or a question of a sub-agent is asked in the session that it works for, in \
+         the turn that started it, and never goes to the consumer of its events; the user's \
+         decision reaches the call that it is for."
     }
 
     fn source(&self) -> &'static str {
@@ -45,7 +45,8 @@ impl Invariant for ParentsAskForThem {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A call that the user has allowed for the whole session is not asked about, and may begin.",
+            "A call that the user has allowed for the whole session needs no approval, and may \
+             begin.",
         ]
     }
 

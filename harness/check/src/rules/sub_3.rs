@@ -29,8 +29,8 @@ impl Invariant for NobodyReadsNothingHangs {
     }
 
     fn sentence(&self) -> &'static str {
-        "An interrupt takes effect though the client does not read and the queues are full: streams \
-         are closed all the same, and the turn's end is there as soon as the client reads on."
+        "An interrupt takes effect even if the client does not read and the queues are full: \
+         streams are closed, and the turn's end is available as soon as the client reads on."
     }
 
     fn source(&self) -> &'static str {
@@ -44,9 +44,9 @@ impl Invariant for NobodyReadsNothingHangs {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A turn that ends of another cause behind the interrupt has ended as well.",
-            "A turn that the agent's end cut is not judged, nor one for which the run ended before \
-             the bound.",
+            "A turn may also end for another reason after the interrupt.",
+            "A turn that was cut by the agent's end is not judged, nor one for which the run \
+             ended before the bound.",
         ]
     }
 
@@ -113,7 +113,7 @@ fn deaf_until(view: &View<'_>, at: At) -> Option<At> {
     Some(on.unwrap_or(entries.len() - 1))
 }
 
-/// A response of the turn that was under way at the interrupt and long behind it.
+/// A response of the turn that was under way at the interrupt and long after it.
 fn still_open<'v, 'a>(
     view: &'v View<'a>,
     turn: usize,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn no_end_behind_reading_on_is_a_breach() {
+    fn no_end_after_reading_on_is_a_breach() {
         let mut t = deaf();
         t.disconnected(1).reading(true).wait_ms(2700);
         let breach = breaks("SUB-3/late-end", t.clone().aborted("t1"));

@@ -33,8 +33,8 @@ impl Invariant for OneShotsEndByThemselves {
     }
 
     fn sentence(&self) -> &'static str {
-        "A one-shot sub-agent shuts down by itself behind its terminal event: it takes no further \
-         input, and sends no further request."
+        "A one-shot sub-agent shuts down by itself after its terminal event: it takes no further \
+         input and sends no further request."
     }
 
     fn source(&self) -> &'static str {
@@ -48,9 +48,9 @@ impl Invariant for OneShotsEndByThemselves {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "The shutdown may take 500 ms, and the run's bound on top of it; time in which the client \
+            "The shutdown may take 500 ms plus the bound of the run; time in which the client \
              does not read does not count.",
-            "A run that ends within that time cannot tell.",
+            "A run that ends within that time shows nothing.",
         ]
     }
 
@@ -80,7 +80,7 @@ impl Invariant for OneShotsEndByThemselves {
     }
 }
 
-/// What the sub-agent does behind the end of its turn.
+/// What the sub-agent does after the end of its turn.
 fn goes_on(view: &View<'_>, agent: &SubAgent<'_>, over: At) -> Option<(Fault, At)> {
     let starts = |event: &AgentEvent| matches!(event, AgentEvent::TurnStarted { .. });
     let mut events = agent.events.iter();

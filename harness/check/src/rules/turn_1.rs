@@ -44,7 +44,7 @@ impl Invariant for OneEndPerTurn {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "A turn that is active when the agent is killed needs no terminal event, and may get \
-             one after a resume: a dead agent tells nothing.",
+             one after a resume: a dead agent reports nothing.",
         ]
     }
 

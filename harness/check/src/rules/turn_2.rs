@@ -31,7 +31,7 @@ impl Invariant for InterruptEndsTurn {
     }
 
     fn source(&self) -> &'static str {
-        "openai/codex #2365 (TurnAborted and its reasons), #38395 (an interrupt right behind the \
+        "openai/codex #2365 (TurnAborted and its reasons), #38395 (an interrupt right after the \
          start)"
     }
 
@@ -42,21 +42,22 @@ impl Invariant for InterruptEndsTurn {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "The turn may complete or fail if no tool was running and its last response was over \
-             when the interrupt was sent, or ended within 100 ms behind it without being held at a \
+             when the interrupt was sent, or ended within 100 ms after it without being held at a \
              cut point: the turn had nothing left to do.",
-            "The turn may fail, whatever tool was running, if its last response failed within 100 ms \
-             before the interrupt, or behind it without being held at a cut point: the failure may \
-             have been decided before the interrupt was taken.",
-            "A tool that ran does not keep the turn from completing if it ended by itself, and the last \
-             response, which answers its output, was over within 100 ms behind the interrupt without \
-             being held at a cut point: no more time had passed than an agent may need to take an op.",
-            "A command of the user's may complete if it had ended when the interrupt was sent, or ended by \
-             itself within 100 ms behind it without anything being held at a cut point: its turn had \
-             nothing left to do.",
-            "A sub-agent's tool that runs does not keep the turn from completing if the turn's own last \
-             response ended less than 100 ms before the interrupt, or behind it: the turn does not wait \
-             for its sub-agents.",
-            "The turn may end as replaced if input that replaces it had been sent before the \
+            "The turn may fail, no matter which tool was running, if its last response failed \
+             within 100 ms before the interrupt, or after it without being held at a cut point: \
+             the failure may have been decided before the agent took the interrupt.",
+            "A running tool does not keep the turn from completing if it ended by itself, and \
+             the last response, which answers its output, was over within 100 ms after the \
+             interrupt without being held at a cut point: an agent may need that long to take an \
+             op.",
+            "A command of the user may complete if it had ended when the interrupt was sent, or \
+             ended by itself within 100 ms after it without anything being held at a cut point: \
+             its turn had nothing left to do.",
+            "A sub-agent's running tool does not keep the turn from completing if the turn's own \
+             last response ended less than 100 ms before the interrupt, or after it: the turn \
+             does not wait for its sub-agents.",
+            "The turn may end as replaced if input that replaces it was sent before the \
              interrupt: an agent takes its ops in order.",
             "A turn that is cut by a kill of the agent need not end.",
         ]
@@ -111,8 +112,8 @@ fn legal(view: &View<'_>, index: usize, interrupt: &Interrupt<'_>, ending: Endin
             && !view.tool_was_running(index, interrupt.at, interrupt.held)
 }
 
-/// Whether input that replaces the turn had been sent before an entry, be it before the client was
-/// told that the turn started.
+/// Whether input that replaces the turn had been sent before an entry, even before the start of the turn was
+/// announced.
 fn replaced_before(view: &View<'_>, index: usize, at: At) -> bool {
     let turn = &view.turns[index];
     let sent = view.inputs.partition_point(|input| input.at < at);
@@ -120,12 +121,12 @@ fn replaced_before(view: &View<'_>, index: usize, at: At) -> bool {
         || view.inputs.partition_point(|input| input.at < turn.begun),
         |own| own + 1,
     );
-    let behind = view.inputs.get(first..sent).unwrap_or_default();
-    // What was sent behind the turn's own input meets it, whatever still ran then.
+    let after = view.inputs.get(first..sent).unwrap_or_default();
+    // What was sent after the turn's own input meets it, whatever still ran then.
     let met = |input: &Input<'_>| {
         input.at < turn.begun || input.active.is_none_or(|active| active == index)
     };
-    behind
+    after
         .iter()
         .any(|input| input.mode == InputMode::Replace && met(input))
 }
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_may_be_replaced_by_what_was_sent_behind_the_text_that_it_tells_of() {
+    fn a_turn_may_be_replaced_by_what_was_sent_after_the_text_that_it_tells_of() {
         let began = |told: &str| {
             let mut t = Tracer::new();
             t.start("t1", "one").input("late", InputMode::Steer);
@@ -235,7 +236,7 @@ mod tests {
         };
         keeps("TURN-2", &command(true), 1);
         breaks("TURN-2/wrong-end", &command(false));
-        let ends_behind = |ms: u64, exit_code: Option<i32>, held: bool| {
+        let ends_after = |ms: u64, exit_code: Option<i32>, held: bool| {
             let mut t = Tracer::new();
             t.task(TaskKind::Shell, "make").started("t1");
             if held {
@@ -245,10 +246,10 @@ mod tests {
             t.end("t1", "user-shell-1", exit_code).completed("t1");
             t
         };
-        keeps("TURN-2", &ends_behind(50, Some(0), false), 1);
-        breaks("TURN-2/wrong-end", &ends_behind(200, Some(0), false));
-        breaks("TURN-2/wrong-end", &ends_behind(50, None, false));
-        breaks("TURN-2/wrong-end", &ends_behind(50, Some(0), true));
+        keeps("TURN-2", &ends_after(50, Some(0), false), 1);
+        breaks("TURN-2/wrong-end", &ends_after(200, Some(0), false));
+        breaks("TURN-2/wrong-end", &ends_after(50, None, false));
+        breaks("TURN-2/wrong-end", &ends_after(50, Some(0), true));
     }
 
     #[test]
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_right_behind_the_acknowledgement_is_not_lost() {
+    fn an_interrupt_right_after_the_acknowledgement_is_not_lost() {
         let mut t = Tracer::new();
         t.input("hi", InputMode::Start).reply(Some("t1"));
         t.interrupt().started("t1").request(1, &[user("hi")]);

@@ -41,9 +41,10 @@ impl Invariant for ReplacedTurnEndsFirst {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "The old turn may have completed or failed before the new one starts: it finished as \
-             the new input landed.",
+             the new input arrived.",
             "The old turn may end as interrupted if an interrupt was sent before the new turn \
-             started, be it before the start of the old one was told, or one of its approvals was answered with \"abort\", which is one.",
+             started, even before the start of the old one was announced, or if one of its \
+             approvals was answered with \"abort\", which is an interrupt.",
         ]
     }
 
@@ -99,8 +100,7 @@ fn legal(view: &View<'_>, old: &Turn<'_>, ending: Ending<'_>, started: At) -> bo
     }
 }
 
-/// Whether the turn was interrupted before an entry, be it before the client was told that the turn
-/// started.
+/// Whether the turn was interrupted before an entry, even before its start was announced.
 pub(super) fn interrupted(view: &View<'_>, turn: &Turn<'_>, before: At) -> bool {
     let asked = turn.input.map_or(turn.begun, |input| view.inputs[input].at);
     let (sent, until) = (

@@ -41,9 +41,9 @@ impl Invariant for NothingAfterTheEnd {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "while an agent resumes a session, and until its next turn starts, it may tell the state \
-             it has restored (such as the tokens used) under the id of the turn it belongs to: \
-             nothing of the dead turn goes on",
+            "While an agent resumes a session, and until its next turn starts, it may report \
+             restored state (such as the tokens used) under the id of the turn that the state \
+             belongs to: the dead turn does not continue.",
         ]
     }
 
@@ -80,7 +80,7 @@ impl Invariant for NothingAfterTheEnd {
     }
 }
 
-/// Whether the event tells state that a resumed session has restored.
+/// Whether the event reports state that a resumed session has restored.
 fn restores(view: &View<'_>, at: At) -> bool {
     let start = view.starts.iter().rfind(|start| start.at < at);
     let Some(start) = start.filter(|start| start.resumed) else {

@@ -1,7 +1,7 @@
 //! TURN-5: an interrupt without a turn changes nothing, and is answered.
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{At, Interrupt, InterruptState, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -21,7 +21,7 @@ const ANSWERED_TWICE: Clause = Clause {
     text: "an interrupt with no active turn was answered {count} times",
 };
 
-/// How soon behind an interrupt the agent's end excuses a missing answer.
+/// How soon after an interrupt the agent's end excuses a missing answer.
 const UNANSWERED_NS: u64 = 100_000_000;
 
 impl Invariant for IdleInterruptIsHarmless {
@@ -49,9 +49,9 @@ impl Invariant for IdleInterruptIsHarmless {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "An interrupt that is sent before the turn's terminal event was received is not idle.",
-            "An interrupt that is sent behind input whose turn has not been acknowledged yet may \
+            "An interrupt that is sent after input whose turn has not been acknowledged yet may \
              abort that turn.",
-            "An agent that ends within 100 ms behind the interrupt need not answer it.",
+            "An agent that ends within 100 ms after the interrupt need not answer it.",
         ]
     }
 
@@ -71,7 +71,7 @@ impl Invariant for IdleInterruptIsHarmless {
             .filter(|turn| turn.killed.is_some())
             .filter_map(|turn| turn.ending().map(|ending| ending.at))
             .collect();
-        let mut told = HashSet::default();
+        let mut reported = HashSet::default();
         for interrupt in &view.interrupts {
             if interrupt.state != InterruptState::Idle {
                 continue;
@@ -80,7 +80,7 @@ impl Invariant for IdleInterruptIsHarmless {
             let until = view.next_turn_after(interrupt.at);
             let first = view.aborts.partition_point(|at| *at < interrupt.at);
             for abort in view.aborts[first..].iter().take_while(|at| **at < until) {
-                if !closed_late.contains(abort) && told.insert(*abort) {
+                if !closed_late.contains(abort) && reported.insert(*abort) {
                     findings.breach(view, ABORT, &[interrupt.at, *abort]);
                 }
             }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_behind_input_is_early_and_not_idle() {
+    fn an_interrupt_after_input_is_early_and_not_idle() {
         let mut t = Tracer::new();
         t.input("hi", InputMode::Start).interrupt();
         t.started("t1").aborted("t1");

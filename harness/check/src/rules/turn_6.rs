@@ -1,7 +1,7 @@
 //! TURN-6: an interrupt takes effect in bounded time.
 
-use crate::held::HeldTimes;
 use crate::invariant::{Findings, Invariant};
+use crate::pause_time::PauseTimes;
 use crate::view::{At, InterruptState, View};
 use cutpoint_trace::Feature;
 use cutpoint_trace::verdict::{Clause, Level};
@@ -30,13 +30,13 @@ impl Invariant for AbortIsPrompt {
     }
 
     fn sentence(&self) -> &'static str {
-        "An interrupted turn ends within the grace period of 100 ms and the run's bound on top of it, \
-         whatever the turn is busy with."
+        "An interrupted turn ends within the grace period of 100 ms plus the bound of the run, \
+         whatever it is busy with."
     }
 
     fn source(&self) -> &'static str {
         "Codex's task lifecycle (100 ms, then the task is stopped hard); openai/codex #17143 (an \
-         interrupt during start-up is a no-op), #28499 (stuck behind an interrupt)"
+         interrupt during start-up is a no-op), #28499 (stuck after an interrupt)"
     }
 
     fn needs(&self) -> &'static [Feature] {
@@ -45,11 +45,11 @@ impl Invariant for AbortIsPrompt {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "A turn that ends of another cause behind the interrupt has ended as well.",
-            "Time for which the harness held the agent at one of its own points does not count, nor \
-             does time in which the client did not read.",
-            "A turn that the agent's end cut is not judged, nor one for which the run ended before \
-             the bound.",
+            "A turn may also end for another reason after the interrupt.",
+            "Time for which the harness held the agent at one of its own cut points does not \
+             count, nor does time in which the client did not read.",
+            "A turn that was cut by the agent's end is not judged, nor one for which the run \
+             ended before the bound.",
         ]
     }
 
@@ -65,7 +65,7 @@ impl Invariant for AbortIsPrompt {
         let mut findings = Findings::default();
         let bound_ns = view.trace.header.abort_bound_ms.saturating_mul(1_000_000);
         let bound_ns = bound_ns.saturating_add(GRACE_NS);
-        let held = HeldTimes::of(view);
+        let held = PauseTimes::of(view);
         for (index, turn) in view.turns.iter().enumerate() {
             let mut interrupts = turn
                 .interrupts

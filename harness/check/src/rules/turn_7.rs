@@ -39,7 +39,7 @@ impl Invariant for AbortedOnce {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "The turn may have completed or failed as the interrupts landed: then nothing was \
+            "The turn may have completed or failed as the interrupts arrived: then nothing was \
              aborted.",
         ]
     }

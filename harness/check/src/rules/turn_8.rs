@@ -24,7 +24,7 @@ const WRONGLY_REFUSED: Clause = Clause {
     text: "an interrupt that names the active turn {turn} was refused",
 };
 
-/// How long behind a refused interrupt its turn may end without the refusal being wrong.
+/// How long after a refused interrupt its turn may end without the refusal being wrong.
 const RACE_NS: u64 = 100_000_000;
 
 impl Invariant for OneIdPerTurn {
@@ -37,8 +37,8 @@ impl Invariant for OneIdPerTurn {
     }
 
     fn sentence(&self) -> &'static str {
-        "A turn has one id: the one that its start returned, that an interrupt accepts and that its \
-         terminal event carries; every id announced as started is terminated."
+        "A turn has one id: its start returns it, an interrupt accepts it and its terminal event \
+         carries it; every id announced as started is terminated."
     }
 
     fn source(&self) -> &'static str {
@@ -53,8 +53,8 @@ impl Invariant for OneIdPerTurn {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "An id whose turn was cut by the end of the agent need not be terminated.",
-            "An interrupt that names the active turn may be refused if the turn ends within 100 ms \
-             behind the refusal: it was over.",
+            "An interrupt that names the active turn may be refused if the turn ends within 100 \
+             ms after the refusal: it was over.",
         ]
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::fast_hash::{HashMap, HashSet};
 use crate::ids::canonical;
 use crate::invariant::{Findings, Invariant};
-use crate::map::{HashMap, HashSet};
 use crate::view::{At, Input, OpAnswer, Turn, View};
 use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{Feature, InputMode, Observation};
@@ -46,8 +46,8 @@ impl Invariant for CallersIdsAreKept {
     }
 
     fn sentence(&self) -> &'static str {
-        "An id that a caller supplies is refused unless it is a UUID that was not used before, in \
-         whatever spelling; an accepted one is used in its canonical form everywhere."
+        "An id that a caller supplies is refused unless it is a UUID that was not used before, \
+         in any spelling; an accepted id is used in its canonical form everywhere."
     }
 
     fn source(&self) -> &'static str {
@@ -62,8 +62,8 @@ impl Invariant for CallersIdsAreKept {
     fn legal_races(&self) -> &'static [&'static str] {
         &[
             "Input that names a turn of its own may be refused if a turn was active when it was \
-             sent, or began before it was answered: it would join that one.",
-            "A request that was not answered says nothing: the agent may have ended.",
+             sent, or began before it was answered: it would join that turn.",
+            "A request that was not answered is not judged: the agent may have ended.",
         ]
     }
 
@@ -92,14 +92,14 @@ impl Invariant for CallersIdsAreKept {
 }
 
 /// What a request that supplies an id was to be answered with.
-enum Due {
+enum ExpectedAnswer {
     /// The clause that an acceptance breaks.
     Refusal(Clause),
     /// The id in its canonical form.
     Acceptance(String),
 }
 
-impl Due {
+impl ExpectedAnswer {
     fn of(wanted: &str, is_used: impl FnOnce(&str) -> bool) -> Self {
         match canonical(wanted) {
             None => Self::Refusal(INVALID_ACCEPTED),
@@ -117,24 +117,24 @@ fn check_turns(view: &View<'_>, findings: &mut Findings) -> HashMap<String, At> 
             continue;
         };
         findings.exercised += 1;
-        let due = Due::of(wanted, |id| was_a_turn(view, id, input.at));
+        let due = ExpectedAnswer::of(wanted, |id| was_a_turn(view, id, input.at));
         match (due, answer.error) {
-            (Due::Refusal(clause), None) => {
+            (ExpectedAnswer::Refusal(clause), None) => {
                 let fault = clause.with("role", "turn").with("id", wanted);
                 findings.breach(view, fault, &[input.at, answer.at]);
             }
-            (Due::Refusal(_), Some(_)) => {
+            (ExpectedAnswer::Refusal(_), Some(_)) => {
                 if let Some(begun) = started_by(view, index) {
                     let fault = REFUSED_BUT_STARTED.with("role", "turn").with("id", wanted);
                     findings.breach(view, fault, &[input.at, answer.at, begun]);
                 }
             }
-            (Due::Acceptance(id), None) => {
+            (ExpectedAnswer::Acceptance(id), None) => {
                 check_name(view, "turn", wanted, &id, (input.at, answer), findings);
                 accepted.insert(id, input.at);
             }
-            (Due::Acceptance(_), Some(_)) if joins(view, input, answer) => {}
-            (Due::Acceptance(_), Some(_)) => {
+            (ExpectedAnswer::Acceptance(_), Some(_)) if joins(view, input, answer) => {}
+            (ExpectedAnswer::Acceptance(_), Some(_)) => {
                 let fault = FRESH_REFUSED.with("role", "turn").with("id", wanted);
                 findings.breach(view, fault, &[input.at, answer.at]);
             }
@@ -149,7 +149,7 @@ fn joins(view: &View<'_>, input: &Input<'_>, answer: &OpAnswer<'_>) -> bool {
     met && input.mode != InputMode::Replace
 }
 
-/// Whether the conversation had a turn of that id before an entry.
+/// Whether the conversation had a turn with that id before an entry.
 fn was_a_turn(view: &View<'_>, id: &str, at: At) -> bool {
     let mut earlier = view.turns.iter().filter(|turn| turn.begun < at);
     let lineage = lineage_at(view, at);
@@ -206,12 +206,12 @@ fn check_threads(view: &View<'_>, findings: &mut Findings) {
         findings.exercised += 1;
         let session = view.starts.partition_point(|start| start.at < open.at);
         let wanted = open.wanted_id;
-        let due = Due::of(wanted, |id| used.contains(&(session, id.to_owned())));
+        let due = ExpectedAnswer::of(wanted, |id| used.contains(&(session, id.to_owned())));
         let clause = match (due, answer.error) {
-            (Due::Refusal(clause), None) => clause,
-            (Due::Acceptance(_), Some(_)) => FRESH_REFUSED,
-            (Due::Refusal(_), Some(_)) => continue,
-            (Due::Acceptance(id), None) => {
+            (ExpectedAnswer::Refusal(clause), None) => clause,
+            (ExpectedAnswer::Acceptance(_), Some(_)) => FRESH_REFUSED,
+            (ExpectedAnswer::Refusal(_), Some(_)) => continue,
+            (ExpectedAnswer::Acceptance(id), None) => {
                 check_name(view, "thread", wanted, &id, (open.at, answer), findings);
                 used.insert((session, id));
                 continue;
@@ -222,12 +222,12 @@ fn check_threads(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// Checks that an accepted id is spelled in one way by whatever carries it.
+/// Checks that every event spells an accepted id in the same way.
 fn check_spellings(view: &View<'_>, accepted: &HashMap<String, At>, findings: &mut Findings) {
     if accepted.is_empty() {
         return;
     }
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for (at, entry) in view.trace.entries.iter().enumerate() {
         let carried = match &entry.observation {
             Observation::Event { event, .. } => event.turn_id(),
@@ -239,7 +239,7 @@ fn check_spellings(view: &View<'_>, accepted: &HashMap<String, At>, findings: &m
         let known = canonical(carried).and_then(|id| accepted.get_key_value(&id));
         if let Some((id, asked)) = known
             && id != carried
-            && told.insert(carried)
+            && reported.insert(carried)
         {
             let fault = OTHER_SPELLING
                 .with("id", id.as_str())

@@ -1,7 +1,7 @@
 //! VIEW-1: a turn's message consists of its own text.
 
+use crate::fast_hash::HashMap;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashMap;
 use crate::view::{At, View};
 use cutpoint_trace::verdict::{Clause, Level};
 use cutpoint_trace::{AgentEvent, Feature, Observation, ShownLine, TurnEnd};
@@ -27,9 +27,9 @@ impl Invariant for TextStaysInItsTurn {
     }
 
     fn sentence(&self) -> &'static str {
-        "No text of an aborted turn shows up in a later turn's message: what is shown as a turn's \
-         message or reasoning is what that turn's own events gave, and an event that comes late, \
-         when its turn has ended, shows nothing."
+        "No text of an aborted turn appears in a later turn's message: the message and the \
+         reasoning shown for a turn come from that turn's own events, and an event that arrives \
+         after its turn has ended shows nothing."
     }
 
     fn source(&self) -> &'static str {
@@ -41,11 +41,11 @@ impl Invariant for TextStaysInItsTurn {
     }
 
     fn legal_races(&self) -> &'static [&'static str] {
-        &["Errors and ends of turns that come late are another matter: the first are always shown."]
+        &["LateEvent errors and late ends of turns are not judged here: errors are always shown."]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a turn behind an aborted one shows text of the model, or a text or a command comes late"
+        "a turn after an aborted one shows text of the model, or a text or a command arrives late"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -54,10 +54,10 @@ impl Invariant for TextStaysInItsTurn {
 
     fn check(&self, view: &View<'_>) -> Findings {
         let mut findings = Findings::default();
-        let mut told = Told::default();
+        let mut texts = TurnTexts::default();
         let mut aborted = false;
-        // Whether a turn has started behind an aborted one.
-        let mut behind = false;
+        // Whether a turn has started after an aborted one.
+        let mut after = false;
         // The event that came late, as long as no other event follows it.
         let mut late: Option<At> = None;
         for (at, entry) in view.trace.entries.iter().enumerate() {
@@ -65,8 +65,8 @@ impl Invariant for TextStaysInItsTurn {
                 Observation::Event { event, .. } => {
                     late = None;
                     aborted |= is_abort(event);
-                    behind |= aborted && matches!(event, AgentEvent::TurnStarted { .. });
-                    told.add(at, event);
+                    after |= aborted && matches!(event, AgentEvent::TurnStarted { .. });
+                    texts.add(at, event);
                 }
                 Observation::Redelivered { event } => {
                     late = is_text_or_call(event).then_some(at);
@@ -76,10 +76,10 @@ impl Invariant for TextStaysInItsTurn {
                     if let Some(late) = late {
                         let fault = LATE_EVENT_SHOWN.with("text", start(line.text()));
                         findings.breach(view, fault, &[late, at]);
-                    } else if let Some((turn, text, own)) = told.of(line) {
-                        findings.exercised += usize::from(behind);
+                    } else if let Some((turn, text, own)) = texts.of(line) {
+                        findings.exercised += usize::from(after);
                         if !own.gave(text) {
-                            let begun = told.origin(turn, text);
+                            let begun = texts.origin(turn, text);
                             let fault = FOREIGN_TEXT.with("turn", turn.unwrap_or("none"));
                             let fault = fault.with("text", start(text));
                             let shown_by: Vec<At> = begun.into_iter().chain([at]).collect();
@@ -142,7 +142,7 @@ fn is_run(text: &str, pieces: &[&str]) -> bool {
 
 /// What the events of each turn gave.
 #[derive(Debug, Default)]
-struct Told<'a> {
+struct TurnTexts<'a> {
     answers: HashMap<&'a str, Texts<'a>>,
     reasoning: HashMap<&'a str, Texts<'a>>,
     nothing: Texts<'a>,
@@ -150,7 +150,7 @@ struct Told<'a> {
     all: Vec<(At, &'a str, &'a str)>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> TurnTexts<'a> {
     fn add(&mut self, at: At, event: &'a AgentEvent) {
         let Some(turn) = event.turn_id() else { return };
         let text = match event {

@@ -30,8 +30,8 @@ impl Invariant for ErrorsAreShown {
     }
 
     fn sentence(&self) -> &'static str {
-        "Every error is shown, that of a turn that has ended too; the active turn counts as stopped \
-         because of its own failure and of no other error."
+        "Every error is shown, even one of a turn that has ended; the active turn counts as \
+         stopped because of its own failure and of no other error."
     }
 
     fn source(&self) -> &'static str {
@@ -47,7 +47,7 @@ impl Invariant for ErrorsAreShown {
     }
 
     fn exercised_when(&self) -> &'static str {
-        "an error is told, or comes late"
+        "an error is reported, or arrives late"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -61,7 +61,7 @@ impl Invariant for ErrorsAreShown {
             match &entry.observation {
                 Observation::Event { event, raw } => {
                     if let AgentEvent::TurnStarted { turn_id } = event {
-                        active = Some(Active {
+                        active = Some(ActiveTurn {
                             turn_id,
                             begun: raw,
                         });
@@ -88,14 +88,14 @@ impl Invariant for ErrorsAreShown {
     }
 }
 
-/// The active turn, and the message that tells that it began, which names its submission.
+/// The active turn, and the message that announced its start, which names its submission.
 #[derive(Debug, Clone, Copy)]
-struct Active<'a> {
+struct ActiveTurn<'a> {
     turn_id: &'a str,
     begun: &'a RawMessage,
 }
 
-impl Active<'_> {
+impl ActiveTurn<'_> {
     /// Whether an error stops this turn: it is the turn's failure, or what came of its submission.
     /// An error that names a turn without ending it is one that the turn tries to get over.
     fn stops(&self, error: &AgentEvent, raw: &RawMessage) -> bool {
@@ -129,14 +129,12 @@ fn check_shown(
     wanted: Option<&str>,
 ) {
     findings.exercised += 1;
-    let shown = view
-        .shown_behind(at)
-        .find_map(|(line_at, line)| match line {
-            ShownLine::Error { text, stopped } if text.contains(message.trim()) => {
-                Some((line_at, stopped.as_deref()))
-            }
-            _ => None,
-        });
+    let shown = view.shown_after(at).find_map(|(line_at, line)| match line {
+        ShownLine::Error { text, stopped } if text.contains(message.trim()) => {
+            Some((line_at, stopped.as_deref()))
+        }
+        _ => None,
+    });
     let start: String = message.chars().take(40).collect();
     let Some((line_at, stopped)) = shown else {
         return findings.breach(view, NOT_SHOWN.with("text", start), &[at]);

@@ -22,8 +22,8 @@ impl Invariant for ShownTextIsKept {
     }
 
     fn sentence(&self) -> &'static str {
-        "Text of the model that the user was shown before a turn was cut is in the next request: user \
-         and model speak of the same conversation."
+        "Text of the model that the user was shown before a turn was cut is in the next request, \
+         so that user and model share one conversation."
     }
 
     fn source(&self) -> &'static str {
@@ -37,17 +37,18 @@ impl Invariant for ShownTextIsKept {
 
     fn legal_races(&self) -> &'static [&'static str] {
         &[
-            "Text that is shown behind the interrupt need not be kept.",
-            "Text may be gone once the history was compacted, its turn was taken back, or the agent \
-             was killed.",
-            "What was shown in the session that a fork was taken from, in a turn that began behind the \
-             request for the fork, stays there.",
-            "A summary that the model writes for a compaction is no part of the conversation.",
+            "Text that is shown after the interrupt need not be kept.",
+            "Text may be gone once the history was compacted, its turn was rolled back, or the \
+             agent was killed.",
+            "Text shown in the forked session, in a turn that began after the fork was \
+             requested, stays there.",
+            "A summary that the model writes for a compaction is not part of the conversation.",
         ]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a request follows the abort of a turn that had shown text, or a fork in the middle of one"
+        "a request follows the abort of a turn that had shown text, or a fork in the middle of \
+         such a turn"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -62,7 +63,7 @@ impl Invariant for ShownTextIsKept {
                 continue;
             }
             let shown = shown(view, turn, cut);
-            let Some(next) = view.request_behind(ended).filter(|_| !shown.is_empty()) else {
+            let Some(next) = view.request_after(ended).filter(|_| !shown.is_empty()) else {
                 continue;
             };
             let over = next.over().unwrap_or(next.at + 2) + 1;
@@ -104,7 +105,7 @@ fn cuts(view: &View<'_>) -> Vec<(usize, At, At)> {
 /// The pieces of text that a turn had shown when it was cut, each with its event.
 ///
 /// Pieces are looked for one by one: a stream that is tried again shows the same text once more,
-/// and events do not tell where it begins anew.
+/// and events do not show where it starts again.
 fn shown<'a>(view: &View<'a>, turn: &Turn<'_>, cut: At) -> Vec<(At, &'a str)> {
     let begun = turn.started.unwrap_or(turn.begun).min(cut);
     let piece = |at: At| match view.event(at)? {

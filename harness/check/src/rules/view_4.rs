@@ -1,7 +1,7 @@
 //! VIEW-4: an abort reads as what it was.
 
+use crate::fast_hash::HashSet;
 use crate::invariant::{Findings, Invariant};
-use crate::map::HashSet;
 use crate::view::{At, View};
 use cutpoint_trace::verdict::{Clause, Fault, Level};
 use cutpoint_trace::{AbortReason, AgentEvent, Feature, Observation, ShownLine, TurnEnd};
@@ -42,12 +42,12 @@ impl Invariant for AbortReadsAsItWas {
     }
 
     fn sentence(&self) -> &'static str {
-        "The abort of a turn is shown once, as \"task interrupted\" or as \"task aborted: replaced by \
-         a new task\", whichever it was."
+        "The abort of a turn is shown once, as \"task interrupted\" or as \"task aborted: \
+         replaced by a new task\", according to its reason."
     }
 
     fn source(&self) -> &'static str {
-        "openai/codex #2365: the view tells an interrupted turn from a replaced one"
+        "openai/codex #2365: the view distinguishes an interrupted turn from a replaced one"
     }
 
     fn needs(&self) -> &'static [Feature] {
@@ -55,11 +55,11 @@ impl Invariant for AbortReadsAsItWas {
     }
 
     fn legal_races(&self) -> &'static [&'static str] {
-        &["A turn that a crash cut off has no abort to show: nobody tells of it."]
+        &["A turn that a crash cut off has no abort to show: no event announced it."]
     }
 
     fn exercised_when(&self) -> &'static str {
-        "a turn is aborted, or its abort comes once more"
+        "a turn is aborted, or its abort is delivered again"
     }
 
     fn clauses(&self) -> &'static [Clause] {
@@ -98,7 +98,7 @@ impl Invariant for AbortReadsAsItWas {
     }
 }
 
-/// The turn that an event tells to be aborted, and how that reads.
+/// The turn whose abort an event reports, and how that reads.
 fn abort(event: &AgentEvent) -> Option<(&str, &'static str)> {
     let AgentEvent::TurnEnded {
         turn_id: Some(turn),
@@ -114,10 +114,10 @@ fn abort(event: &AgentEvent) -> Option<(&str, &'static str)> {
     Some((turn, text))
 }
 
-/// The lines behind an event that tell how a turn ended; of other events only those that read as an
+/// The lines after an event that say how a turn ended; for other events only those that read as an
 /// abort.
 fn statuses<'a>(view: &View<'a>, at: At, all: bool) -> Vec<(At, &'a str)> {
-    let lines = view.shown_behind(at).filter_map(|(at, line)| match line {
+    let lines = view.shown_after(at).filter_map(|(at, line)| match line {
         ShownLine::Status { text } => Some((at, text.as_str())),
         _ => None,
     });

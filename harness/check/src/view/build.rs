@@ -33,11 +33,11 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
             Observation::AgentStarted { resumed: true, .. }
         ) {
             // The agent died before it could tell, but had it written down.
-            let untold = rollouts
+            let unreported = rollouts
                 .rolled_back()
                 .into_iter()
                 .skip(turns.rollbacks.len());
-            untold.for_each(|count| turns.rolled_back(at, count));
+            unreported.for_each(|count| turns.rolled_back(at, count));
         }
     }
     turns.enter_forks(&rollouts.files);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::At;
 use super::exchanges::{Exchange, Role};
 use super::turns::Turns;
-use crate::map::HashMap;
+use crate::fast_hash::HashMap;
 use cutpoint_trace::{AgentEvent, ClientOp, Decision, Observation};
 
 /// A call that the model emitted whole.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::At;
 use super::turns::Turns;
-use crate::map::HashMap;
+use crate::fast_hash::HashMap;
 use cutpoint_trace::{Observation, StreamEnd};
 
 /// What an item of a history is to the rules.

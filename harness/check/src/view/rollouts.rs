@@ -11,8 +11,8 @@ use cutpoint_protocol::rollout::{LineContent, RolloutLine, TurnEnd};
 use serde_json::Value;
 
 use super::At;
-use super::past::Resumption;
-use crate::map::HashMap;
+use super::fork_rollback::Resumption;
+use crate::fast_hash::HashMap;
 use cutpoint_trace::{AgentEvent, Observation, ReadTrigger};
 
 /// Stands for each byte that a tear has left of a character, so that places in the content are those in the
@@ -32,7 +32,7 @@ pub enum LineKind {
     Compacted,
     /// The note that so many turns were taken out of the history.
     RolledBack(usize),
-    /// What a tear left of a line, with a line feed that the agent put behind it.
+    /// What a tear left of a line, with a line feed that the agent put after it.
     Sealed,
     /// Any other line.
     Other,
@@ -49,7 +49,7 @@ pub struct Bracket {
 
 /// What a line holds of a history, by what a request's items are told apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Held {
+pub enum RecordedItem {
     /// A call, with its id.
     Call(String),
     /// A call's output, with the call's id.
@@ -66,7 +66,7 @@ pub struct FileLine {
     /// What it is.
     pub kind: LineKind,
     /// What it holds of a history, if it is a line of an item.
-    pub held: Option<Held>,
+    pub held: Option<RecordedItem>,
     /// Where it ends, with its line break, in bytes from the file's beginning.
     pub end: usize,
     /// Its ordinal, in the forms that have one.
@@ -277,7 +277,7 @@ impl<'a> Rollouts<'a> {
 }
 
 impl<'a> RolloutFile<'a> {
-    /// Whether it was read at one entry or behind it, and before another.
+    /// Whether it was read at one entry or after it, and before another.
     pub(super) fn read_between(&self, from: At, to: At) -> bool {
         let next = self.reads.partition_point(|read| read.at < from);
         self.reads.get(next).is_some_and(|read| read.at < to)
@@ -398,7 +398,7 @@ impl<'a> RolloutFile<'a> {
         Change::Rewritten { kept, known }
     }
 
-    /// Puts a text behind the content, or in the place of its end; returns how many known lines
+    /// Puts a text after the content, or in the place of its end; returns how many known lines
     /// that leaves.
     fn splice(&mut self, from: u64, text: &str) -> usize {
         let known = usize::try_from(from).ok();
@@ -427,7 +427,7 @@ impl<'a> RolloutFile<'a> {
     }
 
     /// Reads the lines that are whole now. Where a restarted agent has put nothing but the line break
-    /// behind a line, the line itself is not new.
+    /// after a line, the line itself is not new.
     fn parse_new(&mut self, at: At, restarted: bool) {
         while let Some(length) = self.content[self.whole..].find('\n') {
             let text = &self.content[self.whole..self.whole + length];
@@ -456,7 +456,7 @@ impl<'a> RolloutFile<'a> {
 #[derive(Debug, Clone)]
 struct Said {
     kind: LineKind,
-    held: Option<Held>,
+    held: Option<RecordedItem>,
     ordinal: Option<u64>,
 }
 
@@ -464,7 +464,10 @@ impl HeapSize for Said {
     fn heap_bytes(&self) -> usize {
         let text = match &self.held {
             Some(
-                Held::Call(text) | Held::Output(text) | Held::User(text) | Held::Assistant(text),
+                RecordedItem::Call(text)
+                | RecordedItem::Output(text)
+                | RecordedItem::User(text)
+                | RecordedItem::Assistant(text),
             ) => text.capacity(),
             None => 0,
         };
@@ -504,7 +507,7 @@ fn read_line(text: &str, read_at: At, end: usize) -> FileLine {
 }
 
 /// What a line holds of a history.
-fn held(line: &RolloutLine) -> Option<Held> {
+fn held(line: &RolloutLine) -> Option<RecordedItem> {
     if line.kind != "response_item" {
         return None;
     }
@@ -512,13 +515,13 @@ fn held(line: &RolloutLine) -> Option<Held> {
     let id = || text("call_id").or(text("id")).map(str::to_owned);
     let message = || all_text(&line.payload);
     match text("type").unwrap_or("message") {
-        "function_call" | "custom_tool_call" | "local_shell_call" => id().map(Held::Call),
+        "function_call" | "custom_tool_call" | "local_shell_call" => id().map(RecordedItem::Call),
         "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" => {
-            id().map(Held::Output)
+            id().map(RecordedItem::Output)
         }
         "message" => match text("role") {
-            Some("user") => Some(Held::User(message())),
-            Some("assistant") => Some(Held::Assistant(message())),
+            Some("user") => Some(RecordedItem::User(message())),
+            Some("assistant") => Some(RecordedItem::Assistant(message())),
             _ => None,
         },
         _ => None,

@@ -1,10 +1,10 @@
 //! Turns, the ops that begin and interrupt them, and the events that end them.
 
 use super::At;
-use super::holds::Holds;
-use super::past::{Fork, Rollback};
+use super::fork_rollback::{Fork, Rollback};
+use super::open_gates::OpenGates;
+use crate::fast_hash::{HashMap, HashSet};
 use crate::ids::canonical;
-use crate::map::{HashMap, HashSet};
 use cutpoint_trace::{AbortReason, AgentEvent, ClientOp, Decision, InputMode, TaskKind, TurnEnd};
 
 /// A user input.
@@ -30,7 +30,7 @@ pub struct Input<'a> {
     pub begins: bool,
     /// Where its agent ended before it told what it had done with it, if the order of ops does not tell
     /// either: its turn is a guess.
-    pub untold: Option<At>,
+    pub unreported: Option<At>,
 }
 
 impl Input<'_> {
@@ -62,7 +62,7 @@ pub struct OpAnswer<'a> {
 
 /// A request for one more conversation, under an id of the caller's.
 #[derive(Debug)]
-pub struct Open<'a> {
+pub struct OpenRequest<'a> {
     /// The op.
     pub at: At,
     /// The id that the caller wants the conversation to have.
@@ -202,7 +202,7 @@ impl<'a> Turn<'a> {
 
 /// A terminal event that belongs to no turn.
 #[derive(Debug, Clone, Copy)]
-pub struct Stray<'a> {
+pub struct StrayEnding<'a> {
     /// The event.
     pub at: At,
     /// The turn that it names, which nobody had announced.
@@ -211,7 +211,7 @@ pub struct Stray<'a> {
 
 /// An event that names a turn which has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Late {
+pub struct LateEvent {
     /// The event.
     pub at: At,
     /// The turn.
@@ -231,7 +231,7 @@ pub struct SessionStart {
 enum OpRef {
     Input(usize),
     Interrupt(usize),
-    Open(usize),
+    OpenRequest(usize),
 }
 
 /// Follows turns through a trace.
@@ -240,9 +240,9 @@ pub(super) struct Turns<'a> {
     pub(super) turns: Vec<Turn<'a>>,
     pub(super) inputs: Vec<Input<'a>>,
     pub(super) interrupts: Vec<Interrupt<'a>>,
-    pub(super) opens: Vec<Open<'a>>,
-    pub(super) strays: Vec<Stray<'a>>,
-    pub(super) late: Vec<Late>,
+    pub(super) opens: Vec<OpenRequest<'a>>,
+    pub(super) strays: Vec<StrayEnding<'a>>,
+    pub(super) late: Vec<LateEvent>,
     pub(super) aborts: Vec<At>,
     /// Where the user answered an approval with "abort", which cuts the turn.
     abort_answers: Vec<At>,
@@ -266,8 +266,8 @@ pub(super) struct Turns<'a> {
     /// Inputs that began no turn yet.
     pub(super) pending: Vec<usize>,
     /// Inputs of which the agent has told that it took them.
-    pub(super) told: HashSet<usize>,
-    pub(super) held: Holds<'a>,
+    pub(super) attributed: HashSet<usize>,
+    pub(super) held: OpenGates<'a>,
     /// Whether ids in events can be trusted to name turns.
     ids: bool,
     down: bool,
@@ -337,8 +337,8 @@ impl<'a> Turns<'a> {
             ClientOp::Interrupt { turn_id } => self.interrupt(at, id, turn_id.as_deref()),
             ClientOp::Shutdown => self.shutdown = true,
             ClientOp::Open { thread_id } => {
-                self.ops.insert(id, OpRef::Open(self.opens.len()));
-                self.opens.push(Open {
+                self.ops.insert(id, OpRef::OpenRequest(self.opens.len()));
+                self.opens.push(OpenRequest {
                     at,
                     wanted_id: thread_id,
                     answers: Vec::new(),
@@ -366,7 +366,7 @@ impl<'a> Turns<'a> {
             turn: None,
             active: self.active(),
             begins: false,
-            untold: None,
+            unreported: None,
         });
         self.ops.insert(id, OpRef::Input(input));
         self.pending.push(input);
@@ -429,7 +429,7 @@ impl<'a> Turns<'a> {
                 self.interrupts[*interrupt].answers.push(answer);
             }
             Some(OpRef::Input(input)) => self.input_reply(at, *input, answer),
-            Some(OpRef::Open(open)) => self.opens[*open].answers.push(answer),
+            Some(OpRef::OpenRequest(open)) => self.opens[*open].answers.push(answer),
             None => {}
         }
     }
@@ -504,7 +504,7 @@ impl<'a> Turns<'a> {
 
     fn note_late(&mut self, at: At, turn: usize) {
         if !self.turns[turn].endings.is_empty() {
-            self.late.push(Late { at, turn });
+            self.late.push(LateEvent { at, turn });
         }
     }
 
@@ -580,7 +580,7 @@ impl<'a> Turns<'a> {
             _ => self.unnamed_end(),
         };
         let Some(turn) = turn else {
-            self.strays.push(Stray {
+            self.strays.push(StrayEnding {
                 at: ending.at,
                 turn_id: id,
             });
@@ -629,19 +629,19 @@ impl<'a> Turns<'a> {
     }
 
     fn stop(&mut self, at: At, note: impl Fn(&mut Turn<'a>)) {
-        self.join_untold();
+        self.join_unreported();
         for turn in std::mem::take(&mut self.active) {
             note(&mut self.turns[turn]);
         }
-        self.leave_untold(at);
+        self.leave_unreported(at);
         self.pending.clear();
         self.stops.push(at);
         self.down = true;
     }
 
-    /// Ops are taken in order: input that can join a turn, sent behind the one that began a turn which has run
+    /// Ops are taken in order: input that can join a turn, sent after the one that began a turn which has run
     /// until now, can only have joined that turn, though nobody is told any more.
-    fn join_untold(&mut self) {
+    fn join_unreported(&mut self) {
         let newest = self.active();
         let Some((turn, from)) = newest.and_then(|turn| Some((turn, self.turns[turn].input?)))
         else {
@@ -658,12 +658,12 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// Ops are taken in order: what was sent behind the interrupt of a turn, or behind the answer "abort", has
+    /// Ops are taken in order: what was sent after the interrupt of a turn, or after the answer "abort", has
     /// not joined that turn, if the turn was aborted. Nobody is told any more of the one that it began.
-    fn leave_untold(&mut self, at: At) {
+    fn leave_unreported(&mut self, at: At) {
         for (number, input) in self.inputs.iter_mut().enumerate() {
             // Where the agent has said what it took the input into, there is nothing to guess.
-            let known = input.turn.is_some() || self.told.contains(&number);
+            let known = input.turn.is_some() || self.attributed.contains(&number);
             let sent_into = input.active.filter(|_| !known);
             let Some(turn) = sent_into.map(|turn| &self.turns[turn]) else {
                 continue;
@@ -671,12 +671,12 @@ impl<'a> Turns<'a> {
             let first = turn.interrupts.first();
             let answers = self.abort_answers.iter();
             let mut cuts = answers.filter(|answer| **answer > turn.begun);
-            let behind = first.is_some_and(|first| self.interrupts[*first].at < input.at)
+            let after = first.is_some_and(|first| self.interrupts[*first].at < input.at)
                 || cuts.any(|cut| *cut < input.at);
-            if behind && turn.ending().is_some_and(|ending| ending.aborted()) {
+            if after && turn.ending().is_some_and(|ending| ending.aborted()) {
                 input.active = None;
             } else {
-                input.untold.get_or_insert(at);
+                input.unreported.get_or_insert(at);
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Which markers of a request's history belong to which turn.
 //!
-//! A history is cut into regions at the user messages that carry an input. What stands behind such
+//! A history is cut into regions at the user messages that carry an input. What stands after such
 //! a message, up to the next one of another turn, is that turn's; so are the markers there.
 
 use super::exchanges::{Exchange, Role};
 use super::turns::{Ending, InterruptState, Turn};
 use super::{At, View};
-use crate::map::{HashMap, HashSet};
+use crate::fast_hash::{HashMap, HashSet};
 
 /// A turn's part of a history, or the part before the first turn's.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub struct Region {
     /// Whether the region lies before the first input.
     pub is_first: bool,
     /// Whether its turn is a guess: nobody was told what became of the input that begins it.
-    untold: bool,
+    unreported: bool,
 }
 
 pub(super) fn regions(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
@@ -76,8 +76,8 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
                     }
                     regions.push(std::mem::take(&mut region));
                     region.turn = turn;
-                    let untold = view.inputs[*input].untold;
-                    region.untold = untold.is_some_and(|at| at < exchange.at);
+                    let unreported = view.inputs[*input].unreported;
+                    region.unreported = unreported.is_some_and(|at| at < exchange.at);
                 }
             }
             Role::Marker => region.markers.push(place),
@@ -98,7 +98,7 @@ fn cut(view: &View<'_>, exchange: &Exchange<'_>) -> Vec<Region> {
 }
 
 /// The first input that is seen of the next turn only joined it: what that turn, a review say, had
-/// done before stands in front of the input, and behind the marker of the turn before it.
+/// done before stands in front of the input, and after the marker of the turn before it.
 fn leave_to_the_next(region: &mut Region) {
     let marker = region.markers.last().copied();
     region
@@ -174,18 +174,18 @@ fn count(view: &View<'_>, exchange: &Exchange<'_>, region: &mut Region, index: u
 /// and a marker on one side of it may as well be the one that is missing on the other.
 fn settle(regions: &mut [Region]) {
     for at in 1..regions.len() {
-        let (before, behind) = regions.split_at_mut(at);
-        let (before, behind) = (&mut before[at - 1], &mut behind[0]);
-        if !behind.untold {
+        let (before, after) = regions.split_at_mut(at);
+        let (before, after) = (&mut before[at - 1], &mut after[0]);
+        if !after.unreported {
             continue;
         }
-        while spare(before, behind) {
-            behind.markers.splice(0..0, before.markers.pop());
+        while spare(before, after) {
+            after.markers.splice(0..0, before.markers.pop());
             // Whose items those are is a guess as well.
-            behind.last_item = None;
+            after.last_item = None;
         }
-        while spare(behind, before) {
-            before.markers.push(behind.markers.remove(0));
+        while spare(after, before) {
+            before.markers.push(after.markers.remove(0));
         }
     }
 }
@@ -204,12 +204,12 @@ fn marker_may_be_gone(
     turn: &Turn<'_>,
     ending: Ending<'_>,
 ) -> bool {
-    // The file is read behind the request, so a compaction right before one is seen right after.
+    // The file is read after the request, so a compaction right before one is seen right after.
     let read = exchange.over().unwrap_or(exchange.at + 2);
     turn.killed.is_some() || exchange.has_compaction() || view.gone_between(ending.at, read + 1)
 }
 
-/// Interrupts that met no turn behind a turn's end, before a request.
+/// Interrupts that met no turn after a turn's end, before a request.
 fn idle_interrupts(view: &View<'_>, exchange: &Exchange<'_>, ending: Ending<'_>) -> Vec<At> {
     let until = view.next_turn_after(ending.at).min(exchange.at);
     let first = (view.interrupts).partition_point(|interrupt| interrupt.at < ending.at);

@@ -1,18 +1,18 @@
 //! What the harness holds at cut points as a trace goes on.
 
-use crate::held::is_the_agents;
+use crate::pause_time::holds_the_agent;
 use cutpoint_trace::Observation;
 
 /// The cut points that were reached and not let go.
 #[derive(Debug, Default)]
-pub(super) struct Holds<'a> {
+pub(super) struct OpenGates<'a> {
     /// Each with the exchange whose response is held there.
     points: Vec<(&'a str, Option<usize>)>,
     /// The exchange of which the server told last: what is reached next is reached by its response.
     answered: Option<usize>,
 }
 
-impl<'a> Holds<'a> {
+impl<'a> OpenGates<'a> {
     pub(super) fn entry(&mut self, what: &'a Observation) {
         match what {
             Observation::Request { exchange, .. }
@@ -20,7 +20,7 @@ impl<'a> Holds<'a> {
             | Observation::Sent { exchange, .. }
             | Observation::SentPart { exchange, .. } => self.answered = Some(*exchange),
             Observation::Reached { point } => {
-                let response = self.answered.filter(|_| !is_the_agents(point));
+                let response = self.answered.filter(|_| !holds_the_agent(point));
                 self.points.push((point, response));
             }
             Observation::Released { point } => {

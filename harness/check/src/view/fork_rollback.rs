@@ -1,7 +1,7 @@
 //! What was done to a conversation as a whole: forks, turns that were taken back, resumed rollouts.
 
 use super::At;
-use super::rollouts::{Held, RolloutFile};
+use super::rollouts::{RecordedItem, RolloutFile};
 use super::turns::Turns;
 use cutpoint_trace::TaskKind;
 
@@ -14,7 +14,7 @@ pub struct Fork {
     pub at: At,
     /// The newest turn that was active when the client asked for it.
     pub turn: Option<usize>,
-    /// The newest turn that was active when it was done, or had started behind the request for it: one
+    /// The newest turn that was active when it was done, or had started after the request for it: one
     /// that had been on its way may be in the fork as interrupted.
     pub met: Option<usize>,
     /// The start of the agent with which the conversation went on in the fork; nothing if it did
@@ -40,9 +40,9 @@ pub struct Rollback {
 pub struct Resumption {
     /// The start of the agent.
     pub at: At,
-    /// What the rollout's whole lines held then, in order, behind the last line that replaced the
+    /// What the rollout's whole lines held then, in order, after the last line that replaced the
     /// history or took turns out of it.
-    pub held: Vec<Held>,
+    pub held: Vec<RecordedItem>,
     /// Where the harness tore the rollout since it had been read whole.
     pub torn: Option<At>,
 }
@@ -104,7 +104,7 @@ impl Turns<'_> {
         // A turn may have begun between the input for the next one and the start of that.
         let turns = places(self.turns.iter().map(|turn| turn.begun).collect(), begun);
         let mut inputs = places(self.inputs.iter().map(|input| input.at).collect(), from);
-        // Ops are taken in order: what was said behind the request is not what it takes back.
+        // Ops are taken in order: what was said after the request is not what it takes back.
         let asked = self.rollback_asked.take().unwrap_or(at);
         inputs.retain(|input| self.inputs[*input].at < asked);
         for turn in &turns {

@@ -7,12 +7,12 @@ impl Turns<'_> {
     /// The agent tells which turn it took a text into: that is no guess, whatever was running when
     /// the text was sent.
     pub(super) fn took(&mut self, turn: usize, text: &str) {
-        let told = &mut self.told;
+        let attributed = &mut self.attributed;
         // What was sent to an agent that has ended since is taken by nobody any more.
         let since = self.starts.last().map_or(0, |start| start.at);
         let same = self.by_text.get(text).into_iter().flatten().copied();
         let mut same = same.filter(|input| self.inputs[*input].at >= since);
-        let Some(input) = same.find(|input| told.insert(*input)) else {
+        let Some(input) = same.find(|input| attributed.insert(*input)) else {
             return;
         };
         if self.inputs[input].turn.is_some() {
@@ -23,7 +23,9 @@ impl Turns<'_> {
         let known = &self.turns[turn];
         let guess = known.input.filter(|_| known.acknowledged.is_none());
         // The first text that a turn takes is the one it began with.
-        if let Some(later) = guess.filter(|guess| *guess > input && !self.told.contains(guess)) {
+        if let Some(later) =
+            guess.filter(|guess| *guess > input && !self.attributed.contains(guess))
+        {
             self.link(turn, input);
             let later_input = &mut self.inputs[later];
             later_input.begins = false;
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_behind_that_text_replaces_its_turn() {
+    fn what_was_sent_after_that_text_replaces_its_turn() {
         let mut t = Tracer::new();
         t.start("t1", "one").input("late", InputMode::Steer);
         t.input("two", InputMode::Replace).completed("t1");

@@ -5,17 +5,17 @@ use cutpoint_trace::Observation;
 
 /// The times for which the harness held the agent at points of its own, or did not read what it
 /// sent, without overlaps.
-pub(crate) struct HeldTimes(Vec<(u64, u64)>);
+pub(crate) struct PauseTimes(Vec<(u64, u64)>);
 
-impl HeldTimes {
+impl PauseTimes {
     pub(crate) fn of(view: &View<'_>) -> Self {
         let mut spans = Vec::new();
         let (mut points, mut deaf) = (0_usize, false);
         let mut since_ns = None;
         for entry in &view.trace.entries {
             match &entry.observation {
-                Observation::Reached { point } if is_the_agents(point) => points += 1,
-                Observation::Released { point } if is_the_agents(point) => {
+                Observation::Reached { point } if holds_the_agent(point) => points += 1,
+                Observation::Released { point } if holds_the_agent(point) => {
                     points = points.saturating_sub(1);
                 }
                 Observation::Reading { on } => deaf = !on,
@@ -40,6 +40,6 @@ impl HeldTimes {
 }
 
 /// Whether a cut point holds the agent itself, and no response.
-pub(crate) fn is_the_agents(point: &str) -> bool {
+pub(crate) fn holds_the_agent(point: &str) -> bool {
     point == "aborting" || point.starts_with("point ")
 }

@@ -12,7 +12,7 @@ const CLOSE_NS: u64 = 600_000_000;
 
 impl View<'_> {
     /// Whether the last response that a turn got was over when an op of the user's was sent, or so soon
-    /// behind it that the agent could no longer know; not the latter if something was held at a cut point.
+    /// after it that the agent could no longer know; not the latter if something was held at a cut point.
     pub fn response_was_over(&self, turn: usize, op: At, held: bool) -> bool {
         let Some(over) = self.last_response(turn).and_then(|last| last.over()) else {
             return false;
@@ -74,7 +74,7 @@ impl View<'_> {
         })
     }
 
-    /// Whether a call's tool had ended before an entry, or ended by itself so soon behind it that the agent
+    /// Whether a call's tool had ended before an entry, or ended by itself so soon after it that the agent
     /// could no longer know; not the latter if something was held at a cut point.
     pub fn tool_was_over(&self, call: &Call<'_>, at: At, held: bool) -> bool {
         call.endings.first().is_some_and(|ending| {
