@@ -71,7 +71,7 @@ pub fn run(hot_path: Option<HotPath>, measure: impl FnOnce(&Options, &mut Goals)
             None => ExitCode::SUCCESS,
         };
     }
-    let mut goals = Goals::default();
+    let mut goals = Goals::new(options.short);
     measure(&options, &mut goals);
     if options.check && !goals.all_met() {
         ExitCode::FAILURE

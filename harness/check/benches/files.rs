@@ -68,7 +68,7 @@ fn measure(options: &Options, goals: &mut Goals) {
             &format!("checking by a bare parse {ratio:.2}, at 1000 MB/s or more"),
         );
     } else {
-        goals.at_most(
+        goals.ratio(
             "checking by a bare parse, below 1000 MB/s",
             ratio,
             RATIO_GOAL,

@@ -83,8 +83,8 @@ fn measure(options: &Options, goals: &mut Goals) {
     by_part(&once, &twice, rounds);
     let ratio = judged.as_secs_f64() / written.as_secs_f64();
     let growth = judged_twice.as_secs_f64() / judged.as_secs_f64() / 2.0;
-    goals.at_most("judging by writing", ratio, RATIO_GOAL);
-    goals.at_most("twice the trace by twice the time", growth, GROWTH_GOAL);
+    goals.ratio("judging by writing", ratio, RATIO_GOAL);
+    goals.ratio("twice the trace by twice the time", growth, GROWTH_GOAL);
 }
 
 fn is_kept(outcome: &Verdict) -> bool {
