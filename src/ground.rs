@@ -92,3 +92,14 @@ impl Drop for Ground {
         self.kill_now();
     }
 }
+
+/// Works on a ground until the work has ended, and leaves nothing behind.
+pub async fn on_ground<T>(
+    work: impl AsyncFnOnce(&Ground) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let ground = Ground::new()?;
+    let outcome = work(&ground).await;
+    ground.clear().await;
+    ground.remove();
+    outcome
+}

@@ -1,5 +1,5 @@
 //! What the command line shares with cutpoint's own tests and benchmarks.
 
-pub mod explorer;
+pub mod executor;
 
 pub mod mutation;

@@ -2,24 +2,23 @@
 
 mod agent_spec;
 mod cmd;
-mod coverage;
 mod exit_code;
-mod external;
 mod files;
 mod ground;
 mod history;
 mod inputs;
 mod inspect;
 mod interrupt;
-mod kinds;
 mod lines;
 mod out;
+mod process_agent;
 mod progress;
 mod recorded;
 mod report_files;
 mod reports;
 mod rollout_file;
 mod shard;
+mod sweep_report;
 mod written;
 
 use std::process;
@@ -61,9 +60,9 @@ enum Command {
     Sweep(cmd::sweep::Arguments),
     /// Search beyond what a sweep tries: draw scenarios and schedules at random.
     Fuzz(cmd::fuzz::Arguments),
-    /// Run a schedule that a sweep has found once more, or a recorded session.
+    /// Run a schedule that a sweep has found, or a recorded session, once more.
     Replay(cmd::replay::Arguments),
-    /// Put the results of several machines together.
+    /// Merge the results of several machines.
     Report(cmd::report::Arguments),
     /// Prove the rules: run every planted defect, and see that its rule catches it.
     Mutate(cmd::mutate::Arguments),

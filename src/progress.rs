@@ -1,4 +1,4 @@
-//! How far a long search has come: a bar where somebody watches, a line now and then elsewhere.
+//! The progress of a search, on stderr: a bar on a terminal, a line every two seconds elsewhere.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,39 +7,39 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::out::complain;
 
-/// How often a bar changes.
+/// How often a bar is redrawn.
 const BAR_EVERY: Duration = Duration::from_millis(100);
 /// How often a line is written: logs are kept.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// When the search is over.
+/// When the search ends.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
-    /// After so many of them.
+    /// After so many runs.
     Count(u64),
-    /// After so long.
+    /// After so much time.
     Time(Duration),
 }
 
-/// How far a search has come. Many threads may tell.
+/// The progress of a search. Several threads may update it.
 pub struct Progress {
     bar: ProgressBar,
-    what: String,
+    title: String,
     until: Option<Until>,
     start: Instant,
     next_ms: AtomicU64,
 }
 
 impl Progress {
-    /// Starts a search in `what`, which it names.
-    pub fn new(what: impl Into<String>, until: Option<Until>) -> Self {
+    /// Starts to show a search in what the title names.
+    pub fn new(title: impl Into<String>, until: Option<Until>) -> Self {
         // Draws on stderr, and nothing where that is no terminal.
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{bar:16} {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let progress = Self {
             bar,
-            what: what.into(),
+            title: title.into(),
             until,
             start: Instant::now(),
             next_ms: AtomicU64::new(0),
@@ -49,13 +49,13 @@ impl Progress {
         progress
     }
 
-    /// How long it has taken until now.
+    /// How long the search has taken until now.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Tells how many runs there were, of how many if that is known, and what was found.
-    pub fn tell(&self, ran: u64, planned: Option<u64>, found: usize) {
+    /// Shows how many runs there were, of how many if that is known, and how many failures were found.
+    pub fn update(&self, ran: u64, planned: Option<u64>, found: usize) {
         let elapsed = self.elapsed();
         let (now_ms, due_ms) = (millis(elapsed), self.next_ms.load(Ordering::Relaxed));
         let next_ms = now_ms + millis(self.every());
@@ -67,7 +67,7 @@ impl Progress {
             return;
         }
         let until = planned.map(Until::Count).or(self.until);
-        let text = told(&self.what, ran, until, found, elapsed);
+        let text = line(&self.title, ran, until, found, elapsed);
         if self.bar.is_hidden() {
             complain!("{text}");
             return;
@@ -96,7 +96,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// What is printed next stands where the bar was.
+    /// Clears the bar, so that the next output takes its place.
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
@@ -106,7 +106,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn told(what: &str, ran: u64, until: Option<Until>, found: usize, elapsed: Duration) -> String {
+fn line(title: &str, ran: u64, until: Option<Until>, found: usize, elapsed: Duration) -> String {
     let rate = ran as f64 / elapsed.as_secs_f64().max(0.001);
     let (of, left) = match until {
         Some(Until::Count(planned)) => {
@@ -120,8 +120,8 @@ fn told(what: &str, ran: u64, until: Option<Until>, found: usize, elapsed: Durat
         None => (String::new(), None),
     };
     let left = left.map_or(String::new(), |left_s| format!(", {left_s:.0} s left"));
-    // What a narrow terminal has no room for stands last.
-    format!("{ran}{of} runs, {rate:.0}/s{left}, {found} kinds of failure in {what}")
+    // The title comes last, since a narrow terminal may cut it off.
+    format!("{ran}{of} runs, {rate:.0}/s{left}, {found} kinds of failure in {title}")
 }
 
 #[cfg(test)]
@@ -129,12 +129,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_rate_what_is_left_and_what_was_found() {
-        let told = |until| told("a.kdl", 50, until, 2, Duration::from_secs(5));
+    fn a_line_has_the_rate_the_time_left_and_the_failures() {
+        let line = |until| line("a.kdl", 50, until, 2, Duration::from_secs(5));
         let counted = "50 of 100 runs, 10/s, 5 s left, 2 kinds of failure in a.kdl";
-        assert_eq!(told(Some(Until::Count(100))), counted);
+        assert_eq!(line(Some(Until::Count(100))), counted);
         let timed = "50 runs, 10/s, 3 s left, 2 kinds of failure in a.kdl";
-        assert_eq!(told(Some(Until::Time(Duration::from_secs(8)))), timed);
-        assert_eq!(told(None), "50 runs, 10/s, 2 kinds of failure in a.kdl");
+        assert_eq!(line(Some(Until::Time(Duration::from_secs(8)))), timed);
+        assert_eq!(line(None), "50 runs, 10/s, 2 kinds of failure in a.kdl");
     }
 }

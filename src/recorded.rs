@@ -20,9 +20,10 @@ use cutpoint_trace::case::{CaseResult, CaseStatus};
 
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
-use crate::external::on_ground;
+use crate::ground::on_ground;
 use crate::out::{complain, say};
 use crate::{Failure, runtime};
+use cutpoint::executor::of_verdict;
 
 /// Loads a recording; what is wrong with it is told.
 pub fn load(path: &Path) -> Result<Recording, Failure> {
@@ -161,8 +162,8 @@ pub fn tell(session: &SessionOutline, ran: &Ran) -> Result<ExitCode, Failure> {
         say!("{}: {}", unmet.text, unmet.found)?;
     }
     for verdict in ran.case.breaches(false) {
-        for broken in cutpoint::explorer::breaches(verdict) {
-            say!("{} {}", broken.rule, broken.message)?;
+        for violation in of_verdict(verdict) {
+            say!("{} {}", violation.rule, violation.message)?;
         }
     }
     say!("requests: {}", ran.tally)?;

@@ -1,8 +1,8 @@
-//! `--shard`: which part of the work falls to this machine, as the user or the CI engine says.
+//! `--shard`: which part of the work this machine does, as the user or the CI engine says.
 
 use cutpoint_explore::Shard;
 
-/// Where an engine says which of its jobs this is.
+/// The variables in which a CI engine says which of its jobs this is.
 struct Engine {
     name: &'static str,
     index: &'static str,
@@ -11,7 +11,7 @@ struct Engine {
     total: &'static str,
 }
 
-/// The user's own variables: these go before what an engine sets.
+/// The user's own variables, which override those of an engine.
 const OWN: Engine = Engine {
     name: "cutpoint's own",
     index: "CUTPOINT_SHARD_INDEX",
@@ -32,7 +32,7 @@ const ENGINES: &[Engine] = &[
         first: 0,
         total: "AWS_BATCH_JOB_ARRAY_SIZE",
     },
-    // Kubernetes tells a pod its index, but not how many there are.
+    // Kubernetes sets a pod's index, but not how many pods there are.
     Engine {
         name: "Kubernetes",
         index: "JOB_COMPLETION_INDEX",
@@ -52,7 +52,7 @@ const SLURM_TOTAL: &str = "SLURM_ARRAY_TASK_COUNT";
 const SLURM_MIN: &str = "SLURM_ARRAY_TASK_MIN";
 const SLURM_MAX: &str = "SLURM_ARRAY_TASK_MAX";
 
-/// What to do where nothing tells the part.
+/// What the user can do if no variable says the part.
 const INSTEAD: &str =
     "give --shard K/N, or set CUTPOINT_SHARD_INDEX (from 0) and CUTPOINT_SHARD_TOTAL";
 
@@ -70,7 +70,7 @@ pub fn shard(text: &str) -> Result<Shard, String> {
 }
 
 fn from_engine(environment: Environment<'_>) -> Result<Shard, String> {
-    // What is set to nothing was meant to be left out.
+    // An empty variable counts as not set.
     let set = |name: &str| environment(name).filter(|value| !value.is_empty());
     if set(OWN.index).is_some() {
         return OWN.shard(&set);
@@ -88,12 +88,12 @@ fn from_engine(environment: Environment<'_>) -> Result<Shard, String> {
                 .iter()
                 .find_map(|engine| Some((engine, set(engine.total)?)));
             match half {
-                // GitLab sets it in each job; one that is not parallel has no index.
+                // GitLab sets it in each job; a job that is not parallel has no index.
                 Some((engine, total)) if engine.name == "GitLab" && total == "1" => {
                     Ok(Shard::WHOLE)
                 }
                 Some((engine, _)) => Err(format!(
-                    "{} is set, but nothing says which part this is, such as {}; {INSTEAD}",
+                    "{} is set, but no variable says which part this is, such as {}; {INSTEAD}",
                     engine.total, engine.index
                 )),
                 None => Err(format!("no variable of a CI engine is set; {INSTEAD}")),
@@ -110,15 +110,15 @@ impl Engine {
         let shard = place.and_then(|place| Shard::new(place, total));
         shard.ok_or_else(|| {
             format!(
-                "{} is {index}, which is no part of {total} ({}) counted from {}; {INSTEAD}",
+                "{} is {index}, which is not a part of {total} ({}) counted from {}; {INSTEAD}",
                 self.index, self.total, self.first
             )
         })
     }
 }
 
-/// An array may start anywhere and go in steps, as in `--array=10-30:5`, or be a list without any
-/// order, in which a task can't tell how many stand in front of it.
+/// An array may start anywhere and go in steps, as in `--array=10-30:5`, or be a list without order, in
+/// which a task cannot know how many come before it.
 fn slurm(set: Environment<'_>) -> Result<Shard, String> {
     let read = |name| number(set, name, SLURM_INDEX);
     let [id, min] = [read(SLURM_INDEX)?, read(SLURM_MIN)?];
@@ -141,20 +141,20 @@ fn slurm(set: Environment<'_>) -> Result<Shard, String> {
     })
 }
 
-/// A variable that is needed because another one is there.
+/// A variable that is needed because another one is set.
 fn number(set: Environment<'_>, name: &str, because: &str) -> Result<usize, String> {
     let Some(value) = set(name) else {
         return Err(format!("{because} is set, but {name} is not; {INSTEAD}"));
     };
     let number = value.trim().parse();
-    number.map_err(|_| format!("{name} is `{value}`, which is no number; {INSTEAD}"))
+    number.map_err(|_| format!("{name} is `{value}`, which is not a number; {INSTEAD}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What the variables make of it, written like `A=1 B=2`.
+    /// The part by these variables, written like `A=1 B=2`.
     fn auto(variables: &str) -> Result<String, String> {
         let pairs = variables.split(' ').filter_map(|pair| pair.split_once('='));
         let pairs: Vec<_> = pairs.collect();
@@ -213,7 +213,7 @@ mod tests {
         is(&array(5, 1, 5, 5), "5/5");
         is(&array(20, 10, 30, 5), "3/5");
         is(&array(7, 7, 7, 1), "1/1");
-        // `--array=1,2,9`: where 2 stands can't be known.
+        // `--array=1,2,9`: the place of 2 can't be known.
         refused(&array(2, 1, 9, 3), "task 2 of 3 tasks from 1 to 9");
         refused(&array(9, 1, 5, 5), "task 9 of 5");
         refused(&array(0, 1, 5, 5), "task 0 of 5");
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_variables_is_no_part() {
+    fn half_of_the_variables_is_refused() {
         refused("", "no variable of a CI engine is set");
         refused(
             "CUTPOINT_SHARD_INDEX=0",
@@ -234,7 +234,7 @@ mod tests {
         );
         refused(
             "CUTPOINT_SHARD_TOTAL=2",
-            "CUTPOINT_SHARD_TOTAL is set, but nothing",
+            "CUTPOINT_SHARD_TOTAL is set, but no variable",
         );
         refused(
             "JOB_COMPLETION_INDEX=0",
@@ -244,10 +244,10 @@ mod tests {
             "CI_NODE_INDEX=1",
             "CI_NODE_INDEX is set, but CI_NODE_TOTAL is not",
         );
-        refused("CI_NODE_TOTAL=2", "CI_NODE_TOTAL is set, but nothing");
+        refused("CI_NODE_TOTAL=2", "CI_NODE_TOTAL is set, but no variable");
         refused(
             "AWS_BATCH_JOB_ARRAY_SIZE=2",
-            "AWS_BATCH_JOB_ARRAY_SIZE is set, but nothing",
+            "AWS_BATCH_JOB_ARRAY_SIZE is set, but no variable",
         );
         refused(
             "AWS_BATCH_JOB_ARRAY_INDEX=2",
@@ -255,15 +255,15 @@ mod tests {
         );
         refused(
             "SLURM_ARRAY_TASK_COUNT=2",
-            "SLURM_ARRAY_TASK_COUNT is set, but nothing",
+            "SLURM_ARRAY_TASK_COUNT is set, but no variable",
         );
     }
 
     #[test]
-    fn what_is_out_of_range_or_said_twice_is_refused() {
+    fn a_part_out_of_range_or_set_twice_is_refused() {
         refused(
             "CI_NODE_INDEX=0 CI_NODE_TOTAL=2",
-            "CI_NODE_INDEX is 0, which is no part of 2",
+            "CI_NODE_INDEX is 0, which is not a part of 2",
         );
         refused("CI_NODE_INDEX=3 CI_NODE_TOTAL=2", "CI_NODE_INDEX is 3");
         refused(
@@ -276,7 +276,7 @@ mod tests {
         );
         refused(
             "CI_NODE_INDEX=1 CI_NODE_TOTAL=-2",
-            "CI_NODE_TOTAL is `-2`, which is no number",
+            "CI_NODE_TOTAL is `-2`, which is not a number",
         );
         let both = "CI_NODE_INDEX=1 CI_NODE_TOTAL=2 JOB_COMPLETION_INDEX=0";
         refused(

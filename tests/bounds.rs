@@ -1,5 +1,5 @@
-//! What the bounds of the sweep add: crashes everywhere, delays of the agent's own tasks, and how much
-//! of all orders a sweep finds.
+//! What plans add to a sweep: crashes everywhere, delays of the agent's own tasks, and how much of all
+//! orders a sweep finds.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -8,12 +8,14 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
-use cutpoint::explorer::{LabExecutor, Purpose};
+use cutpoint::executor::lab::{LabExecutor, Purpose};
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plan_cache::PlanCache;
+use cutpoint_explore::results::ScenarioResult;
 use cutpoint_explore::{
-    Act, Bound, Executor, Level, Schedule, Shard, Space, Sweep, Token, exhaust, free, sweep,
+    Act, CrashLevel, Executor, Exploration, Plan, Schedule, Shard, Sweep, Target, Token,
+    act_at_any_time, run_every_order,
 };
 use cutpoint_scenario::ast::Scenario;
 use cutpoint_trace::case::CaseResult;
@@ -54,16 +56,27 @@ fn executor(file: &str, defects: Vec<Defect>) -> LabExecutor {
     }
 }
 
-fn bound(delays: usize) -> Bound {
-    Bound {
-        acts: vec![Act::Interrupt],
-        yields: 0,
-        crash: false,
-        pairs: false,
-        delays,
-        shard: Shard::WHOLE,
+fn interrupts(delays: usize) -> Sweep {
+    Sweep {
+        plan: Plan {
+            acts: vec![Act::Interrupt],
+            delays,
+            ..Plan::default()
+        },
         workers: std::thread::available_parallelism().map_or(2, usize::from),
+        ..Sweep::default()
     }
+}
+
+fn run(sweep: &Sweep, executor: &LabExecutor, scenario: &Scenario) -> ScenarioResult {
+    let target = Target {
+        file: &executor.file,
+        scenario,
+        executor,
+    };
+    let mut outcome = sweep.run(&[target], &AtomicBool::new(false), &|_| {});
+    assert!(!outcome.interrupted);
+    outcome.scenarios.remove(0)
 }
 
 fn scenario(source: &str) -> Scenario {
@@ -71,24 +84,11 @@ fn scenario(source: &str) -> Scenario {
 }
 
 fn schedule(acts: &str) -> Schedule {
-    let token: Token = format!("cp1:0:0:{acts}").parse().unwrap();
+    let token: Token = format!("cp2:0:0:{acts}").parse().unwrap();
     token.schedule
 }
 
-fn swept(planned: &Planned, bound: &Bound) -> Sweep {
-    let executor = LabExecutor {
-        purpose: if bound.crash {
-            Purpose::Crashes
-        } else {
-            Purpose::Traces
-        },
-        ..executor(&planned.file, Vec::new())
-    };
-    let never = AtomicBool::new(false);
-    sweep(&executor, &planned.scenario, bound, &never, &|_| {})
-}
-
-/// The scenarios of a file that stands below `scenarios/`.
+/// The scenarios of a file below `scenarios/`.
 fn of_file(file: &str) -> Vec<Planned> {
     let all = common::scenarios().into_iter();
     let of_it: Vec<Planned> = all.filter(|it| it.file.ends_with(file)).collect();
@@ -109,26 +109,30 @@ fn a_crash_at_any_write_loses_nothing_that_it_need_not() {
     ];
     let mut levels = BTreeSet::new();
     for planned in files.into_iter().flat_map(of_file) {
-        let part = Bound {
-            crash: true,
+        let part = Sweep {
+            plan: Plan {
+                crashes: true,
+                ..Plan::default()
+            },
             shard: Shard::new(3, 53).unwrap(),
-            ..bound(0)
+            ..interrupts(0)
         };
-        let found = swept(&planned, &part);
+        let lab = LabExecutor {
+            purpose: Purpose::Crashes,
+            ..executor(&planned.file, Vec::new())
+        };
+        let found = run(&part, &lab, &planned.scenario);
         assert_eq!(found.ran, found.planned);
-        assert!(
-            found.classes.is_empty(),
-            "{}: {:?}",
-            planned.file,
-            found.classes
-        );
-        assert_eq!(found.trouble, None, "{}", planned.file);
+        let (file, failures) = (planned.file, found.failures);
+        assert!(failures.is_empty(), "{file}: {failures:?}");
+        assert_eq!(found.harness_errors, None, "{file}");
         levels.extend(found.levels.into_keys());
     }
-    assert_eq!(levels, BTreeSet::from([Level::L0, Level::L1, Level::Torn]));
+    let all = [CrashLevel::L0, CrashLevel::L1, CrashLevel::Torn];
+    assert_eq!(levels, BTreeSet::from(all));
 }
 
-/// Crashes in which a rule once spoke of the correct agent.
+/// Crashes in which a rule once accused the correct agent.
 #[test]
 fn what_a_crash_has_cut_in_two_is_judged_by_what_is_left() {
     let crashes = [
@@ -147,19 +151,16 @@ fn what_a_crash_has_cut_in_two_is_judged_by_what_is_left() {
     for (file, number, acts) in crashes {
         let planned = of_file(file).remove(number);
         let crashed = schedule(acts).applied_to(&planned.scenario);
-        let observed = executor(&planned.file, Vec::new()).run(&crashed);
-        assert_eq!(observed.broken, [], "{file}: {acts}");
-        assert_eq!(
-            (observed.sent, observed.trouble),
-            (1, None),
-            "{file}: {acts}"
-        );
+        let result = executor(&planned.file, Vec::new()).run(&crashed.scenario);
+        assert_eq!(result.violations, [], "{file}: {acts}");
+        assert_eq!(result.acted, crashed.step_numbers, "{file}: {acts}");
+        assert_eq!(result.error, None, "{file}: {acts}");
     }
 }
 
 fn crashed(acts: &str) -> CaseResult {
     let lab = executor("bounds.kdl", Vec::new());
-    lab.case(&schedule(acts).applied_to(&scenario(ONE_REPLY)))
+    lab.case(&schedule(acts).applied_to(&scenario(ONE_REPLY)).scenario)
         .unwrap()
         .0
 }
@@ -201,13 +202,12 @@ fn an_agent_can_be_killed_while_it_starts_and_while_it_resumes() {
     }
 }
 
-/// Whether a sweep within the bound breaks the rule that the defect is planted for.
+/// Whether a sweep violates the rule that the defect is planted for.
 fn finds(defect: Defect, source: &str, delays: usize) -> bool {
-    let never = AtomicBool::new(false);
     let lab = executor("bounds.kdl", vec![defect]);
-    let found = sweep(&lab, &scenario(source), &bound(delays), &never, &|_| {});
-    let mut broken = found.classes.iter().flat_map(|class| &class.broken);
-    broken.any(|broken| broken.rule == defect.rule())
+    let found = run(&interrupts(delays), &lab, &scenario(source));
+    let mut violations = found.failures.iter().flat_map(|group| &group.violations);
+    violations.any(|violation| violation.rule == defect.rule())
 }
 
 #[test]
@@ -224,14 +224,15 @@ fn a_slow_answer_and_a_slow_command_show_an_abort_that_waits() {
     assert!(!finds(Defect::InterruptLostAtStart, SLOW, 0));
     let lost = schedule("interrupt@event.turn_started.1+0,delay@turn.spawn.1+1");
     let lab = executor("bounds.kdl", vec![Defect::InterruptLostAtStart]);
-    let observed = lab.run(&lost.applied_to(&scenario(SLOW)));
-    assert_eq!(observed.broken[0].rule, Defect::InterruptLostAtStart.rule());
+    let result = lab.run(&lost.applied_to(&scenario(SLOW)).scenario);
+    let rule = Defect::InterruptLostAtStart.rule();
+    assert_eq!(result.violations[0].rule, rule);
 }
 
 #[test]
 fn a_hold_is_a_step_that_reads_back_and_gives_the_same_trace_again() {
     let acts = "interrupt@rollout.write.3+0,delay@turn.finish.1+1,hold@event.turn_complete.1+0";
-    let held = schedule(acts).applied_to(&scenario(ONE_REPLY));
+    let held = schedule(acts).applied_to(&scenario(ONE_REPLY)).scenario;
     let text = held.to_string();
     assert!(
         text.contains("hold at=\"point turn.finish\" yields=1"),
@@ -245,7 +246,7 @@ fn a_hold_is_a_step_that_reads_back_and_gives_the_same_trace_again() {
     let lab = executor("bounds.kdl", Vec::new());
     let (one, two) = (lab.run(&held), lab.run(&held));
     assert_eq!(one, two);
-    assert_eq!((one.broken, one.trouble), (Vec::new(), None));
+    assert_eq!((one.violations, one.error), (Vec::new(), None));
 }
 
 /// Tells runs apart by what the agent and its client do.
@@ -257,18 +258,16 @@ fn comparing() -> LabExecutor {
 }
 
 /// What all orders of a scenario show, with an interrupt at any time.
-fn space(source: &str, limit: usize, once: bool) -> Space {
+fn explored(source: &str, limit: usize, once: bool) -> Exploration {
     let lab = comparing();
-    let acted = free(&scenario(source), Act::Interrupt);
-    exhaust(&lab, &acted, limit, once, &AtomicBool::new(false))
+    let acted = act_at_any_time(&scenario(source), Act::Interrupt);
+    run_every_order(&lab, &acted, limit, once, &AtomicBool::new(false))
 }
 
-/// How many of the traces in a space a sweep finds, and how many others.
-fn found(space: &Space, delays: usize) -> (usize, usize) {
-    let lab = comparing();
-    let never = AtomicBool::new(false);
-    let swept = sweep(&lab, &scenario(ONE_REPLY), &bound(delays), &never, &|_| {});
-    let known = |trace: &&u64| space.traces.contains_key(trace);
+/// How many of the explored traces a sweep finds, and how many others.
+fn found(explored: &Exploration, delays: usize) -> (usize, usize) {
+    let swept = run(&interrupts(delays), &comparing(), &scenario(ONE_REPLY));
+    let known = |trace: &u64| explored.traces.contains_key(trace);
     let found = swept.digests.iter().filter(known).count();
     (found, swept.digests.len() - found)
 }
@@ -276,11 +275,11 @@ fn found(space: &Space, delays: usize) -> (usize, usize) {
 /// These are the figures of docs/sweep.md: an agent with other points has others.
 #[test]
 fn of_all_orders_of_a_small_scenario_the_sweep_finds_each_trace_with_two_delays() {
-    let all = space(ONE_REPLY, 3_000, true);
+    let all = explored(ONE_REPLY, 3_000, true);
     assert!(all.exhausted, "{} orders", all.ran);
-    assert_eq!((all.broken.len(), &all.trouble), (0, &None));
-    // What is left out because its state was seen before shows nothing new.
-    let some = space(ONE_REPLY, 300, false);
+    assert_eq!((all.violations.len(), &all.error), (0, &None));
+    // An order that is left out because its state was seen before shows nothing new.
+    let some = explored(ONE_REPLY, 300, false);
     assert!(some.traces.len() > 1 && !some.exhausted);
     assert!(
         some.traces
@@ -288,7 +287,7 @@ fn of_all_orders_of_a_small_scenario_the_sweep_finds_each_trace_with_two_delays(
             .all(|trace| all.traces.contains_key(trace))
     );
     let figures = [0, 1, 2].map(|delays| found(&all, delays));
-    // With two delays the sweep has shown all that there is, and never anything that is not there.
+    // With two delays the sweep shows every trace, and never one that no order gives.
     let [none, one, two] = figures;
     assert_eq!((none, one), ((16, 0), (45, 0)));
     assert_eq!((two, all.traces.len()), ((73, 0), 73));

@@ -107,7 +107,7 @@ fn what_a_sweep_finds_is_replayed_by_its_token() {
     let found = place.run(words.iter().chain(&defect));
     found
         .code(1)
-        .says(&["MARK-1", "replay: cutpoint replay cp1:"]);
+        .says(&["MARK-1", "replay: cutpoint replay cp2:"]);
     let (_, token) = found.stdout.split_once("replay: cutpoint replay ").unwrap();
     let token = token.split_whitespace().next().unwrap();
     let again = ["replay", token, "scenario.kdl", "--times", "3"];

@@ -1,4 +1,4 @@
-//! The fuzzer finds what is broken, makes it small, and knows it again.
+//! The fuzzer finds failures, shrinks them, and knows them again.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The most lines that a scenario has which a person would have written, with its name.
+/// The most lines of a scenario that a person would have written, with its name.
 const LINES: usize = 12;
 
 fn fuzz(found: &Path, runs: &str, defect: &str) -> Output {
@@ -33,14 +33,14 @@ fn fuzz_more(found: &Path, runs: &str, defect: &str, more: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Within so many runs the defect shows as a breach of the rule, by a small scenario that breaks it
-/// again when it is read from its file.
+/// Within so many runs the defect shows as a breach of the rule, by a small scenario that breaks it again
+/// when it is read from its file.
 fn finds(defect: &str, runs: &str, rule: &str) {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
     let output = fuzz(&found, runs, defect);
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{defect}: {told}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{defect}: {printed}");
     let files: Vec<_> = std::fs::read_dir(&found)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -49,7 +49,7 @@ fn finds(defect: &str, runs: &str, rule: &str) {
         let name = file.file_name().unwrap().to_string_lossy();
         name.contains(&rule.to_lowercase())
     });
-    let file = by_rule.unwrap_or_else(|| panic!("{defect} does not show by {rule}: {told}"));
+    let file = by_rule.unwrap_or_else(|| panic!("{defect} does not show by {rule}: {printed}"));
     let source = std::fs::read_to_string(file).unwrap();
     let planned = common::parse("found.kdl", &source).remove(0);
     assert!(source.lines().count() <= LINES, "{source}");
@@ -83,12 +83,12 @@ fn an_output_that_is_forgotten() {
     finds("forget-output", "300", "CALL-1");
 }
 
-/// The alarms that long searches raised on the correct agent, as they were stored. Each was a race that a rule
-/// had not stated.
+/// The alarms that long searches raised on the correct agent, as they were stored. Each was a race that a
+/// rule had not stated.
 #[test]
-fn what_once_was_an_alarm_holds() {
+fn former_false_alarms_hold() {
     let dir = tempfile::tempdir().unwrap();
-    let stored = held(&common::root().join("tests/found"));
+    let stored = files_in(&common::root().join("tests/found"));
     for (file, source) in &stored {
         std::fs::write(dir.path().join(file.file_name().unwrap()), source).unwrap();
     }
@@ -97,12 +97,12 @@ fn what_once_was_an_alarm_holds() {
         .arg(dir.path())
         .output()
         .unwrap();
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{told}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{printed}");
     assert_eq!(
-        told.matches(": holds now\n").count(),
+        printed.matches(": holds now\n").count(),
         stored.len(),
-        "{told}"
+        "{printed}"
     );
     assert!(!stored.is_empty());
 }
@@ -137,7 +137,7 @@ fn the_documented_failures_are_as_small_as_they_come() {
             &["--scenario", base.to_str().unwrap()],
         );
         assert_eq!(output.status.code(), Some(1), "{defect} does not show");
-        let stored: Vec<String> = held(&found).into_values().collect();
+        let stored: Vec<String> = files_in(&found).into_values().collect();
         assert_eq!(stored, [source], "{defect}");
     }
 }
@@ -145,7 +145,7 @@ fn the_documented_failures_are_as_small_as_they_come() {
 #[test]
 fn the_same_seed_gives_the_same_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let told = || {
+    let printed = || {
         let output = fuzz(&dir.path().join("none"), "40", "no-sync");
         let text = String::from_utf8(output.stdout).unwrap();
         let last = text.lines().last().unwrap_or_default().to_owned();
@@ -153,11 +153,11 @@ fn the_same_seed_gives_the_same_runs() {
         let (_, traces) = last.split_once("/s), ").unwrap();
         traces.to_owned()
     };
-    assert_eq!(told(), told());
+    assert_eq!(printed(), printed());
 }
 
-/// The files of a directory with what they hold.
-fn held(found: &Path) -> BTreeMap<PathBuf, String> {
+/// The files of a directory with their contents.
+fn files_in(found: &Path) -> BTreeMap<PathBuf, String> {
     let entries = std::fs::read_dir(found).unwrap();
     let file = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.unwrap().path();
@@ -168,62 +168,65 @@ fn held(found: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 #[test]
-fn what_somebody_has_made_of_a_failure_stays() {
+fn an_edited_failure_stays() {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
     fuzz(&found, "60", "forget-output");
-    let before = held(&found);
+    let before = files_in(&found);
     let (file, failing) = before.iter().next().unwrap();
-    // Still failing, and so known: nothing new is stored, whatever else is written in it.
+    // It still fails, and so is known: nothing new is stored, whatever else is in the file.
     std::fs::write(file, format!("// mine\n{failing}")).unwrap();
     fuzz(&found, "60", "forget-output");
-    let kept = held(&found);
+    let kept = files_in(&found);
     assert_eq!(
         kept.keys().collect::<Vec<_>>(),
         before.keys().collect::<Vec<_>>()
     );
     assert!(kept[file].starts_with("// mine"));
-    // It holds now, and so the failure is found once more; what was written stays.
+    // It holds now, and so the failure is found once more; the edited file stays.
     let holds = "scenario \"mine\" {\n    model { reply { text \"Hi\" } }\n    user \"hi\"\n    await turn-ended\n}\n";
     std::fs::write(file, holds).unwrap();
     let output = fuzz(&found, "60", "forget-output");
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(told.contains("holds now"), "{told}");
-    let after = held(&found);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("holds now"), "{printed}");
+    let after = files_in(&found);
     assert_eq!(after[file], holds);
-    assert!(after.len() > before.len(), "{told}");
+    assert!(after.len() > before.len(), "{printed}");
 }
 
-/// The directory has one file for each failure of a search that is over, and none for what it was made
+/// After a search the directory has one file for each failure, and none for the runs that it was shrunk
 /// from.
 #[test]
-fn what_was_stored_on_the_way_is_gone_in_the_end() {
+fn unshrunk_failures_are_removed_in_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
     let output = fuzz(&found, "200", "abort-twice");
-    let told = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     let stored = |line: &str| Some(PathBuf::from(line.split_once("stored: ")?.1));
-    let told: BTreeSet<_> = told.lines().filter_map(stored).collect();
-    assert!(!told.is_empty());
-    assert_eq!(held(&found).into_keys().collect::<BTreeSet<_>>(), told);
+    let printed: BTreeSet<_> = printed.lines().filter_map(stored).collect();
+    assert!(!printed.is_empty());
+    assert_eq!(
+        files_in(&found).into_keys().collect::<BTreeSet<_>>(),
+        printed
+    );
 }
 
-/// With `--every`, each run that failed is there as it was run, and is judged again with the others.
+/// With `--every`, each run that failed is stored as it was run, and is judged again with the others.
 #[test]
-fn every_run_that_fails_is_kept_if_asked_for() {
+fn every_run_that_fails_is_stored_with_every() {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
     let output = fuzz_more(&found, "200", "forget-output", &["--every"]);
-    let told = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     let failed = |line: &str| {
         let runs = line.trim().strip_prefix("found by ")?;
         runs.split_once(" runs")?.0.parse::<usize>().ok()
     };
-    let failed: Vec<usize> = told.lines().filter_map(failed).collect();
+    let failed: Vec<usize> = printed.lines().filter_map(failed).collect();
     let all = failed.iter().sum::<usize>();
-    assert!(all > failed.len(), "each kind failed but once: {told}");
-    let every = held(&found.join("every"));
-    assert_eq!(every.len(), all, "{told}");
+    assert!(all > failed.len(), "each kind failed but once: {printed}");
+    let every = files_in(&found.join("every"));
+    assert_eq!(every.len(), all, "{printed}");
     let again = String::from_utf8(fuzz(&found, "1", "forget-output").stdout).unwrap();
     for file in every.keys() {
         let line = format!("{}: still breaks ", file.display());
@@ -232,7 +235,7 @@ fn every_run_that_fails_is_kept_if_asked_for() {
 }
 
 #[test]
-fn a_search_that_is_killed_loses_nothing_it_has_found() {
+fn a_killed_search_loses_none_of_its_findings() {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
     let mut search = Command::new(env!("CARGO_BIN_EXE_cutpoint"))
@@ -245,8 +248,8 @@ fn a_search_that_is_killed_loses_nothing_it_has_found() {
         .spawn()
         .unwrap();
     let progress = BufReader::new(search.stderr.take().unwrap());
-    let tells_of_one = |line: &String| !line.contains(" 0 kinds of failure");
-    let line = progress.lines().map(Result::unwrap).find(tells_of_one);
+    let shows_one = |line: &String| !line.contains(" 0 kinds of failure");
+    let line = progress.lines().map(Result::unwrap).find(shows_one);
     search.kill().unwrap();
     search.wait().unwrap();
     assert!(line.is_some(), "it ended by itself");
@@ -255,23 +258,23 @@ fn a_search_that_is_killed_loses_nothing_it_has_found() {
 }
 
 #[test]
-fn a_broken_file_is_told_before_anything_runs() {
+fn a_broken_file_is_reported_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
     std::fs::create_dir(&found).unwrap();
     let file = found.join("call-1-moved.kdl");
     std::fs::write(&file, "scenario \"x\" {\n    usr \"hi\"\n}\n").unwrap();
     let output = fuzz(&found, "60", "forget-output");
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{told}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{printed}");
     assert!(
-        told.contains("call-1-moved.kdl") && told.contains("usr"),
-        "{told}"
+        printed.contains("call-1-moved.kdl") && printed.contains("usr"),
+        "{printed}"
     );
-    assert_eq!(held(&found).len(), 1, "nothing was stored");
-    // Nor is a file taken for the directory.
+    assert_eq!(files_in(&found).len(), 1, "nothing was stored");
+    // A file is not taken for the directory.
     let output = fuzz(&file, "60", "forget-output");
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains("is no directory"), "{told}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("is not a directory"), "{printed}");
 }

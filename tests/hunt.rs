@@ -1,5 +1,5 @@
-//! The sweep finds what was planted without being told where to look: the table in docs/sweep.md is
-//! true. `CUTPOINT_TABLE=1 cargo test --test hunt -- --nocapture` makes the table anew and prints it.
+//! The sweep finds planted defects without a hint where to look: the table in docs/sweep.md is true.
+//! `CUTPOINT_TABLE=1 cargo test --test hunt -- --nocapture` makes the table anew and prints it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -11,11 +11,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use cutpoint::explorer::{LabExecutor, Purpose};
+use cutpoint::executor::lab::{LabExecutor, Purpose};
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plan_cache::PlanCache;
-use cutpoint_explore::{Act, Bound, Class, Executor, Observed, Schedule, Shard, digest, sweep};
+use cutpoint_explore::results::ScenarioResult;
+use cutpoint_explore::{
+    Act, Executor, FailureGroup, Plan, RunResult, Schedule, Sweep, Target, trace_digest,
+};
 use cutpoint_scenario::ast::Scenario;
 
 /// As in the command line: most of a schedule's work is small allocations.
@@ -35,8 +38,8 @@ struct Search {
 #[derive(Clone, Copy, PartialEq)]
 enum How {
     Single,
-    /// As `Single`, but where nothing else finds a defect: in most of these scenarios the user interrupts
-    /// already, and it is the sweep that is to find out when.
+    /// As `Single`, but only if nothing else finds a defect: in most of these scenarios the user interrupts
+    /// already, and the sweep should find out when.
     Last,
     Delayed,
     Pairs,
@@ -104,16 +107,31 @@ const SEARCHES: &[Search] = &[
 ];
 
 impl Search {
-    fn bound(&self) -> Bound {
-        Bound {
-            acts: self.acts.to_vec(),
-            yields: 0,
-            pairs: self.how == How::Pairs,
-            crash: false,
-            delays: usize::from(self.how == How::Delayed),
-            shard: Shard::WHOLE,
+    /// Sweeps the scenario, and calls `after` after each run.
+    fn sweep(
+        &self,
+        executor: &dyn Executor,
+        scenario: &Scenario,
+        after: impl Fn(&AtomicBool) + Sync,
+    ) -> ScenarioResult {
+        let sweep = Sweep {
+            plan: Plan {
+                acts: self.acts.to_vec(),
+                pairs: self.how == How::Pairs,
+                delays: usize::from(self.how == How::Delayed),
+                ..Plan::default()
+            },
             workers: 1,
-        }
+            ..Sweep::default()
+        };
+        let target = Target {
+            file: self.scenario,
+            scenario,
+            executor,
+        };
+        let stop = AtomicBool::new(false);
+        let mut outcome = sweep.run(&[target], &stop, &|_| after(&stop));
+        outcome.scenarios.remove(0)
     }
 
     fn planned(&self) -> Planned {
@@ -135,22 +153,22 @@ impl Search {
     }
 }
 
-/// Notes of each run whether it breaks one rule.
+/// Notes of each run whether it violates one rule.
 struct Hunt {
     lab: LabExecutor,
     scenario: Scenario,
     rule: &'static str,
-    broken: AtomicBool,
+    violated: AtomicBool,
 }
 
 impl Executor for Hunt {
-    fn run(&self, scenario: &Scenario) -> Observed {
-        let observed = self.lab.run(scenario);
-        let own = observed.broken.iter().any(|it| it.rule == self.rule);
-        // What a sweep says nothing of is not found.
-        let breaks = own && observed.trouble.is_none();
-        self.broken.store(breaks, Ordering::Relaxed);
-        observed
+    fn run(&self, scenario: &Scenario) -> RunResult {
+        let result = self.lab.run(scenario);
+        let own = result.violations.iter().any(|it| it.rule == self.rule);
+        // A run that shows nothing about the agent finds nothing.
+        let violates = own && result.error.is_none();
+        self.violated.store(violates, Ordering::Relaxed);
+        result
     }
 }
 
@@ -186,7 +204,7 @@ impl Search {
             lab: self.executor(&planned.file, Some(defect)),
             scenario: planned.scenario,
             rule: defect.rule(),
-            broken: AtomicBool::new(false),
+            violated: AtomicBool::new(false),
         }
     }
 
@@ -207,8 +225,8 @@ impl Search {
 impl Hunt {
     fn as_it_is(&self, search: &Search, defect: Defect) -> Option<(Row, Schedule)> {
         self.run(&self.scenario);
-        let broken = self.broken.load(Ordering::Relaxed);
-        broken.then(|| search.row(defect, Schedule::default(), 1))
+        let violated = self.violated.load(Ordering::Relaxed);
+        violated.then(|| search.row(defect, Schedule::default(), 1))
     }
 }
 
@@ -218,16 +236,16 @@ fn look(search: &Search, defect: Defect) -> Option<(Row, Schedule)> {
     if let Some(found) = hunt.as_it_is(search, defect) {
         return Some(found);
     }
-    let stop = AtomicBool::new(false);
-    let found = sweep(&hunt, &hunt.scenario, &search.bound(), &stop, &|_| {
-        stop.fetch_or(hunt.broken.load(Ordering::Relaxed), Ordering::Relaxed);
+    let found = search.sweep(&hunt, &hunt.scenario, |stop| {
+        stop.fetch_or(hunt.violated.load(Ordering::Relaxed), Ordering::Relaxed);
     });
-    let own = |class: &&Class| class.broken.iter().any(|it| it.rule == hunt.rule);
-    let class = found.classes.iter().find(own)?;
-    Some(search.row(defect, class.schedule.clone(), class.number + 1))
+    let own = |group: &&FailureGroup| group.violations.iter().any(|it| it.rule == hunt.rule);
+    let group = found.failures.iter().find(own)?;
+    let schedule = group.token.schedule.clone();
+    Some(search.row(defect, schedule, group.number + 1))
 }
 
-/// Runs a job for each of so many numbers on two threads; gives the results in order.
+/// Runs a job for each number on two threads. Returns the results in order.
 fn each<T: Send>(count: usize, job: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
@@ -270,8 +288,8 @@ fn documented() -> (Vec<Row>, Vec<Defect>) {
     (rows.collect(), missed)
 }
 
-/// Looks through all scenarios in which the correct agent puts the rule to the test: first as they
-/// are, then in the order of the searches.
+/// Looks through all scenarios in which the correct agent exercises the rule: first as they are, then in
+/// the order of the searches.
 fn look_everywhere(defect: Defect, exercised: &[BTreeSet<String>]) -> Option<Row> {
     let fitting = SEARCHES.iter().zip(exercised);
     let fitting = fitting.filter(|(_, rules)| rules.contains(defect.rule()));
@@ -285,11 +303,10 @@ fn look_everywhere(defect: Defect, exercised: &[BTreeSet<String>]) -> Option<Row
 
 fn make_the_table() {
     let exercised = each(SEARCHES.len(), |number| {
-        let never = AtomicBool::new(false);
         let search = &SEARCHES[number];
         let planned = search.planned();
         let lab = search.executor(&planned.file, None);
-        let found = sweep(&lab, &planned.scenario, &search.bound(), &never, &|_| {});
+        let found = search.sweep(&lab, &planned.scenario, |_| {});
         found.exercised.into_keys().collect::<BTreeSet<String>>()
     });
     let rows = each(Defect::ALL.len(), |number| {
@@ -328,9 +345,9 @@ fn every_row_of_the_table_is_true() {
         }
         let planned = search.planned();
         let lab = search.executor(&planned.file, Some(row.defect));
-        let scenario = schedule.applied_to(&planned.scenario);
+        let scenario = schedule.applied_to(&planned.scenario).scenario;
         let traces: BTreeSet<u64> = (0..10)
-            .map(|_| digest(&lab.case(&scenario).unwrap().0.trace.entries))
+            .map(|_| trace_digest(&lab.case(&scenario).unwrap().0.trace.entries))
             .collect();
         (traces.len() > 1).then(|| format!("{row}: {} traces", traces.len()))
     });
@@ -339,26 +356,25 @@ fn every_row_of_the_table_is_true() {
 }
 
 #[test]
-fn every_defect_is_in_the_table_or_said_not_to_be_found() {
+fn every_defect_is_in_the_table_or_listed_as_not_found() {
     let (rows, missed) = documented();
     let mut all: Vec<Defect> = rows.iter().map(|row| row.defect).chain(missed).collect();
     all.sort_unstable();
     assert_eq!(all, Defect::ALL);
 }
 
-/// What the correct agent breaks in a plain scenario could be taken for the defect.
+/// A violation of the correct agent in a plain scenario could be taken for the defect.
 #[test]
 fn the_correct_agent_keeps_every_rule_in_the_plain_scenarios() {
     let wrong = each(SEARCHES.len(), |number| {
         let search = &SEARCHES[number];
         let planned = search.planned();
         let lab = search.executor(&planned.file, None);
-        let never = AtomicBool::new(false);
-        let found = sweep(&lab, &planned.scenario, &search.bound(), &never, &|_| {});
-        let classes = found.classes.iter();
-        let classes = classes.map(|class| format!("{}: {:?}", class.schedule, class.broken));
-        let trouble = found.trouble.iter().map(|it| format!("{it:?}"));
-        let wrong: Vec<String> = classes.chain(trouble).collect();
+        let found = search.sweep(&lab, &planned.scenario, |_| {});
+        let groups = found.failures.iter();
+        let groups = groups.map(|it| format!("{}: {:?}", it.token.schedule, it.violations));
+        let errors = found.harness_errors.iter().map(|it| format!("{it:?}"));
+        let wrong: Vec<String> = groups.chain(errors).collect();
         (!wrong.is_empty()).then(|| format!("{}: {}", planned.file, wrong.join("\n")))
     });
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();

@@ -1,5 +1,5 @@
-//! Properties of the correct agent, whatever the stream, its chunking and the cut; and the proof
-//! that each property would notice: an agent with the matching defect does not have it.
+//! Properties of the correct agent for any stream, chunking and cut; and the proof that each property
+//! can fail: an agent with the matching defect does not have it.
 //!
 //! The three named invariants: every pending call gets an output, TurnAborted is sent exactly once,
 //! the marker is durable before the event.
@@ -25,7 +25,7 @@ use cutpoint_trace::verdict::Verdict;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
-/// How many schedules each property is tried on. Each is a whole run over sockets and files.
+/// How many cases each property is tried on. Each is a whole run over sockets and files.
 const RUNS: u32 = 40;
 
 const PENDING: &[&str] = &["CALL-1", "CALL-2", "CALL-3", "CALL-4", "CALL-5"];
@@ -34,9 +34,9 @@ const DURABLE: &[&str] = &["MARK-1", "MARK-3", "MARK-4", "ROLL-1", "ROLL-2", "RO
 
 /// A stream, where it is cut, and how the user behaves there.
 #[derive(Debug, Clone)]
-struct Schedule {
+struct CutStream {
     parts: Vec<ReplyPart>,
-    /// The place of the cut in the stream, as shares of its events and of the event's bytes.
+    /// Where the stream is cut, as fractions of its events and of the event's bytes.
     event: f64,
     byte: Option<f64>,
     /// Whether a second interrupt follows at once.
@@ -74,7 +74,7 @@ fn part(number: usize) -> impl Strategy<Value = ReplyPart> {
     ]
 }
 
-fn schedule() -> impl Strategy<Value = Schedule> {
+fn cut_stream() -> impl Strategy<Value = CutStream> {
     let parts = prop_oneof![
         part(1).prop_map(|part| vec![part]),
         (part(1), part(2)).prop_map(|(first, second)| vec![first, second]),
@@ -87,7 +87,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         proptest::option::of(share),
         any::<bool>(),
     )
-        .prop_map(|(parts, event, byte, twice)| Schedule {
+        .prop_map(|(parts, event, byte, twice)| CutStream {
             parts,
             event,
             byte,
@@ -95,13 +95,13 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         })
 }
 
-impl Schedule {
+impl CutStream {
     fn cut(&self) -> CutPoint {
         let request = br#"{"tools":[{"type":"function","name":"shell"}]}"#;
         let request = ResponsesRequest::parse(request).unwrap();
         let plan =
             plan::compose(&self.parts, &ReplyEnd::Completed, "resp_1", &request, false).unwrap();
-        // The terminal event is left out: behind it the turn may legally be over.
+        // The terminal event is left out: after it the turn may legally be over.
         let pick = |share: f64, count: usize| (share * count as f64) as usize;
         let event = 1 + pick(self.event, plan.frames.len() - 1);
         match self.byte {
@@ -180,9 +180,9 @@ impl Schedule {
     }
 }
 
-/// Runs schedules until one breaks one of the rules; gives it (the smallest such, if `shrink`) and
-/// what it broke.
-fn search(defects: &[Defect], rules: &[&str], shrink: bool) -> Option<(Schedule, String)> {
+/// Runs cases until one violates one of the rules. Returns it (the smallest one, if `shrink`) and what it
+/// violated.
+fn search(defects: &[Defect], rules: &[&str], shrink: bool) -> Option<(CutStream, String)> {
     let runtime = common::runtime();
     let driver = Arc::new(ReferenceDriver::new(defects.to_vec()));
     let bench = runtime.block_on(common::Bench::new(driver));
@@ -194,8 +194,8 @@ fn search(defects: &[Defect], rules: &[&str], shrink: bool) -> Option<(Schedule,
         failure_persistence: None,
         ..defaults
     };
-    let found = TestRunner::new(config).run(&schedule(), |schedule| {
-        let case = runtime.block_on(bench.run(&schedule.plan()));
+    let found = TestRunner::new(config).run(&cut_stream(), |stream| {
+        let case = runtime.block_on(bench.run(&stream.plan()));
         match complaint(&case, rules) {
             None => Ok(()),
             Some(complaint) => Err(TestCaseError::fail(complaint)),
@@ -203,7 +203,7 @@ fn search(defects: &[Defect], rules: &[&str], shrink: bool) -> Option<(Schedule,
     });
     match found {
         Ok(()) => None,
-        Err(TestError::Fail(why, schedule)) => Some((schedule, why.message().to_owned())),
+        Err(TestError::Fail(why, stream)) => Some((stream, why.message().to_owned())),
         Err(TestError::Abort(why)) => panic!("{why}"),
     }
 }
@@ -222,14 +222,14 @@ fn complaint(case: &CaseResult, rules: &[&str]) -> Option<String> {
     (!broken.is_empty()).then(|| format!("{}\n{}", broken.join(" "), common::complaints(case)))
 }
 
-/// The correct agent keeps the rules; the agent with the defect is caught by the one that it breaks.
+/// The correct agent keeps the rules; an agent with a defect is caught by the rule that it breaks.
 fn holds(rules: &[&str], defects: &[(Defect, &str)]) {
-    if let Some((schedule, why)) = search(&[], rules, true) {
-        panic!("the correct agent breaks {why}\nwith {schedule:#?}");
+    if let Some((stream, why)) = search(&[], rules, true) {
+        panic!("the correct agent breaks {why}\nwith {stream:#?}");
     }
     for (defect, rule) in defects {
         let (_, why) = search(&[*defect], rules, false)
-            .unwrap_or_else(|| panic!("{RUNS} schedules don't show the defect {}", defect.name()));
+            .unwrap_or_else(|| panic!("{RUNS} cases don't show the defect {}", defect.name()));
         let broken = why.lines().next().unwrap_or_default();
         assert!(
             broken.split(' ').any(|found| found == *rule),

@@ -1,4 +1,4 @@
-//! Several machines do the work of one: what they have found, put together, is what one would have.
+//! Several machines do the work of one: their merged results are what one would have written.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use support::{INTERRUPTED, Place, QUICK, Running, place_with};
 
-/// A turn with a command, in which `abort-twice` and others show when it is interrupted.
+/// A turn with a command, in which `abort-twice` and other defects show when it is interrupted.
 const TWO: &str = r#"scenario "a command" {
     model {
         reply { text "Let me see."; shell call_1 "echo one; sleep 1; echo two" }
@@ -43,7 +43,7 @@ const SWEEP: &[&str] = &[
     "--jobs",
 ];
 
-/// Sweeps one part; gives the name of its results.
+/// Sweeps one part. Returns the name of its results.
 fn swept(place: &Place, shard: &str, more: &[&str]) -> String {
     let name = format!("{}.json", shard.replace('/', "-of-"));
     // Threads end in any order, and nothing may depend on it.
@@ -64,11 +64,11 @@ fn parts_of_a_sweep_make_up_the_whole_byte_for_byte() {
     let whole = swept(&place, "1/1", &acts);
     let parts = ["1/3", "2/3", "3/3"].map(|shard| swept(&place, shard, &acts));
     let json: Value = serde_json::from_str(&place.read(&whole)).unwrap();
-    let failures = json["sweeps"][0]["failures"].as_array().unwrap();
+    let failures = json["scenarios"][0]["failures"].as_array().unwrap();
     assert!(failures.len() > 1, "{failures:?}");
     // No part has seen everything, and several have seen the same kind of failure.
     let part = |name: &String| serde_json::from_str::<Value>(&place.read(name)).unwrap();
-    let ran = |json: &Value| json["sweeps"][0]["ran"].as_u64().unwrap();
+    let ran = |json: &Value| json["scenarios"][0]["ran"].as_u64().unwrap();
     assert!(parts.iter().all(|name| ran(&part(name)) < ran(&json)));
     assert_eq!(
         parts.iter().map(|name| ran(&part(name))).sum::<u64>(),
@@ -81,17 +81,17 @@ fn parts_of_a_sweep_make_up_the_whole_byte_for_byte() {
     merged
         .code(1)
         .says(&[&format!("{} kinds of failure", failures.len())])
-        // The second scenario is broken as the first one is.
+        // The second scenario fails as the first one does.
         .says(&["Over all scenarios, ", "\n  in 2 scenarios, "]);
     assert_eq!(place.read("merged.json"), place.read(&whole));
-    // It says what the sweep of the whole says, too.
+    // It prints what the whole prints, too.
     let alone = place.run(["report", "merge", &whole]);
     assert_eq!(alone.stdout, merged.stdout);
     place.assert_clean();
 }
 
 #[test]
-fn what_are_no_parts_of_one_sweep_is_refused() {
+fn files_that_are_not_parts_of_one_sweep_are_refused() {
     let place = place_with(TWO);
     let [one, two] = ["1/2", "2/2"].map(|shard| swept(&place, shard, &["--acts", "steer"]));
     let refused = |files: &[&String], says: &str| {
@@ -100,7 +100,7 @@ fn what_are_no_parts_of_one_sweep_is_refused() {
         place.run(words).code(2).says(&[says]);
     };
     place.run(["report", "merge", &one, &two]).says(&[
-        "scenarios 2",
+        "scenarios     2",
         "with planted defects: forget-output, terminal-twice",
     ]);
     refused(&[&one], "missing: 2/2");
@@ -119,12 +119,18 @@ fn what_are_no_parts_of_one_sweep_is_refused() {
     let seed = swept(&place, "2/2", &["--acts", "steer", "--seed", "1"]);
     refused(&[&one, &seed], "the seed differs, `0` and `1`");
     let bound = swept(&place, "2/2", &["--acts", "replace"]);
-    refused(&[&one, &bound], "the bound differs");
-    let text = place.read(&one).replace("\"version\": 2", "\"version\": 1");
+    refused(&[&one, &bound], "the plan differs");
+    let text = place.read(&one).replace("\"version\": 3", "\"version\": 1");
     let old = place.file("old.json", text).display().to_string();
-    refused(&[&old], "old.json: these results have format version 1");
+    refused(
+        &[&old],
+        "old.json: these results have format version 1; this build reads",
+    );
+    let text = r#"{"format": "cutpoint-external-sweep", "version": 1}"#;
+    let old = place.file("old.json", text).display().to_string();
+    refused(&[&old], "sweep again with this version");
     let none = place.file("none.json", "{}").display().to_string();
-    refused(&[&none], "none.json: these are no results of a sweep");
+    refused(&[&none], "none.json: these are not the results of a sweep");
 }
 
 #[test]
@@ -183,8 +189,8 @@ fn parts_of_a_run_make_up_the_whole() {
     place.run(&words).code(2).says(&["parts of different runs"]);
 }
 
-/// Results of a run without the times, and what else no two runs have in common: the ids that stand
-/// in what was breached.
+/// Results of a run without what differs between two runs: the times, and the breaches, which contain
+/// ids.
 fn timeless(text: &str) -> Vec<Value> {
     fn strip(value: &mut Value) {
         match value {
@@ -205,7 +211,7 @@ fn timeless(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn the_part_comes_from_the_engine_as_well() {
+fn the_part_comes_from_the_ci_engine_as_well() {
     let place = place_with(TWO);
     let auto = |index: &str| {
         let words = [
@@ -226,14 +232,14 @@ fn the_part_comes_from_the_engine_as_well() {
     auto("1").code(0).says(&["part 2/2"]);
     auto("2")
         .code(2)
-        .says(&["CUTPOINT_SHARD_INDEX is 2, which is no part of 2"]);
+        .says(&["CUTPOINT_SHARD_INDEX is 2, which is not a part of 2"]);
     let fuzz = |shard| place.run(["fuzz", "--runs", "3", "--jobs", "1", "--shard", shard]);
     fuzz("2/2").code(0).says(&["seed 0, part 2/2"]);
-    fuzz("3/2").code(2).says(&["`3/2` is no part of a whole"]);
+    fuzz("3/2").code(2).says(&["`3/2` is not a part of a whole"]);
 }
 
 #[test]
-fn a_sweep_states_what_it_covers_and_what_it_does_not() {
+fn a_sweep_prints_what_it_covers_and_what_it_does_not() {
     let place = place_with(TWO);
     let ended = place.run([
         "sweep",
@@ -244,22 +250,21 @@ fn a_sweep_states_what_it_covers_and_what_it_does_not() {
         "0",
     ]);
     ended.code(0).says(&[
-        "agent reference",
+        "agent         reference",
         "rules",
-        "put to the test",
+        "exercised, ",
         "least often",
-        "not shown CALL-",
-        "nothing put them to the test",
-        "durability L1",
+        "not exercised CALL-",
+        "durability    L1",
         "no crash was tried",
     ]);
     let lines = ended.stdout.lines().count();
     assert!(lines < 15, "{}", ended.stdout);
     let crash = place.run(["sweep", "scenario.kdl", "--crash", "--shard", "1/9"]);
-    crash.says(&["durability L0", "part 1/9 of"]);
+    crash.says(&["durability    L0", "part 1/9 of"]);
 }
 
-/// The first Ctrl-C ends the sweep in good order. The lines about its progress say when it is at work.
+/// The first Ctrl-C lets the running schedules end. The lines about progress say when it is at work.
 #[test]
 fn an_interrupted_sweep_keeps_what_it_has_found() {
     let place = place_with(TWO);
@@ -271,8 +276,8 @@ fn an_interrupted_sweep_keeps_what_it_has_found() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
-    let first = told.next().unwrap().unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = progress.next().unwrap().unwrap();
     assert!(first.ends_with(" in [1/2] scenario.kdl"), "{first}");
     assert!(
         first.contains("/s, ") && first.contains("kinds of failure"),
@@ -280,19 +285,23 @@ fn an_interrupted_sweep_keeps_what_it_has_found() {
     );
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     kill(pid, Signal::SIGINT).unwrap();
-    let rest: Vec<String> = told.map(Result::unwrap).collect();
+    let rest: Vec<String> = progress.map(Result::unwrap).collect();
     assert!(
         rest.iter().any(|line| line.starts_with("stopping")),
         "{rest:?}"
     );
-    // It has found breaches before it was stopped.
+    // It had found failures before it was stopped.
     assert_eq!(child.wait().unwrap().code(), Some(1));
     let json: Value = serde_json::from_str(&place.read("part.json")).unwrap();
-    let sweep = &json["sweeps"][0];
     assert_eq!(json["interrupted"], true);
-    assert!(sweep["ran"].as_u64() < sweep["planned"].as_u64(), "{sweep}");
-    let found = sweep["failures"].as_array().unwrap().len();
-    assert!(found > 0 && place.names("found").len() == found, "{sweep}");
+    let scenario = &json["scenarios"][0];
+    let count = |name: &str| scenario[name].as_u64().unwrap();
+    assert!(count("ran") < count("planned"), "{scenario}");
+    let found = scenario["failures"].as_array().unwrap().len();
+    assert!(
+        found > 0 && place.names("found").len() == found,
+        "{scenario}"
+    );
     place
         .run(["report", "merge", "part.json"])
         .code(2)

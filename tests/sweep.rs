@@ -1,4 +1,4 @@
-//! The sweep raises no false alarm. What it finds is in `tests/hunt.rs`.
+//! The sweep raises no false alarm. `tests/hunt.rs` has what it finds.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -6,10 +6,10 @@ mod common;
 
 use std::sync::atomic::AtomicBool;
 
-use cutpoint::explorer::{LabExecutor, Purpose};
-use cutpoint_engine::runner::Planned;
+use cutpoint::executor::lab::{LabExecutor, Purpose};
 use cutpoint_engine::server::plan_cache::PlanCache;
-use cutpoint_explore::{Act, Bound, Shard, Sweep, Token, fingerprint, sweep};
+use cutpoint_explore::results::ScenarioResult;
+use cutpoint_explore::{Act, FailureGroup, Plan, Sweep, Target};
 
 /// As in the command line: most of a schedule's work is small allocations.
 #[global_allocator]
@@ -27,53 +27,48 @@ fn executor(file: &str) -> LabExecutor {
     }
 }
 
-fn swept(planned: &Planned) -> Sweep {
-    let bound = Bound {
-        acts: vec![Act::Interrupt, Act::Steer, Act::Replace],
-        yields: 0,
-        pairs: false,
-        crash: false,
-        delays: 0,
-        shard: Shard::WHOLE,
-        workers: std::thread::available_parallelism().map_or(2, usize::from),
+/// Every failure of a scenario, with the command that replays it.
+fn failures(result: &ScenarioResult) -> Vec<String> {
+    let failure = |group: &FailureGroup| {
+        let (token, file) = (&group.token, &result.file);
+        format!("cutpoint replay {token} {file}: {:?}", group.violations)
     };
-    let executor = executor(&planned.file);
-    let never = AtomicBool::new(false);
-    sweep(&executor, &planned.scenario, &bound, &never, &|_| {})
-}
-
-/// Every failure of a sweep, with what replays it.
-fn failures(planned: &Planned, found: &Sweep) -> Vec<String> {
-    let failure = |class: &cutpoint_explore::Class| {
-        let token = Token {
-            scenario: fingerprint(&planned.scenario),
-            seed: 0,
-            schedule: class.schedule.clone(),
-        };
-        format!(
-            "cutpoint replay {token} {}: {:?}",
-            planned.file, class.broken
-        )
-    };
-    let trouble = found.trouble.iter();
-    let trouble = trouble.map(|trouble| format!("{}: {trouble:?}", planned.file));
-    found.classes.iter().map(failure).chain(trouble).collect()
+    let errors = result.harness_errors.iter();
+    let errors = errors.map(|errors| format!("{}: {errors:?}", result.file));
+    result.failures.iter().map(failure).chain(errors).collect()
 }
 
 /// Every act at every named point of every scenario: the whole sweep without yields.
 #[test]
 fn the_correct_agent_keeps_every_rule_whenever_the_user_acts() {
+    let all = common::scenarios();
+    let executors: Vec<LabExecutor> = all.iter().map(|it| executor(&it.file)).collect();
+    let targets = all
+        .iter()
+        .zip(&executors)
+        .map(|(planned, executor)| Target {
+            file: &planned.file,
+            scenario: &planned.scenario,
+            executor,
+        });
+    let targets: Vec<Target<'_>> = targets.collect();
+    let sweep = Sweep {
+        plan: Plan {
+            acts: vec![Act::Interrupt, Act::Steer, Act::Replace],
+            ..Plan::default()
+        },
+        workers: std::thread::available_parallelism().map_or(2, usize::from),
+        ..Sweep::default()
+    };
+    let outcome = sweep.run(&targets, &AtomicBool::new(false), &|_| {});
+    assert!(!outcome.interrupted);
     let (mut wrong, mut traces, mut ran) = (Vec::new(), 0, 0);
-    for planned in common::scenarios() {
-        if executor(&planned.file).lacks(&planned.scenario).is_some() {
-            continue;
-        }
-        let found = swept(&planned);
-        assert_eq!(found.ran, found.planned, "{}", planned.file);
-        assert_eq!(found.ran, found.bound, "{}", planned.file);
-        wrong.extend(failures(&planned, &found));
-        traces += found.traces();
-        ran += found.ran;
+    for result in &outcome.scenarios {
+        assert_eq!(result.ran, result.planned, "{}", result.file);
+        assert_eq!(result.ran, result.schedules, "{}", result.file);
+        wrong.extend(failures(result));
+        traces += result.traces;
+        ran += result.ran;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(ran > 60_000 && traces > 17_000, "{traces} of {ran}");

@@ -17,14 +17,14 @@ use cutpoint_bench::{Goals, HotPath, Options, cpu_time, median, micros, resident
 use cutpoint_check::{View, judge};
 use cutpoint_engine::lab;
 use cutpoint_engine::server::plan_cache::PlanCache;
-use cutpoint_explore::{Act, Executor, Injection, Schedule, digest};
+use cutpoint_explore::{Act, Executor, Schedule, ScheduledAct, trace_digest};
 use cutpoint_protocol::sse;
 use cutpoint_scenario::ast::Scenario;
 use cutpoint_trace::Observation;
 use cutpoint_trace::case::CaseResult;
 
 use crate::bare::Exchange;
-use cutpoint::explorer::{LabExecutor, Purpose};
+use cutpoint::executor::lab::{LabExecutor, Purpose};
 
 /// As in the command line.
 #[global_allocator]
@@ -79,17 +79,8 @@ fn schedules(scenario: &Scenario, passed: &[&'static str]) -> Vec<Scenario> {
     for yields in 0..=YIELDS {
         for (at, label) in passed.iter().enumerate() {
             let nth = passed[..=at].iter().filter(|known| *known == label).count();
-            let injection = Injection {
-                yields,
-                act: Act::Interrupt,
-                label: (*label).to_owned(),
-                nth,
-                lost_bytes: 0,
-            };
-            let schedule = Schedule {
-                injections: vec![injection],
-            };
-            all.push(schedule.applied_to(scenario));
+            let interrupt = ScheduledAct::at_point(Act::Interrupt, *label, nth, yields);
+            all.push(Schedule::of(interrupt).applied_to(scenario).scenario);
         }
     }
     all
@@ -121,12 +112,12 @@ impl Bench {
             purpose: Purpose::Traces,
         };
         let plain = executor.run(scenario);
-        let schedules = schedules(scenario, &plain.passed);
+        let schedules = schedules(scenario, &plain.points);
         for schedule in &schedules {
-            let observed = executor.run(schedule);
+            let result = executor.run(schedule);
             assert!(
-                observed.trouble.is_none(),
-                "a schedule says nothing of the agent: {observed:?}"
+                result.error.is_none(),
+                "a schedule shows nothing about the agent: {result:?}"
             );
         }
         let case = |scenario| executor.case(scenario).expect("a runtime").0;
@@ -145,7 +136,7 @@ impl Bench {
             times[0].push(self.each(|schedule| self.executor.run(schedule)));
             times[1].push(self.each_case(|case| judge(&case.trace)));
             times[2].push(self.each_case(|case| View::new(&case.trace).turns.len()));
-            times[3].push(self.each_case(|case| digest(&case.trace.entries)));
+            times[3].push(self.each_case(|case| trace_digest(&case.trace.entries)));
             times[4].push(self.bare());
         }
         let [whole, judged, indexed, digested, bare] = times.map(median);

@@ -1,6 +1,6 @@
 //! `cutpoint fuzz`
 
-mod found;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_explore::{
-    Broken, Budget, Executor, Finding, Fuzz, Fuzzed, News, Shard, class_of, fuzz,
+    Budget, Executor, FailureKey, Finding, Fuzz, FuzzEvent, FuzzOutcome, Shard, Violation,
 };
 
-use found::{Found, store};
+use store::{FailureStore, store};
 
 use super::run::read_scenarios;
 use crate::exit_code::ExitCode;
@@ -22,8 +22,8 @@ use crate::interrupt::stop_on_signal;
 use crate::out::say;
 use crate::progress::{Progress, Until};
 use crate::shard::shard;
-use crate::{Failure, Outcome};
-use cutpoint::explorer::{LabExecutor, Purpose};
+use crate::{Failure, Outcome, sweep_report};
+use cutpoint::executor::lab::{LabExecutor, Purpose};
 
 /// Arguments of `cutpoint fuzz`.
 #[derive(clap::Args)]
@@ -31,7 +31,7 @@ use cutpoint::explorer::{LabExecutor, Purpose};
   cutpoint fuzz --time 10m                                   search for ten minutes
   cutpoint fuzz --runs 20000 --seed 7 --jobs 1               the same runs each time
   cutpoint fuzz --scenario scenarios/tools/tool-running.kdl  schedules of one scenario only
-  cutpoint fuzz --time 5s --defect abort-twice               what it makes of an agent that is broken")]
+  cutpoint fuzz --time 5s --defect abort-twice               see it find something")]
 pub struct Arguments {
     /// How long to search, like 90s, 10m or 8h; a minute if there is no --runs either.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "runs")]
@@ -42,18 +42,18 @@ pub struct Arguments {
     /// The seed of everything random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Search as the k-th of n machines, counted from 1, each of which draws by a seed of its own;
+    /// Search as the k-th of n machines, counted from 1, each with a seed of its own;
     /// `auto` takes both from the variables of the CI engine (docs/ci.md).
     #[arg(long, value_name = "K/N", value_parser = shard, default_value = "1/1")]
     shard: Shard,
-    /// Draw schedules of the scenarios of this file; scenarios are drawn as well unless given.
+    /// Draw schedules of the scenarios of this file. Without it, scenarios are drawn as well.
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
-    /// Where failures are kept as scenario files. Those that are there run first.
+    /// The directory in which failures are stored as scenario files. Those in it run first.
     #[arg(long, value_name = "DIR", default_value = "found")]
     out: PathBuf,
-    /// Keep each run that fails as it was run, too, below `every` in the directory for failures: all of
-    /// a search can be judged again when the agent or a rule has changed.
+    /// Store each run that fails as it was run, too, below `every` in the directory for failures, so that
+    /// a whole search can be judged again when the agent or a rule has changed.
     #[arg(long)]
     every: bool,
     /// Switch on a planted defect (see `cutpoint defects`); may be given several times.
@@ -62,11 +62,11 @@ pub struct Arguments {
     /// Count breaches of SHOULD rules as failures.
     #[arg(long)]
     strict: bool,
-    /// How many threads work; as many as there are processors unless given. What is drawn depends
-    /// on their number.
+    /// How many threads run schedules; as many as there are processors unless given. What is drawn
+    /// depends on their number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: Option<u32>,
-    /// Where recordings are looked for that scenarios name.
+    /// The directory of the recordings that scenarios name.
     #[arg(long, value_name = "DIR", default_value = "recordings")]
     recordings: PathBuf,
 }
@@ -79,7 +79,7 @@ fn time(text: &str) -> Result<Duration, String> {
         let seconds = number.parse::<u64>().ok()?.checked_mul(unit_s)?;
         (seconds > 0).then(|| Duration::from_secs(seconds))
     };
-    read().ok_or_else(|| format!("`{text}` is no time; one looks like 90s, 10m or 8h"))
+    read().ok_or_else(|| format!("`{text}` is not a time; a time looks like 90s, 10m or 8h"))
 }
 
 /// Fuzzes.
@@ -92,9 +92,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         None => vec![None],
     };
     let stop = stop_on_signal()?;
-    let mut all = Told::default();
+    let mut all = Totals::default();
     let mut known = all.replay_found(arguments)?;
-    let broken_before = known.len();
+    let failed_before = known.len();
     for base in &bases {
         if all.interrupted {
             break;
@@ -112,8 +112,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     } else {
         String::new()
     };
-    if let Some((count, why)) = &all.silent {
-        say!("\n{count} runs said nothing of the agent; the first one: {why}")?;
+    if let Some((count, why)) = &all.errors {
+        say!("\n{count} runs showed nothing about the agent; the first one: {why}")?;
     }
     say!(
         "\n{} runs in {:.1} s ({:.0}/s), {} distinct traces, {} kinds of failure (seed {}{part}, {} threads)",
@@ -125,9 +125,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         arguments.seed,
         threads(arguments)
     )?;
-    Ok(if all.findings + broken_before > 0 {
+    Ok(if all.findings + failed_before > 0 {
         ExitCode::Breach
-    } else if all.interrupted || all.unsaid > 0 || all.silent.is_some() {
+    } else if all.interrupted || all.file_errors > 0 || all.errors.is_some() {
         ExitCode::Trouble
     } else {
         ExitCode::Conforms
@@ -151,59 +151,59 @@ fn executor(arguments: &Arguments, file: &str) -> LabExecutor {
     }
 }
 
-fn rules(broken: &[Broken]) -> Vec<String> {
-    let mut rules: Vec<String> = broken.iter().map(|broken| broken.rule.clone()).collect();
-    rules.sort();
-    rules.dedup();
-    rules
+/// The ids of the rules that were violated, in order.
+fn rules(violations: &[Violation]) -> Vec<String> {
+    let key = FailureKey::of(violations);
+    key.rules().into_iter().map(str::to_owned).collect()
 }
 
 /// What the command has shown.
 #[derive(Default)]
-struct Told {
+struct Totals {
     runs: u64,
     traces: usize,
     findings: usize,
-    /// Files of earlier failures that said nothing of the agent.
-    unsaid: usize,
-    /// Runs that said nothing of the agent, and why the first one did not.
-    silent: Option<(usize, String)>,
+    /// Files of earlier failures that showed nothing about the agent.
+    file_errors: usize,
+    /// Runs that showed nothing about the agent, and why the first one did not.
+    errors: Option<(usize, String)>,
     elapsed: Duration,
     interrupted: bool,
 }
 
-impl Told {
-    /// Runs what was found before. Gives what is still broken.
+impl Totals {
+    /// Runs the failures of earlier searches. Returns those that still fail.
     fn replay_found(&mut self, arguments: &Arguments) -> Result<Vec<Finding>, Failure> {
-        let kept = std::slice::from_ref(&arguments.out);
+        let stored = std::slice::from_ref(&arguments.out);
         if arguments.out.exists() && !arguments.out.is_dir() {
             let out = arguments.out.display();
             return Err(Failure::usage(format!(
-                "{out} is no directory; name the one for failures with --out"
+                "{out} is not a directory; name the one for failures with --out"
             )));
         }
-        // Without a scenario in it, the directory is where the first failure will go.
+        // A directory without a scenario is where the first failure will be stored.
         let is_scenario = |path: &Path| path.extension().is_some_and(|end| end == "kdl");
-        let mut held = walkdir::WalkDir::new(&arguments.out).into_iter();
-        if !held.any(|entry| entry.is_ok_and(|entry| is_scenario(entry.path()))) {
+        let mut files = walkdir::WalkDir::new(&arguments.out).into_iter();
+        if !files.any(|entry| entry.is_ok_and(|entry| is_scenario(entry.path()))) {
             return Ok(Vec::new());
         }
         let mut known: Vec<Finding> = Vec::new();
-        for planned in read_scenarios(kept)? {
-            let observed = executor(arguments, &planned.file).run(&planned.scenario);
-            let rules = rules(&observed.broken);
-            match (&observed.trouble, rules.is_empty()) {
-                (Some(why), _) => {
-                    self.unsaid += 1;
-                    say!("{}: {why}", planned.file)?;
+        for planned in read_scenarios(stored)? {
+            let result = executor(arguments, &planned.file).run(&planned.scenario);
+            let rules = rules(&result.violations);
+            match (&result.error, rules.is_empty()) {
+                (Some(error), _) => {
+                    self.file_errors += 1;
+                    say!("{}: {error}", planned.file)?;
                 }
                 (None, true) => say!("{}: holds now", planned.file)?,
                 (None, false) => {
                     say!("{}: still breaks {}", planned.file, rules.join(" and "))?;
-                    let class = class_of(observed.broken.clone());
-                    if known.iter().all(|it| class_of(it.broken.clone()) != class) {
+                    let key = FailureKey::of(&result.violations);
+                    let same = |it: &Finding| FailureKey::of(&it.violations) == key;
+                    if !known.iter().any(same) {
                         known.push(Finding {
-                            broken: observed.broken,
+                            violations: result.violations,
                             scenario: planned.scenario,
                             runs: 0,
                         });
@@ -229,7 +229,7 @@ impl Told {
             (None, None) => Some(Duration::from_secs(60) / shares),
             (None, Some(_)) => None,
         };
-        let asked = Fuzz {
+        let search = Fuzz {
             seed: arguments.shard.seed(arguments.seed),
             budget: arguments.runs.map_or(Budget::Endless, |runs| {
                 Budget::Runs(runs.div_ceil(u64::from(shares)))
@@ -239,46 +239,46 @@ impl Told {
             known: known.clone(),
         };
         let file = base.map_or("fuzz.kdl", |planned| &planned.file);
-        let until = match asked.budget {
+        let until = match search.budget {
             Budget::Runs(runs) => Some(Until::Count(runs)),
             Budget::Endless => limit.map(Until::Time),
         };
         let (progress, end) = (Progress::new(file, until), AtomicBool::new(false));
-        let kept = Found::new(&arguments.out, arguments.every);
-        let told = |news: News<'_>| {
+        let store = FailureStore::new(&arguments.out, arguments.every);
+        let on_event = |event: FuzzEvent<'_>| {
             let over = limit.is_some_and(|limit| progress.elapsed() >= limit);
             if over || stop.load(Ordering::Relaxed) {
                 end.store(true, Ordering::Relaxed);
             }
-            match news {
-                News::Ran(runs, findings) => progress.tell(runs, None, findings),
-                News::Failed(..) | News::Shrinks(..) | News::Shrunk(..) => kept.take(news),
+            match event {
+                FuzzEvent::Ran { runs, findings } => progress.update(runs, None, findings),
+                other => store.take(other),
             }
         };
-        let found = fuzz(&executor(arguments, file), &asked, &end, &told);
+        let found = search.run(&executor(arguments, file), &end, &on_event);
         self.elapsed += progress.elapsed();
         drop(progress);
         self.interrupted = stop.load(Ordering::Relaxed);
         let files = self.take(arguments, &found, known)?;
-        kept.keep(&files)
+        store.keep(&files)
     }
 
     fn take(
         &mut self,
         arguments: &Arguments,
-        found: &Fuzzed,
+        found: &FuzzOutcome,
         known: &mut Vec<Finding>,
     ) -> Result<Vec<PathBuf>, Failure> {
         self.runs += found.runs;
         self.traces += found.traces;
-        if let Some((count, why)) = &found.trouble {
-            self.silent.get_or_insert((0, why.clone())).0 += count;
+        if let Some((count, why)) = &found.errors {
+            self.errors.get_or_insert((0, why.clone())).0 += count;
         }
         let (before, new) = found
             .findings
             .split_at(known.len().min(found.findings.len()));
         for finding in before.iter().filter(|finding| finding.runs > 0) {
-            let (rules, runs) = (rules(&finding.broken).join(" and "), finding.runs);
+            let (rules, runs) = (rules(&finding.violations).join(" and "), finding.runs);
             say!("{rules} broken as before, in {runs} runs")?;
         }
         let mut files = Vec::new();
@@ -291,13 +291,11 @@ impl Told {
     }
 }
 
-/// Stores a finding and shows it. Gives its file.
+/// Stores a finding and shows it. Returns its file.
 fn show(arguments: &Arguments, finding: &Finding) -> Result<PathBuf, Failure> {
-    let (scenario, file, _) = store(&arguments.out, &finding.scenario, &finding.broken)?;
+    let (scenario, file, _) = store(&arguments.out, &finding.scenario, &finding.violations)?;
     say!("\n{scenario}")?;
-    for broken in &finding.broken {
-        say!("    {:7} {}", broken.rule, broken.message)?;
-    }
+    sweep_report::violations(&finding.violations)?;
     let defects: String = arguments
         .defects
         .iter()

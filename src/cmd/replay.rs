@@ -1,6 +1,6 @@
 //! `cutpoint replay`
 
-mod external;
+mod process;
 mod recording;
 
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use std::str::FromStr;
 use cutpoint_agent::Defect;
 use cutpoint_engine::runner::Planned;
 use cutpoint_engine::server::plan_cache::PlanCache;
-use cutpoint_explore::external::ExternalToken;
-use cutpoint_explore::{Token, TokenError, digest, fingerprint};
+use cutpoint_explore::{Place, ScheduledAct, Token, TokenError, fingerprint, trace_digest};
 use cutpoint_trace::case::CaseResult;
 
 use super::run::read_scenarios;
@@ -18,26 +17,26 @@ use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
 use crate::out::say;
 use crate::{Failure, Outcome, files};
-use cutpoint::explorer::{self, LabExecutor, Purpose};
+use cutpoint::executor::lab::{LabExecutor, Purpose};
+use cutpoint::executor::of_verdict;
 
 /// Arguments of `cutpoint replay`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "A recording is replayed by the turns that its requests tell of; items that differ from the
-recorded ones are shown, and give exit code 1. Ids, times and instructions don't count."
+    after_help = "A recording is replayed by the turns that its requests show. Items that differ from the recorded
+ones are shown, and give exit code 1; ids, times and instructions make no difference."
 )]
 pub struct Arguments {
     /// The token that `cutpoint sweep` printed, or a recording: its folder, or one .sse file.
     #[arg(value_name = "TOKEN|RECORDING")]
-    what: Wanted,
-    /// Scenario files, or directories of them, among which the token's is looked for.
+    what: Replayed,
+    /// Scenario files, or directories of them, one of which is the token's.
     #[arg(default_value = "scenarios")]
     paths: Vec<PathBuf>,
     /// Switch on a planted defect; may be given several times.
     #[arg(long = "defect", value_name = "NAME", value_parser = super::defects::named)]
     defects: Vec<Defect>,
-    /// The agent that was swept, or is to replay the recording, if it is not the reference agent in the
-    /// lab.
+    /// The agent that was swept or replays the recording, unless it is the reference agent in the lab.
     #[arg(long, value_name = "AGENT")]
     agent: Option<AgentSpec>,
     /// How often it is run.
@@ -46,29 +45,23 @@ pub struct Arguments {
     /// Store the trace in this file.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Where recordings are looked for that scenarios name.
+    /// The directory of the recordings that scenarios name.
     #[arg(long, value_name = "DIR", default_value = "recordings")]
     recordings: PathBuf,
 }
 
-/// A token of a sweep of either kind.
-#[derive(Debug, Clone)]
-enum AnyToken {
-    Lab(Token),
-    External(ExternalToken),
-}
-
 /// What is to be replayed.
 #[derive(Debug, Clone)]
-enum Wanted {
-    Token(AnyToken),
+enum Replayed {
+    Schedule(Token),
     Recording(PathBuf),
 }
 
-impl FromStr for Wanted {
+impl FromStr for Replayed {
     type Err = TokenError;
 
-    /// A token says so by its first letters. What is no path either is told as a token with a mistake.
+    /// A token is known by its first letters. A text that is not a path either is reported as a token
+    /// with a mistake.
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let is_path = text.contains(['/', '.']) || Path::new(text).exists();
         if is_path && !text.starts_with("cp") {
@@ -77,19 +70,7 @@ impl FromStr for Wanted {
         match text.parse() {
             // A folder may have such a name.
             Err(TokenError::Form(_)) if is_path => Ok(Self::Recording(PathBuf::from(text))),
-            token => token.map(Self::Token),
-        }
-    }
-}
-
-impl FromStr for AnyToken {
-    type Err = TokenError;
-
-    fn from_str(text: &str) -> Result<Self, TokenError> {
-        if text.starts_with("cpx") {
-            text.parse().map(Self::External)
-        } else {
-            text.parse().map(Self::Lab)
+            token => token.map(Self::Schedule),
         }
     }
 }
@@ -97,21 +78,24 @@ impl FromStr for AnyToken {
 /// Runs one schedule or one recorded session again.
 pub fn run(arguments: &Arguments) -> Outcome {
     let token = match &arguments.what {
-        Wanted::Token(token) => token,
-        Wanted::Recording(path) => return recording::run(arguments, path),
+        Replayed::Schedule(token) => token,
+        Replayed::Recording(path) => return recording::run(arguments, path),
     };
-    match (token, &arguments.agent) {
-        (AnyToken::External(token), _) => external::run(arguments, token),
-        (AnyToken::Lab(token), None) => in_lab(arguments, token),
-        (AnyToken::Lab(_), Some(_)) => Err(Failure::usage(
-            "the token is of the reference agent in the lab; leave --agent out",
-        )),
+    let planned = find(arguments, token.scenario)?;
+    match &arguments.agent {
+        Some(agent) => process::run(arguments, agent, token, &planned),
+        None => in_lab(arguments, token, &planned),
     }
 }
 
-fn in_lab(arguments: &Arguments, token: &Token) -> Outcome {
-    let planned = find(arguments, token.scenario)?;
-    let scenario = token.schedule.applied_to(&planned.scenario);
+fn in_lab(arguments: &Arguments, token: &Token, planned: &Planned) -> Outcome {
+    let at_gate = |act: &ScheduledAct| matches!(act.at, Place::Gate { .. });
+    if token.schedule.acts.iter().any(at_gate) {
+        return Err(Failure::usage(
+            "the token is of an agent in another process; name it with --agent",
+        ));
+    }
+    let scenario = token.schedule.applied_to(&planned.scenario).scenario;
     let executor = LabExecutor {
         defects: arguments.defects.clone(),
         file: planned.file.clone(),
@@ -127,7 +111,7 @@ fn in_lab(arguments: &Arguments, token: &Token) -> Outcome {
         let (case, _) = executor
             .case(&scenario)
             .map_err(|error| Failure::trouble(error.to_string()))?;
-        let digest = digest(&case.trace.entries);
+        let digest = trace_digest(&case.trace.entries);
         if first.as_ref().is_some_and(|(known, _)| *known != digest) {
             return Err(Failure::trouble(
                 "two runs differ: the lab is not repeatable here",
@@ -144,8 +128,8 @@ fn in_lab(arguments: &Arguments, token: &Token) -> Outcome {
     let mut failed = false;
     for verdict in case.breaches(true) {
         failed = true;
-        for broken in explorer::breaches(verdict) {
-            say!("\n{} {}", broken.rule, broken.message)?;
+        for violation in of_verdict(verdict) {
+            say!("\n{} {}", violation.rule, violation.message)?;
         }
     }
     store(arguments, &case)?;
@@ -157,7 +141,7 @@ fn in_lab(arguments: &Arguments, token: &Token) -> Outcome {
     })
 }
 
-/// Stores the trace, if that is wanted.
+/// Stores the trace, if the user asked for it.
 fn store(arguments: &Arguments, case: &CaseResult) -> Result<(), Failure> {
     let Some(file) = &arguments.trace else {
         return Ok(());
@@ -168,11 +152,12 @@ fn store(arguments: &Arguments, case: &CaseResult) -> Result<(), Failure> {
     written.map_err(|error| Failure::trouble(format!("{}: {error}", file.display())))
 }
 
+/// The scenario with that fingerprint.
 fn find(arguments: &Arguments, wanted: u64) -> Result<Planned, Failure> {
     let mut planned = read_scenarios(&arguments.paths)?.into_iter();
     planned.find(|one| fingerprint(&one.scenario) == wanted).ok_or_else(|| {
         Failure::usage(format!(
-            "none of the scenarios is the token's ({wanted:016x}): it was changed since, or stands elsewhere"
+            "none of the scenarios is the token's ({wanted:016x}): it was changed since, or is in another file"
         ))
     })
 }

@@ -3,15 +3,14 @@
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
-use cutpoint_explore::stored::{self, Stored};
-use cutpoint_explore::whole;
+use cutpoint_explore::results::{self, SweepResults};
+use cutpoint_explore::{ParseShardError, whole};
 use cutpoint_report::json_lines::{self, Results};
 use cutpoint_report::{Console, Context, Reporter as _};
 
-use crate::coverage;
 use crate::exit_code::ExitCode;
 use crate::out::say;
-use crate::{Failure, Outcome, files, reports};
+use crate::{Failure, Outcome, files, reports, sweep_report};
 
 /// Arguments of `cutpoint report`.
 #[derive(clap::Args)]
@@ -22,11 +21,11 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Put the results of all parts of a sweep or a run together.
+    /// Merge the results of all parts of a sweep or a run.
     ///
-    /// Takes what `cutpoint sweep --shard K/N --json` or `cutpoint run --shard K/N --json` has
-    /// written, and tells what the whole would have told. What is no part of the same whole, or was
-    /// interrupted, is refused; so is a whole of which a part is missing or came twice.
+    /// Takes the files that `cutpoint sweep --shard K/N --json` or `cutpoint run --shard K/N --json`
+    /// has written, and prints what the whole would have printed. A file that belongs to another
+    /// sweep or run, or was interrupted, is refused; so is a whole with a part missing or given twice.
     #[command(after_help = "Examples:
   cutpoint report merge part-*.json --json whole.json        the whole, as without --shard")]
     Merge(MergeArguments),
@@ -42,7 +41,7 @@ struct MergeArguments {
     json: Option<PathBuf>,
 }
 
-/// Works on results.
+/// Merges results.
 pub fn run(arguments: &Arguments) -> Outcome {
     let Command::Merge(arguments) = &arguments.command;
     let mut read = Vec::new();
@@ -50,7 +49,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let bytes = std::fs::read(file).map_err(|error| files::failure(file, &error))?;
         read.push((file.display().to_string(), bytes));
     }
-    // Lines start with a header that has the format's name; a sweep is one object over many lines.
+    // The results of a run are lines, the first with the format's name; those of a sweep are one object
+    // over many lines.
     let is_run = |(_, bytes): &(String, Vec<u8>)| {
         let first = bytes
             .split(|byte| *byte == b'\n')
@@ -68,23 +68,20 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 fn merge_sweeps(read: &[(String, Vec<u8>)], json: Option<&Path>) -> Outcome {
     let part = |(name, bytes): &(String, Vec<u8>)| {
-        let part = Stored::read(bytes);
+        let part = SweepResults::read(bytes);
         let part = part.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
         Ok((name.clone(), part))
     };
     let parts = read.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
-    let merged = stored::merge(parts).map_err(|error| Failure::usage(error.to_string()))?;
-    for sweep in &merged.sweeps {
-        coverage::sweep(&merged, sweep)?;
-        for (at, failure) in sweep.failures.iter().enumerate() {
-            coverage::failure(&merged, sweep, failure, at + 1)?;
-        }
+    let merged = results::merge(parts).map_err(|error| Failure::usage(error.to_string()))?;
+    for scenario in &merged.scenarios {
+        sweep_report::scenario(&merged.settings, merged.shard, scenario, |_, _| Ok(()))?;
     }
-    coverage::statement(&merged)?;
+    sweep_report::statement(&merged)?;
     if let Some(file) = json {
-        coverage::store(&merged, file)?;
+        sweep_report::store(&merged, file)?;
     }
-    Ok(coverage::code(&merged))
+    Ok(sweep_report::exit_code(&merged))
 }
 
 fn merge_runs(read: &[(String, Vec<u8>)], json: Option<&Path>) -> Outcome {
@@ -92,7 +89,7 @@ fn merge_runs(read: &[(String, Vec<u8>)], json: Option<&Path>) -> Outcome {
         let wrong = |error: String| Failure::usage(format!("{name}: {error}"));
         let part = Results::read(&bytes[..]).map_err(|error| wrong(error.to_string()))?;
         let shard = part.header.shard.parse();
-        let shard = shard.map_err(|error: cutpoint_explore::NoShard| wrong(error.to_string()))?;
+        let shard = shard.map_err(|error: ParseShardError| wrong(error.to_string()))?;
         Ok(((name.clone(), part), shard))
     };
     let parts = read.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;

@@ -1,4 +1,9 @@
-//! Which runs are the same.
+//! Digests: which runs have the same trace.
+//!
+//! An exact executor's traces are compared as they are, or without the server's part; those of an
+//! agent in another process without what differs from run to run.
+
+mod sampled;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,41 +14,42 @@ use cutpoint_trace::{Entry, Observation};
 use serde_json::Value;
 use twox_hash::XxHash3_64;
 
+pub use sampled::sampled_digest;
+
 /// Room for a short trace.
 const USUAL_BYTES: usize = 16 << 10;
-/// How many bodies' numbers are kept.
+/// How many bodies' digests are kept.
 const BODIES_KEPT: usize = 256;
 
-/// The numbers of bodies, by where these are. Each is held, so that no other comes to its place.
-type Bodies = HashMap<*const Value, (Arc<Value>, u64)>;
+/// The digests of bodies by their addresses. Each body is held, so that no other one takes its address.
+type BodyDigests = HashMap<*const Value, (Arc<Value>, u64)>;
 
 thread_local! {
-    static BODIES: RefCell<Bodies> = RefCell::default();
+    static BODIES: RefCell<BodyDigests> = RefCell::default();
 }
 
-/// A number that tells texts apart (FNV-1a, 64 bits), the same on every machine.
+/// A digest of a text (FNV-1a, 64 bits), the same on every machine.
 pub fn digest_of_text(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// Takes a trace entry by entry, and tells the [`digest`] of what it has taken.
+/// Takes a trace entry by entry; its value is the [`trace_digest`] of what it has taken.
 #[derive(Debug, Clone, Default)]
-pub struct Digester(Bytes);
+pub struct Digester(BufferedHasher);
 
-/// All that is hashed, one behind the other: hashing it in one go is several times faster than piece by
-/// piece.
+/// Collects everything that is hashed: hashing it in one go is several times faster than piece by piece.
 #[derive(Debug, Clone)]
-struct Bytes(Vec<u8>);
+struct BufferedHasher(Vec<u8>);
 
-impl Default for Bytes {
+impl Default for BufferedHasher {
     fn default() -> Self {
         Self(Vec::with_capacity(USUAL_BYTES))
     }
 }
 
-impl Hasher for Bytes {
+impl Hasher for BufferedHasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -59,7 +65,7 @@ impl Digester {
         let hasher = &mut self.0;
         match &entry.observation {
             Observation::Step { .. } => {}
-            // What an event holds follows from the reply, which the response's head names.
+            // The content of an event follows from the reply, which the response's head names.
             Observation::Sent {
                 exchange, index, ..
             } => (exchange, index).hash(hasher),
@@ -70,7 +76,15 @@ impl Digester {
                 headers,
                 body,
                 history,
-            } => (exchange, conversation, path, headers, of(body), history).hash(hasher),
+            } => (
+                exchange,
+                conversation,
+                path,
+                headers,
+                body_digest(body),
+                history,
+            )
+                .hash(hasher),
             what => what.hash(hasher),
         }
     }
@@ -81,18 +95,18 @@ impl Digester {
     }
 }
 
-/// A number that is the same for traces in which the agent and its client did the same in the same
-/// order, however far the server had come meanwhile with sending what the agent had not read yet.
-pub fn behaviour(entries: &[Entry]) -> u64 {
+/// A digest that is the same for traces in which the agent and its client did the same in the same
+/// order, however far ahead of the agent's reading the server had sent.
+pub fn behaviour_digest(entries: &[Entry]) -> u64 {
     let mut digester = Digester::default();
-    let theirs = entries
+    let others = entries
         .iter()
-        .filter(|entry| !is_servers(&entry.observation));
-    theirs.for_each(|entry| digester.take(entry));
+        .filter(|entry| !is_by_server(&entry.observation));
+    others.for_each(|entry| digester.take(entry));
     digester.value()
 }
 
-const fn is_servers(what: &Observation) -> bool {
+const fn is_by_server(what: &Observation) -> bool {
     matches!(
         what,
         Observation::ResponseHead { .. }
@@ -104,23 +118,23 @@ const fn is_servers(what: &Observation) -> bool {
     )
 }
 
-/// A number that is the same for traces in which the same happened in the same order, whenever it
-/// did and however the schedule that led to it is written. The same on every machine of 64 bits and little
-/// endian, as results of several are put together.
-pub fn digest(entries: &[Entry]) -> u64 {
+/// A digest that is the same for traces in which the same happened in the same order, at whatever time
+/// and however the schedule that led to it is written. It is the same on every little-endian machine of
+/// 64 bits, since results of several machines are merged.
+pub fn trace_digest(entries: &[Entry]) -> u64 {
     let mut digester = Digester::default();
     entries.iter().for_each(|entry| digester.take(entry));
     digester.value()
 }
 
-/// A body's number. Thousands of schedules send the same request, and the server reads it once.
-fn of(body: &Arc<Value>) -> u64 {
+/// The digest of a body. Thousands of schedules send the same request, and the server reads it once.
+fn body_digest(body: &Arc<Value>) -> u64 {
     BODIES.with_borrow_mut(|bodies| {
         if bodies.len() > BODIES_KEPT {
             bodies.clear();
         }
         let known = bodies.entry(Arc::as_ptr(body)).or_insert_with(|| {
-            let mut hasher = Bytes::default();
+            let mut hasher = BufferedHasher::default();
             body.hash(&mut hasher);
             (body.clone(), hasher.finish())
         });

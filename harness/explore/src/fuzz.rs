@@ -1,4 +1,4 @@
-//! The fuzzer: schedules beyond any bound, drawn at random and led by what is new.
+//! The fuzzer: schedules beyond any plan, drawn at random and guided by new traces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use proptest::prelude::{RngExt as _, Strategy};
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::class::class_of;
-use crate::executor::{Broken, Executor, Observed};
+use crate::executor::{Executor, RunResult, Violation};
+use crate::failure_group::{Clause, FailureKey, first_of_each_clause};
 use crate::schedule::Schedule;
 use crate::shrink::shrink;
 use crate::strategy;
 
-/// Whether a smaller scenario still breaks what is looked for.
-type Still<'a> = Box<dyn Fn(&[Broken]) -> bool + 'a>;
+/// Whether a smaller scenario still shows the failure.
+type ShowsFailure<'a> = Box<dyn Fn(&[Violation]) -> bool + 'a>;
 
-/// How many runs a worker builds upon at most.
+/// How many runs a worker keeps to build upon.
 const CORPUS: usize = 256;
-/// Of so many runs one is of a scenario that is drawn anew.
+/// One of so many runs is of a scenario that is newly drawn.
 const FRESH: u32 = 4;
-/// How many acts a schedule has at most.
+/// The most acts of a schedule.
 const ACTS: usize = 3;
-/// In how many ways the same rules are broken before all further ones count as the last: each is made
-/// smaller, which takes hundreds of runs.
-const WAYS: usize = 8;
+/// How many findings of the same rules there are before all further ones count as the last: each is
+/// shrunk, which takes hundreds of runs.
+const FINDINGS_OF_SAME_RULES: usize = 8;
 
 /// How much is fuzzed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
-    /// So many runs in all.
+    /// A number of runs.
     Runs(u64),
-    /// Until told to stop.
+    /// Until it is stopped.
     Endless,
 }
 
@@ -42,117 +42,148 @@ pub enum Budget {
 pub struct Fuzz {
     /// The seed of everything that is drawn.
     pub seed: u64,
-    /// How much.
+    /// When it ends.
     pub budget: Budget,
-    /// How many threads work. Each draws on its own, so what is drawn depends on their number.
+    /// How many threads run schedules. Each draws on its own, so what is drawn depends on their number.
     pub workers: usize,
-    /// The scenario whose schedules are drawn; scenarios are drawn as well unless given.
+    /// The scenario whose schedules are drawn. Without one, scenarios are drawn as well.
     pub scenario: Option<Scenario>,
-    /// What is known to be broken: it is counted, and not made smaller again.
+    /// Failures that are known: they are counted, and not shrunk again.
     pub known: Vec<Finding>,
 }
 
-/// A way in which rules were broken.
+/// A failure that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What the smallest scenario breaks. Two findings whose [`class_of`] this is the same are one.
-    pub broken: Vec<Broken>,
-    /// The smallest scenario that was found to.
+    /// What the smallest scenario violates. Two findings with the same [`FailureKey`] are one.
+    pub violations: Vec<Violation>,
+    /// The smallest scenario that was found.
     pub scenario: Scenario,
-    /// How many runs broke the same.
+    /// How many runs failed in the same way.
     pub runs: usize,
 }
 
 /// What fuzzing has shown.
 #[derive(Debug, Clone, Default)]
-pub struct Fuzzed {
-    /// How many runs there were, without those that made a failure smaller.
+pub struct FuzzOutcome {
+    /// How many runs there were, without those that shrank a failure.
     pub runs: u64,
-    /// How many different traces they gave.
+    /// How many distinct traces they gave.
     pub traces: usize,
-    /// What was broken. What had been known comes first, in its order, with the runs of this time.
+    /// The failures. Those that were known come first, in their order, with the runs of this time.
     pub findings: Vec<Finding>,
-    /// Runs that say nothing of the agent: how many, and why the first one does not.
-    pub trouble: Option<(usize, String)>,
+    /// Runs that show nothing about the agent: how many, and why the first one shows nothing.
+    pub errors: Option<(usize, String)>,
 }
 
-/// What a search tells as it goes on: it may be ended at any moment, and what it has found is not to be
+/// What a search reports while it goes on: it may be ended at any moment, and its findings must not be
 /// lost.
 #[derive(Debug, Clone, Copy)]
-pub enum News<'a> {
-    /// So many runs are done, with so many findings.
-    Ran(u64, usize),
-    /// This failed, be it in a known way or in a new one.
-    Failed(&'a Scenario, &'a [Broken]),
-    /// The worker of that number begins to make this failure smaller, which takes hundreds of runs.
-    Shrinks(usize, &'a Scenario, &'a [Broken]),
-    /// What that failure has become; nothing if it is known.
-    Shrunk(usize, Option<&'a Finding>),
+pub enum FuzzEvent<'a> {
+    /// A run has ended.
+    Ran {
+        /// How many have ended so far.
+        runs: u64,
+        /// How many findings there are.
+        findings: usize,
+    },
+    /// A run failed, in a known way or in a new one.
+    Failed {
+        /// The scenario as it was run.
+        scenario: &'a Scenario,
+        /// What it violated.
+        violations: &'a [Violation],
+    },
+    /// A worker begins to shrink a failure, which takes hundreds of runs.
+    Shrinking {
+        /// The worker's number.
+        worker: usize,
+        /// The scenario as it was run.
+        scenario: &'a Scenario,
+        /// What it violated.
+        violations: &'a [Violation],
+    },
+    /// The worker has shrunk it.
+    Shrunk {
+        /// The worker's number.
+        worker: usize,
+        /// What it has become, unless that is known.
+        finding: Option<&'a Finding>,
+    },
 }
 
-/// Fuzzes until the budget is spent or it is told to stop, and tells how it goes on.
-pub fn fuzz(
-    executor: &dyn Executor,
-    fuzz: &Fuzz,
-    stop: &AtomicBool,
-    told: &(dyn Fn(News<'_>) + Sync),
-) -> Fuzzed {
-    let workers = fuzz.workers.max(1);
-    let (ran, found) = (AtomicU64::new(0), AtomicUsize::new(0));
-    let work = |number: usize| {
-        let mut worker = Worker::new(executor, fuzz, number, told);
-        let quota = match fuzz.budget {
-            // The first ones take what can't be divided.
+/// What is called at each event of a search.
+type OnEvent<'a> = &'a (dyn Fn(FuzzEvent<'_>) + Sync);
+
+impl Fuzz {
+    /// Fuzzes until the budget is spent or `stop` is set.
+    pub fn run(
+        &self,
+        executor: &dyn Executor,
+        stop: &AtomicBool,
+        on_event: OnEvent<'_>,
+    ) -> FuzzOutcome {
+        let (ran, found) = (AtomicU64::new(0), AtomicUsize::new(0));
+        let work = |number: usize| {
+            let mut worker = Worker::new(executor, self, number, on_event);
+            let quota = self.quota(number);
+            while worker.outcome.runs < quota && !stop.load(Ordering::Relaxed) {
+                let before = worker.outcome.findings.len();
+                worker.step();
+                let new = worker.outcome.findings.len() - before;
+                let findings = found.fetch_add(new, Ordering::Relaxed) + new;
+                let runs = ran.fetch_add(1, Ordering::Relaxed) + 1;
+                on_event(FuzzEvent::Ran { runs, findings });
+            }
+            worker
+        };
+        let done: Vec<Worker<'_>> = std::thread::scope(|scope| {
+            let work = &work;
+            let others: Vec<_> = (1..self.workers.max(1))
+                .map(|number| scope.spawn(move || work(number)))
+                .collect();
+            let mut done = vec![work(0)];
+            // A worker that panics has found a bug of the explorer, which must be seen.
+            done.extend(others.into_iter().map(|other| match other.join() {
+                Ok(worker) => worker,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }));
+            done
+        });
+        merge_outcomes(done)
+    }
+
+    /// How many runs fall to the worker of that number. The first ones take the remainder.
+    fn quota(&self, worker: usize) -> u64 {
+        match self.budget {
             Budget::Runs(all) => {
-                let (all_of, workers) = (all, workers as u64);
-                all_of / workers + u64::from((number as u64) < all_of % workers)
+                let workers = self.workers.max(1) as u64;
+                all / workers + u64::from((worker as u64) < all % workers)
             }
             Budget::Endless => u64::MAX,
-        };
-        while worker.fuzzed.runs < quota && !stop.load(Ordering::Relaxed) {
-            let before = worker.fuzzed.findings.len();
-            worker.step();
-            let new = worker.fuzzed.findings.len() - before;
-            let findings = found.fetch_add(new, Ordering::Relaxed) + new;
-            told(News::Ran(ran.fetch_add(1, Ordering::Relaxed) + 1, findings));
         }
-        worker
-    };
-    let done: Vec<Worker<'_>> = std::thread::scope(|scope| {
-        let work = &work;
-        let others: Vec<_> = (1..workers)
-            .map(|number| scope.spawn(move || work(number)))
-            .collect();
-        let mut done = vec![work(0)];
-        // A worker that panics has found a bug of the explorer, which is not to be passed over.
-        done.extend(others.into_iter().map(|other| match other.join() {
-            Ok(worker) => worker,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }));
-        done
-    });
-    together(done)
+    }
 }
 
-fn together(workers: Vec<Worker<'_>>) -> Fuzzed {
-    let mut all = Fuzzed::default();
-    let (mut digests, mut classes) = (BTreeSet::new(), BTreeMap::new());
+fn merge_outcomes(workers: Vec<Worker<'_>>) -> FuzzOutcome {
+    let mut all = FuzzOutcome::default();
+    let (mut digests, mut numbers) = (BTreeSet::new(), BTreeMap::new());
     for worker in workers {
-        let one = worker.fuzzed;
+        let one = worker.outcome;
         all.runs += one.runs;
         digests.extend(worker.digests);
-        if let Some((count, why)) = one.trouble {
-            all.trouble.get_or_insert((0, why)).0 += count;
+        if let Some((count, why)) = one.errors {
+            all.errors.get_or_insert((0, why)).0 += count;
         }
         for finding in one.findings {
-            let class = class_of(finding.broken.clone());
-            match classes.get(&class) {
+            let key = FailureKey::of(&finding.violations);
+            match numbers.get(&key) {
                 Some(at) => {
                     let known: &mut Finding = &mut all.findings[*at];
                     known.runs += finding.runs;
                 }
                 None => {
-                    classes.insert(class, all.findings.len());
+                    numbers.insert(key, all.findings.len());
                     all.findings.push(finding);
                 }
             }
@@ -162,12 +193,8 @@ fn together(workers: Vec<Worker<'_>>) -> Fuzzed {
     all
 }
 
-fn rules(broken: &[Broken]) -> BTreeSet<&str> {
-    broken.iter().map(|broken| broken.rule.as_str()).collect()
-}
-
-/// A run that showed something new.
-struct Kept {
+/// A run with a new trace, which later runs build upon.
+struct CorpusEntry {
     scenario: Scenario,
     schedule: Schedule,
     /// The points that it passed, and how often.
@@ -177,14 +204,14 @@ struct Kept {
 struct Worker<'a> {
     number: usize,
     executor: &'a dyn Executor,
-    told: &'a (dyn Fn(News<'_>) + Sync),
+    on_event: OnEvent<'a>,
     only: Option<&'a Scenario>,
     draws: TestRunner,
-    corpus: Vec<Kept>,
+    corpus: Vec<CorpusEntry>,
     digests: BTreeSet<u64>,
-    /// Failures by what they broke before they were made smaller, and the findings that they are.
-    classes: BTreeMap<Vec<Broken>, usize>,
-    fuzzed: Fuzzed,
+    /// The numbers of findings by what failed before it was shrunk.
+    known: BTreeMap<FailureKey, usize>,
+    outcome: FuzzOutcome,
 }
 
 impl<'a> Worker<'a> {
@@ -192,7 +219,7 @@ impl<'a> Worker<'a> {
         executor: &'a dyn Executor,
         fuzz: &'a Fuzz,
         number: usize,
-        told: &'a (dyn Fn(News<'_>) + Sync),
+        on_event: OnEvent<'a>,
     ) -> Self {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&fuzz.seed.to_le_bytes());
@@ -205,41 +232,42 @@ impl<'a> Worker<'a> {
         Self {
             number,
             executor,
-            told,
+            on_event,
             only: fuzz.scenario.as_ref(),
             draws: TestRunner::new_with_rng(config, rng),
             corpus: Vec::new(),
             digests: BTreeSet::new(),
-            classes: (fuzz.known.iter().enumerate())
-                .map(|(at, known)| (class_of(known.broken.clone()), at))
+            known: (fuzz.known.iter().enumerate())
+                .map(|(at, known)| (FailureKey::of(&known.violations), at))
                 .collect(),
-            fuzzed: Fuzzed {
+            outcome: FuzzOutcome {
                 findings: fuzz.known.clone(),
-                ..Fuzzed::default()
+                ..FuzzOutcome::default()
             },
         }
     }
 
     /// Draws one run and runs it.
     fn step(&mut self) {
-        self.fuzzed.runs += 1;
+        self.outcome.runs += 1;
         // None of the strategies rejects what it has drawn, so there always is something.
         let Some((scenario, schedule)) = self.next() else {
             return;
         };
-        let applied = schedule.applied_to(&scenario);
-        let observed = self.executor.run(&applied);
-        if let Some(why) = observed.trouble {
-            self.fuzzed.trouble.get_or_insert((0, why)).0 += 1;
+        let applied = schedule.applied_to(&scenario).scenario;
+        let result = self.executor.run(&applied);
+        if let Some(error) = result.error {
+            let errors = self.outcome.errors.get_or_insert((0, error.to_string()));
+            errors.0 += 1;
             return;
         }
-        if !observed.broken.is_empty() {
-            self.failed(&applied, &observed);
+        if !result.violations.is_empty() {
+            self.take_failure(&applied, &result);
         }
-        // Whatever the rules say of it: the same seed makes the same runs behind a change of a rule, and
-        // an agent that breaks one rule nearly everywhere is searched beyond that.
-        if self.digests.insert(observed.digest) {
-            self.keep(scenario, schedule, &observed.passed);
+        // The verdicts make no difference: the same seed gives the same runs after a change of a rule,
+        // and an agent that violates one rule nearly everywhere is searched beyond that.
+        if self.digests.insert(result.digest) {
+            self.keep(scenario, schedule, &result.points);
         }
     }
 
@@ -256,15 +284,15 @@ impl<'a> Worker<'a> {
             return Some((scenario, Schedule::default()));
         }
         let at = self.draws.rng().random_range(0..self.corpus.len());
-        let kept = &self.corpus[at];
-        let (scenario, mut schedule) = (kept.scenario.clone(), kept.schedule.clone());
-        let injection = strategy::injection(kept.points.clone());
-        let injection = self.draw(&injection)?;
-        if schedule.injections.len() == ACTS {
+        let entry = &self.corpus[at];
+        let (scenario, mut schedule) = (entry.scenario.clone(), entry.schedule.clone());
+        let act = strategy::scheduled_act(entry.points.clone());
+        let act = self.draw(&act)?;
+        if schedule.acts.len() == ACTS {
             let at = self.draws.rng().random_range(0..ACTS);
-            schedule.injections[at] = injection;
+            schedule.acts[at] = act;
         } else {
-            schedule.injections.push(injection);
+            schedule.acts.push(act);
         }
         Some((scenario, schedule))
     }
@@ -276,7 +304,7 @@ impl<'a> Worker<'a> {
             .map(|tree| tree.current())
     }
 
-    /// Keeps a run to build upon; one that was kept before makes room for it.
+    /// Keeps a run to build upon; if there are too many, in place of an earlier one.
     fn keep(&mut self, scenario: Scenario, schedule: Schedule, passed: &[&'static str]) {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for label in passed {
@@ -287,86 +315,87 @@ impl<'a> Worker<'a> {
         }
         let points = counts.into_iter();
         let points = points.map(|(label, times)| (label.to_owned(), times));
-        let kept = Kept {
+        let entry = CorpusEntry {
             scenario,
             schedule,
             points: points.collect(),
         };
         if self.corpus.len() < CORPUS {
-            self.corpus.push(kept);
+            self.corpus.push(entry);
         } else {
             let at = self.draws.rng().random_range(0..CORPUS);
-            self.corpus[at] = kept;
+            self.corpus[at] = entry;
         }
     }
 
-    /// A run that breaks what one has broken before is counted as that. Any other is made smaller:
-    /// what it breaks beyond all that is known must stay broken, and what is left at the end tells
-    /// whether it is known after all.
-    fn failed(&mut self, applied: &Scenario, observed: &Observed) {
-        (self.told)(News::Failed(applied, &observed.broken));
-        let class = class_of(observed.broken.clone());
-        if let Some(at) = self.classes.get(&class) {
-            self.fuzzed.findings[*at].runs += 1;
+    /// Counts a failure that is known. Any other is shrunk: the part that is new must stay, and what is
+    /// left in the end shows whether it is known after all.
+    fn take_failure(&mut self, applied: &Scenario, result: &RunResult) {
+        (self.on_event)(FuzzEvent::Failed {
+            scenario: applied,
+            violations: &result.violations,
+        });
+        let key = FailureKey::of(&result.violations);
+        if let Some(at) = self.known.get(&key) {
+            self.outcome.findings[*at].runs += 1;
             return;
         }
-        let known = self.find(&class);
-        let at = known.unwrap_or_else(|| self.shrunk(applied, observed, &class));
-        self.fuzzed.findings[at].runs += 1;
-        self.classes.insert(class, at);
+        let last = self.last_of_many(&key);
+        let at = last.unwrap_or_else(|| self.shrink(applied, result, &key));
+        self.outcome.findings[at].runs += 1;
+        self.known.insert(key, at);
     }
 
-    /// The finding that stands for all that break these rules in further ways, if there are too many.
-    fn find(&self, class: &[Broken]) -> Option<usize> {
-        let rules = rules(class);
-        let findings = self.fuzzed.findings.iter().enumerate();
-        let ways: Vec<usize> = findings
-            .filter(|(_, finding)| self::rules(&finding.broken) == rules)
+    /// The finding that stands for all further ones of the same rules, if there are too many.
+    fn last_of_many(&self, key: &FailureKey) -> Option<usize> {
+        let rules = key.rules();
+        let findings = self.outcome.findings.iter().enumerate();
+        let same = |finding: &Finding| FailureKey::of(&finding.violations).rules() == rules;
+        findings
+            .filter(|(_, finding)| same(finding))
             .map(|(at, _)| at)
-            .collect();
-        ways.get(WAYS - 1).copied()
+            .nth(FINDINGS_OF_SAME_RULES - 1)
     }
 
-    /// Makes a failure smaller. Gives the number of the finding that it is then.
-    fn shrunk(&mut self, applied: &Scenario, observed: &Observed, class: &[Broken]) -> usize {
-        (self.told)(News::Shrinks(self.number, applied, &observed.broken));
-        let known: BTreeSet<Broken> = self.classes.keys().flatten().cloned().collect();
-        let known_rules: BTreeSet<&str> = known.iter().map(|it| it.rule.as_str()).collect();
-        let by_rule = |it: &&Broken| !known_rules.contains(it.rule.as_str());
-        // A rule that nothing has broken yet may be broken in whatever way makes the smallest scenario.
-        let still: Still<'_> = match class.iter().find(by_rule) {
-            Some(new) => Box::new(|broken| broken.iter().any(|it| it.rule == new.rule)),
-            None => {
-                let new = class.iter().find(|it| !known.contains(it));
-                let new = new.or_else(|| class.first()).cloned();
-                Box::new(move |broken| {
-                    class_of(broken.to_vec())
-                        .iter()
-                        .any(|it| Some(it) == new.as_ref())
-                })
-            }
-        };
-        let scenario = shrink(self.executor, applied, still.as_ref());
-        let mut seen = BTreeSet::new();
-        let broken: Vec<Broken> = self
-            .executor
-            .run(&scenario)
-            .broken
-            .into_iter()
-            .filter(|it| seen.insert(class_of(vec![it.clone()])))
-            .collect();
-        let class = class_of(broken.clone());
-        let next = self.fuzzed.findings.len();
-        let at = *self.classes.entry(class).or_insert(next);
+    /// Shrinks a failure. Returns the number of the finding that it is then.
+    fn shrink(&mut self, applied: &Scenario, result: &RunResult, key: &FailureKey) -> usize {
+        (self.on_event)(FuzzEvent::Shrinking {
+            worker: self.number,
+            scenario: applied,
+            violations: &result.violations,
+        });
+        let shows_failure = self.new_part(key);
+        let scenario = shrink(self.executor, applied, shows_failure.as_ref());
+        let violations = first_of_each_clause(self.executor.run(&scenario).violations);
+        let next = self.outcome.findings.len();
+        let key = FailureKey::of(&violations);
+        let at = *self.known.entry(key).or_insert(next);
         if at == next {
-            self.fuzzed.findings.push(Finding {
-                broken,
+            self.outcome.findings.push(Finding {
+                violations,
                 scenario,
                 runs: 0,
             });
         }
-        let finding = self.fuzzed.findings.get(at).filter(|_| at == next);
-        (self.told)(News::Shrunk(self.number, finding));
+        (self.on_event)(FuzzEvent::Shrunk {
+            worker: self.number,
+            finding: self.outcome.findings.get(at).filter(|_| at == next),
+        });
         at
+    }
+
+    /// What must stay of a failure when it is shrunk: what nothing has violated before.
+    fn new_part(&self, key: &FailureKey) -> ShowsFailure<'static> {
+        let known: BTreeSet<&Clause> = self.known.keys().flat_map(FailureKey::clauses).collect();
+        let known_rules: BTreeSet<&str> = known.iter().map(|it| it.rule.as_str()).collect();
+        let is_new = |it: &&Clause| !known_rules.contains(it.rule.as_str());
+        // Of a rule that nothing has violated yet, the smallest scenario may break any clause.
+        if let Some(new) = key.clauses().find(is_new) {
+            let rule = new.rule.clone();
+            return Box::new(move |violations| violations.iter().any(|it| it.rule == rule));
+        }
+        let new = key.clauses().find(|it| !known.contains(it));
+        let new = new.or_else(|| key.clauses().next()).cloned();
+        Box::new(move |violations| violations.iter().any(|it| Some(Clause::from(it)) == new))
     }
 }

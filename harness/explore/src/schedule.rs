@@ -1,29 +1,25 @@
-//! Schedules: what is done, and when.
+//! Schedules: which acts are done at which cut points of a scenario.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use cutpoint_scenario::ast::{Action, Await, CutPoint, DisconnectKind, Scenario, Span, Step};
 
 use crate::digest::digest_of_text;
 
-/// The version of the form in which tokens are written.
-const TOKEN_VERSION: &str = "cp1";
-
-/// How long the user of a resumed session waits before stopping what still goes on.
+/// How long the user of a resumed session waits before interrupting what still runs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is done at a point.
+/// What is done at a cut point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Act {
     /// The user interrupts.
     Interrupt,
-    /// The user says something that joins the running turn, or starts one.
+    /// The user sends input that joins the running turn, or starts one.
     Steer,
     /// The user starts a turn that replaces the running one.
     Replace,
-    /// The user approves what waits for approval.
+    /// The user approves the call that waits for approval.
     Approve,
     /// The user denies it.
     Deny,
@@ -33,13 +29,13 @@ pub enum Act {
     Answer,
     /// The connection to the model breaks.
     Drop,
-    /// The agent is asked to end; the session is resumed and goes on.
+    /// The agent is asked to shut down; the session is resumed and goes on.
     Shutdown,
     /// The agent is killed; the session is resumed and goes on.
     Crash,
-    /// The agent's task that passes the point is held for as many turns of the others.
+    /// The agent's task that passes the point is held for a number of turns of the other tasks.
     Delay,
-    /// It is held until nothing else can go on: the longest delay.
+    /// It is held until no other task can go on: the longest delay.
     Hold,
 }
 
@@ -78,7 +74,12 @@ impl Act {
         }
     }
 
-    /// The point before whose first passing there is nothing that the act could be about.
+    /// The act of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|act| act.name() == name)
+    }
+
+    /// The named point that must be passed before the act can apply to anything.
     pub const fn needs(self) -> Option<&'static str> {
         match self {
             Self::Approve | Self::Deny | Self::Abort => Some("approval.asked"),
@@ -88,13 +89,13 @@ impl Act {
         }
     }
 
-    /// Whether the agent is gone behind it, until it is started again.
+    /// Whether the agent is gone after the act, until it is started again.
     pub const fn ends_agent(self) -> bool {
         matches!(self, Self::Shutdown | Self::Crash)
     }
 
     pub(crate) fn action(self, number: usize) -> Action {
-        // Each text is a text of its own, so that a rule can tell which one was lost.
+        // Each text is unique, so that a rule can tell which one was lost.
         match self {
             Self::Interrupt => Action::Interrupt { id: None },
             Self::Steer => Action::Steer {
@@ -119,286 +120,278 @@ impl Act {
     }
 }
 
-/// An act at a point of the agent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Injection {
-    /// How many turns the agent's other tasks have behind the point.
-    pub yields: usize,
+/// An act at a cut point: one step of a schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ScheduledAct {
     /// What is done.
     pub act: Act,
-    /// The point's label.
-    pub label: String,
-    /// Which time it is passed, counted from 1.
-    pub nth: usize,
-    /// How many bytes the rollout loses at its end, if the act is a crash.
-    pub lost_bytes: usize,
+    /// Where it is done.
+    pub at: Place,
 }
 
-impl Injection {
-    /// The steps: the act, and how a session goes on that it has ended.
-    fn steps(&self, number: usize) -> Vec<Step> {
-        let step = |action| Step {
-            at: None,
-            yields: None,
-            action,
-            span: Span::default(),
-        };
-        let mut steps = vec![Step {
-            at: Some(CutPoint::Point {
-                label: self.label.clone(),
-                nth: self.nth,
-            }),
-            yields: Some(if self.act == Act::Hold {
-                0
-            } else {
-                self.yields
-            }),
-            ..step(self.act.action(number))
-        }];
-        if steps[0].action.ends_agent() {
-            let bytes = self.lost_bytes;
-            let tear = (bytes > 0).then(|| step(Action::TruncateRollout { bytes }));
-            let user = Action::User {
-                text: format!("are you still there? ({number})"),
-                id: None,
-                refused: false,
-            };
-            steps.extend(tear);
-            // What the model had been asked for before may come now: a command that runs for long,
-            // or one that waits for an approval, is stopped in the end.
-            let wait = Action::Wait { duration: PATIENCE };
-            let interrupt = Action::Interrupt { id: None };
-            let ended = Action::Await(Await::TurnEnded);
-            steps.extend([Action::Resume, user, wait, interrupt, ended].map(step));
-        }
-        steps
-    }
+/// The cut point of a scheduled act.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A named point inside the agent, which only the lab can see. The act is sent as the agent
+    /// passes the point, and the agent is not held there.
+    Point {
+        /// The point's label.
+        label: String,
+        /// Which time it is passed, counted from 1.
+        nth: usize,
+        /// How many turns the agent's other tasks have after the point and before the act.
+        yields: usize,
+        /// How many bytes the rollout loses at its end, if the act is a crash.
+        lost_bytes: usize,
+    },
+    /// A cut point that the server or the client can see, in any agent.
+    Gate {
+        /// The cut point.
+        at: CutPoint,
+        /// How many of the scenario's steps come before the act.
+        after_steps: usize,
+    },
 }
 
-impl fmt::Display for Injection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            yields,
+impl ScheduledAct {
+    /// An act at a named point of the agent.
+    pub fn at_point(act: Act, label: impl Into<String>, nth: usize, yields: usize) -> Self {
+        Self {
             act,
-            label,
-            nth,
-            lost_bytes,
-        } = self;
-        write!(f, "{}@{label}.{nth}+{yields}", act.name())?;
-        if *lost_bytes > 0 {
-            write!(f, "-{lost_bytes}")?;
+            at: Place::Point {
+                label: label.into(),
+                nth,
+                yields,
+                lost_bytes: 0,
+            },
         }
-        Ok(())
+    }
+
+    /// A crash at a named point, after which the rollout lacks so many bytes at its end.
+    pub fn crash(label: impl Into<String>, nth: usize, lost_bytes: usize) -> Self {
+        Self {
+            act: Act::Crash,
+            at: Place::Point {
+                label: label.into(),
+                nth,
+                yields: 0,
+                lost_bytes,
+            },
+        }
+    }
+
+    /// The label and count of the named point, if the act is at one.
+    pub(crate) fn point(&self) -> Option<(&str, usize)> {
+        match &self.at {
+            Place::Point { label, nth, .. } => Some((label, *nth)),
+            Place::Gate { .. } => None,
+        }
+    }
+
+    /// The act as steps of a scenario, the act itself first; after an act that ends the agent, how
+    /// the session goes on.
+    fn steps(&self, number: usize) -> Vec<Step> {
+        let action = self.act.action(number);
+        let ends = self.act.ends_agent();
+        match &self.at {
+            Place::Gate { at, .. } => {
+                let mut steps = vec![Step {
+                    at: Some(at.clone()),
+                    ..step(action)
+                }];
+                steps.extend(ends.then(|| step(Action::Resume)));
+                steps
+            }
+            Place::Point {
+                label,
+                nth,
+                yields,
+                lost_bytes,
+            } => {
+                let mut steps = vec![Step {
+                    at: Some(CutPoint::Point {
+                        label: label.clone(),
+                        nth: *nth,
+                    }),
+                    yields: Some(if self.act == Act::Hold { 0 } else { *yields }),
+                    ..step(action)
+                }];
+                if ends {
+                    steps.extend(resumed(number, *lost_bytes));
+                }
+                steps
+            }
+        }
     }
 }
 
-/// What is done besides the steps of a scenario.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+fn step(action: Action) -> Step {
+    Step {
+        at: None,
+        yields: None,
+        action,
+        span: Span::default(),
+    }
+}
+
+/// How a session goes on after a named point at which its agent ended.
+fn resumed(number: usize, lost_bytes: usize) -> Vec<Step> {
+    let truncate = (lost_bytes > 0).then_some(Action::TruncateRollout { bytes: lost_bytes });
+    let user = Action::User {
+        text: format!("are you still there? ({number})"),
+        id: None,
+        refused: false,
+    };
+    // The model may now answer a request from before the crash: a long command, or one that waits
+    // for an approval, is interrupted in the end.
+    let rest = [
+        Action::Resume,
+        user,
+        Action::Wait { duration: PATIENCE },
+        Action::Interrupt { id: None },
+        Action::Await(Await::TurnEnded),
+    ];
+    truncate.into_iter().chain(rest).map(step).collect()
+}
+
+impl fmt::Display for ScheduledAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let act = self.act.name();
+        match &self.at {
+            Place::Point {
+                label,
+                nth,
+                yields,
+                lost_bytes,
+            } => {
+                write!(f, "{act}@{label}.{nth}+{yields}")?;
+                if *lost_bytes > 0 {
+                    write!(f, "-{lost_bytes}")?;
+                }
+                Ok(())
+            }
+            Place::Gate { at, after_steps } => {
+                // No word of such a cut point contains a dot.
+                let at = at.to_string().replace(' ', ".");
+                write!(f, "{act}@{at}/{after_steps}")
+            }
+        }
+    }
+}
+
+/// The acts that are added to a scenario.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Schedule {
     /// The acts, in the order in which they are written.
-    pub injections: Vec<Injection>,
+    pub acts: Vec<ScheduledAct>,
+}
+
+/// A scenario with the acts of a schedule as steps of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppliedSchedule {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// The number of each act's step, counted from 1, in the order of the acts.
+    pub step_numbers: Vec<usize>,
 }
 
 impl Schedule {
-    /// The scenario with this schedule's steps in front of the first step that waits: there a reader
-    /// looks for what happens while it does. What ends the agent cuts short what stands in front of
-    /// it, and so comes last, with what the resumed session is to do.
-    pub fn applied_to(&self, scenario: &Scenario) -> Scenario {
-        let mut changed = scenario.clone();
+    /// A schedule of one act.
+    pub fn of(act: ScheduledAct) -> Self {
+        Self { acts: vec![act] }
+    }
+
+    /// The scenario with this schedule's steps.
+    ///
+    /// An act at a gate stands after as many steps as it says. One at a named point stands before
+    /// the first step that waits, where a reader looks for what happens during that wait; but if it
+    /// ends the agent, it comes last, with what the resumed session does.
+    pub fn applied_to(&self, scenario: &Scenario) -> AppliedSchedule {
         let waits = |step: &Step| matches!(step.action, Action::Await(_) | Action::Wait { .. });
-        let place = changed.steps.iter().position(waits);
-        let place = place.unwrap_or(changed.steps.len());
-        let (mut during, mut behind) = (Vec::new(), Vec::new());
-        for (at, injection) in self.injections.iter().enumerate() {
-            let steps = injection.steps(at + 1);
-            if steps.len() > 1 {
-                behind.extend(steps);
-            } else {
-                during.extend(steps);
-            }
+        let end = scenario.steps.len();
+        let first_wait = scenario.steps.iter().position(waits).unwrap_or(end);
+        let place = |act: &ScheduledAct| match &act.at {
+            Place::Gate { after_steps, .. } => ((*after_steps).min(end), false),
+            Place::Point { .. } if act.act.ends_agent() => (end, true),
+            Place::Point { .. } => (first_wait, false),
+        };
+        let mut order: Vec<usize> = (0..self.acts.len()).collect();
+        // The sort is stable: acts at one place stay in their order.
+        order.sort_by_key(|act| place(&self.acts[*act]));
+        let mut changed = scenario.clone();
+        let (mut step_numbers, mut added) = (vec![0; self.acts.len()], 0);
+        for index in order {
+            let act = &self.acts[index];
+            let at = place(act).0 + added;
+            let steps = act.steps(index + 1);
+            added += steps.len();
+            step_numbers[index] = at + 1;
+            changed.steps.splice(at..at, steps);
         }
-        changed.steps.splice(place..place, during);
-        changed.steps.extend(behind);
-        changed
+        AppliedSchedule {
+            scenario: changed,
+            step_numbers,
+        }
     }
 }
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, injection) in self.injections.iter().enumerate() {
-            if at > 0 {
+        for (index, act) in self.acts.iter().enumerate() {
+            if index > 0 {
                 f.write_str(",")?;
             }
-            injection.fmt(f)?;
+            act.fmt(f)?;
         }
         Ok(())
     }
 }
 
-/// A number that tells scenarios apart by what they say.
+/// A number that identifies a scenario by its text.
 pub fn fingerprint(scenario: &Scenario) -> u64 {
     digest_of_text(&cutpoint_scenario::fingerprint_text(scenario))
-}
-
-/// One line that names a schedule of a scenario: `cp1:<scenario>:<seed>:<acts>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// The scenario's [`fingerprint`].
-    pub scenario: u64,
-    /// The seed of everything random in the run.
-    pub seed: u64,
-    /// What is done.
-    pub schedule: Schedule,
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            scenario,
-            seed,
-            schedule,
-        } = self;
-        write!(f, "{TOKEN_VERSION}:{scenario:016x}:{seed}:{schedule}")
-    }
-}
-
-/// Why a text is no token.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    /// It has another form altogether.
-    #[error("`{0}` is no token; one looks like cp1:0123456789abcdef:0:interrupt@abort.take.1+2")]
-    Form(String),
-    /// It was written by another version.
-    #[error("the token has version `{found}`; this build reads `{read}` here")]
-    Version {
-        /// The version that stands in it.
-        found: String,
-        /// The one that is read.
-        read: &'static str,
-    },
-    /// An act that can't be read.
-    #[error("`{0}` is no act; one looks like interrupt@abort.take.1+2")]
-    Act(String),
-}
-
-/// The scenario, the seed and the acts of a token of that version.
-pub(crate) fn token_parts<'a>(
-    text: &'a str,
-    read: &'static str,
-) -> Result<(u64, u64, &'a str), TokenError> {
-    let form = || TokenError::Form(text.to_owned());
-    let mut parts = text.splitn(4, ':');
-    let version = parts.next().ok_or_else(form)?;
-    let [scenario, seed, acts] = [parts.next(), parts.next(), parts.next()];
-    let (Some(scenario), Some(seed), Some(acts)) = (scenario, seed, acts) else {
-        return Err(form());
-    };
-    if version != read {
-        let found = version.to_owned();
-        return Err(TokenError::Version { found, read });
-    }
-    let scenario = u64::from_str_radix(scenario, 16).map_err(|_| form())?;
-    Ok((scenario, seed.parse().map_err(|_| form())?, acts))
-}
-
-impl FromStr for Token {
-    type Err = TokenError;
-
-    fn from_str(text: &str) -> Result<Self, TokenError> {
-        let (scenario, seed, acts) = token_parts(text, TOKEN_VERSION)?;
-        let injections = acts.split(',').filter(|act| !act.is_empty());
-        Ok(Self {
-            scenario,
-            seed,
-            schedule: Schedule {
-                injections: injections.map(injection).collect::<Result<_, _>>()?,
-            },
-        })
-    }
-}
-
-fn injection(text: &str) -> Result<Injection, TokenError> {
-    let read = || {
-        let (act, rest) = text.split_once('@')?;
-        let (point, when) = rest.rsplit_once('+')?;
-        let (yields, lost) = when.split_once('-').unwrap_or((when, "0"));
-        let (label, nth) = point.rsplit_once('.')?;
-        Some(Injection {
-            act: *Act::ALL.iter().find(|known| known.name() == act)?,
-            label: label.to_owned(),
-            nth: nth.parse().ok().filter(|nth| *nth > 0)?,
-            yields: yields.parse().ok()?,
-            lost_bytes: lost.parse().ok()?,
-        })
-    };
-    read().ok_or_else(|| TokenError::Act(text.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn schedule() -> Schedule {
-        let injection = |act, yields| Injection {
-            act,
-            label: "abort.take".to_owned(),
-            nth: 2,
-            yields,
-            lost_bytes: if act == Act::Crash { 9 } else { 0 },
-        };
-        let injections = vec![
-            injection(Act::Interrupt, 3),
-            injection(Act::Crash, 1),
-            injection(Act::Replace, 0),
-        ];
-        Schedule { injections }
+    const PLAIN: &str = "scenario \"s\" {\n    model { reply { text \"Hello\" } }\n    user \"hi\"\n    await turn-ended\n}\n";
+
+    fn plain() -> Scenario {
+        let mut file = cutpoint_scenario::parse("s.kdl", PLAIN).unwrap();
+        file.scenarios.remove(0)
     }
 
-    #[test]
-    fn tokens_read_back() {
-        let token = Token {
-            scenario: 0xab,
-            seed: 7,
-            schedule: schedule(),
-        };
-        let text = token.to_string();
-        let acts = "interrupt@abort.take.2+3,crash@abort.take.2+1-9,replace@abort.take.2+0";
-        assert_eq!(text, format!("cp1:00000000000000ab:7:{acts}"));
-        assert_eq!(text.parse(), Ok(token));
-        for bad in [
-            "",
-            "cp1",
-            "cp1:x:0:",
-            "cp1:00:y:",
-            "cp1:00:0:interrupt@x",
-            "cp1:00:0:fly@a.1+0",
-        ] {
-            assert!(bad.parse::<Token>().is_err(), "{bad}");
+    fn at_gate(act: Act, after_steps: usize) -> ScheduledAct {
+        let at = CutPoint::StreamEvent { reply: 1, event: 4 };
+        ScheduledAct {
+            act,
+            at: Place::Gate { at, after_steps },
         }
-        let version = Err(TokenError::Version {
-            found: "cp2".to_owned(),
-            read: TOKEN_VERSION,
-        });
-        assert_eq!("cp2:00:0:".parse::<Token>(), version);
     }
 
     #[test]
     fn a_schedule_is_a_scenario_that_reads_back() {
-        let text = "scenario \"s\" {\n    model { reply { text \"Hello\" } }\n    user \"hi\"\n    await turn-ended\n}\n";
-        let file = cutpoint_scenario::parse("s.kdl", text).unwrap();
-        let changed = schedule().applied_to(&file.scenarios[0]);
-        let printed = changed.to_string();
+        let acts = vec![
+            ScheduledAct::at_point(Act::Interrupt, "abort.take", 2, 3),
+            ScheduledAct::crash("abort.take", 2, 9),
+            ScheduledAct::at_point(Act::Replace, "abort.take", 2, 0),
+        ];
+        let changed = Schedule { acts }.applied_to(&plain());
+        let printed = changed.scenario.to_string();
         assert!(
             printed.contains("interrupt at=\"point abort.take 2\" yields=3"),
             "{printed}"
         );
         let again = cutpoint_scenario::parse("s.kdl", &printed).unwrap();
-        assert_eq!(again.scenarios, std::slice::from_ref(&changed));
-        assert_eq!(changed.steps.len(), 4 + 7);
+        assert_eq!(again.scenarios, std::slice::from_ref(&changed.scenario));
+        assert_eq!(changed.scenario.steps.len(), 4 + 7);
+        assert_eq!(changed.step_numbers, [2, 5, 3]);
         let end = printed.split_once("await turn-ended\n").unwrap().1;
         let end: Vec<&str> = end.lines().map(str::trim).collect();
         let crash = [
-            "kill at=\"point abort.take 2\" yields=1",
+            "kill at=\"point abort.take 2\" yields=0",
             "truncate-rollout 9",
             "resume",
             "user \"are you still there? (2)\"",
@@ -407,6 +400,25 @@ mod tests {
             "await turn-ended",
         ];
         assert_eq!(end[..7], crash);
-        assert_ne!(fingerprint(&changed), fingerprint(&file.scenarios[0]));
+        assert_ne!(fingerprint(&changed.scenario), fingerprint(&plain()));
+    }
+
+    #[test]
+    fn an_act_at_a_gate_stands_where_a_person_would_write_it() {
+        let one = Schedule::of(at_gate(Act::Interrupt, 1)).applied_to(&plain());
+        let text = one.scenario.to_string();
+        let steps = "    user \"hi\"\n    interrupt at=\"reply 1 event 4\"\n    await turn-ended\n";
+        assert!(text.contains(steps), "{text}");
+        assert_eq!(one.step_numbers, [2]);
+    }
+
+    #[test]
+    fn an_agent_that_ended_at_a_gate_is_resumed() {
+        let acts = vec![at_gate(Act::Crash, 1), at_gate(Act::Steer, 1)];
+        let crash = Schedule { acts }.applied_to(&plain());
+        let text = crash.scenario.to_string();
+        let steps = "kill at=\"reply 1 event 4\"\n    resume\n    steer ";
+        assert!(text.contains(steps), "{text}");
+        assert_eq!(crash.step_numbers, [2, 4]);
     }
 }

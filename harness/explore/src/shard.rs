@@ -1,4 +1,4 @@
-//! Parts of a whole that several machines run.
+//! Shards: parts of a whole that several machines run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::digest_of_text;
 
-/// One part of a whole, written `2/5`: what falls to it depends on each case alone, so that a case
-/// that changes moves no other one.
+/// One part of a whole, written `2/5`. Whether a case falls to it depends on that case alone, so that a
+/// change of one case moves no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shard {
@@ -18,11 +18,10 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Everything.
+    /// All of it.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 
-    /// A part by its index, counted from 0, and the number of all parts; nothing if there is no
-    /// such part.
+    /// A part by its index, counted from 0, and the number of all parts; `None` if there is no such part.
     pub const fn new(index: usize, of: usize) -> Option<Self> {
         if index < of {
             Some(Self { index, of })
@@ -56,7 +55,7 @@ impl Shard {
         place == self.index as u128
     }
 
-    /// The seed by which this part draws, so that no two draw the same.
+    /// The seed of this part, so that no two parts draw the same.
     pub fn seed(self, seed: u64) -> u64 {
         match self.index {
             0 => seed,
@@ -65,11 +64,17 @@ impl Shard {
     }
 }
 
-/// Spreads what differs in a few bits over all of them, as the last step of splitmix64 does.
+/// Spreads a difference in a few bits over all of them, as the last step of splitmix64 does.
 const fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self::WHOLE
+    }
 }
 
 impl fmt::Display for Shard {
@@ -78,28 +83,28 @@ impl fmt::Display for Shard {
     }
 }
 
-/// A text that names no part.
+/// A text that is not a part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no part of a whole; one looks like 2/5")]
-pub struct NoShard(String);
+#[error("`{0}` is not a part of a whole; a part looks like 2/5")]
+pub struct ParseShardError(String);
 
 impl FromStr for Shard {
-    type Err = NoShard;
+    type Err = ParseShardError;
 
-    fn from_str(text: &str) -> Result<Self, NoShard> {
+    fn from_str(text: &str) -> Result<Self, ParseShardError> {
         let read = || {
             let (part, of) = text.split_once('/')?;
             let (part, of): (usize, usize) = (part.parse().ok()?, of.parse().ok()?);
             Self::new(part.checked_sub(1)?, of)
         };
-        read().ok_or_else(|| NoShard(text.to_owned()))
+        read().ok_or_else(|| ParseShardError(text.to_owned()))
     }
 }
 
 impl TryFrom<String> for Shard {
-    type Error = NoShard;
+    type Error = ParseShardError;
 
-    fn try_from(text: String) -> Result<Self, NoShard> {
+    fn try_from(text: String) -> Result<Self, ParseShardError> {
         text.parse()
     }
 }
@@ -113,10 +118,10 @@ impl From<Shard> for String {
 /// Why results of parts do not make up a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotWhole {
-    /// There is nothing.
-    #[error("there is nothing to put together")]
+    /// There are no parts.
+    #[error("there is nothing to merge")]
     Nothing,
-    /// They were cut differently.
+    /// They are parts of different wholes.
     #[error("{one} is part {part}, {other} part {of_other}: parts of different wholes")]
     Different {
         /// The first file.
@@ -138,7 +143,7 @@ pub enum NotWhole {
         /// What both are.
         part: Shard,
     },
-    /// Parts did not come.
+    /// Parts are missing.
     #[error("missing: {}; give the results of every part", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Missing(Vec<Shard>),
 }
@@ -220,7 +225,7 @@ mod tests {
         }
     }
 
-    /// Results of builds of different days are put together by what falls to each part.
+    /// Results of builds of different days are merged, so the same cases must fall to each part.
     #[test]
     fn what_falls_to_a_part_never_changes() {
         let takes = |case: &str| {
@@ -247,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_says_why() {
+    fn parts_that_are_no_whole_are_refused_with_a_reason() {
         let refused = |parts: &[(&str, Shard)]| whole(parts).unwrap_err().to_string();
         let [one, two, three] = ["1/3", "2/3", "3/3"].map(shard);
         assert_eq!(whole(&[("c", three), ("a", one), ("b", two)]), Ok(()));
@@ -258,6 +263,6 @@ mod tests {
         assert_eq!(refused(&[("a", one), ("b", one)]), twice);
         let different = "a is part 1/3, b part 1/2: parts of different wholes";
         assert_eq!(refused(&[("a", one), ("b", shard("1/2"))]), different);
-        assert_eq!(refused(&[]), "there is nothing to put together");
+        assert_eq!(refused(&[]), "there is nothing to merge");
     }
 }

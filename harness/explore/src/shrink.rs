@@ -4,21 +4,21 @@ mod plain;
 
 use cutpoint_scenario::ast::{Action, CutPoint, Reply, ReplyBody, ReplyEnd, ReplyPart, Scenario};
 
-use crate::executor::{Broken, Executor};
+use crate::executor::{Executor, Violation};
 
-/// The most runs that one scenario is worth.
+/// The most runs that shrinking one scenario may take.
 const RUNS: usize = 800;
-/// The most steps that are taken out together: a crash with all that belongs to it.
+/// The most steps that are taken out together: a crash with everything that belongs to it.
 const GROUP: usize = 6;
 
-/// The smallest scenario that still fails, as far as taking away one thing after the other leads:
-/// steps, replies, their parts, chunks, and turns of other tasks. What is left is put in plain words,
-/// calls and points: as somebody would have written it. `still` is told what a smaller one
-/// breaks, and says whether that is the same failure.
+/// The smallest scenario that still fails, as far as taking away one thing after another leads: steps,
+/// replies, their parts, chunks, and yields. What is left gets plain words, call ids and cut points, as
+/// a person would have written it. `shows_failure` decides by a scenario's violations whether it is
+/// still the same failure.
 pub fn shrink(
     executor: &dyn Executor,
     scenario: &Scenario,
-    still: &dyn Fn(&[Broken]) -> bool,
+    shows_failure: &dyn Fn(&[Violation]) -> bool,
 ) -> Scenario {
     let mut best = scenario.clone();
     let (mut runs, mut at, mut since) = (0, 0, 0);
@@ -31,11 +31,11 @@ pub fn shrink(
             continue;
         }
         runs += 1;
-        let observed = executor.run(candidate);
-        if observed.trouble.is_none() && still(&observed.broken) {
+        let result = executor.run(candidate);
+        if result.error.is_none() && shows_failure(&result.violations) {
             best = candidate.clone();
             smaller = candidates(&best);
-            // What could not be taken away a moment ago can't be now, as a rule: go on from here.
+            // What could not be taken away before usually can't be now: go on from here.
             at -= 1;
             since = 0;
         }
@@ -43,12 +43,12 @@ pub fn shrink(
     best
 }
 
-/// Whether the scenario is one that a file could hold: no step names a call that is gone.
+/// Whether a file could hold the scenario: no step names a call that is gone.
 fn can_be_read(scenario: &Scenario) -> bool {
     cutpoint_scenario::parse("shrunk.kdl", &scenario.to_string()).is_ok()
 }
 
-/// Scenarios that are smaller by one thing, those first that leave out most.
+/// Scenarios that are smaller by one thing, those that leave out most first.
 fn candidates(scenario: &Scenario) -> Vec<Scenario> {
     let mut found = Vec::new();
     let changed = |change: &dyn Fn(&mut Scenario)| {
@@ -140,7 +140,7 @@ fn places(scenario: &Scenario) -> Vec<Place> {
     all
 }
 
-/// The least that a model says.
+/// The shortest text of a model.
 fn said() -> ReplyPart {
     ReplyPart::Text {
         text: "Hi".to_owned(),
@@ -176,7 +176,7 @@ fn smaller_parts(scenario: &Scenario, place: Place, part: usize) -> Vec<Scenario
         ReplyPart::Shell { command, .. } => simpler(command),
         _ => {}
     };
-    // Of all calls a command is the one that needs no explaining.
+    // Of all calls a command is the easiest to read.
     let command = |parts: &mut Vec<ReplyPart>| {
         let (ReplyPart::Custom { call, .. }
         | ReplyPart::Function { call, .. }
@@ -199,7 +199,7 @@ fn smaller_parts(scenario: &Scenario, place: Place, part: usize) -> Vec<Scenario
     ]
 }
 
-/// A command that does less, and runs as long where it runs for long.
+/// A command that does less, and still runs for long if it did.
 fn simpler(command: &mut String) {
     if command.contains("sleep 60") {
         "sleep 60".clone_into(command);
@@ -208,7 +208,7 @@ fn simpler(command: &mut String) {
     }
 }
 
-/// With fewer turns of other tasks, at an earlier passing, or with a simpler command.
+/// With fewer yields, at an earlier passing of the point, or with a simpler command.
 fn smaller_steps(scenario: &Scenario, at: usize) -> Vec<Scenario> {
     let mut found = Vec::new();
     let changed = |change: &dyn Fn(&mut Scenario)| {

@@ -1,8 +1,8 @@
-//! What is drawn at random: streams of a model, a user's behaviour, and what is done at points.
+//! What is drawn at random: streams of a model, a user's behaviour, and acts at named points.
 //!
-//! These are proptest strategies, and so of use in any test of an agent. What they give is valid:
-//! every scenario prints as a file that can be read, and nothing in it waits for what may not come.
-//! Most of what is drawn is short and usual; each kind of trouble comes now and then.
+//! These are proptest strategies, usable in any test of an agent. What they give is valid: every
+//! scenario prints as a file that can be read, and none waits for an event that may not come. Most of
+//! what is drawn is short and usual; each kind of trouble comes now and then.
 
 mod model;
 mod user;
@@ -19,17 +19,17 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::schedule::{Act, Injection};
+use crate::schedule::{Act, ScheduledAct};
 
 pub use model::{call, command, delegation, end, part, patch, question, reply};
 pub use user::{between, turn};
 
-/// Most injections yield no more often: an agent's step from one point to the next takes fewer.
+/// Acts yield less often than this: an agent's way from one point to the next takes fewer turns.
 const YIELDS: usize = 6;
-/// As long as any wait may take: longer than a stream may be silent, and than any command.
+/// The longest wait: longer than a stream may be silent, and than any command.
 const LIMIT: Duration = Duration::from_secs(1000);
 
-/// How the connection of the first reply breaks: how, behind which event, inside it or behind it.
+/// How the connection of the first reply breaks, after which event, and how far inside it.
 type Cut = (DisconnectKind, usize, Option<usize>);
 
 /// A scenario: a model, a user who speaks up to three times, sub-agents if the model starts any,
@@ -58,7 +58,7 @@ pub fn scenario() -> impl Strategy<Value = Scenario> {
         })
 }
 
-/// What the user has to say to what the model asks, and how the first stream breaks.
+/// What the user answers to the model, and how the first stream breaks.
 struct Drawn {
     /// Whether commands wait for the user's approval.
     asks: bool,
@@ -89,11 +89,11 @@ impl Drawn {
                 span: Span::default(),
             });
         }
-        // What is done while the first turn runs stands behind what starts it.
+        // Steps during the first turn come after the one that starts it.
         let said = |step: &Step| matches!(step.action, Action::User { .. });
-        let behind = steps.iter().position(said).map_or(0, |at| at + 1);
+        let after = steps.iter().position(said).map_or(0, |at| at + 1);
         let during = self.during(&calls, &replies);
-        steps.splice(behind..behind, during);
+        steps.splice(after..after, during);
         let needs = [
             (calls.asks(self.asks) > 0, Capability::Approvals),
             (calls.questions > 0, Capability::Questions),
@@ -160,7 +160,7 @@ impl Drawn {
     }
 }
 
-/// What each conversation beside the user's opens with, and which of the tasks that is.
+/// The opening text of each side conversation, and which of the tasks it is.
 fn openings(replies: &[Reply], steps: &[Step]) -> Vec<(usize, String)> {
     let streamed = replies.iter().filter_map(|reply| match &reply.body {
         ReplyBody::Stream { parts, .. } => Some(parts),
@@ -262,7 +262,7 @@ impl Calls {
 
 /// An act at one of these points of an agent, each with how often it is passed. There must be one at
 /// least. An act that needs a point is drawn only if that one is among them.
-pub fn injection(points: Arc<[(String, usize)]>) -> impl Strategy<Value = Injection> {
+pub fn scheduled_act(points: Arc<[(String, usize)]>) -> impl Strategy<Value = ScheduledAct> {
     let passed = |point: &str| points.iter().any(|(label, _)| label == point);
     let mut possible = Act::ALL.to_vec();
     possible.retain(|act| act.needs().is_none_or(passed));
@@ -272,16 +272,10 @@ pub fn injection(points: Arc<[(String, usize)]>) -> impl Strategy<Value = Inject
         2 => Just(Act::Replace),
         2 => select(possible),
     ];
-    // A point is drawn first: what is passed but once is as likely as what each event passes.
+    // A point is drawn first: one that is passed once is as likely as one that each event passes.
     let point = 0..points.len();
     (acts, point, any::<Index>(), 0..YIELDS).prop_map(move |(act, point, at, yields)| {
         let (label, times) = &points[point];
-        Injection {
-            yields,
-            act,
-            label: label.clone(),
-            nth: at.index(*times) + 1,
-            lost_bytes: 0,
-        }
+        ScheduledAct::at_point(act, label, at.index(*times) + 1, yields)
     })
 }

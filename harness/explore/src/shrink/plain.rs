@@ -1,11 +1,11 @@
-//! Says what a scenario says in plainer words: as a person would who had written it.
+//! Rewrites a scenario in plainer words, as a person would have written it.
 
 use std::collections::BTreeMap;
 
 use cutpoint_scenario::ast::{Action, CutPoint, ReplyBody, ReplyPart, Scenario};
 
-/// What a user says where no other words are asked for, in this order: to start turns, to turns that
-/// run, and in place of them. Each with how the words begin that are drawn.
+/// What a user says, in this order: to start turns, to join running turns, and to replace them. Each
+/// comes with the beginning of the drawn words that it stands for.
 const WORDS: [(&str, [&str; 3]); 3] = [
     ("question ", ["go ahead", "and now?", "go on"]),
     (
@@ -18,7 +18,7 @@ const WORDS: [(&str, [&str; 3]); 3] = [
     ),
 ];
 
-/// Scenarios that are as long and read better. None of them leads back.
+/// Scenarios of the same length that read better. None of them leads back.
 pub(super) fn plainer(scenario: &Scenario) -> Vec<Scenario> {
     let mut found = vec![with_words(scenario)];
     found.extend(with_calls_in_order(scenario));
@@ -42,7 +42,7 @@ fn texts(scenario: &Scenario) -> Vec<&str> {
     texts.collect()
 }
 
-/// With words of a user's in place of drawn ones, in their order, whichever steps are left.
+/// With a user's words instead of drawn ones, in their order.
 fn with_words(scenario: &Scenario) -> Scenario {
     let mut plain = scenario.clone();
     for (drawn, words) in WORDS {
@@ -60,7 +60,7 @@ fn with_words(scenario: &Scenario) -> Scenario {
     plain
 }
 
-/// Without the number that keeps a text apart from others, if no other is left.
+/// Without the number that makes a text unique, if it is unique without it.
 fn without_number(scenario: &Scenario, at: usize) -> Option<Scenario> {
     let mut plain = scenario.clone();
     let (Action::User { text, .. } | Action::Answer { text, .. } | Action::Review { text }) =
@@ -77,13 +77,13 @@ fn without_number(scenario: &Scenario, at: usize) -> Option<Scenario> {
     Some(plain)
 }
 
-/// With calls that are numbered in the order in which the model makes them.
+/// With calls numbered in the order in which the model makes them.
 fn with_calls_in_order(scenario: &Scenario) -> Option<Scenario> {
     let calls = calls(scenario);
     let names: BTreeMap<&str, String> = (calls.iter().enumerate())
         .map(|(at, call)| (*call, format!("call_{}", at + 1)))
         .collect();
-    // Steps, points, arguments and expectations name calls as well: the text has them all.
+    // Steps, cut points, arguments and expectations name calls as well: the text has them all.
     let mut text = String::new();
     let in_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     for word in scenario.to_string().split_inclusive(|c| !in_word(c)) {
@@ -117,14 +117,14 @@ fn calls(scenario: &Scenario) -> Vec<&str> {
     calls.collect()
 }
 
-/// With the step done where its point is held, at a moment that a client knows of or, if none of
-/// those will do, at the agent's own point.
+/// With the step at a cut point that a client can see, or, if none of those will do, at the agent's own
+/// point while that is held.
 fn at_plainer_points(scenario: &Scenario, at: usize) -> Vec<Scenario> {
     let step = &scenario.steps[at];
     let Some(own @ CutPoint::Point { .. }) = &step.at else {
         return Vec::new();
     };
-    // Holding a task is nothing that a client could do.
+    // A client cannot hold a task.
     if matches!(step.action, Action::Hold { .. }) {
         return Vec::new();
     }

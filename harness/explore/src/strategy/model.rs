@@ -8,18 +8,18 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// What sub-agents are told to do; each task opens a conversation of its own.
+/// The tasks of sub-agents; each opens a conversation of its own.
 pub(super) const TASKS: [&str; 2] = ["Look around.", "Count them."];
 /// The tool that asks the user.
 pub(super) const QUESTION: &str = "request_user_input";
-/// Stands for the call's own id, until it has one: no two sub-agents are told the same, because a
-/// conversation is known by the text that it opens with.
+/// Stands for the call's own id, until it has one: each sub-agent gets its own task, because a
+/// conversation is known by its opening text.
 pub(super) const CALL: &str = "{call}";
 /// Stands for the sub-agent that was started last, until the calls have their ids.
 pub(super) const AGENT: &str = "{agent}";
 
-/// Command lines that the lab understands: what is printed, for how long it runs, how it exits, what
-/// it leaves behind, and what it does about signals.
+/// Command lines that the lab understands. They differ in what they print, how long they run, how they
+/// exit, which processes they leave, and how they treat signals.
 pub fn command() -> impl Strategy<Value = String> {
     let usual = [
         "echo first light",

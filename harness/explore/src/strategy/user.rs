@@ -25,7 +25,7 @@ fn steps<const N: usize>(actions: [Action; N]) -> Vec<Step> {
     actions.map(step).into()
 }
 
-/// What the user says; the words come when all turns are there.
+/// A user message; its text is set when all turns are known.
 fn said() -> Action {
     Action::User {
         text: String::new(),
@@ -38,7 +38,7 @@ fn ended() -> Action {
     Action::Await(Await::TurnEnded)
 }
 
-/// What a user does from saying something to the turn's end: mostly wait.
+/// What a user does from a message to the end of its turn: mostly wait.
 pub fn turn() -> impl Strategy<Value = Vec<Step>> {
     let acts = select(vec![
         Act::Interrupt,
@@ -108,13 +108,13 @@ pub fn between() -> impl Strategy<Value = Vec<Step>> {
     ]
 }
 
-/// One turn after the other, with what is done in front of each but the first.
+/// One turn after another, with the steps before each but the first.
 pub(super) fn numbered(turns: Vec<(Vec<Step>, Vec<Step>)>) -> Vec<Step> {
     let mut all = Vec::new();
     for (at, (before, turn)) in turns.into_iter().enumerate() {
         if at > 0 {
             all.extend(before.into_iter().map(|mut step| {
-                // A conversation is known by the text that it opens with.
+                // A conversation is known by its opening text.
                 if let Action::Review { text } = &mut step.action {
                     *text = format!("{REVIEWED} ({at})");
                 }

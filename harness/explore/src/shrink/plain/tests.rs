@@ -1,26 +1,23 @@
-//! What is left of a scenario is what somebody would have written.
+//! A shrunk scenario reads as if a person had written it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use cutpoint_scenario::ast::Scenario;
 
-use crate::executor::{Broken, Executor, Observed};
+use crate::executor::{Executor, RunResult, Violation};
 use crate::shrink::shrink;
 
-/// An agent that breaks a rule whenever the scenario's text has all of these.
-struct BreaksBy(&'static [&'static str]);
+/// An agent that violates a rule whenever the scenario's text has all of these.
+struct FailsWith(&'static [&'static str]);
 
-impl Executor for BreaksBy {
-    fn run(&self, scenario: &Scenario) -> Observed {
+impl Executor for FailsWith {
+    fn run(&self, scenario: &Scenario) -> RunResult {
         let text = scenario.to_string();
         let all = self.0.iter().all(|needle| text.contains(needle));
-        let broken = all.then(|| Broken {
-            rule: "CALL-1".to_owned(),
-            message: "no output".to_owned(),
-        });
-        Observed {
-            broken: broken.into_iter().collect(),
-            ..Observed::default()
+        let violation = all.then(|| Violation::new("CALL-1", "no-output", "no output"));
+        RunResult {
+            violations: violation.into_iter().collect(),
+            ..RunResult::default()
         }
     }
 }
@@ -31,11 +28,11 @@ fn scenario(body: &str) -> Scenario {
     file.scenarios.remove(0)
 }
 
-/// What is left of the body if the rule is broken by all that has these in it.
+/// What is left of the body if every scenario with these words fails.
 #[track_caller]
 fn leaves(needles: &'static [&'static str], body: &str, expected: &str) {
-    let small = shrink(&BreaksBy(needles), &scenario(body), &|broken| {
-        !broken.is_empty()
+    let small = shrink(&FailsWith(needles), &scenario(body), &|violations| {
+        !violations.is_empty()
     });
     assert_eq!(small, scenario(expected), "left is:\n{small}");
 }
@@ -56,7 +53,7 @@ const DRAWN: &str = r#"
 "#;
 
 #[test]
-fn what_does_not_matter_is_gone_and_the_rest_is_plain() {
+fn only_what_matters_is_left_in_plain_words() {
     leaves(
         &["shell call_", "user", "replace"],
         DRAWN,

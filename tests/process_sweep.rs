@@ -1,5 +1,5 @@
-//! The sweep of agents in other processes: no false alarm, what was planted is found and found again,
-//! and nothing is lost when an agent dies or the user has seen enough.
+//! The sweep of agents in other processes: it raises no false alarm, it finds a planted defect and finds it
+//! again, and it loses nothing when an agent dies or the user stops it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::agents::{CONFIGURED, installed_codex, stdio};
 use support::{Ended, Place, Running, place_with};
 
-/// A turn with text and a command, and a second one: nothing in it says where to look.
+/// A turn with text and a command, and a second one, without any cut point.
 const PLAIN: &str = r#"scenario "a turn with a command, and another one" {
     model {
         reply { text "Let me see." chunks=2; shell call_1 "echo one" }
@@ -24,7 +24,7 @@ const PLAIN: &str = r#"scenario "a turn with a command, and another one" {
 }
 "#;
 
-/// A turn that cannot be cut at many points.
+/// A turn with few cut points.
 const SHORT: &str = r#"scenario "short" {
     model { reply { text "Hello." } }
     user "hi"
@@ -53,32 +53,39 @@ fn count(value: &Value) -> u64 {
     value.as_u64().unwrap()
 }
 
-/// Requests and events come by two ways: on a machine that has more to do than it can, a request may be
-/// seen behind what it was sent before. That does not come back.
-fn nothing_comes_back(sweep: &Value) {
-    for class in sweep["failures"].as_array().unwrap() {
-        assert!(2 * count(&class["again"]) < count(&class["of"]), "{class}");
+/// Requests and events come by two ways: on an overloaded machine, a request may be seen after an event
+/// that it was sent before. That does not come back.
+fn nothing_comes_back(scenario: &Value) {
+    for group in scenario["failures"].as_array().unwrap() {
+        let repeats = &group["repeats"];
+        assert!(
+            2 * count(&repeats["failed"]) < count(&repeats["runs"]),
+            "{group}"
+        );
     }
 }
 
 #[test]
-fn the_correct_agent_breaks_no_rule_every_time_and_the_bound_is_told() {
+fn the_correct_agent_violates_no_rule_again_and_again_and_the_plan_is_shown() {
     let place = place_with(PLAIN);
     let ended = sweep(&place, &["--acts", "interrupt,steer,replace", "--strict"]);
     ended.says(&[
         "gated and observed, not exhaustive",
-        "rules were put to the test",
+        "exercised, ",
         "interrupted turns/s",
     ]);
     let result = result(&place);
-    let sweep = &result["sweeps"][0];
-    nothing_comes_back(sweep);
-    // Three requests with their events, and what the agent tells of them, twice.
-    assert!(count(&sweep["ran"]) > 120, "{sweep}");
-    assert_eq!(sweep["ran"], sweep["planned"]);
-    assert!(count(&sweep["traces"]) > 10, "{sweep}");
-    assert!(count(&result["exercised"]["MARK-3"]) > 0, "{result}");
-    assert_eq!(result["exhaustive"], false);
+    let scenario = &result["scenarios"][0];
+    nothing_comes_back(scenario);
+    // Three requests with their events, and what the agent reports of them, twice.
+    assert!(count(&scenario["ran"]) > 120, "{scenario}");
+    assert_eq!(scenario["ran"], scenario["planned"]);
+    assert!(count(&scenario["traces"]) > 10, "{scenario}");
+    assert!(count(&scenario["exercised"]["MARK-3"]) > 0, "{result}");
+    assert!(
+        count(&result["sampling"]["interrupted_turns"]) > 0,
+        "{result}"
+    );
     place.assert_clean();
 }
 
@@ -91,9 +98,10 @@ fn a_planted_defect_is_found_in_every_run_and_its_token_replays_it() {
     ended
         .code(1)
         .says(&["MARK-3", "3 of 3 runs", "stored: found/scenario-1.kdl"]);
-    let class = &result(&place)["sweeps"][0]["failures"][0];
-    assert_eq!((count(&class["again"]), count(&class["of"])), (3, 3));
-    let token = class["token"].as_str().unwrap();
+    let group = &result(&place)["scenarios"][0]["failures"][0];
+    let repeats = &group["repeats"];
+    assert_eq!((count(&repeats["failed"]), count(&repeats["runs"])), (3, 3));
+    let token = group["token"].as_str().unwrap();
     let replay = [
         "replay",
         token,
@@ -104,10 +112,10 @@ fn a_planted_defect_is_found_in_every_run_and_its_token_replays_it() {
     let broken = place.run(replay.iter().chain(&defect).chain(&["--times", "2"]));
     broken
         .code(1)
-        .says(&["interrupt at=", "2 of 2 runs broke a rule"]);
+        .says(&["interrupt at=", "2 of 2 runs violated a rule"]);
     let correct = place.run(replay);
-    correct.code(0).says(&["0 of 1 runs broke a rule"]);
-    // What was stored is a scenario like any other.
+    correct.code(0).says(&["0 of 1 runs violated a rule"]);
+    // The stored file is a scenario like any other.
     let stored = ["run", "found/scenario-1.kdl", "--agent", "reference-stdio"];
     place
         .run(stored.iter().chain(&defect))
@@ -117,21 +125,32 @@ fn a_planted_defect_is_found_in_every_run_and_its_token_replays_it() {
 }
 
 #[test]
-fn bytes_pairs_and_shards_change_the_bound() {
+fn bytes_pairs_and_shards_change_the_plan() {
     let place = place_with(SHORT);
     let quick = ["--acts", "interrupt", "--repeat", "0"];
     let planned = |more: &[&str]| {
         sweep(&place, &[&quick[..], more].concat()).code(0);
-        let sweep = &result(&place)["sweeps"][0];
-        (count(&sweep["planned"]), count(&sweep["ran"]))
+        let scenario = &result(&place)["scenarios"][0];
+        (count(&scenario["schedules"]), count(&scenario["ran"]))
     };
     let (plain, ran) = planned(&[]);
     assert_eq!(plain, ran);
     assert_eq!(planned(&["--pairs"]).0, 2 * plain - 1);
     assert!(planned(&["--bytes", "64"]).0 > plain + 5);
-    let shards = planned(&["--shard", "1/2"]).1 + planned(&["--shard", "2/2"]).1;
-    // The scenario as it is runs in each.
-    assert_eq!(shards, plain + 1);
+    let part = |shard: &str| {
+        let ran = planned(&["--shard", shard]).1;
+        let name = format!("{}.json", shard.replace('/', "-of-"));
+        place.file(&name, place.read("out.json"));
+        (ran, name)
+    };
+    let [(one, first), (two, second)] = ["1/2", "2/2"].map(part);
+    // The scenario as it is runs in each part, and counts in one.
+    assert_eq!(one + two, plain);
+    let merge = ["report", "merge", &first, &second];
+    place.run(merge).code(0).says(&[
+        &format!("{plain} of {plain} schedules ran"),
+        "interrupted turns/s",
+    ]);
 }
 
 #[test]
@@ -139,15 +158,15 @@ fn a_crashed_agent_is_resumed_and_goes_on() {
     let place = place_with(PLAIN);
     let ended = sweep(&place, &["--acts", "crash", "--shard", "1/4"]);
     ended.says(&["crash at every request"]);
-    let sweep = &result(&place)["sweeps"][0];
-    nothing_comes_back(sweep);
-    assert!(count(&sweep["ran"]) > 8, "{sweep}");
+    let scenario = &result(&place)["scenarios"][0];
+    nothing_comes_back(scenario);
+    assert!(count(&scenario["ran"]) > 8, "{scenario}");
     place.assert_clean();
 }
 
 #[test]
 fn an_agent_that_dies_is_a_finding_of_its_schedule_and_the_rest_goes_on() {
-    // The second turn makes sure that nobody asks the agent to end before it has died.
+    // The second turn makes sure that the client does not ask the agent to end before it has died.
     let place = place_with(
         r#"scenario "two turns" {
     model { reply { text "Hi" }; reply { text "Ho" } }
@@ -158,7 +177,7 @@ fn an_agent_that_dies_is_a_finding_of_its_schedule_and_the_rest_goes_on() {
 }
 "#,
     );
-    // Its turns end as they start, and it dies of every interrupt.
+    // Its turns end as they start, and every interrupt ends it.
     let event =
         |name: &str| format!(r#"echo '{{"id":"","msg":{{"type":"{name}","turn_id":"'$turn'"}}}}'"#);
     let (started, complete) = (event("turn_started"), event("turn_complete"));
@@ -173,14 +192,14 @@ fn an_agent_that_dies_is_a_finding_of_its_schedule_and_the_rest_goes_on() {
     ended
         .code(1)
         .says(&["AGENT", "the agent ended unexpectedly", "2 of 2 runs"]);
-    let sweep = &result(&place)["sweeps"][0];
-    assert_eq!(sweep["ran"], sweep["planned"]);
-    assert!(count(&sweep["failures"][0]["schedules"]) < count(&sweep["ran"]));
+    let scenario = &result(&place)["scenarios"][0];
+    assert_eq!(scenario["ran"], scenario["planned"]);
+    assert!(count(&scenario["failures"][0]["schedules"]) < count(&scenario["ran"]));
     place.assert_clean();
 }
 
 #[test]
-fn an_interrupt_tells_what_was_found_and_leaves_nothing_behind() {
+fn an_interrupted_sweep_prints_what_was_found_and_leaves_nothing_behind() {
     let place = place_with(SHORT);
     place.file(
         "z.kdl",
@@ -201,8 +220,8 @@ fn an_interrupt_tells_what_was_found_and_leaves_nothing_behind() {
     let ended = running.wait();
     ended.code(1).says(&[
         "TURN-1",
-        "replay: cutpoint replay cpx1:",
-        "interrupted: what had been",
+        "replay: cutpoint replay cp2:",
+        "interrupted: what had not run",
     ]);
     place.assert_clean();
 }
@@ -212,7 +231,7 @@ fn mistakes_are_the_users() {
     let place = place_with(SHORT);
     sweep(&place, &["--acts", "approve"])
         .code(2)
-        .says(&["`approve` is no act"]);
+        .says(&["there is no act `approve`"]);
     sweep(&place, &["--crash"]).code(2);
     place
         .run(["sweep", "scenario.kdl", "--bytes", "4"])
@@ -227,11 +246,16 @@ fn mistakes_are_the_users() {
         "no-sync",
     ];
     place.run(codex).code(2).says(&["--defect goes with"]);
-    let token = "cpx1:0000000000000000:0:interrupt@request.1/1";
-    place
-        .run(["replay", token])
-        .code(2)
-        .says(&["name it with --agent"]);
+    let scenario = cutpoint_scenario::parse("scenario.kdl", SHORT).unwrap();
+    let fingerprint = cutpoint_explore::fingerprint(&scenario.scenarios[0]);
+    let gate = "interrupt@request.1/1";
+    for version in ["cp2", "cpx1"] {
+        let token = format!("{version}:{fingerprint:016x}:0:{gate}");
+        place
+            .run(["replay", &token, "scenario.kdl"])
+            .code(2)
+            .says(&["name it with --agent"]);
+    }
 }
 
 #[test]
@@ -246,15 +270,15 @@ fn codex_shares_a_process_among_all_cases() {
             .iter()
             .chain(&words),
     );
-    // A race of Codex's own may show here (docs/findings); what must not is trouble.
+    // A race of Codex's own may show here (docs/findings); a harness error must not.
     assert!(
         matches!(ended.status.code(), Some(0 | 1)),
         "{}",
         ended.all()
     );
     ended.says(&["in 1 processes", "gated and observed"]);
-    let sweep = &result(&place)["sweeps"][0];
-    assert!(count(&sweep["ran"]) > 15, "{sweep}");
-    assert_eq!(sweep["ran"], sweep["planned"]);
+    let scenario = &result(&place)["scenarios"][0];
+    assert!(count(&scenario["ran"]) > 15, "{scenario}");
+    assert_eq!(scenario["ran"], scenario["planned"]);
     place.assert_clean();
 }

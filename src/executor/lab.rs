@@ -1,4 +1,5 @@
-//! Runs schedules on the reference agent in the lab, for the explorer.
+//! The lab: the reference agent in memory, on one thread, with a virtual clock. The same schedule gives
+//! the same trace each time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,25 +11,27 @@ use cutpoint_engine::driver::Driver as _;
 use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::lab::scheduler::{CLIENT, ChoicePoint, ParkedTask};
-use cutpoint_engine::required_capabilities;
 use cutpoint_engine::runner::{RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::plan_cache::PlanCache;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{
-    Broken, Choosing, Decision, Digester, Executor, Observed, Write, behaviour, digest,
+    ChoiceExecutor, Decision, Digester, Executor, RolloutWrite, RunError, RunResult,
+    behaviour_digest, trace_digest,
 };
-use cutpoint_scenario::ast::{Capability, Scenario};
+use cutpoint_scenario::ast::Scenario;
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 use cutpoint_trace::verdict::{RuleVerdict, Verdict};
 use cutpoint_trace::{Entry, Observation, StoreOp};
+
+use super::{exercised, violations};
 
 /// The reference agent in the lab.
 pub struct LabExecutor {
     /// Planted defects that are switched on.
     pub defects: Vec<Defect>,
-    /// The file that the scenario stands in: recordings are looked for beside it.
+    /// The scenario's file: its recordings may be beside it.
     pub file: String,
-    /// Where else recordings are looked for.
+    /// Where else its recordings may be.
     pub recordings: PathBuf,
     /// The seed of everything random.
     pub seed: u64,
@@ -40,25 +43,20 @@ pub struct LabExecutor {
     pub purpose: Purpose,
 }
 
-/// What runs are for: what is not asked for is not worked out.
+/// What runs are for: only what is needed for it is computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Purpose {
-    /// Whether anything is broken, and whether two runs are the same.
+    /// To see violations, and to tell traces apart.
     #[default]
     Traces,
-    /// Where crashes can come, besides: the writes and syncs are told, too.
+    /// To plan crashes as well: the result has the writes and syncs, too.
     Crashes,
-    /// Whether two runs are the same to the agent and its client, whatever the server has sent ahead.
+    /// To tell apart what the agent and its client did, however far ahead the server had sent.
     Behaviours,
 }
 
 impl LabExecutor {
-    /// The first thing that a scenario needs and the reference agent cannot do.
-    pub fn lacks(&self, scenario: &Scenario) -> Option<Capability> {
-        ReferenceDriver::new(self.defects.clone()).lacks(&required_capabilities::of(scenario))
-    }
-
-    /// Runs a schedule, with all that is known of it.
+    /// Runs a scenario. Returns its case and the labels of the named points that the agent passed.
     ///
     /// # Errors
     /// If the runtime can't be set up.
@@ -85,16 +83,20 @@ impl LabExecutor {
     }
 }
 
-impl Choosing for LabExecutor {
-    fn run_choosing(&self, scenario: &Scenario, choices: &[usize]) -> (Observed, Vec<Decision>) {
+impl ChoiceExecutor for LabExecutor {
+    fn run_with_choices(
+        &self,
+        scenario: &Scenario,
+        choices: &[usize],
+    ) -> (RunResult, Vec<Decision>) {
         let decisions = Arc::new(Mutex::new(Vec::new()));
         let mut states = States::default();
-        let (choices, told) = (choices.to_vec(), decisions.clone());
+        let (choices, decided) = (choices.to_vec(), decisions.clone());
         let choose = move |moment: ChoicePoint<'_>| {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            let choice = choices.get(told.len()).copied().unwrap_or(0);
+            let mut decided = decided.lock().unwrap_or_else(PoisonError::into_inner);
+            let choice = choices.get(decided.len()).copied().unwrap_or(0);
             let mut all = alternatives(moment.waiting);
-            told.push(Decision {
+            decided.push(Decision {
                 alternatives: all.len(),
                 state: states.value(&moment),
             });
@@ -105,15 +107,15 @@ impl Choosing for LabExecutor {
             chosen
         };
         let ran = lab::block_on_choosing(Box::new(choose), self.run_in_detail(scenario));
-        let observed = self.shown(scenario, ran);
+        let result = self.result(scenario, ran);
         let decisions =
             std::mem::take(&mut *decisions.lock().unwrap_or_else(PoisonError::into_inner));
-        (observed, decisions)
+        (result, decisions)
     }
 }
 
-/// Who can go on: each of those that wait by itself; and each with the client right behind it, since what
-/// a client sends comes also where the agent passes no point.
+/// Which tasks can go on: each waiting one by itself, and each with the client right after it, since a
+/// client's op can also arrive where the agent passes no point.
 fn alternatives(waiting: &[ParkedTask]) -> Vec<Vec<usize>> {
     let client = waiting.iter().position(|it| it.label == CLIENT);
     let with = |client: usize| {
@@ -124,7 +126,7 @@ fn alternatives(waiting: &[ParkedTask]) -> Vec<Vec<usize>> {
     alone.chain(client.into_iter().flat_map(with)).collect()
 }
 
-/// Tells moments apart: by what was seen so far, in its order, by the time, and by the points that
+/// Tells moments apart: by what was observed so far, in its order, by the time, and by the points that
 /// each task has passed and waits at.
 #[derive(Default)]
 struct States {
@@ -161,86 +163,102 @@ fn number(of: &impl Hash) -> u64 {
 }
 
 impl Executor for LabExecutor {
-    fn run(&self, scenario: &Scenario) -> Observed {
-        self.shown(scenario, self.case(scenario))
+    fn run(&self, scenario: &Scenario) -> RunResult {
+        self.result(scenario, self.case(scenario))
     }
 }
 
 impl LabExecutor {
-    fn shown(
+    fn result(
         &self,
         scenario: &Scenario,
         ran: std::io::Result<(CaseResult, Vec<&'static str>)>,
-    ) -> Observed {
+    ) -> RunResult {
         match ran {
-            Ok((case, passed)) => self.observed(scenario, &case, passed),
-            Err(error) => Observed {
-                trouble: Some(error.to_string()),
-                ..Observed::default()
+            Ok((case, points)) => self.of_case(scenario, &case, points),
+            Err(error) => RunResult {
+                error: Some(RunError::Harness(error.to_string())),
+                ..RunResult::default()
             },
         }
     }
 
-    fn observed(
+    fn of_case(
         &self,
         scenario: &Scenario,
         case: &CaseResult,
-        passed: Vec<&'static str>,
-    ) -> Observed {
-        let said = matches!(case.status, CaseStatus::Conforms | CaseStatus::Breach);
-        let why = || {
-            case.note
-                .clone()
-                .unwrap_or_else(|| format!("{:?}", case.status))
-        };
-        let mut broken: Vec<Broken> = case.breaches(self.strict).flat_map(breaches).collect();
-        broken.extend(case.unmet.iter().map(|unmet| Broken {
-            rule: "END".to_owned(),
-            message: format!("{}: {}", unmet.text, unmet.found),
-        }));
-        // What another rule knows is known nevertheless.
-        let unknown = || {
-            let mut verdicts = case.verdicts.iter();
-            verdicts.find_map(unknown).filter(|_| broken.is_empty())
-        };
-        let trouble = (!said).then(why).or_else(unknown);
-        let fires = |number: usize| {
-            let step = number.checked_sub(1).and_then(|at| scenario.steps.get(at));
-            step.is_some_and(|step| step.yields.is_some())
-        };
-        let sent =
-            |what: &Observation| matches!(what, Observation::Step { number, .. } if fires(*number));
+        points: Vec<&'static str>,
+    ) -> RunResult {
+        let violations = violations(case, self.strict);
+        // What another rule has shown is known nevertheless.
+        let unknown = || unknown(case).filter(|_| violations.is_empty());
         let entries = &case.trace.entries;
         let (writes, syncs) = match self.purpose {
-            Purpose::Crashes => stored(entries),
+            Purpose::Crashes => writes_and_syncs(entries),
             Purpose::Traces | Purpose::Behaviours => Default::default(),
         };
-        Observed {
+        RunResult {
             digest: match self.purpose {
-                Purpose::Behaviours => behaviour(entries),
-                Purpose::Traces | Purpose::Crashes => digest(entries),
+                Purpose::Behaviours => behaviour_digest(entries),
+                Purpose::Traces | Purpose::Crashes => trace_digest(entries),
             },
-            broken,
-            exercised: case.verdicts.iter().filter_map(exercised).collect(),
-            passed,
+            error: error(case).or_else(unknown),
+            violations,
+            exercised: exercised(case),
+            acted: acted(scenario, entries),
+            points,
             writes,
             syncs,
-            sent: entries
-                .iter()
-                .filter(|entry| sent(&entry.observation))
-                .count(),
-            trouble,
+            ..RunResult::default()
         }
     }
 }
 
-/// The writes to rollouts, with the lines that they ended with as these stand in the file, and the
-/// syncs. Only what is done to the conversation's own rollout counts.
-fn stored(entries: &[Entry]) -> (Vec<Write>, Vec<bool>) {
+/// Why a case shows nothing about the agent, if it does not.
+fn error(case: &CaseResult) -> Option<RunError> {
+    let why = || {
+        let note = case.note.clone();
+        note.unwrap_or_else(|| format!("{:?}", case.status))
+    };
+    match case.status {
+        CaseStatus::Conforms | CaseStatus::Breach => None,
+        CaseStatus::Skipped => Some(RunError::Unsupported(why())),
+        _ => Some(RunError::Harness(why())),
+    }
+}
+
+/// Why nothing is known of a rule, if that is so.
+fn unknown(case: &CaseResult) -> Option<RunError> {
+    let unknown = |verdict: &RuleVerdict| match &verdict.verdict {
+        Verdict::Unknown { why } => {
+            let why = format!("{} is unknown: {why}", verdict.rule);
+            Some(RunError::Harness(why))
+        }
+        _ => None,
+    };
+    case.verdicts.iter().find_map(unknown)
+}
+
+/// The numbers of the steps at named points that were sent.
+fn acted(scenario: &Scenario, entries: &[Entry]) -> Vec<usize> {
+    let is_at_point = |number: usize| {
+        let step = number.checked_sub(1).and_then(|at| scenario.steps.get(at));
+        step.is_some_and(|step| step.yields.is_some())
+    };
+    let number = |entry: &Entry| match entry.observation {
+        Observation::Step { number, .. } if is_at_point(number) => Some(number),
+        _ => None,
+    };
+    entries.iter().filter_map(number).collect()
+}
+
+/// The writes to rollouts, with the lengths of the lines that they ended, and the syncs. Only those of
+/// the conversation's own rollout count.
+fn writes_and_syncs(entries: &[Entry]) -> (Vec<RolloutWrite>, Vec<bool>) {
     let mut contents: HashMap<&str, String> = HashMap::new();
     let mut lengths: HashMap<&str, usize> = HashMap::new();
     let (mut ends, mut syncs) = (Vec::new(), Vec::new());
-    // The first rollout is the conversation's; from there on it is the one that is read.
+    // The first rollout is the conversation's; later it is the one that was read last.
     let mut own: Option<&str> = None;
     for Entry { observation, .. } in entries {
         match observation {
@@ -249,7 +267,7 @@ fn stored(entries: &[Entry]) -> (Vec<Write>, Vec<bool>) {
             } => {
                 own = Some(path);
                 let content = contents.entry(path).or_default();
-                // Nothing but what is no text can make the two differ, and then nothing is known.
+                // The two differ only if something is not text, and then nothing is known.
                 if *from as usize <= content.len() && content.is_char_boundary(*from as usize) {
                     content.truncate(*from as usize);
                     content.push_str(text);
@@ -281,39 +299,9 @@ fn stored(entries: &[Entry]) -> (Vec<Write>, Vec<bool>) {
         let start = before.iter().rposition(|byte| *byte == b'\n');
         Some(end - start.map_or(0, |at| at + 1))
     };
-    let write = |(path, end, bytes): (&String, usize, usize)| Write {
+    let write = |(path, end, bytes): (&String, usize, usize)| RolloutWrite {
         bytes,
         last_line_bytes: line(path, end).filter(|_| bytes > 0).unwrap_or(0),
     };
     (ends.into_iter().map(write).collect(), syncs)
-}
-
-/// What a verdict says is broken.
-pub fn breaches(verdict: &RuleVerdict) -> Vec<Broken> {
-    let Verdict::Fail { breaches, .. } = &verdict.verdict else {
-        return Vec::new();
-    };
-    let broken = breaches.iter().map(|breach| Broken {
-        rule: verdict.rule.clone(),
-        message: breach.text().into_owned(),
-    });
-    broken.collect()
-}
-
-/// Why nothing is known of a rule, if that is so.
-fn unknown(verdict: &RuleVerdict) -> Option<String> {
-    match &verdict.verdict {
-        Verdict::Unknown { why } => Some(format!("{} is unknown: {why}", verdict.rule)),
-        _ => None,
-    }
-}
-
-/// How often a rule was put to the test, if it was.
-pub fn exercised(verdict: &RuleVerdict) -> Option<(String, usize)> {
-    match &verdict.verdict {
-        Verdict::Pass { exercised } | Verdict::Fail { exercised, .. } if *exercised > 0 => {
-            Some((verdict.rule.clone(), *exercised))
-        }
-        _ => None,
-    }
 }

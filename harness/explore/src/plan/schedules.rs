@@ -1,34 +1,34 @@
-//! Schedules by number: a bound may hold millions, and none of them is kept.
+//! Schedules by number: a plan may hold millions, and each is made when it is needed.
 
 use std::ops::Range;
 
 use crate::schedule::Schedule;
 
-/// Makes a schedule out of a number.
-type Make<'a> = Box<dyn Fn(usize) -> Schedule + Send + Sync + 'a>;
+/// Makes a schedule from a number.
+type MakeSchedule = Box<dyn Fn(usize) -> Schedule + Send + Sync>;
 
-/// Schedules in their order, each made when it is asked for.
+/// Schedules in their order, each made on demand.
 #[derive(Default)]
-pub(crate) struct Schedules<'a> {
-    blocks: Vec<Block<'a>>,
+pub(crate) struct Schedules {
+    blocks: Vec<Block>,
     len: usize,
 }
 
 /// Schedules that differ in one number.
-struct Block<'a> {
-    /// How many stand in front of it.
+struct Block {
+    /// How many schedules come before it.
     before: usize,
-    /// The number from which its first one is made.
+    /// The number from which its first schedule is made.
     from: usize,
-    make: Make<'a>,
+    make: MakeSchedule,
 }
 
-impl<'a> Schedules<'a> {
-    /// Adds those that `make` makes out of the numbers.
+impl Schedules {
+    /// Adds the schedules that `make` makes from the numbers.
     pub(crate) fn add(
         &mut self,
         numbers: Range<usize>,
-        make: impl Fn(usize) -> Schedule + Send + Sync + 'a,
+        make: impl Fn(usize) -> Schedule + Send + Sync + 'static,
     ) {
         if numbers.is_empty() {
             return;
@@ -41,7 +41,7 @@ impl<'a> Schedules<'a> {
         self.len += numbers.len();
     }
 
-    /// Adds all of another bound's.
+    /// Adds all of the others.
     pub(crate) fn append(&mut self, others: Self) {
         let before = self.len;
         self.blocks
@@ -53,17 +53,17 @@ impl<'a> Schedules<'a> {
     }
 
     /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    /// The one of that number, counted from 0.
+    /// The schedule of that number, counted from 0.
     pub(crate) fn get(&self, number: usize) -> Option<Schedule> {
         if number >= self.len {
             return None;
         }
-        let behind = self.blocks.partition_point(|block| block.before <= number);
-        let block = self.blocks.get(behind.checked_sub(1)?)?;
+        let after = self.blocks.partition_point(|block| block.before <= number);
+        let block = self.blocks.get(after.checked_sub(1)?)?;
         Some((block.make)(block.from + (number - block.before)))
     }
 
@@ -73,21 +73,21 @@ impl<'a> Schedules<'a> {
     }
 }
 
+impl From<Vec<Schedule>> for Schedules {
+    fn from(all: Vec<Schedule>) -> Self {
+        let mut schedules = Self::default();
+        schedules.add(0..all.len(), move |number| all[number].clone());
+        schedules
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{Act, Injection};
+    use crate::schedule::ScheduledAct;
 
     fn crash(lost_bytes: usize) -> Schedule {
-        Schedule {
-            injections: vec![Injection {
-                yields: 0,
-                act: Act::Crash,
-                label: "a".to_owned(),
-                nth: 1,
-                lost_bytes,
-            }],
-        }
+        Schedule::of(ScheduledAct::crash("a", 1, lost_bytes))
     }
 
     #[test]
@@ -99,13 +99,13 @@ mod tests {
         more.add(0..1, |lost| crash(lost + 20));
         more.add(1..3, crash);
         all.append(more);
-        let lost: Vec<usize> = all.iter().map(|it| it.injections[0].lost_bytes).collect();
-        assert_eq!(lost, [3, 4, 20, 1, 2]);
+        let expected = [3, 4, 20, 1, 2].map(crash);
+        assert_eq!(all.iter().collect::<Vec<_>>(), expected);
         assert_eq!((all.len(), all.get(5)), (5, None));
     }
 
     #[test]
-    fn a_bound_of_billions_takes_no_room() {
+    fn billions_of_schedules_take_no_room() {
         let mut all = Schedules::default();
         for _ in 0..1000 {
             all.add(0..4_000_000, crash);

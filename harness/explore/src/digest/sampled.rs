@@ -1,27 +1,27 @@
-//! Which runs of an agent in another process are the same.
+//! Which runs of an agent in another process have the same trace.
 
 use std::collections::HashMap;
 
 use cutpoint_trace::{AgentEvent, ClientOp, Entry, Observation, TurnEnd};
 use serde_json::Value;
 
-use crate::digest::digest_of_text;
+use super::digest_of_text;
 
-/// A number that is the same for traces in which the same happened in the same order, whatever the
-/// ids and times, and in however many pieces texts came. What the server sends is left out: when the
-/// agent reads it is not known.
-pub fn digest(entries: &[Entry]) -> u64 {
+/// A digest that is the same for traces in which the same happened in the same order, without ids,
+/// times and the pieces in which texts came. What the server sends is left out, since it is not known
+/// when the agent reads it.
+pub fn sampled_digest(entries: &[Entry]) -> u64 {
     let mut words = Words::default();
     for entry in entries {
         words.take(&entry.observation);
     }
-    digest_of_text(&words.said.join("\n"))
+    digest_of_text(&words.words.join("\n"))
 }
 
 #[derive(Default)]
 struct Words {
-    said: Vec<String>,
-    /// Turns by the order in which they are first named.
+    words: Vec<String>,
+    /// The turns by the order in which they are first named.
     turns: HashMap<String, usize>,
 }
 
@@ -53,8 +53,8 @@ impl Words {
             _ => return,
         };
         // Pieces of one text are one.
-        if self.said.last() != Some(&word) || !word.ends_with('…') {
-            self.said.push(word);
+        if self.words.last() != Some(&word) || !word.ends_with('…') {
+            self.words.push(word);
         }
     }
 
@@ -87,7 +87,7 @@ impl Words {
             AgentEvent::Compacted { .. } => "compacted".to_owned(),
             AgentEvent::Error { .. } => "error".to_owned(),
             AgentEvent::SubAgentEvent { event, .. } => return self.event(event),
-            // Usage, warnings and the like come when they please.
+            // Usage, warnings and the like come at any time.
             _ => return None,
         };
         Some(format!("{turn} {word}"))
@@ -141,10 +141,10 @@ mod tests {
 
     #[test]
     fn ids_times_and_pieces_make_no_difference_and_what_happens_does() {
-        let one = digest(&trace("a", 2, TurnEnd::Complete));
-        assert_eq!(one, digest(&trace("another", 5, TurnEnd::Complete)));
-        assert_ne!(one, digest(&trace("a", 0, TurnEnd::Complete)));
+        let one = sampled_digest(&trace("a", 2, TurnEnd::Complete));
+        assert_eq!(one, sampled_digest(&trace("another", 5, TurnEnd::Complete)));
+        assert_ne!(one, sampled_digest(&trace("a", 0, TurnEnd::Complete)));
         let aborted = TurnEnd::Aborted { reason: None };
-        assert_ne!(one, digest(&trace("a", 2, aborted)));
+        assert_ne!(one, sampled_digest(&trace("a", 2, aborted)));
     }
 }
