@@ -95,7 +95,7 @@ fn drive<T: Send>(
     let (stopper, stopped) = watch::channel(false);
     let start = async {
         let (driver, runner) = start(settings, ground).await?;
-        Ok((driver, runner, Interrupts::new()?))
+        Ok::<_, Failure>((driver, runner, Interrupts::new()?))
     };
     let (driver, runner, mut interrupts) = runtime.block_on(start)?;
     let agent = ProcessAgent {

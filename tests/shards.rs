@@ -235,7 +235,9 @@ fn the_part_comes_from_the_ci_engine_as_well() {
         .says(&["CUTPOINT_SHARD_INDEX is 2, which is not a part of 2"]);
     let fuzz = |shard| place.run(["fuzz", "--runs", "3", "--jobs", "1", "--shard", shard]);
     fuzz("2/2").code(0).says(&["seed 0, part 2/2"]);
-    fuzz("3/2").code(2).says(&["`3/2` is not a part of a whole"]);
+    fuzz("3/2")
+        .code(2)
+        .says(&["`3/2` is not a part of a whole"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use cutpoint_trace::case::{CaseResult, CaseStatus};
 
 use crate::agent_spec::AgentSpec;
 use crate::exit_code::ExitCode;
-use crate::external::on_ground;
+use crate::ground::on_ground;
 use crate::out::say;
 use crate::{Failure, Outcome, runtime};
 

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cutpoint_agent::Defect;
-use cutpoint_engine::driver::Driver as _;
 use cutpoint_engine::driver::in_process::ReferenceDriver;
 use cutpoint_engine::lab;
 use cutpoint_engine::lab::scheduler::{CLIENT, ChoicePoint, ParkedTask};

@@ -203,7 +203,10 @@ mod tests {
         );
         // A token from before the cut point's word was renamed names the same schedule.
         let renamed = read("cpx1:ab:7:interrupt@told.turn-ended.2/3").unwrap();
-        assert!(renamed.ends_with(":interrupt@event.turn-ended.2/3"), "{renamed}");
+        assert!(
+            renamed.ends_with(":interrupt@event.turn-ended.2/3"),
+            "{renamed}"
+        );
         let plain = read("cpx1:00000000000000ab:0:");
         assert_eq!(plain, Ok("cp2:00000000000000ab:0:".to_owned()));
     }
