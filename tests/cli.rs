@@ -346,7 +346,7 @@ fn fmt_tells_changes_and_keeps() {
     let check = place.run(["fmt", "--check", "scenario.kdl"]);
     check
         .code(1)
-        .says(&["scenario.kdl is not laid out; run `cutpoint fmt scenario.kdl`"]);
+        .says(&["scenario.kdl is not formatted; run `cutpoint fmt scenario.kdl`"]);
     assert_eq!(place.read("scenario.kdl"), untidy);
 
     // Words in an old spelling are replaced.

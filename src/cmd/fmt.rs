@@ -9,18 +9,18 @@ use crate::{Outcome, files};
 /// Arguments of `cutpoint fmt`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Comments and blank lines are kept. A file that is no scenario file is left alone."
+    after_help = "Comments and blank lines are kept. Old spellings are replaced. A file with syntax errors is left alone."
 )]
 pub struct Arguments {
-    /// Scenario files, or directories of them; `-` lays out stdin to stdout.
+    /// Scenario files, or directories of them; `-` formats stdin to stdout.
     #[arg(default_value = "scenarios")]
     paths: Vec<PathBuf>,
-    /// Change nothing; exit with 1 if a file is not laid out.
+    /// Change nothing; exit with 1 if a file is not formatted.
     #[arg(long)]
     check: bool,
 }
 
-/// Lays out files.
+/// Formats files.
 pub fn run(arguments: &Arguments) -> Outcome {
     if arguments.paths == [PathBuf::from("-")] {
         return stdin();
@@ -41,7 +41,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             continue;
         }
         if arguments.check {
-            say!("{name} is not laid out; run `cutpoint fmt {name}`")?;
+            say!("{name} is not formatted; run `cutpoint fmt {name}`")?;
             code = code.max(ExitCode::Breach);
         } else {
             files::write_atomic(&file, laid_out.as_bytes())

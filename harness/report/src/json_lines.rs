@@ -70,7 +70,7 @@ impl Header {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
     /// A case.
-    CaseResult(Box<CaseLine>),
+    Case(Box<CaseLine>),
     /// The run; the last line.
     Summary(Summary),
 }
@@ -167,7 +167,7 @@ impl<W: Write> JsonLines<W> {
 
 impl<W: Write> Reporter for JsonLines<W> {
     fn case(&mut self, case: &CaseResult) -> io::Result<()> {
-        let line = Line::CaseResult(Box::new(CaseLine::new(case, self.strict)));
+        let line = Line::Case(Box::new(CaseLine::new(case, self.strict)));
         write_line(&mut self.to, &line)
     }
 
@@ -257,7 +257,7 @@ impl Results {
                 return Err(at("nothing may follow on the summary".to_owned()));
             }
             match serde_json::from_str(&text).map_err(|error| at(error.to_string()))? {
-                Line::CaseResult(case) => results.cases.push(*case),
+                Line::Case(case) => results.cases.push(*case),
                 Line::Summary(summary) => results.summary = Some(summary),
             }
         }
@@ -273,7 +273,7 @@ impl Results {
     pub fn write(self, mut to: impl Write) -> io::Result<()> {
         write_line(&mut to, &self.header)?;
         for case in self.cases {
-            write_line(&mut to, &Line::CaseResult(Box::new(case)))?;
+            write_line(&mut to, &Line::Case(Box::new(case)))?;
         }
         match self.summary {
             Some(summary) => write_line(&mut to, &Line::Summary(summary)),

@@ -1,4 +1,4 @@
-//! What an agent tells its client, as cut points name it.
+//! The kinds of events that an agent sends its client, as cut points name them.
 
 use std::fmt;
 

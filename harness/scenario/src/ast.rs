@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use crate::agent_event_kind::AgentEventKind;
 
-/// Where a node stands in its source text: byte offsets, end exclusive.
+/// A node's place in its source text: byte offsets, end exclusive.
 ///
 /// Two spans are always equal, because equality of scenarios is about what they say.
 #[derive(Debug, Clone, Copy, Default, Eq)]
@@ -55,7 +55,7 @@ pub struct Scenario {
     pub expectations: Vec<Expectation>,
     /// Rules that this scenario sets aside, each with its reason.
     pub waivers: Vec<RuleWaiver>,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }
 
@@ -134,7 +134,7 @@ pub struct SideConversationScript {
     pub opening: String,
     /// Composed replies, served in order within the conversation.
     pub replies: Vec<Reply>,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }
 
@@ -143,7 +143,7 @@ pub struct SideConversationScript {
 pub struct RecordingRef {
     /// Name or path.
     pub name: String,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }
 
@@ -154,7 +154,7 @@ pub struct Reply {
     pub body: ReplyBody,
     /// `lenient=#true`: the request that gets this reply is not refused, whatever its history.
     pub lenient: bool,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }
 
@@ -253,7 +253,7 @@ pub enum ReplyPart {
         /// A JSON object with a `type`.
         json: String,
     },
-    /// `malformed "data: {oops"`: bytes that are no valid event, followed by a blank line.
+    /// `malformed "data: {oops"`: bytes that are not a valid event, followed by a blank line.
     Malformed {
         /// The line or lines as sent.
         text: String,
@@ -322,7 +322,7 @@ pub struct Step {
     pub yields: Option<usize>,
     /// What is done.
     pub action: Action,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }
 
@@ -438,7 +438,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether the step can be done by itself as the agent passes a point.
+    /// Whether the step can fire by itself as the agent passes a point.
     pub fn can_fire(&self) -> bool {
         matches!(
             self,
@@ -455,7 +455,7 @@ impl Action {
         ) || self.ends_agent()
     }
 
-    /// Whether the agent is gone behind the step.
+    /// Whether the step ends the agent.
     pub fn ends_agent(&self) -> bool {
         matches!(self, Self::Kill | Self::Shutdown)
     }
@@ -621,9 +621,9 @@ pub enum CutPoint {
     Aborting,
     /// `idle`: no turn is active.
     Idle,
-    /// `event call-begin 2`: the agent has told the client so, for the n-th time (1 if absent).
+    /// `event call-begin 2`: the agent has sent its n-th event of that kind (the first if absent).
     AgentEvent {
-        /// What it told.
+        /// The kind of event.
         event: AgentEventKind,
         /// Which time, counted from the start of the case.
         nth: usize,
@@ -662,7 +662,7 @@ pub enum DeltaSource {
 pub struct Expectation {
     /// What must hold.
     pub kind: ExpectationKind,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }
 
@@ -751,10 +751,10 @@ pub enum ExpectedTurnEnd {
 pub struct RuleWaiver {
     /// The rule's id, as in `cutpoint rules`.
     pub rule: String,
-    /// Where the id stands.
+    /// The place of the id.
     pub rule_span: Span,
     /// Why.
     pub because: String,
-    /// Where it stands.
+    /// Its place in the file.
     pub span: Span,
 }

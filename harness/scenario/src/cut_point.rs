@@ -16,13 +16,13 @@ struct Phrase {
     /// How the phrase is written.
     form: &'static str,
     /// Reads what follows the word.
-    read: fn(&mut Words<'_>, form: &'static str) -> PhraseResult<CutPoint>,
+    read: fn(&mut PhraseParser<'_>, form: &'static str) -> PhraseResult<CutPoint>,
 }
 
 const fn phrase(
     word: &'static str,
     form: &'static str,
-    read: fn(&mut Words<'_>, &'static str) -> PhraseResult<CutPoint>,
+    read: fn(&mut PhraseParser<'_>, &'static str) -> PhraseResult<CutPoint>,
 ) -> Phrase {
     Phrase {
         word,
@@ -111,14 +111,14 @@ fn forms() -> String {
 /// Words that people put before a phrase.
 const PREPOSITIONS: [&str; 6] = ["after", "at", "before", "during", "when", "while"];
 
-/// Why a phrase is no cut point.
+/// Why a phrase is not a cut point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutPointError {
     /// The mistake in one line.
     pub message: String,
     /// The wrong word: byte offsets within the phrase, end exclusive.
     pub span: Range<usize>,
-    /// What stands there, to be written next to the caret.
+    /// The text next to the caret.
     pub label: String,
     /// What to write instead.
     pub help: Option<String>,
@@ -146,7 +146,7 @@ impl FromStr for CutPoint {
 
 /// A cut point with the places of what can only be checked against the scenario.
 #[derive(Debug, Clone)]
-pub(crate) struct Parsed {
+pub(crate) struct ParsedPhrase {
     pub(crate) point: CutPoint,
     /// The call id's place within the phrase.
     pub(crate) call: Option<Range<usize>>,
@@ -159,11 +159,11 @@ pub(crate) struct Parsed {
 }
 
 /// Parses a phrase.
-pub(crate) fn parse(phrase: &str) -> Result<Parsed, CutPointError> {
-    let mut words = Words::new(phrase);
+pub(crate) fn parse(phrase: &str) -> Result<ParsedPhrase, CutPointError> {
+    let mut words = PhraseParser::new(phrase);
     let point = words.phrase()?;
     words.end()?;
-    Ok(Parsed {
+    Ok(ParsedPhrase {
         point,
         call: words.call_span,
         reply: words.reply_span,
@@ -187,7 +187,7 @@ pub(crate) fn is_reserved(call: &str) -> bool {
         .any(|phrase| phrase.word == call || phrase.old_word == Some(call))
 }
 
-/// Words that were renamed: the old spelling and the current one.
+/// PhraseParser that were renamed: the old spelling and the current one.
 pub(crate) fn renamed_words() -> impl Iterator<Item = (&'static str, &'static str)> {
     PHRASES
         .iter()
@@ -202,7 +202,7 @@ fn is_label(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
-struct Words<'a> {
+struct PhraseParser<'a> {
     phrase: &'a str,
     words: Vec<(&'a str, Range<usize>)>,
     at: usize,
@@ -214,7 +214,7 @@ struct Words<'a> {
 
 type PhraseResult<T> = Result<T, CutPointError>;
 
-impl<'a> Words<'a> {
+impl<'a> PhraseParser<'a> {
     fn new(phrase: &'a str) -> Self {
         let mut words = Vec::new();
         let mut at = 0;
@@ -262,7 +262,7 @@ impl<'a> Words<'a> {
         let Some(first) = self.peek() else {
             return self.error(
                 "the cut point is empty".to_owned(),
-                "a phrase should stand here",
+                "expected a cut point",
                 forms(),
             );
         };
@@ -285,7 +285,7 @@ impl<'a> Words<'a> {
         let before = &self.phrase[..self.words[self.at - 1].1.end];
         self.error(
             format!("the cut point ends before `{word}`"),
-            "this is too much",
+            "not expected here",
             format!("write `{}`", before.trim()),
         )
     }
@@ -297,7 +297,7 @@ impl<'a> Words<'a> {
                 Ok(())
             }
             Some(word) => self.error(
-                format!("`{wanted}` should stand in place of `{word}`"),
+                format!("`{wanted}` is expected instead of `{word}`"),
                 &format!("expected `{wanted}`"),
                 format!("write it like `{form}`"),
             ),
@@ -334,7 +334,7 @@ impl<'a> Words<'a> {
                 format!("write it like `{form}`"),
             ),
             _ => self.error(
-                format!("{what} should stand in place of `{word}`"),
+                format!("{what} is expected instead of `{word}`"),
                 "expected a number, counted from 1",
                 format!("write it like `{form}`"),
             ),
@@ -364,14 +364,14 @@ impl<'a> Words<'a> {
         };
         if !is_call_id(word) {
             return self.error(
-                format!("`{word}` is no call id"),
+                format!("`{word}` is not a call id"),
                 "not a call id",
                 "a call id has letters, digits, `_` and `-`".to_owned(),
             );
         }
         if is_reserved(word) {
             return self.error(
-                format!("a call id should stand in place of `{word}`"),
+                format!("a call id is expected instead of `{word}`"),
                 "this word has a meaning of its own in a cut point",
                 format!("write it like `{form}`"),
             );
@@ -443,7 +443,7 @@ impl<'a> Words<'a> {
         };
         if !is_label(label) {
             return self.error(
-                format!("`{label}` is no label of a point"),
+                format!("`{label}` is not the label of a point"),
                 "not a label",
                 "a label has letters, digits, `.`, `-` and `_`".to_owned(),
             );
@@ -460,7 +460,7 @@ impl<'a> Words<'a> {
         let word = self.peek().unwrap_or_default();
         if word.bytes().all(|b| b.is_ascii_digit()) && !word.is_empty() {
             return self.error(
-                format!("an event of the agent should stand in place of `{word}`"),
+                format!("an event of the agent is expected instead of `{word}`"),
                 "expected an event of the agent",
                 format!("write it like `{form}`; an event of a reply is `reply 1 event {word}`"),
             );
@@ -532,7 +532,7 @@ impl<'a> Words<'a> {
         if let (None, Some(state)) = (meant, state) {
             self.at += 1;
             return self.error(
-                format!("`{}` is no state of a call", second.unwrap_or_default()),
+                format!("`{}` is not a state of a call", second.unwrap_or_default()),
                 "not a state of a call",
                 format!("did you mean `{state}`?"),
             );
@@ -548,13 +548,13 @@ impl<'a> Words<'a> {
             Some(word) if is_call_id(first) => {
                 self.at += 1;
                 self.error(
-                    format!("`{word}` is no state of a call"),
+                    format!("`{word}` is not a state of a call"),
                     "not a state of a call",
                     format!("write `{first} running` or `{first} exited`"),
                 )
             }
             None if is_call_id(first) => self.error(
-                format!("`{first}` alone is no cut point"),
+                format!("`{first}` alone is not a cut point"),
                 "which point of it is meant?",
                 format!(
                     "for a call, write `{first} running`, `{first} exited`, `added of {first}`, \

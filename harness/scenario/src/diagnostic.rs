@@ -23,7 +23,7 @@ pub struct Diagnostic {
     pub message: String,
     /// Where it is: byte offsets into the source, end exclusive.
     pub span: Range<usize>,
-    /// What stands there, written next to the caret.
+    /// The text next to the caret.
     pub label: String,
     /// What to do about it.
     pub help: Option<String>,

@@ -107,7 +107,7 @@ fn lay_out(source: &str, tokens: &[Token]) -> String {
     out
 }
 
-/// What stands between two tokens of one line.
+/// The text between two tokens of one line.
 fn gap(before: TokenKind, after: TokenKind) -> &'static str {
     let comment = matches!(after, TokenKind::LineComment | TokenKind::BlockComment);
     match (before, after) {

@@ -7,15 +7,15 @@ pub mod ast;
 pub mod suggest;
 
 mod agent_event_kind;
-mod check;
+mod consistency;
 mod cut_point;
 mod diagnostic;
 mod format;
 mod kdl;
-mod names;
+mod keywords;
 mod parse;
 mod print;
-mod read;
+mod reader;
 mod spelling;
 mod waivers;
 

@@ -3,7 +3,7 @@
 use crate::ast::ScenarioFile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::kdl::{self, Node};
-use crate::{read, spelling};
+use crate::{reader, spelling};
 
 /// The largest scenario file: far more than a person writes, and far less than a file given by
 /// mistake can have.
@@ -17,7 +17,7 @@ pub const SOURCE_LIMIT_BYTES: usize = 1024 * 1024;
 pub fn parse(file_name: &str, source: &str) -> Result<ScenarioFile, Diagnostics> {
     let mut nodes = nodes(file_name, source)?;
     spelling::rename_old_steps(&mut nodes);
-    let (file, problems) = read::file(source, &nodes);
+    let (file, problems) = reader::read_file(source, &nodes);
     if !problems.is_empty() {
         return Err(Diagnostics::new(file_name, source, problems));
     }
@@ -31,7 +31,7 @@ pub fn parse(file_name: &str, source: &str) -> Result<ScenarioFile, Diagnostics>
 ///
 /// # Errors
 ///
-/// As `parse`, and when the bytes are no text.
+/// As for `parse`; also if the bytes are not text.
 pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<ScenarioFile, Diagnostics> {
     if bytes.len() > SOURCE_LIMIT_BYTES {
         return Err(too_large(file_name, bytes.len()));
@@ -44,7 +44,7 @@ pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<ScenarioFile, Diagno
                 Diagnostic::new(
                     "binary-file",
                     at..at + 1,
-                    format!("this is no text file: byte {at} is NUL"),
+                    format!("this is not a text file: byte {at} is NUL"),
                     "",
                 )
                 .help("scenarios are KDL text in UTF-8; is this the right file?"),
@@ -95,7 +95,7 @@ fn too_large(file_name: &str, length: usize) -> Diagnostics {
                 ),
                 "",
             )
-            .help("is this the right file? Long streams belong into a recording"),
+            .help("is this the right file? long streams belong in a recording"),
         ],
     )
 }

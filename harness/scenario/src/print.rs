@@ -35,13 +35,13 @@ pub fn fingerprint_text(of: &Scenario) -> String {
     let mut line = scenario(of);
     if let Children::Block(nodes) = &mut line.children {
         for node in nodes {
-            for (index, piece) in node.pieces.iter_mut().enumerate() {
-                match piece {
-                    Piece::Plain(name) if index == 0 => {
+            for (index, word) in node.words.iter_mut().enumerate() {
+                match word {
+                    Word::Bare(name) if index == 0 => {
                         *name = spelling::first_step(name).to_owned();
                     }
-                    Piece::Text(Some("at"), phrase) => *phrase = spelling::first_phrase(phrase),
-                    Piece::Plain(_) | Piece::Text(..) => {}
+                    Word::Quoted(Some("at"), phrase) => *phrase = spelling::first_phrase(phrase),
+                    Word::Bare(_) | Word::Quoted(..) => {}
                 }
             }
         }
@@ -78,39 +78,39 @@ display_as_node! {
 }
 
 /// A part of a node's line.
-enum Piece {
+enum Word {
     /// Written as it is.
-    Plain(String),
+    Bare(String),
     /// A string, quoted as its text requires; with a property's name, if it is one.
-    Text(Option<&'static str>, String),
+    Quoted(Option<&'static str>, String),
 }
 
 /// How a node's block is laid out.
 enum Children {
     None,
     /// On the node's line if it fits.
-    Inline(Vec<Line>),
+    Inline(Vec<PrintedNode>),
     /// Always one node a line.
-    Block(Vec<Line>),
+    Block(Vec<PrintedNode>),
 }
 
 /// A node to be printed.
-struct Line {
-    pieces: Vec<Piece>,
+struct PrintedNode {
+    words: Vec<Word>,
     children: Children,
 }
 
-impl Line {
+impl PrintedNode {
     fn new(name: &str) -> Self {
         Self {
-            pieces: vec![Piece::Plain(name.to_owned())],
+            words: vec![Word::Bare(name.to_owned())],
             children: Children::None,
         }
     }
 
     /// Adds a bare word, such as a number or a fixed name.
     fn plain(mut self, word: impl fmt::Display) -> Self {
-        self.pieces.push(Piece::Plain(word.to_string()));
+        self.words.push(Word::Bare(word.to_string()));
         self
     }
 
@@ -124,24 +124,24 @@ impl Line {
 
     /// Adds an id: bare where KDL allows it.
     fn id(mut self, id: &str) -> Self {
-        self.pieces.push(if kdl::is_bare(id) {
-            Piece::Plain(id.to_owned())
+        self.words.push(if kdl::is_bare(id) {
+            Word::Bare(id.to_owned())
         } else {
-            Piece::Text(None, id.to_owned())
+            Word::Quoted(None, id.to_owned())
         });
         self
     }
 
     /// Adds a quoted text.
     fn text(mut self, text: &str) -> Self {
-        self.pieces.push(Piece::Text(None, text.to_owned()));
+        self.words.push(Word::Quoted(None, text.to_owned()));
         self
     }
 
     /// Adds a property with a quoted text, if there is one.
     fn prop(mut self, key: &'static str, text: Option<&str>) -> Self {
         if let Some(text) = text {
-            self.pieces.push(Piece::Text(Some(key), text.to_owned()));
+            self.words.push(Word::Quoted(Some(key), text.to_owned()));
         }
         self
     }
@@ -208,13 +208,13 @@ impl Line {
     }
 
     fn write_head(&self, out: &mut String, depth: usize) {
-        for (index, piece) in self.pieces.iter().enumerate() {
+        for (index, word) in self.words.iter().enumerate() {
             if index > 0 {
                 out.push(' ');
             }
-            match piece {
-                Piece::Plain(word) => out.push_str(word),
-                Piece::Text(key, text) => {
+            match word {
+                Word::Bare(word) => out.push_str(word),
+                Word::Quoted(key, text) => {
                     if let Some(key) = key {
                         out.push_str(key);
                         out.push('=');
@@ -227,7 +227,7 @@ impl Line {
 }
 
 /// ` { a; b }`, unless a node needs a line of its own.
-fn one_line(lines: &[Line], depth: usize) -> Option<String> {
+fn one_line(lines: &[PrintedNode], depth: usize) -> Option<String> {
     if lines.len() > INLINE_LIMIT_NODES {
         return None;
     }
@@ -326,53 +326,55 @@ fn multi_line(text: &str, indent: usize) -> Option<String> {
     Some(out)
 }
 
-fn scenario(scenario: &Scenario) -> Line {
+fn scenario(scenario: &Scenario) -> PrintedNode {
     let mut lines = Vec::new();
     if let Some(about) = &scenario.about {
-        lines.push(Line::new("about").text(about));
+        lines.push(PrintedNode::new("about").text(about));
     }
     if !scenario.needs.is_empty() {
         let needs = scenario.needs.iter();
-        lines.push(needs.fold(Line::new("needs"), |line, need| line.plain(need)));
+        lines.push(needs.fold(PrintedNode::new("needs"), |line, need| line.plain(need)));
     }
     if let Some(limit) = scenario.limit {
-        lines.push(Line::new("limit").duration(limit));
+        lines.push(PrintedNode::new("limit").duration(limit));
     }
     if let Some(bound) = scenario.abort_within {
-        lines.push(Line::new("abort-within").duration(bound));
+        lines.push(PrintedNode::new("abort-within").duration(bound));
     }
     let recording = scenario.model.recording.iter();
     let model = recording
-        .map(|recording| Line::new("recording").text(&recording.name))
+        .map(|recording| PrintedNode::new("recording").text(&recording.name))
         .chain(scenario.model.replies.iter().map(reply))
         .collect();
     let name = scenario.model.name.as_deref();
     let substitute = scenario.model.substitute_tools.then_some("#true");
-    let line = Line::new("model").prop("name", name);
+    let line = PrintedNode::new("model").prop("name", name);
     let line = line.plain_prop("substitute-tools", substitute);
     lines.push(line.block(model));
     for other in &scenario.model.side_conversations {
         let replies = other.replies.iter().map(reply).collect();
-        let line = Line::new("model").prop("for", Some(&other.opening));
+        let line = PrintedNode::new("model").prop("for", Some(&other.opening));
         lines.push(line.block(replies));
     }
     lines.extend(scenario.steps.iter().map(step));
     if !scenario.expectations.is_empty() {
         let expect = scenario.expectations.iter().map(expectation).collect();
-        lines.push(Line::new("expect").inline(expect));
+        lines.push(PrintedNode::new("expect").inline(expect));
     }
     lines.extend(scenario.waivers.iter().map(waive));
-    Line::new("scenario").text(&scenario.name).block(lines)
+    PrintedNode::new("scenario")
+        .text(&scenario.name)
+        .block(lines)
 }
 
-fn waive(waive: &RuleWaiver) -> Line {
-    Line::new("waive")
+fn waive(waive: &RuleWaiver) -> PrintedNode {
+    PrintedNode::new("waive")
         .id(&waive.rule)
         .prop("because", Some(&waive.because))
 }
 
-fn reply(reply: &Reply) -> Line {
-    let line = Line::new("reply").plain_prop("lenient", reply.lenient.then_some("#true"));
+fn reply(reply: &Reply) -> PrintedNode {
+    let line = PrintedNode::new("reply").plain_prop("lenient", reply.lenient.then_some("#true"));
     match &reply.body {
         ReplyBody::Stream { parts, end } => {
             let lines = parts.iter().map(part).chain(end_line(end)).collect();
@@ -387,12 +389,12 @@ fn reply(reply: &Reply) -> Line {
             let line = line
                 .plain_prop("status", Some(status))
                 .plain_prop("retry-after", *retry_after_s);
-            let mut lines: Vec<Line> = headers
+            let mut lines: Vec<PrintedNode> = headers
                 .iter()
-                .map(|(name, value)| Line::new("header").text(name).text(value))
+                .map(|(name, value)| PrintedNode::new("header").text(name).text(value))
                 .collect();
             if let Some(body) = body {
-                lines.push(Line::new("body").text(body));
+                lines.push(PrintedNode::new("body").text(body));
             }
             if lines.is_empty() {
                 line
@@ -406,21 +408,26 @@ fn reply(reply: &Reply) -> Line {
     }
 }
 
-fn part(part: &ReplyPart) -> Line {
+fn part(part: &ReplyPart) -> PrintedNode {
     match part {
-        ReplyPart::Text { text, chunks } => Line::new("text").text(text).chunks(*chunks),
-        ReplyPart::Reasoning { text, chunks } => Line::new("reasoning").text(text).chunks(*chunks),
+        ReplyPart::Text { text, chunks } => PrintedNode::new("text").text(text).chunks(*chunks),
+        ReplyPart::Reasoning { text, chunks } => {
+            PrintedNode::new("reasoning").text(text).chunks(*chunks)
+        }
         ReplyPart::Shell {
             call,
             command,
             chunks,
-        } => Line::new("shell").id(call).text(command).chunks(*chunks),
+        } => PrintedNode::new("shell")
+            .id(call)
+            .text(command)
+            .chunks(*chunks),
         ReplyPart::Function {
             call,
             name,
             arguments,
             chunks,
-        } => Line::new("function")
+        } => PrintedNode::new("function")
             .id(call)
             .id(name)
             .text(arguments)
@@ -430,74 +437,78 @@ fn part(part: &ReplyPart) -> Line {
             name,
             input,
             chunks,
-        } => Line::new("custom")
+        } => PrintedNode::new("custom")
             .id(call)
             .id(name)
             .text(input)
             .chunks(*chunks),
         ReplyPart::LocalShell { call, command } => command
             .iter()
-            .fold(Line::new("local-shell").id(call), |line, word| {
+            .fold(PrintedNode::new("local-shell").id(call), |line, word| {
                 line.text(word)
             }),
-        ReplyPart::Item { json } => Line::new("item").text(json),
-        ReplyPart::Event { json } => Line::new("event").text(json),
-        ReplyPart::Malformed { text } => Line::new("malformed").text(text),
-        ReplyPart::Pause { duration } => Line::new("pause").duration(*duration),
+        ReplyPart::Item { json } => PrintedNode::new("item").text(json),
+        ReplyPart::Event { json } => PrintedNode::new("event").text(json),
+        ReplyPart::Malformed { text } => PrintedNode::new("malformed").text(text),
+        ReplyPart::Pause { duration } => PrintedNode::new("pause").duration(*duration),
     }
 }
 
-fn end_line(end: &ReplyEnd) -> Option<Line> {
+fn end_line(end: &ReplyEnd) -> Option<PrintedNode> {
     Some(match end {
         ReplyEnd::Completed => return None,
-        ReplyEnd::Stall => Line::new("stall"),
-        ReplyEnd::Drop(way) => Line::new("drop").plain(way),
-        ReplyEnd::Incomplete { reason } => Line::new("incomplete").text(reason),
-        ReplyEnd::Failed { code, message } => Line::new("failed")
+        ReplyEnd::Stall => PrintedNode::new("stall"),
+        ReplyEnd::Drop(way) => PrintedNode::new("drop").plain(way),
+        ReplyEnd::Incomplete { reason } => PrintedNode::new("incomplete").text(reason),
+        ReplyEnd::Failed { code, message } => PrintedNode::new("failed")
             .prop("code", Some(code))
             .prop("message", message.as_deref()),
         ReplyEnd::Error {
             code,
             message,
             nested,
-        } => Line::new("error")
+        } => PrintedNode::new("error")
             .prop("code", Some(code))
             .prop("message", message.as_deref())
             .prop("shape", (!nested).then_some("flat")),
     })
 }
 
-fn step(step: &Step) -> Line {
+fn step(step: &Step) -> PrintedNode {
     let line = match &step.action {
-        Action::User { text, id, refused } => Line::new("user")
+        Action::User { text, id, refused } => PrintedNode::new("user")
             .text(text)
             .prop("id", id.as_deref())
             .refused(*refused),
-        Action::UserShell { command } => Line::new("user-shell").text(command),
-        Action::Review { text } => Line::new("review").text(text),
-        Action::Compact => Line::new("compact"),
-        Action::Fork => Line::new("fork"),
-        Action::Rollback { turns, refused } => Line::new("rollback").plain(turns).refused(*refused),
-        Action::OpenConversation { id, refused } => {
-            Line::new("open-conversation").text(id).refused(*refused)
+        Action::UserShell { command } => PrintedNode::new("user-shell").text(command),
+        Action::Review { text } => PrintedNode::new("review").text(text),
+        Action::Compact => PrintedNode::new("compact"),
+        Action::Fork => PrintedNode::new("fork"),
+        Action::Rollback { turns, refused } => {
+            PrintedNode::new("rollback").plain(turns).refused(*refused)
         }
-        Action::TruncateRollout { bytes } => Line::new("truncate-rollout").plain(bytes),
-        Action::StopReading => Line::new("stop-reading"),
-        Action::ResumeReading => Line::new("resume-reading"),
-        Action::DeliverLate(event) => Line::new("deliver-late").plain(event),
-        Action::Steer { text } => Line::new("steer").text(text),
-        Action::Replace { text } => Line::new("replace").text(text),
-        Action::Interrupt { id } => Line::new("interrupt").prop("id", id.as_deref()),
-        Action::Approve { call } => Line::new("approve").call(call.as_deref()),
-        Action::Deny { call } => Line::new("deny").call(call.as_deref()),
-        Action::Abort { call } => Line::new("abort").call(call.as_deref()),
-        Action::Answer { call, text } => Line::new("answer").call(call.as_deref()).text(text),
-        Action::Kill => Line::new("kill"),
-        Action::Resume => Line::new("resume"),
-        Action::Drop(way) => Line::new("drop").plain(way),
-        Action::Shutdown => Line::new("shutdown"),
-        Action::Hold { .. } => Line::new("hold"),
-        Action::Wait { duration } => Line::new("wait").duration(*duration),
+        Action::OpenConversation { id, refused } => PrintedNode::new("open-conversation")
+            .text(id)
+            .refused(*refused),
+        Action::TruncateRollout { bytes } => PrintedNode::new("truncate-rollout").plain(bytes),
+        Action::StopReading => PrintedNode::new("stop-reading"),
+        Action::ResumeReading => PrintedNode::new("resume-reading"),
+        Action::DeliverLate(event) => PrintedNode::new("deliver-late").plain(event),
+        Action::Steer { text } => PrintedNode::new("steer").text(text),
+        Action::Replace { text } => PrintedNode::new("replace").text(text),
+        Action::Interrupt { id } => PrintedNode::new("interrupt").prop("id", id.as_deref()),
+        Action::Approve { call } => PrintedNode::new("approve").call(call.as_deref()),
+        Action::Deny { call } => PrintedNode::new("deny").call(call.as_deref()),
+        Action::Abort { call } => PrintedNode::new("abort").call(call.as_deref()),
+        Action::Answer { call, text } => {
+            PrintedNode::new("answer").call(call.as_deref()).text(text)
+        }
+        Action::Kill => PrintedNode::new("kill"),
+        Action::Resume => PrintedNode::new("resume"),
+        Action::Drop(way) => PrintedNode::new("drop").plain(way),
+        Action::Shutdown => PrintedNode::new("shutdown"),
+        Action::Hold { .. } => PrintedNode::new("hold"),
+        Action::Wait { duration } => PrintedNode::new("wait").duration(*duration),
         Action::Await(event) => await_line(event),
     };
     let at = step.at.as_ref().map(ToString::to_string);
@@ -508,8 +519,8 @@ fn step(step: &Step) -> Line {
     }
 }
 
-fn await_line(event: &Await) -> Line {
-    let line = Line::new("await");
+fn await_line(event: &Await) -> PrintedNode {
+    let line = PrintedNode::new("await");
     match event {
         Await::TurnStarted => line.plain("turn-started"),
         Await::TurnComplete => line.plain("turn-complete"),
@@ -527,35 +538,37 @@ fn await_line(event: &Await) -> Line {
     }
 }
 
-fn expectation(expect: &Expectation) -> Line {
+fn expectation(expect: &Expectation) -> PrintedNode {
     match &expect.kind {
         ExpectationKind::Answered {
             call,
             in_request,
             containing,
-        } => Line::new("answered")
+        } => PrintedNode::new("answered")
             .id(call)
             .plain_prop("in-request", *in_request)
             .prop("containing", containing.as_deref()),
-        ExpectationKind::NoCall { call } => Line::new("no-call").id(call),
-        ExpectationKind::NoProcess { command } => Line::new("no-process").text(command),
-        ExpectationKind::Requests { count } => Line::new("requests").plain(count),
-        ExpectationKind::Markers { count, in_request } => Line::new("markers")
+        ExpectationKind::NoCall { call } => PrintedNode::new("no-call").id(call),
+        ExpectationKind::NoProcess { command } => PrintedNode::new("no-process").text(command),
+        ExpectationKind::Requests { count } => PrintedNode::new("requests").plain(count),
+        ExpectationKind::Markers { count, in_request } => PrintedNode::new("markers")
             .plain(count)
             .plain_prop("in-request", Some(in_request)),
         ExpectationKind::Request {
             number,
             containing,
             not_containing,
-        } => Line::new("request")
+        } => PrintedNode::new("request")
             .plain(number)
             .prop("containing", containing.as_deref())
             .prop("not-containing", not_containing.as_deref()),
         ExpectationKind::Turns { outcomes } => outcomes
             .iter()
-            .fold(Line::new("turns"), |line, outcome| line.plain(outcome)),
-        ExpectationKind::Shown { containing } => Line::new("shown").text(containing),
-        ExpectationKind::NotShown { containing } => Line::new("not-shown").text(containing),
-        ExpectationKind::Refused { count } => Line::new("refused").plain(count),
+            .fold(PrintedNode::new("turns"), |line, outcome| {
+                line.plain(outcome)
+            }),
+        ExpectationKind::Shown { containing } => PrintedNode::new("shown").text(containing),
+        ExpectationKind::NotShown { containing } => PrintedNode::new("not-shown").text(containing),
+        ExpectationKind::Refused { count } => PrintedNode::new("refused").plain(count),
     }
 }

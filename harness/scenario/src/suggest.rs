@@ -5,7 +5,7 @@ use similar::get_close_matches;
 /// How alike two words must be for one to be suggested for the other.
 const CUTOFF: f32 = 0.6;
 
-/// Words longer than this get no suggestion: nobody mistypes a page of text, and comparing costs.
+/// Words longer than this get no suggestion: they are not typing errors, and comparing them is slow.
 const WORD_LIMIT_CHARS: usize = 64;
 
 /// The known word nearest to a mistyped one, if any is near enough.

@@ -21,7 +21,7 @@ const NUMBER_LIMIT_CHARS: usize = 30;
 
 const KEYWORDS: [&str; 6] = ["#true", "#false", "#null", "#nan", "#inf", "#-inf"];
 
-/// Words that KDL reserves, so that nobody takes them for the keywords.
+/// Words that KDL reserves because they look like keywords.
 pub(crate) const RESERVED: [&str; 6] = ["true", "false", "null", "nan", "inf", "-inf"];
 
 /// Reports what is wrong with a bare word, if anything.
@@ -101,7 +101,7 @@ fn quotes(word: &str, at: usize) -> Option<Diagnostic> {
             "wrong-quotes",
             at..at + first.len_utf8(),
             name,
-            "this is taken for a letter",
+            "KDL takes this for a letter",
         )
         .help("write strings in straight double quotes: `\"…\"`"),
     )
@@ -115,11 +115,11 @@ fn punctuation(word: &str, at: usize, place: WordPlace) -> Option<Diagnostic> {
                 "comma",
                 at + comma..at + comma + 1,
                 "KDL has no commas",
-                "this is taken for a letter",
+                "KDL takes this for a letter",
             )
             .help(
-                "separate arguments and properties by blanks, nodes by `;` or a new line; \
-                 a text with a comma is quoted",
+                "separate arguments and properties with spaces, nodes with `;` or a new line; \
+                 put a text with a comma in quotes",
             ),
         );
     }
@@ -129,14 +129,12 @@ fn punctuation(word: &str, at: usize, place: WordPlace) -> Option<Diagnostic> {
         (WordPlace::Name, true) if !before.is_empty() => {
             format!("remove the colon: a node is its name and then its arguments, `{before} …`")
         }
-        (WordPlace::Name | WordPlace::Key, _) => {
-            "remove the colon: names are written without one".to_owned()
-        }
+        (WordPlace::Name | WordPlace::Key, _) => "remove the colon: names have none".to_owned(),
         (WordPlace::Value, true) if !before.is_empty() => {
-            format!("a property is written `{before}=value`, a text is quoted")
+            format!("write a property as `{before}=value`, and put a text in quotes")
         }
         (WordPlace::Value, false) if !before.is_empty() => format!(
-            "a property is written `{before}={after}`, a text is quoted: `\"{before}:{after}\"`"
+            "write a property as `{before}={after}`, and put a text in quotes: `\"{before}:{after}\"`"
         ),
         (WordPlace::Value, _) => "remove the colon, or quote the text".to_owned(),
     };
@@ -145,7 +143,7 @@ fn punctuation(word: &str, at: usize, place: WordPlace) -> Option<Diagnostic> {
             "colon",
             at + colon..at + colon + 1,
             "KDL has no colons",
-            "this is taken for a letter",
+            "KDL takes this for a letter",
         )
         .help(help),
     )
@@ -155,21 +153,21 @@ fn punctuation(word: &str, at: usize, place: WordPlace) -> Option<Diagnostic> {
 fn hash(word: &str, whole: &Range<usize>, place: WordPlace) -> Option<Diagnostic> {
     let rest = word.strip_prefix('#')?;
     let help = if looks_like_number(rest) {
-        format!("a number is written without `#`: `{rest}`")
+        format!("write a number without `#`: `{rest}`")
     } else if place != WordPlace::Value {
         "names have no `#`; a comment begins with `//`".to_owned()
     } else if let Some(keyword) = crate::suggest::nearest(&word.to_lowercase(), &KEYWORDS) {
         format!("did you mean `{keyword}`?")
     } else {
         "only `#true`, `#false` and `#null` begin with `#`; a comment begins with `//`, \
-         and a text is quoted"
+         and a text needs quotes"
             .to_owned()
     };
     Some(
         Diagnostic::new(
             "bad-keyword",
             whole.clone(),
-            format!("`{word}` is no keyword"),
+            format!("`{word}` is not a keyword"),
             "`#` begins a keyword",
         )
         .help(help),
@@ -183,7 +181,7 @@ fn number(word: &str, whole: &Range<usize>, place: WordPlace) -> Option<Diagnost
                 "bad-name",
                 whole.clone(),
                 format!("a name cannot begin like a number: `{word}`"),
-                "a name should stand here",
+                "expected a name",
             )
             .help("a node begins with its name, then come its arguments"),
         );
@@ -202,19 +200,19 @@ fn number(word: &str, whole: &Range<usize>, place: WordPlace) -> Option<Diagnost
     let (message, help) = if humantime::parse_duration(word).is_ok() {
         (
             format!("a duration is a string: `{word}`"),
-            format!("put it into quotes: `\"{word}\"`"),
+            format!("put it in quotes: `\"{word}\"`"),
         )
     } else if word.starts_with(['.', '-', '+'])
         && word.trim_start_matches(['-', '+']).starts_with('.')
     {
         (
-            format!("`{word}` is no number"),
+            format!("`{word}` is not a number"),
             "write a digit before the point".to_owned(),
         )
     } else {
         (
-            format!("`{word}` is no number"),
-            format!("if it is a name or a text, put it into quotes: `\"{word}\"`"),
+            format!("`{word}` is not a number"),
+            format!("if it is a name or a text, put it in quotes: `\"{word}\"`"),
         )
     };
     Some(
@@ -222,7 +220,7 @@ fn number(word: &str, whole: &Range<usize>, place: WordPlace) -> Option<Diagnost
             "bad-number",
             whole.clone(),
             message,
-            "begins like a number, but is none",
+            "begins like a number, but is not one",
         )
         .help(help),
     )
@@ -290,7 +288,7 @@ fn other_characters(word: &str, at: usize) -> Option<Diagnostic> {
             format!("a bare word cannot contain `{c}`"),
             "not allowed outside of quotes",
         )
-        .help(format!("put the word into quotes: `\"{word}\"`")),
+        .help(format!("put the word in quotes: `\"{word}\"`")),
     )
 }
 
@@ -313,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_told_from_durations_and_names() {
+    fn numbers_are_distinguished_from_durations_and_names() {
         for good in ["0", "-1", "+1_000", "1.5e-3", "0x1f", "0b1_0", "0o17"] {
             assert!(is_number(good), "{good}");
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::diagnostic::Diagnostic;
 
-/// A text with more mistakes than this is no scenario, and looking for more would take long.
+/// A text with more mistakes than this is not a scenario, and looking for more would take long.
 pub(crate) const PROBLEM_LIMIT: usize = 100;
 
 /// What a token is.
@@ -65,7 +65,7 @@ pub(crate) fn is_newline(c: char) -> bool {
     )
 }
 
-/// The blanks of KDL.
+/// The whitespace of KDL within a line.
 pub(crate) fn is_space(c: char) -> bool {
     matches!(
         c,
@@ -128,8 +128,8 @@ fn ends_on_blank_line(body: &str, escapes: bool) -> bool {
 }
 
 /// What to do about a line that lacks the indentation of its string's closing quotes.
-pub(crate) const INDENTATION_HELP: &str = "begin every line of the text with the same blanks as \
-     the line of the closing `\"\"\"`; they are not part of the text";
+pub(crate) const INDENTATION_HELP: &str = "begin every line of the text with the same indentation as \
+     the line of the closing `\"\"\"`; the indentation is not part of the text";
 
 struct Lexer<'a> {
     source: &'a str,
@@ -306,7 +306,7 @@ impl Lexer<'_> {
                 "it begins here and does not end on this line",
             )
             .help(
-                "add the closing quote; a text of several lines stands between `\"\"\"` lines, \
+                "add the closing quote; a text of several lines goes between `\"\"\"` lines, \
                  or has `\\n` for its line breaks",
             ),
         );
@@ -342,8 +342,8 @@ impl Lexer<'_> {
                 Diagnostic::new(
                     "bad-escape",
                     start..self.at,
-                    format!("`{written}` is no escape"),
-                    "not known after a backslash",
+                    format!("`{written}` is not an escape"),
+                    "unknown after a backslash",
                 )
                 .help(help),
             );
@@ -411,7 +411,7 @@ impl Lexer<'_> {
         self.indentation(opened, close.len(), escapes);
     }
 
-    /// Skips to behind the closing quotes, or else to the end of the line; whether they are there.
+    /// Skips the closing quotes, or else to the end of the line; returns true if the quotes were found.
     fn skip_in_line(&mut self, close: &str) -> bool {
         while let Some(c) = self.peek() {
             if self.rest().starts_with(close) {
@@ -522,7 +522,7 @@ impl Lexer<'_> {
         let number = u32::from(c);
         let at = start + offset;
         let help = if hint.is_empty() {
-            "remove it, or put the text into quotes and write it as an escape".to_owned()
+            "remove it, or put the text in quotes and write it as an escape".to_owned()
         } else {
             format!("{hint}`\\u{{{number:x}}}`")
         };
@@ -531,7 +531,7 @@ impl Lexer<'_> {
                 "forbidden-character",
                 at..at + c.len_utf8(),
                 format!("the invisible character U+{number:04X} is not allowed here"),
-                "it stands here",
+                "here",
             )
             .help(help),
         );

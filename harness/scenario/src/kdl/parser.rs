@@ -240,7 +240,7 @@ impl<'a> Parser<'a> {
                 self.problem(
                     "block-without-node",
                     "this block belongs to no node",
-                    "a node's name should stand before it",
+                    "expected a node's name before it",
                     "put `{` on the line of its node: a line break ends the node",
                 );
                 self.block();
@@ -249,7 +249,7 @@ impl<'a> Parser<'a> {
             Some(TokenKind::Semicolon) => {
                 self.problem(
                     "stray-semicolon",
-                    "nothing stands before this `;`",
+                    "there is nothing before this `;`",
                     "it ends no node",
                     "remove it",
                 );
@@ -257,9 +257,9 @@ impl<'a> Parser<'a> {
             Some(TokenKind::Equals) => {
                 self.problem(
                     "bad-property",
-                    "nothing stands before this `=`",
+                    "there is nothing before this `=`",
                     "the node's name and the property's name are missing",
-                    "a property is written `name=value`, after its node's name",
+                    "write a property as `name=value`, after the node's name",
                 );
                 self.recover();
             }
@@ -370,9 +370,9 @@ impl<'a> Parser<'a> {
                 Some(TokenKind::Equals) => {
                     self.problem(
                         "bad-property",
-                        "nothing that could be a name stands before this `=`",
+                        "there is no name before this `=`",
                         "a property's name is missing",
-                        "a property is written `name=value`",
+                        "write a property as `name=value`",
                     );
                     return self.recover();
                 }
@@ -395,7 +395,7 @@ impl<'a> Parser<'a> {
                         self.problem(
                             "after-block",
                             "only a block can be commented out after a block",
-                            "something else stands here",
+                            "something else follows",
                             "begin a new line, or write `;` after the `}`",
                         );
                         return self.recover();
@@ -423,10 +423,10 @@ impl<'a> Parser<'a> {
             Diagnostic::new(
                 "missing-blank",
                 token.span.clone(),
-                "a blank is missing before this",
-                "it follows the text before it without a blank",
+                "a space is missing before this",
+                "it follows the previous text directly",
             )
-            .help("separate arguments by blanks; a quote inside a string is written `\\\"`"),
+            .help("separate arguments with spaces; write a quote inside a string as `\\\"`"),
         );
     }
 
@@ -494,7 +494,7 @@ impl<'a> Parser<'a> {
             "parenthesis",
             &format!("`{text}` has no meaning here"),
             "scenarios have no type annotations",
-            "remove it, or put the text that contains it into quotes",
+            "remove it, or put the text that contains it in quotes",
         );
         self.recover();
     }

@@ -1,10 +1,10 @@
 //! The client's steps.
 
-use super::{Fields, Sink};
+use super::{NodeReader, ScenarioReader};
 use crate::ast::{Action, Await, AwaitedReason, CutPoint, DisconnectKind, LateEvent, Step};
 use crate::kdl::Node;
 
-/// How each step is written.
+/// The form of each step, for help lines.
 fn usage(name: &str) -> &'static str {
     match name {
         "user" => "user \"text\"",
@@ -39,15 +39,15 @@ fn usage(name: &str) -> &'static str {
 const HOLD: &str = "hold at=\"point rollout.write 3\" yields=2";
 
 /// Reads a step; nothing if what it does is not known.
-pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Step> {
-    let span = sink.span(node);
-    let mut fields = Fields::new(sink, node, usage(&node.name));
+pub(super) fn read(reader: &mut ScenarioReader<'_>, node: &Node) -> Option<Step> {
+    let span = reader.span(node);
+    let mut fields = NodeReader::new(reader, node, usage(&node.name));
     let action = action(&mut fields, &node.name);
     let mut at = None;
     match fields.prop("at") {
         Some(arg) => {
             if let Some(phrase) = fields.as_text(arg, "`at`") {
-                at = fields.sink.cut_point(arg, &phrase);
+                at = fields.reader.cut_point(arg, &phrase);
             }
         }
         None if node.name == "drop" => fields.missing_prop("at"),
@@ -59,7 +59,7 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Step> {
     }
     if action.is_none() {
         // The form is not known, so neither is which arguments it takes.
-        fields.sink.facts.incomplete = true;
+        fields.reader.facts.incomplete = true;
         return None;
     }
     fields.finish();
@@ -73,7 +73,7 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Step> {
 
 /// The property `yields`, which only makes sense for what can be done as the agent passes a point.
 fn yields(
-    fields: &mut Fields<'_, '_, '_>,
+    fields: &mut NodeReader<'_, '_, '_>,
     at: Option<&CutPoint>,
     action: Option<&Action>,
 ) -> Option<usize> {
@@ -85,7 +85,7 @@ fn yields(
             "bad-yields",
             arg.span.clone(),
             "`yields` is for what the user says or does at a named point of the agent".to_owned(),
-            "this step is none of that",
+            "this step cannot do that",
             "write it like `interrupt at=\"point abort.take\" yields=2`".to_owned(),
         );
     }
@@ -94,7 +94,7 @@ fn yields(
 
 /// For how long a `hold` holds: there is no other end to it.
 fn held(
-    fields: &mut Fields<'_, '_, '_>,
+    fields: &mut NodeReader<'_, '_, '_>,
     at: Option<&CutPoint>,
     quiet: bool,
     yields: Option<usize>,
@@ -106,14 +106,14 @@ fn held(
             fields.node_span(),
             "`hold` needs a named point of the agent, and either `yields` or `until=quiet`"
                 .to_owned(),
-            "it is not known where, or for how long",
+            "where it holds, or for how long, is missing",
             format!("write it like `{HOLD}` or `hold at=\"point rollout.write 3\" until=quiet`"),
         );
     }
     yields.or(Some(0))
 }
 
-fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
+fn action(fields: &mut NodeReader<'_, '_, '_>, name: &str) -> Option<Action> {
     Some(match name {
         "user" => Action::User {
             text: fields.text("a text"),
@@ -179,7 +179,7 @@ fn action(fields: &mut Fields<'_, '_, '_>, name: &str) -> Option<Action> {
 }
 
 /// The optional argument of `drop`.
-pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> DisconnectKind {
+pub(super) fn drop_way(fields: &mut NodeReader<'_, '_, '_>) -> DisconnectKind {
     fields
         .optional()
         .and_then(|arg| {
@@ -193,14 +193,14 @@ pub(super) fn drop_way(fields: &mut Fields<'_, '_, '_>) -> DisconnectKind {
 }
 
 /// The property `until` of `hold`.
-fn until_quiet(fields: &mut Fields<'_, '_, '_>) -> bool {
+fn until_quiet(fields: &mut NodeReader<'_, '_, '_>) -> bool {
     let arg = fields.prop("until");
     let chosen = arg.and_then(|arg| fields.as_choice(arg, "end of a hold", &[("quiet", true)]));
     chosen.unwrap_or(false)
 }
 
 /// The argument of `deliver-late`.
-fn late_event(fields: &mut Fields<'_, '_, '_>) -> Option<LateEvent> {
+fn late_event(fields: &mut NodeReader<'_, '_, '_>) -> Option<LateEvent> {
     let arg = fields.required("an event")?;
     let choices = LateEvent::ALL.map(|event| (event.name(), event));
     fields.as_choice(arg, "event", &choices)
@@ -223,7 +223,7 @@ const EVENTS: [(&str, &str); 13] = [
     ("text", "await text \"Hel\""),
 ];
 
-fn event(fields: &mut Fields<'_, '_, '_>) -> Option<Await> {
+fn event(fields: &mut NodeReader<'_, '_, '_>) -> Option<Await> {
     let choices: Vec<(&'static str, usize)> = EVENTS
         .iter()
         .enumerate()
@@ -267,7 +267,7 @@ fn event(fields: &mut Fields<'_, '_, '_>) -> Option<Await> {
     })
 }
 
-fn reason(fields: &mut Fields<'_, '_, '_>) -> Option<AwaitedReason> {
+fn reason(fields: &mut NodeReader<'_, '_, '_>) -> Option<AwaitedReason> {
     let arg = fields.prop("reason")?;
     fields.as_choice(
         arg,

@@ -1,9 +1,9 @@
 //! From KDL nodes to scenarios: which nodes, arguments and properties there are, and what is wrong
 //! with those there are not.
 
-mod expect;
-mod fields;
+mod expectation;
 mod model;
+mod node_reader;
 mod scenario;
 mod step;
 
@@ -16,22 +16,22 @@ use crate::kdl::PROBLEM_LIMIT;
 use crate::kdl::{Arg, Node};
 use crate::suggest;
 
-use fields::Fields;
+use node_reader::NodeReader;
 
 /// Which nodes may stand where.
-pub(crate) struct Context {
+pub(crate) struct NodeContext {
     /// The surroundings, as shown in messages.
     pub(crate) name: &'static str,
     /// The names of its nodes.
     pub(crate) nodes: &'static [&'static str],
 }
 
-const FILE: Context = Context {
+const FILE: NodeContext = NodeContext {
     name: "the file's top level",
     nodes: &["scenario"],
 };
 
-const SCENARIO: Context = Context {
+const SCENARIO: NodeContext = NodeContext {
     name: "`scenario { … }`",
     nodes: &[
         "about",
@@ -69,17 +69,17 @@ const SCENARIO: Context = Context {
     ],
 };
 
-const MODEL: Context = Context {
+const MODEL: NodeContext = NodeContext {
     name: "`model { … }`",
     nodes: &["reply", "recording"],
 };
 
-const OTHER: Context = Context {
+const OTHER: NodeContext = NodeContext {
     name: "`model for=… { … }`",
     nodes: &["reply"],
 };
 
-const REPLY: Context = Context {
+const REPLY: NodeContext = NodeContext {
     name: "`reply { … }`",
     nodes: &[
         "text",
@@ -100,12 +100,12 @@ const REPLY: Context = Context {
     ],
 };
 
-const STATUS: Context = Context {
+const STATUS: NodeContext = NodeContext {
     name: "`reply status=… { … }`",
     nodes: &["header", "body"],
 };
 
-const EXPECT: Context = Context {
+const EXPECT: NodeContext = NodeContext {
     name: "`expect { … }`",
     nodes: &[
         "answered",
@@ -121,10 +121,10 @@ const EXPECT: Context = Context {
     ],
 };
 
-const CONTEXTS: [&Context; 6] = [&FILE, &SCENARIO, &MODEL, &REPLY, &STATUS, &EXPECT];
+const NODE_CONTEXTS: [&NodeContext; 6] = [&FILE, &SCENARIO, &MODEL, &REPLY, &STATUS, &EXPECT];
 
 /// A call as a reply defines it.
-pub(crate) struct Defined {
+pub(crate) struct DefinedCall {
     /// Its line.
     pub(crate) line: usize,
     /// How many deltas its arguments are sent in.
@@ -132,7 +132,7 @@ pub(crate) struct Defined {
 }
 
 /// A cut point with the places of its words in the file.
-pub(crate) struct PointMention {
+pub(crate) struct CutPointMention {
     pub(crate) point: CutPoint,
     pub(crate) call: Option<Range<usize>>,
     pub(crate) reply: Option<Range<usize>>,
@@ -143,19 +143,19 @@ pub(crate) struct PointMention {
 
 /// What the checks over a whole scenario need to know besides the scenario: places.
 #[derive(Default)]
-pub(crate) struct Facts {
+pub(crate) struct ScenarioFacts {
     /// The name in `scenario "…"`.
     pub(crate) name: Range<usize>,
     /// The word `model`, if there is one.
     pub(crate) model: Option<Range<usize>>,
     /// Calls that replies make.
-    pub(crate) defined: BTreeMap<String, Defined>,
+    pub(crate) defined: BTreeMap<String, DefinedCall>,
     /// Rules that are waived, and on which line.
     pub(crate) waived: BTreeMap<String, usize>,
     /// Calls that steps and expectations name.
     pub(crate) mentions: Vec<(String, Range<usize>)>,
     /// Cut points.
-    pub(crate) points: Vec<PointMention>,
+    pub(crate) points: Vec<CutPointMention>,
     /// The names of the steps' nodes, in their order.
     pub(crate) steps: Vec<Range<usize>>,
     /// A node was not understood, so nothing can be said about what is missing.
@@ -165,15 +165,15 @@ pub(crate) struct Facts {
 }
 
 /// What reading collects.
-pub(crate) struct Sink<'s> {
+pub(crate) struct ScenarioReader<'s> {
     pub(crate) source: &'s str,
     line_starts: Vec<usize>,
     pub(crate) problems: Vec<Diagnostic>,
-    /// Facts of the scenario being read.
-    pub(crate) facts: Facts,
+    /// ScenarioFacts of the scenario being read.
+    pub(crate) facts: ScenarioFacts,
 }
 
-impl<'s> Sink<'s> {
+impl<'s> ScenarioReader<'s> {
     fn new(source: &'s str) -> Self {
         let line_starts = std::iter::once(0)
             .chain(source.match_indices('\n').map(|(at, _)| at + 1))
@@ -182,7 +182,7 @@ impl<'s> Sink<'s> {
             source,
             line_starts,
             problems: Vec::new(),
-            facts: Facts::default(),
+            facts: ScenarioFacts::default(),
         }
     }
 
@@ -213,27 +213,27 @@ impl<'s> Sink<'s> {
         self.line_starts.partition_point(|start| *start <= offset)
     }
 
-    /// Reports a node that does not belong where it stands.
-    fn unknown_node(&mut self, node: &Node, here: &Context) {
+    /// Reports a node that is in the wrong place.
+    fn unknown_node(&mut self, node: &Node, here: &NodeContext) {
         self.facts.incomplete = true;
         // It may be a mistyped `model` or `reply`, with calls in it.
         self.facts.open_world |= node.block.is_some();
         let name = node.name.as_str();
-        let elsewhere = CONTEXTS
+        let elsewhere = NODE_CONTEXTS
             .iter()
             .find(|context| context.nodes.contains(&name));
         let (message, help) = match elsewhere {
             Some(_) if here.name == STATUS.name => (
                 format!("`{name}` does not belong here"),
                 Some(
-                    "a reply with a status is no stream; write what it sends as `body \"…\"`, \
+                    "a reply with a status is not a stream; write what it sends as `body \"…\"`, \
                      or make this a reply of its own"
                         .to_owned(),
                 ),
             ),
             Some(context) => (
                 format!("`{name}` does not belong here"),
-                Some(format!("it belongs into {}", context.name)),
+                Some(format!("it belongs in {}", context.name)),
             ),
             None => (
                 format!("unknown node `{name}`"),
@@ -259,7 +259,7 @@ impl<'s> Sink<'s> {
         };
         match crate::cut_point::parse(phrase) {
             Ok(parsed) => {
-                self.facts.points.push(PointMention {
+                self.facts.points.push(CutPointMention {
                     point: parsed.point.clone(),
                     call: parsed.call.map(place),
                     reply: parsed.reply.map(place),
@@ -285,29 +285,29 @@ impl<'s> Sink<'s> {
 }
 
 /// Reads a file's nodes; the file is only meaningful when no problem was found.
-pub(crate) fn file(source: &str, nodes: &[Node]) -> (ScenarioFile, Vec<Diagnostic>) {
-    let mut sink = Sink::new(source);
+pub(crate) fn read_file(source: &str, nodes: &[Node]) -> (ScenarioFile, Vec<Diagnostic>) {
+    let mut reader = ScenarioReader::new(source);
     let mut file = ScenarioFile::default();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {
-        if sink.is_full() {
+        if reader.is_full() {
             break;
         }
         if node.name != "scenario" {
-            sink.unknown_node(node, &FILE);
+            reader.unknown_node(node, &FILE);
             continue;
         }
-        sink.facts = Facts::default();
-        let scenario = scenario::read(&mut sink, node);
-        crate::check::scenario(&scenario, &sink.facts, &mut sink.problems);
+        reader.facts = ScenarioFacts::default();
+        let scenario = scenario::read(&mut reader, node);
+        crate::consistency::check(&scenario, &reader.facts, &mut reader.problems);
         let line = scenario.span.line;
         if let Some(earlier) = names.get(&scenario.name)
             && !scenario.name.is_empty()
         {
-            sink.problems.push(
+            reader.problems.push(
                 Diagnostic::new(
                     "duplicate-scenario",
-                    sink.facts.name.clone(),
+                    reader.facts.name.clone(),
                     format!("there are two scenarios named `{}`", scenario.name),
                     format!("the name is taken on line {earlier}"),
                 )
@@ -317,5 +317,27 @@ pub(crate) fn file(source: &str, nodes: &[Node]) -> (ScenarioFile, Vec<Diagnosti
         names.entry(scenario.name.clone()).or_insert(line);
         file.scenarios.push(scenario);
     }
-    (file, sink.problems)
+    (file, reader.problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ast::Capability;
+
+    #[test]
+    fn the_reference_names_every_word_of_the_language() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scenarios.md");
+        let docs = std::fs::read_to_string(docs).expect("the language's reference is there");
+        let nodes = NODE_CONTEXTS.iter().flat_map(|context| context.nodes);
+        let capabilities = Capability::ALL.map(Capability::name);
+        for word in nodes.copied().chain(capabilities) {
+            let named = ["`", "{ ", "; "].iter().any(|before| {
+                [" ", "`"]
+                    .iter()
+                    .any(|after| docs.contains(&format!("{before}{word}{after}")))
+            });
+            assert!(named, "`{word}` is not in docs/scenarios.md");
+        }
+    }
 }

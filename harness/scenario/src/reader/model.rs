@@ -1,7 +1,7 @@
 //! The model's side: recordings and replies.
 
 use super::step::drop_way;
-use super::{Defined, Fields, MODEL, OTHER, REPLY, STATUS, Sink};
+use super::{DefinedCall, MODEL, NodeReader, OTHER, REPLY, STATUS, ScenarioReader};
 use crate::ast::{
     ModelScript, RecordingRef, Reply, ReplyBody, ReplyEnd, ReplyPart, SideConversationScript,
 };
@@ -34,26 +34,26 @@ fn usage(name: &str) -> &'static str {
 }
 
 /// Reads `model for="…" { … }`.
-pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> SideConversationScript {
-    let span = sink.span(node);
-    let mut fields = Fields::new(sink, node, "model for=\"Look into it\" { reply { … } }");
+pub(super) fn read_other(reader: &mut ScenarioReader<'_>, node: &Node) -> SideConversationScript {
+    let span = reader.span(node);
+    let mut fields = NodeReader::new(reader, node, "model for=\"Look into it\" { reply { … } }");
     let opening = fields.prop_needle("for").unwrap_or_default();
     let block = fields.block();
     fields.finish();
     let mut replies = Vec::new();
     for child in block.map_or(&[][..], |block| &block.nodes) {
-        if sink.is_full() {
+        if reader.is_full() {
             break;
         }
         if child.name == "reply" {
-            replies.push(reply(sink, child));
+            replies.push(reply(reader, child));
         } else {
-            sink.facts.open_world = true;
-            sink.unknown_node(child, &OTHER);
+            reader.facts.open_world = true;
+            reader.unknown_node(child, &OTHER);
         }
     }
-    if replies.is_empty() && !sink.facts.open_world {
-        sink.problems.push(
+    if replies.is_empty() && !reader.facts.open_world {
+        reader.problems.push(
             Diagnostic::new(
                 "empty-model",
                 node.name_span.clone(),
@@ -71,8 +71,8 @@ pub(super) fn read_other(sink: &mut Sink<'_>, node: &Node) -> SideConversationSc
 }
 
 /// Reads `model { … }`.
-pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> ModelScript {
-    let mut fields = Fields::new(sink, node, "model { reply { … } }");
+pub(super) fn read(reader: &mut ScenarioReader<'_>, node: &Node) -> ModelScript {
+    let mut fields = NodeReader::new(reader, node, "model { reply { … } }");
     let mut model = ModelScript {
         name: model_name(&mut fields),
         substitute_tools: fields.prop_flag("substitute-tools"),
@@ -81,19 +81,19 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> ModelScript {
     let block = fields.block();
     fields.finish();
     for child in block.map_or(&[][..], |block| &block.nodes) {
-        if sink.is_full() {
+        if reader.is_full() {
             break;
         }
         match child.name.as_str() {
-            "reply" => model.replies.push(reply(sink, child)),
+            "reply" => model.replies.push(reply(reader, child)),
             "recording" => {
-                let span = sink.span(child);
-                let mut fields = Fields::new(sink, child, "recording \"name\"");
+                let span = reader.span(child);
+                let mut fields = NodeReader::new(reader, child, "recording \"name\"");
                 let name = fields.text("a name");
                 fields.finish();
-                sink.facts.open_world = true;
+                reader.facts.open_world = true;
                 if model.recording.is_some() {
-                    sink.problems.push(
+                    reader.problems.push(
                         Diagnostic::new(
                             "duplicate-node",
                             child.name_span.clone(),
@@ -109,13 +109,13 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> ModelScript {
                 model.recording = Some(RecordingRef { name, span });
             }
             _ => {
-                sink.facts.open_world = true;
-                sink.unknown_node(child, &MODEL);
+                reader.facts.open_world = true;
+                reader.unknown_node(child, &MODEL);
             }
         }
     }
     if model.recording.is_some() && !model.replies.is_empty() {
-        sink.problems.push(
+        reader.problems.push(
             Diagnostic::new(
                 "recording-and-replies",
                 node.name_span.clone(),
@@ -129,7 +129,7 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> ModelScript {
 }
 
 /// Reads `name="…"`: the name goes to agents as it is.
-fn model_name(fields: &mut Fields<'_, '_, '_>) -> Option<String> {
+fn model_name(fields: &mut NodeReader<'_, '_, '_>) -> Option<String> {
     let arg = fields.prop("name")?;
     let name = fields.as_text(arg, "`name`")?;
     if name.trim().is_empty() {
@@ -145,9 +145,9 @@ fn model_name(fields: &mut Fields<'_, '_, '_>) -> Option<String> {
     Some(name)
 }
 
-fn reply(sink: &mut Sink<'_>, node: &Node) -> Reply {
-    let span = sink.span(node);
-    let mut fields = Fields::new(sink, node, "reply { text \"Hello\" }");
+fn reply(reader: &mut ScenarioReader<'_>, node: &Node) -> Reply {
+    let span = reader.span(node);
+    let mut fields = NodeReader::new(reader, node, "reply { text \"Hello\" }");
     let lenient = fields.prop_flag("lenient");
     let status = fields.prop("status");
     let retry_after = fields.prop("retry-after");
@@ -169,7 +169,7 @@ fn reply(sink: &mut Sink<'_>, node: &Node) -> Reply {
             "reply recording=…".to_owned(),
             "reply recording=\"name\" exchange=1",
         );
-        fields.sink.facts.open_world = true;
+        fields.reader.facts.open_world = true;
         fields.finish();
         ReplyBody::Recorded {
             name: recording.unwrap_or_default(),
@@ -189,7 +189,7 @@ fn reply(sink: &mut Sink<'_>, node: &Node) -> Reply {
                     &mut fields,
                     node,
                     "retry-after",
-                    "it goes with an HTTP status: `reply status=429 retry-after=1`",
+                    "it needs an HTTP status: `reply status=429 retry-after=1`",
                 );
                 stream_body(fields, node)
             }
@@ -203,7 +203,7 @@ fn reply(sink: &mut Sink<'_>, node: &Node) -> Reply {
 }
 
 /// Reports a property that this form of a reply cannot have.
-fn refuse_prop(fields: &mut Fields<'_, '_, '_>, node: &Node, key: &str, help: &str) {
+fn refuse_prop(fields: &mut NodeReader<'_, '_, '_>, node: &Node, key: &str, help: &str) {
     if let Some(prop) = node.props.iter().find(|prop| prop.name == key) {
         fields.problem(
             "unknown-property",
@@ -216,7 +216,7 @@ fn refuse_prop(fields: &mut Fields<'_, '_, '_>, node: &Node, key: &str, help: &s
 }
 
 fn status_body(
-    mut fields: Fields<'_, '_, '_>,
+    mut fields: NodeReader<'_, '_, '_>,
     status: &Arg,
     retry_after: Option<&Arg>,
 ) -> ReplyBody {
@@ -229,7 +229,7 @@ fn status_body(
         fields.problem(
             "bad-status",
             status.span.clone(),
-            "this is no HTTP status of an answer".to_owned(),
+            "this is not the HTTP status of a response".to_owned(),
             "out of range",
             "write a number from 200 to 599".to_owned(),
         );
@@ -240,12 +240,12 @@ fn status_body(
     let mut headers = Vec::new();
     let mut body = None;
     let block = fields.block();
-    let sink = fields.finish();
+    let reader = fields.finish();
     for child in block.map_or(&[][..], |block| &block.nodes) {
         match child.name.as_str() {
-            "header" => headers.extend(header(sink, child)),
+            "header" => headers.extend(header(reader, child)),
             "body" => {
-                let mut fields = Fields::new(sink, child, "body #\"{\"error\":{}}\"#");
+                let mut fields = NodeReader::new(reader, child, "body #\"{\"error\":{}}\"#");
                 let text = fields.text("a text");
                 if body.is_some() {
                     fields.problem(
@@ -259,7 +259,7 @@ fn status_body(
                 fields.finish();
                 body = Some(text);
             }
-            _ => sink.unknown_node(child, &STATUS),
+            _ => reader.unknown_node(child, &STATUS),
         }
     }
     ReplyBody::Status {
@@ -272,8 +272,8 @@ fn status_body(
     }
 }
 
-fn header(sink: &mut Sink<'_>, node: &Node) -> Option<(String, String)> {
-    let mut fields = Fields::new(sink, node, "header \"x-request-id\" \"r1\"");
+fn header(reader: &mut ScenarioReader<'_>, node: &Node) -> Option<(String, String)> {
+    let mut fields = NodeReader::new(reader, node, "header \"x-request-id\" \"r1\"");
     let name = fields.required("a header's name and value");
     let value = match name {
         Some(_) => fields.required("a value"),
@@ -289,8 +289,8 @@ fn header(sink: &mut Sink<'_>, node: &Node) -> Option<(String, String)> {
                 fields.problem(
                     "bad-header",
                     name.span.clone(),
-                    "this is no name of an HTTP header".to_owned(),
-                    "not a header's name",
+                    "this is not the name of an HTTP header".to_owned(),
+                    "not a header name",
                     "a name has letters, digits and `-`, such as `x-request-id`".to_owned(),
                 );
             }
@@ -300,7 +300,7 @@ fn header(sink: &mut Sink<'_>, node: &Node) -> Option<(String, String)> {
                     "bad-header",
                     value.span.clone(),
                     "a header's value is one line of text".to_owned(),
-                    "a control character stands in it",
+                    "it contains a control character",
                     "remove it; further headers are further `header` nodes".to_owned(),
                 );
             }
@@ -319,28 +319,28 @@ fn is_header_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-fn stream_body(mut fields: Fields<'_, '_, '_>, node: &Node) -> ReplyBody {
+fn stream_body(mut fields: NodeReader<'_, '_, '_>, node: &Node) -> ReplyBody {
     let block = fields.block();
     if block.is_none() && !node.props.iter().any(|prop| prop.name == "exchange") {
         fields.problem(
             "missing-block",
             node.name_span.clone(),
-            "it is not said what this reply sends".to_owned(),
+            "this reply does not say what it sends".to_owned(),
             "`{ … }`, `status=…` or `recording=…` should follow",
             "write `reply { text \"Hello\" }`; a reply without any item is `reply {}`".to_owned(),
         );
     }
-    let sink = fields.finish();
+    let reader = fields.finish();
     block.map_or(
         ReplyBody::Stream {
             parts: Vec::new(),
             end: ReplyEnd::Completed,
         },
-        |block| stream(sink, block),
+        |block| stream(reader, block),
     )
 }
 
-fn stream(sink: &mut Sink<'_>, block: &Block) -> ReplyBody {
+fn stream(reader: &mut ScenarioReader<'_>, block: &Block) -> ReplyBody {
     let mut parts = Vec::new();
     let mut end: Option<(ReplyEnd, &Node)> = None;
     for child in &block.nodes {
@@ -349,27 +349,27 @@ fn stream(sink: &mut Sink<'_>, block: &Block) -> ReplyBody {
         if let Some((_, ender)) = &end
             && known
         {
-            sink.problems.push(
+            reader.problems.push(
                 Diagnostic::new(
                     "after-end",
                     child.name_span.clone(),
-                    format!("`{name}` stands after the end of its reply"),
-                    format!("`{}` has ended the reply before this", ender.name),
+                    format!("`{name}` comes after the end of its reply"),
+                    format!("`{}` already ended the reply", ender.name),
                 )
                 .help(format!("put `{}` last", ender.name)),
             );
         }
         match name {
             "stall" | "drop" | "incomplete" | "failed" | "error" => {
-                let read = read_end(sink, child);
+                let read = read_end(reader, child);
                 if end.is_none() {
                     end = Some((read, child));
                 }
             }
-            _ if known => parts.push(part(sink, child)),
+            _ if known => parts.push(part(reader, child)),
             _ => {
-                sink.facts.open_world = true;
-                sink.unknown_node(child, &REPLY);
+                reader.facts.open_world = true;
+                reader.unknown_node(child, &REPLY);
             }
         }
     }
@@ -379,8 +379,8 @@ fn stream(sink: &mut Sink<'_>, block: &Block) -> ReplyBody {
     }
 }
 
-fn read_end(sink: &mut Sink<'_>, node: &Node) -> ReplyEnd {
-    let mut fields = Fields::new(sink, node, usage(&node.name));
+fn read_end(reader: &mut ScenarioReader<'_>, node: &Node) -> ReplyEnd {
+    let mut fields = NodeReader::new(reader, node, usage(&node.name));
     let end = match node.name.as_str() {
         "stall" => ReplyEnd::Stall,
         "drop" => ReplyEnd::Drop(drop_way(&mut fields)),
@@ -419,8 +419,8 @@ fn read_end(sink: &mut Sink<'_>, node: &Node) -> ReplyEnd {
     end
 }
 
-fn part(sink: &mut Sink<'_>, node: &Node) -> ReplyPart {
-    let mut fields = Fields::new(sink, node, usage(&node.name));
+fn part(reader: &mut ScenarioReader<'_>, node: &Node) -> ReplyPart {
+    let mut fields = NodeReader::new(reader, node, usage(&node.name));
     let part = match node.name.as_str() {
         "text" => {
             let text = fields.text("a text");
@@ -437,7 +437,7 @@ fn part(sink: &mut Sink<'_>, node: &Node) -> ReplyPart {
             let command = fields.text("a command line");
             let limit = command.chars().count() + SHELL_ENVELOPE_CHARS;
             let chunks = chunks(&mut fields, limit);
-            define(fields.sink, &call, span, chunks);
+            define(fields.reader, &call, span, chunks);
             ReplyPart::Shell {
                 call,
                 command,
@@ -447,7 +447,7 @@ fn part(sink: &mut Sink<'_>, node: &Node) -> ReplyPart {
         "function" | "custom" => tool_call(&mut fields, &node.name),
         "local-shell" => {
             let (call, span) = fields.call_id();
-            define(fields.sink, &call, span, 0);
+            define(fields.reader, &call, span, 0);
             let mut command = vec![fields.text("a command")];
             while let Some(arg) = fields.optional() {
                 command.extend(fields.as_text(arg, "a word of the command"));
@@ -471,12 +471,12 @@ fn part(sink: &mut Sink<'_>, node: &Node) -> ReplyPart {
     part
 }
 
-fn tool_call(fields: &mut Fields<'_, '_, '_>, kind: &str) -> ReplyPart {
+fn tool_call(fields: &mut NodeReader<'_, '_, '_>, kind: &str) -> ReplyPart {
     let (call, span) = fields.call_id();
     let name = fields.text("the tool's name");
     let input = fields.text("the tool's input");
     let chunks = chunks(fields, input.chars().count());
-    define(fields.sink, &call, span, chunks);
+    define(fields.reader, &call, span, chunks);
     if kind == "function" {
         ReplyPart::Function {
             call,
@@ -495,15 +495,20 @@ fn tool_call(fields: &mut Fields<'_, '_, '_>, kind: &str) -> ReplyPart {
 }
 
 /// Notes a call, and reports it if its id is taken.
-fn define(sink: &mut Sink<'_>, call: &str, span: std::ops::Range<usize>, deltas: usize) {
+fn define(
+    reader: &mut ScenarioReader<'_>,
+    call: &str,
+    span: std::ops::Range<usize>,
+    deltas: usize,
+) {
     if call.is_empty() {
-        sink.facts.open_world = true;
+        reader.facts.open_world = true;
         return;
     }
-    let line = sink.line(span.start);
-    if let Some(earlier) = sink.facts.defined.get(call) {
+    let line = reader.line(span.start);
+    if let Some(earlier) = reader.facts.defined.get(call) {
         let line = earlier.line;
-        sink.problems.push(
+        reader.problems.push(
             Diagnostic::new(
                 "duplicate-call",
                 span,
@@ -514,13 +519,14 @@ fn define(sink: &mut Sink<'_>, call: &str, span: std::ops::Range<usize>, deltas:
         );
         return;
     }
-    sink.facts
+    reader
+        .facts
         .defined
-        .insert(call.to_owned(), Defined { line, deltas });
+        .insert(call.to_owned(), DefinedCall { line, deltas });
 }
 
 /// `chunks=…`: how many deltas a text is sent in, at most one for each character.
-fn chunks(fields: &mut Fields<'_, '_, '_>, limit: usize) -> usize {
+fn chunks(fields: &mut NodeReader<'_, '_, '_>, limit: usize) -> usize {
     let Some(arg) = fields.prop("chunks") else {
         return 1;
     };
@@ -551,8 +557,8 @@ fn chunks(fields: &mut Fields<'_, '_, '_>, limit: usize) -> usize {
 }
 
 /// A JSON object with a `type`, as text.
-fn json(fields: &mut Fields<'_, '_, '_>, what: &str) -> String {
-    fields.sink.facts.open_world = true;
+fn json(fields: &mut NodeReader<'_, '_, '_>, what: &str) -> String {
+    fields.reader.facts.open_world = true;
     let Some(arg) = fields.required("a JSON object") else {
         return String::new();
     };
@@ -569,17 +575,17 @@ fn json(fields: &mut Fields<'_, '_, '_>, what: &str) -> String {
             Diagnostic::new(
                 "bad-json",
                 span,
-                format!("{what} is no valid JSON: {reason}"),
+                format!("{what} is not valid JSON: {reason}"),
                 "the JSON is wrong here",
             )
-            .help("bytes that are meant to be wrong are written `malformed \"…\"`")
+            .help("to send bytes that are wrong on purpose, write `malformed \"…\"`")
         }
         Ok(serde_json::Value::Object(object)) => match object.get("type") {
             Some(serde_json::Value::String(_)) => return text,
             Some(_) => Diagnostic::new(
                 "bad-json",
                 arg.span.clone(),
-                format!("the `type` of {what} is no string"),
+                format!("the `type` of {what} is not a string"),
                 "`type` must be a string",
             )
             .help("write `\"type\":\"…\"`"),
@@ -594,12 +600,12 @@ fn json(fields: &mut Fields<'_, '_, '_>, what: &str) -> String {
         Ok(_) => Diagnostic::new(
             "bad-json",
             arg.span.clone(),
-            format!("{what} is no JSON object"),
-            "an object should stand here",
+            format!("{what} is not a JSON object"),
+            "expected an object",
         )
         .help("write it as `#\"{\"type\":\"…\"}\"#`"),
     };
-    fields.sink.problems.push(problem);
+    fields.reader.problems.push(problem);
     text
 }
 

@@ -7,14 +7,14 @@ use crate::ast::{
 };
 use crate::diagnostic::Diagnostic;
 use crate::kdl::PROBLEM_LIMIT;
-use crate::read::{Facts, PointMention};
+use crate::reader::{CutPointMention, ScenarioFacts};
 use crate::suggest::{list, nearest};
 
 /// How many calls a help line lists, and compares with a mistyped one.
 const SUGGESTION_LIMIT: usize = 20;
 
 /// Checks a scenario that has been read, as far as it could be read.
-pub(crate) fn scenario(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+pub(crate) fn check(scenario: &Scenario, facts: &ScenarioFacts, problems: &mut Vec<Diagnostic>) {
     presence(scenario, facts, problems);
     for (call, span) in &facts.mentions {
         if problems.len() >= PROBLEM_LIMIT {
@@ -29,7 +29,7 @@ pub(crate) fn scenario(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Di
 }
 
 /// A model that answers, and a user who asks.
-fn presence(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+fn presence(scenario: &Scenario, facts: &ScenarioFacts, problems: &mut Vec<Diagnostic>) {
     if facts.incomplete {
         return;
     }
@@ -40,13 +40,9 @@ fn presence(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) 
             None => (facts.name.clone(), "this scenario has no model"),
         };
         problems.push(
-            Diagnostic::new(
-                "empty-model",
-                span,
-                message,
-                "nothing would ever be answered",
-            )
-            .help("write `model { reply { text \"Hello\" } }` or `model { recording \"name\" }`"),
+            Diagnostic::new("empty-model", span, message, "no request would be answered").help(
+                "write `model { reply { text \"Hello\" } }` or `model { recording \"name\" }`",
+            ),
         );
     }
     let speaks = scenario
@@ -58,7 +54,7 @@ fn presence(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) 
             Diagnostic::new(
                 "no-user",
                 facts.name.clone(),
-                "nobody says anything in this scenario",
+                "the user says nothing in this scenario",
                 "it has no `user` step",
             )
             .help("add a step such as `user \"run it\"`: without input no turn begins"),
@@ -70,7 +66,7 @@ fn known_call(
     call: &str,
     span: &Range<usize>,
     scenario: &Scenario,
-    facts: &Facts,
+    facts: &ScenarioFacts,
     problems: &mut Vec<Diagnostic>,
 ) {
     if facts.open_world || facts.defined.contains_key(call) || is_user_command(call, scenario) {
@@ -114,9 +110,9 @@ fn is_user_command(call: &str, scenario: &Scenario) -> bool {
 }
 
 fn point(
-    mention: &PointMention,
+    mention: &CutPointMention,
     scenario: &Scenario,
-    facts: &Facts,
+    facts: &ScenarioFacts,
     problems: &mut Vec<Diagnostic>,
 ) {
     if let (Some(call), Some(span)) = (point_call(&mention.point), &mention.call) {
@@ -157,7 +153,7 @@ fn point(
             Diagnostic::new(
                 "no-stream",
                 span.clone(),
-                format!("reply {number} is no stream, so it has no events"),
+                format!("reply {number} is not a stream, so it has no events"),
                 format!("this reply is the HTTP status {status}"),
             )
             .help(format!(
@@ -202,7 +198,11 @@ fn point_reply(point: &CutPoint) -> Option<usize> {
     }
 }
 
-fn deltas_of_call(mention: &PointMention, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+fn deltas_of_call(
+    mention: &CutPointMention,
+    facts: &ScenarioFacts,
+    problems: &mut Vec<Diagnostic>,
+) {
     let CutPoint::Delta {
         nth,
         of: DeltaSource::Call(call),
@@ -219,7 +219,7 @@ fn deltas_of_call(mention: &PointMention, facts: &Facts, problems: &mut Vec<Diag
     }
 }
 
-fn deltas_of_reply(mention: &PointMention, reply: &Reply, problems: &mut Vec<Diagnostic>) {
+fn deltas_of_reply(mention: &CutPointMention, reply: &Reply, problems: &mut Vec<Diagnostic>) {
     let CutPoint::Delta {
         nth,
         of: DeltaSource::Reply(number),
@@ -249,7 +249,7 @@ fn deltas_of_reply(mention: &PointMention, reply: &Reply, problems: &mut Vec<Dia
 }
 
 fn enough_deltas(
-    mention: &PointMention,
+    mention: &CutPointMention,
     nth: DeltaIndex,
     deltas: usize,
     whose: &str,
@@ -283,7 +283,7 @@ fn enough_deltas(
 }
 
 /// Steps that need a running agent, and `resume`, which needs one that has ended.
-fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
+fn process(scenario: &Scenario, facts: &ScenarioFacts, problems: &mut Vec<Diagnostic>) {
     let mut gone: Option<(&str, usize)> = None;
     for (step, span) in scenario.steps.iter().zip(&facts.steps) {
         let name = match &step.action {
@@ -294,7 +294,7 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
                         "truncate-while-running",
                         span.clone(),
                         "the agent is running here, so its rollout cannot be truncated",
-                        "no `kill` or `shutdown` stands before this",
+                        "there is no `kill` or `shutdown` before this",
                     )
                     .help("put it between a `kill` and a `resume`"),
                 );
@@ -307,7 +307,7 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
                             "resume-while-running",
                             span.clone(),
                             "the agent is running here, so it cannot be resumed",
-                            "no `kill` or `shutdown` stands before this",
+                            "there is no `kill` or `shutdown` before this",
                         )
                         .help("end it first with a `kill` or `shutdown` step"),
                     );
@@ -344,9 +344,9 @@ fn process(scenario: &Scenario, facts: &Facts, problems: &mut Vec<Diagnostic>) {
                     "agent-not-running",
                     span.clone(),
                     format!("the agent is not running here, so `{name}` cannot reach it"),
-                    format!("`{ender}` on line {line} has ended it"),
+                    format!("`{ender}` on line {line} ended it"),
                 )
-                .help("put a `resume` step between them"),
+                .help("add a `resume` step in between"),
             );
             // One report is enough: the steps after this one have the same cause.
             return;

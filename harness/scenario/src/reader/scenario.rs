@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::{EXPECT, Fields, SCENARIO, Sink, expect, model, step};
+use super::{EXPECT, NodeReader, SCENARIO, ScenarioReader, expectation, model, step};
 use crate::ast::{Capability, RuleWaiver, Scenario};
 use crate::diagnostic::Diagnostic;
 use crate::kdl::Node;
 
 /// Reads one scenario.
-pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Scenario {
+pub(super) fn read(reader: &mut ScenarioReader<'_>, node: &Node) -> Scenario {
     let mut scenario = Scenario {
-        span: sink.span(node),
+        span: reader.span(node),
         ..Scenario::default()
     };
-    let mut fields = Fields::new(sink, node, "scenario \"name\" { … }");
+    let mut fields = NodeReader::new(reader, node, "scenario \"name\" { … }");
     let name = fields.required("a name");
     let name_span = name.map_or(node.name_span.clone(), |arg| arg.span.clone());
     if let Some(arg) = name
@@ -30,10 +30,10 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Scenario {
         }
         scenario.name = text;
     }
-    fields.sink.facts.name = name_span;
+    fields.reader.facts.name = name_span;
     let block = fields.block();
     if block.is_none() {
-        fields.sink.facts.incomplete = true;
+        fields.reader.facts.incomplete = true;
         fields.problem(
             "missing-block",
             node.name_span.clone(),
@@ -45,25 +45,25 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Scenario {
     fields.finish();
     let mut seen: Vec<(&str, usize)> = Vec::new();
     for child in block.map_or(&[][..], |block| &block.nodes) {
-        if sink.is_full() {
+        if reader.is_full() {
             break;
         }
-        once(sink, child, &mut seen);
-        child_node(sink, child, &mut scenario);
+        once(reader, child, &mut seen);
+        child_node(reader, child, &mut scenario);
     }
     scenario
 }
 
 /// Reports the second of a node that can only be there once.
-fn once<'n>(sink: &mut Sink<'_>, node: &'n Node, seen: &mut Vec<(&'n str, usize)>) {
+fn once<'n>(reader: &mut ScenarioReader<'_>, node: &'n Node, seen: &mut Vec<(&'n str, usize)>) {
     let alone = ["about", "limit", "abort-within", "model"].contains(&node.name.as_str());
     if !alone || is_other(node) {
         return;
     }
-    let line = sink.span(node).line;
+    let line = reader.span(node).line;
     match seen.iter().find(|(name, _)| *name == node.name) {
         None => seen.push((&node.name, line)),
-        Some((name, first)) => sink.problems.push(
+        Some((name, first)) => reader.problems.push(
             Diagnostic::new(
                 "duplicate-node",
                 node.name_span.clone(),
@@ -81,16 +81,20 @@ fn is_other(node: &Node) -> bool {
 }
 
 /// Reads a node that bounds a time; `usage` is how it is written, what it is, and for what.
-fn bound(sink: &mut Sink<'_>, node: &Node, usage: (&'static str, &str, &str)) -> Option<Duration> {
+fn bound(
+    reader: &mut ScenarioReader<'_>,
+    node: &Node,
+    usage: (&'static str, &str, &str),
+) -> Option<Duration> {
     let (written, what, purpose) = usage;
-    let mut fields = Fields::new(sink, node, written);
+    let mut fields = NodeReader::new(reader, node, written);
     let arg = fields.required("a duration");
     let bound = arg.and_then(|arg| fields.as_duration(arg, what));
     if let (Some(arg), Some(Duration::ZERO)) = (arg, bound) {
         fields.problem(
             "bad-duration",
             arg.span.clone(),
-            format!("a limit of nothing leaves no time {purpose}"),
+            format!("a limit of zero leaves no time {purpose}"),
             "this is zero",
             format!(
                 "write a longer one, or leave `{}` out for the default",
@@ -102,36 +106,37 @@ fn bound(sink: &mut Sink<'_>, node: &Node, usage: (&'static str, &str, &str)) ->
     bound
 }
 
-fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
+fn child_node(reader: &mut ScenarioReader<'_>, node: &Node, scenario: &mut Scenario) {
     match node.name.as_str() {
         "about" => {
-            let mut fields = Fields::new(sink, node, "about \"what a user would have seen\"");
+            let mut fields = NodeReader::new(reader, node, "about \"what a user would have seen\"");
             let text = fields.text("a text");
             fields.finish();
             scenario.about = Some(text);
         }
-        "needs" => needs(sink, node, &mut scenario.needs),
+        "needs" => needs(reader, node, &mut scenario.needs),
         "limit" => {
             let usage = ("limit \"5s\"", "the limit", "for any wait");
-            scenario.limit = bound(sink, node, usage);
+            scenario.limit = bound(reader, node, usage);
         }
         "abort-within" => {
             let usage = ("abort-within \"500ms\"", "the time", "for an abort");
-            scenario.abort_within = bound(sink, node, usage);
+            scenario.abort_within = bound(reader, node, usage);
         }
         "model" if is_other(node) => {
-            let other = model::read_other(sink, node);
+            let other = model::read_other(reader, node);
             scenario.model.side_conversations.push(other);
         }
         "model" => {
-            sink.facts.model.get_or_insert(node.name_span.clone());
-            let model = model::read(sink, node);
+            reader.facts.model.get_or_insert(node.name_span.clone());
+            let model = model::read(reader, node);
             scenario.model.replies.extend(model.replies);
             scenario.model.recording = scenario.model.recording.take().or(model.recording);
             scenario.model.name = scenario.model.name.take().or(model.name);
+            scenario.model.substitute_tools |= model.substitute_tools;
         }
         "expect" => {
-            let mut fields = Fields::new(sink, node, "expect { … }");
+            let mut fields = NodeReader::new(reader, node, "expect { … }");
             let block = fields.block();
             if block.is_none_or(|block| block.nodes.is_empty()) {
                 fields.problem(
@@ -147,26 +152,28 @@ fn child_node(sink: &mut Sink<'_>, node: &Node, scenario: &mut Scenario) {
             }
             fields.finish();
             for child in block.map_or(&[][..], |block| &block.nodes) {
-                scenario.expectations.extend(expect::read(sink, child));
+                scenario
+                    .expectations
+                    .extend(expectation::read(reader, child));
             }
         }
         "waive" => {
-            let waive = waive(sink, node);
+            let waive = waive(reader, node);
             scenario.waivers.push(waive);
         }
         name if SCENARIO.nodes.contains(&name) => {
-            if let Some(step) = step::read(sink, node) {
-                sink.facts.steps.push(node.name_span.clone());
+            if let Some(step) = step::read(reader, node) {
+                reader.facts.steps.push(node.name_span.clone());
                 scenario.steps.push(step);
             }
         }
-        _ => sink.unknown_node(node, &SCENARIO),
+        _ => reader.unknown_node(node, &SCENARIO),
     }
 }
 
-fn needs(sink: &mut Sink<'_>, node: &Node, needs: &mut Vec<Capability>) {
+fn needs(reader: &mut ScenarioReader<'_>, node: &Node, needs: &mut Vec<Capability>) {
     let choices = Capability::ALL.map(|capability| (capability.name(), capability));
-    let mut fields = Fields::new(sink, node, "needs shell resume");
+    let mut fields = NodeReader::new(reader, node, "needs shell resume");
     let mut next = fields.required("a capability");
     while let Some(arg) = next {
         if let Some(capability) = fields.as_choice(arg, "the capability", &choices) {
@@ -186,9 +193,9 @@ fn needs(sink: &mut Sink<'_>, node: &Node, needs: &mut Vec<Capability>) {
     fields.finish();
 }
 
-fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
-    let span = sink.span(node);
-    let mut fields = Fields::new(sink, node, "waive CALL-6 because=\"…\"");
+fn waive(reader: &mut ScenarioReader<'_>, node: &Node) -> RuleWaiver {
+    let span = reader.span(node);
+    let mut fields = NodeReader::new(reader, node, "waive CALL-6 because=\"…\"");
     let mut rule = String::new();
     let mut rule_span = span;
     if let Some(arg) = fields.required("a rule")
@@ -198,11 +205,11 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
             fields.problem(
                 "bad-rule",
                 arg.span.clone(),
-                format!("`{text}` is no rule"),
+                format!("`{text}` is not a rule"),
                 "a rule's id is one word",
                 "`cutpoint rules` lists the rules".to_owned(),
             );
-        } else if let Some(first) = fields.sink.facts.waived.get(&text).copied() {
+        } else if let Some(first) = fields.reader.facts.waived.get(&text).copied() {
             fields.problem(
                 "duplicate-waive",
                 arg.span.clone(),
@@ -212,13 +219,13 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
             );
         }
         fields
-            .sink
+            .reader
             .facts
             .waived
             .entry(text.clone())
             .or_insert(span.line);
         rule = text;
-        rule_span = fields.sink.place(&arg.span);
+        rule_span = fields.reader.place(&arg.span);
     }
     let because = match fields.prop("because") {
         None => {
@@ -231,9 +238,9 @@ fn waive(sink: &mut Sink<'_>, node: &Node) -> RuleWaiver {
                 fields.problem(
                     "empty-text",
                     arg.span.clone(),
-                    "a rule is waived for a reason".to_owned(),
+                    "a waiver needs a reason".to_owned(),
                     "this is empty",
-                    "say why this scenario sets the rule aside; reports show it".to_owned(),
+                    "say why this scenario waives the rule; reports show the reason".to_owned(),
                 );
             }
             because

@@ -1,6 +1,6 @@
 //! Expectations beyond the rules.
 
-use super::{EXPECT, Fields, Sink};
+use super::{EXPECT, NodeReader, ScenarioReader};
 use crate::ast::{Expectation, ExpectationKind, ExpectedTurnEnd};
 use crate::kdl::Node;
 
@@ -20,13 +20,13 @@ fn usage(name: &str) -> &'static str {
 }
 
 /// Reads an expectation; nothing if it is not known.
-pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Expectation> {
+pub(super) fn read(reader: &mut ScenarioReader<'_>, node: &Node) -> Option<Expectation> {
     if !EXPECT.nodes.contains(&node.name.as_str()) {
-        sink.unknown_node(node, &EXPECT);
+        reader.unknown_node(node, &EXPECT);
         return None;
     }
-    let span = sink.span(node);
-    let mut fields = Fields::new(sink, node, usage(&node.name));
+    let span = reader.span(node);
+    let mut fields = NodeReader::new(reader, node, usage(&node.name));
     let kind = match node.name.as_str() {
         "answered" => ExpectationKind::Answered {
             call: fields.call(),
@@ -59,7 +59,7 @@ pub(super) fn read(sink: &mut Sink<'_>, node: &Node) -> Option<Expectation> {
     Some(Expectation { kind, span })
 }
 
-fn markers(fields: &mut Fields<'_, '_, '_>, node: &Node) -> ExpectationKind {
+fn markers(fields: &mut NodeReader<'_, '_, '_>, node: &Node) -> ExpectationKind {
     let count = fields.number("a count");
     let in_request = fields.prop_position("in-request");
     if !node.props.iter().any(|prop| prop.name == "in-request") {
@@ -71,7 +71,7 @@ fn markers(fields: &mut Fields<'_, '_, '_>, node: &Node) -> ExpectationKind {
     }
 }
 
-fn request(fields: &mut Fields<'_, '_, '_>, node: &Node) -> ExpectationKind {
+fn request(fields: &mut NodeReader<'_, '_, '_>, node: &Node) -> ExpectationKind {
     let number = fields.position("the number of a request");
     let containing = fields.prop_needle("containing");
     let not_containing = fields.prop_needle("not-containing");
@@ -79,7 +79,7 @@ fn request(fields: &mut Fields<'_, '_, '_>, node: &Node) -> ExpectationKind {
         fields.problem(
             "missing-property",
             node.name_span.clone(),
-            "nothing is said about this request".to_owned(),
+            "nothing is expected of this request".to_owned(),
             "`containing=…` or `not-containing=…` is missing",
             "say what it contains: `request 2 containing=\"text\"`; that it is sent at all is \
              `requests 2`"
@@ -93,7 +93,7 @@ fn request(fields: &mut Fields<'_, '_, '_>, node: &Node) -> ExpectationKind {
     }
 }
 
-fn turns(fields: &mut Fields<'_, '_, '_>) -> ExpectationKind {
+fn turns(fields: &mut NodeReader<'_, '_, '_>) -> ExpectationKind {
     let choices = ExpectedTurnEnd::ALL.map(|outcome| (outcome.name(), outcome));
     let mut outcomes = Vec::new();
     let mut next = fields.required("how a turn ended");

@@ -1,9 +1,9 @@
-//! A node's arguments, properties and block, taken one by one; what nobody took is an error.
+//! A node's arguments, properties and block, taken one by one; whatever is left over is an error.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use super::Sink;
+use super::ScenarioReader;
 use crate::cut_point::{is_call_id, is_reserved};
 use crate::diagnostic::Diagnostic;
 use crate::kdl::{Arg, Block, Node, Value};
@@ -16,9 +16,9 @@ const DURATION_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// After a mistake a part is replaced by an empty one, so that the rest of the node is still read;
 /// the result is thrown away, because there is a problem.
-pub(super) struct Fields<'n, 's, 'x> {
+pub(super) struct NodeReader<'n, 's, 'x> {
     node: &'n Node,
-    pub(super) sink: &'x mut Sink<'s>,
+    pub(super) reader: &'x mut ScenarioReader<'s>,
     /// How the node is written, for the help line.
     usage: &'static str,
     /// The node's name in messages, such as `await request`.
@@ -28,11 +28,15 @@ pub(super) struct Fields<'n, 's, 'x> {
     block_taken: bool,
 }
 
-impl<'n, 's, 'x> Fields<'n, 's, 'x> {
-    pub(super) fn new(sink: &'x mut Sink<'s>, node: &'n Node, usage: &'static str) -> Self {
+impl<'n, 's, 'x> NodeReader<'n, 's, 'x> {
+    pub(super) fn new(
+        reader: &'x mut ScenarioReader<'s>,
+        node: &'n Node,
+        usage: &'static str,
+    ) -> Self {
         Self {
             node,
-            sink,
+            reader,
             usage,
             title: node.name.clone(),
             next: 0,
@@ -55,12 +59,12 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
         label: &str,
         help: String,
     ) {
-        self.sink
+        self.reader
             .problems
             .push(Diagnostic::new(code, span, message, label).help(help));
     }
 
-    /// Where the node's name stands.
+    /// The place of the node's name.
     pub(super) fn node_span(&self) -> Range<usize> {
         self.node.name_span.clone()
     }
@@ -112,8 +116,8 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
         if let Value::Text(text) = &arg.value {
             return Some(text.clone());
         }
-        let written = self.sink.source[arg.span.clone()].trim_start_matches('#');
-        let help = format!("put it into quotes: `\"{written}\"`");
+        let written = self.reader.source[arg.span.clone()].trim_start_matches('#');
+        let help = format!("put it in quotes: `\"{written}\"`");
         self.wrong_type(arg, what, "a string", help);
         None
     }
@@ -197,7 +201,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
                 self.problem(
                     "bad-duration",
                     arg.span.clone(),
-                    format!("`{text}` is no duration"),
+                    format!("`{text}` is not a duration"),
                     reason,
                     "write a number and a unit: `\"50ms\"`, `\"5s\"`, `\"1m 30s\"`".to_owned(),
                 );
@@ -225,7 +229,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
             format!("not known to `{}`", self.title),
         )
         .maybe_help(suggest::did_you_mean(&text, &words));
-        self.sink.problems.push(diagnostic);
+        self.reader.problems.push(diagnostic);
         None
     }
 
@@ -293,7 +297,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
             self.problem(
                 "bad-call-id",
                 span.clone(),
-                format!("`{text}` is no call id"),
+                format!("`{text}` is not a call id"),
                 "not a call id",
                 "a call id has letters, digits, `_` and `-`, such as `call_1`".to_owned(),
             );
@@ -316,7 +320,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
     pub(super) fn call(&mut self) -> String {
         let (call, span) = self.call_id();
         if !call.is_empty() {
-            self.sink.facts.mentions.push((call.clone(), span));
+            self.reader.facts.mentions.push((call.clone(), span));
         }
         call
     }
@@ -337,7 +341,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
         let mut found = self.node.props.iter().filter(|prop| prop.name == key);
         let first = found.next()?;
         for again in found {
-            self.sink.problems.push(
+            self.reader.problems.push(
                 Diagnostic::new(
                     "duplicate-property",
                     again.name_span.start..again.value.span.end,
@@ -398,8 +402,8 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
         self.node.block.as_ref()
     }
 
-    /// Reports what nobody took, and gives the sink back.
-    pub(super) fn finish(self) -> &'x mut Sink<'s> {
+    /// Reports what was not taken, and gives the scenario's reader back.
+    pub(super) fn finish(self) -> &'x mut ScenarioReader<'s> {
         let title = &self.title;
         if let Some(extra) = self.node.args.get(self.next) {
             let bare_words = self.node.args.len() > 1
@@ -409,7 +413,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
                     .iter()
                     .any(|arg| arg.content == Some(arg.span.start));
             let help = if bare_words && self.next > 0 {
-                format!("a text with blanks is quoted; write `{}`", self.usage)
+                format!("a text with spaces needs quotes; write `{}`", self.usage)
             } else {
                 format!("write `{}`", self.usage)
             };
@@ -418,12 +422,12 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
             } else {
                 format!("`{title}` takes no more arguments")
             };
-            self.sink.problems.push(
+            self.reader.problems.push(
                 Diagnostic::new(
                     "extra-argument",
                     extra.span.clone(),
                     message,
-                    "this is too much",
+                    "not expected here",
                 )
                 .help(help),
             );
@@ -442,7 +446,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
                 None if self.keys.is_empty() => Some(format!("write `{}`", self.usage)),
                 None => suggest::one_of(&self.keys),
             };
-            self.sink.problems.push(
+            self.reader.problems.push(
                 Diagnostic::new(
                     "unknown-property",
                     prop.name_span.clone(),
@@ -455,7 +459,7 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
         if let Some(block) = &self.node.block
             && !self.block_taken
         {
-            self.sink.problems.push(
+            self.reader.problems.push(
                 Diagnostic::new(
                     "unexpected-block",
                     block.open.clone(),
@@ -465,6 +469,6 @@ impl<'n, 's, 'x> Fields<'n, 's, 'x> {
                 .help(format!("write `{}`", self.usage)),
             );
         }
-        self.sink
+        self.reader
     }
 }
