@@ -17,7 +17,7 @@ use crate::driver::{AgentError, AgentSession, CaseEnv};
 use crate::injections::input;
 use crate::leftovers;
 use crate::passed_points;
-use crate::quiescence;
+use crate::quiescence::{self, Quiescence};
 use crate::runner::turn_is_active;
 use crate::server::Endpoints;
 use crate::server::case::ServerCase;
@@ -322,11 +322,7 @@ impl<'a> StepRunner<'a> {
         Ok(None)
     }
 
-    async fn quiet(
-        &self,
-        ends: Option<Endpoints>,
-        session: &mut dyn AgentSession,
-    ) -> quiescence::Quiescence {
+    async fn quiet(&self, ends: Option<Endpoints>, session: &mut dyn AgentSession) -> Quiescence {
         let shared = session.shares_process().then_some(&*self.env.tracer);
         quiescence::wait(ends, session.pid(), shared).await
     }
@@ -445,14 +441,18 @@ impl<'a> StepRunner<'a> {
         op: ClientOp,
         session: &mut dyn AgentSession,
     ) -> Result<String, Failure> {
-        self.ops += 1;
-        let id = format!("op-{}", self.ops);
-        self.env.tracer.record(Observation::Op {
-            id: id.as_str().into(),
-            op: op.clone(),
-        });
+        let id = self.record_op(op.clone());
         session.submit(&id, &op).await?;
         Ok(id)
+    }
+
+    /// Records an op that is about to be sent. Gives its id.
+    fn record_op(&mut self, op: ClientOp) -> String {
+        self.ops += 1;
+        let id = format!("op-{}", self.ops);
+        let sent = id.as_str().into();
+        self.env.tracer.record(Observation::Op { id: sent, op });
+        id
     }
 
     async fn approve(
@@ -547,12 +547,7 @@ impl<'a> StepRunner<'a> {
     }
 
     async fn fork(&mut self, session: &mut dyn AgentSession) -> Result<(), Failure> {
-        self.ops += 1;
-        let id = format!("op-{}", self.ops);
-        self.env.tracer.record(Observation::Op {
-            id: id.as_str().into(),
-            op: ClientOp::Fork,
-        });
+        let id = self.record_op(ClientOp::Fork);
         Ok(session.fork(&id).await?)
     }
 
