@@ -178,117 +178,84 @@ fn the_replay_command_replays() {
         .says(&["CALL-1 MUST", "1 case: 1 failed", "seed 7"]);
 }
 
+/// What is wrong with a command line, and what its message says.
+const MISTAKES: &[(&str, &[&str])] = &[
+    (
+        "run --agent codx",
+        &["no agent `codx`; there are reference, reference-stdio, reference-jsonrpc"],
+    ),
+    ("run --agent stdio:", &["`stdio:` is cut short"]),
+    (
+        "run --defect nope",
+        &["no planted defect is called `nope`; `cutpoint defects` lists them"],
+    ),
+    (
+        "defects No_Sync",
+        &["no planted defect is called `No_Sync`; did you mean `no-sync`?"],
+    ),
+    (
+        "run scenario.kdl --defect no-sync --agent codex",
+        &["--defect goes with"],
+    ),
+    (
+        "run scenario.kdl --defect no-sync --agent stdio:/x",
+        &["--defect goes with"],
+    ),
+    ("run nowhere", &["nowhere: does not exist"]),
+    ("run", &["scenarios: does not exist"]),
+    ("run empty", &["there is no .kdl file in empty"]),
+    (
+        "run /dev/zero",
+        &["/dev/zero: is neither a file nor a directory"],
+    ),
+    ("run scenario.kdl --only other", &["contains \"other\""]),
+    ("run scenario.kdl --jobs 0", &["0 is not in 1..=64"]),
+    ("run scenario.kdl --limit 0", &["0 is not in 1..=86400"]),
+    (
+        "run scenario.kdl --limit 18446744073709551615",
+        &["is not in 1..=86400"],
+    ),
+    (
+        "run scenario.kdl --start-limit 0",
+        &["0 is not in 1..=86400"],
+    ),
+    (
+        "run scenario.kdl --junit no/x.xml",
+        &["no/x.xml", "No such file"],
+    ),
+    (
+        "run scenario.kdl --json scenario.kdl/x",
+        &["Not a directory"],
+    ),
+    ("run scenario.kdl --json empty", &["empty: is a directory"]),
+    (
+        "run scenario.kdl --trace scenario.kdl/x",
+        &["Not a directory"],
+    ),
+    (
+        "rules NOPE-1",
+        &["there is no rule NOPE-1; there are CALL-1"],
+    ),
+    ("rules mark", &["there is no rule MARK; did you mean"]),
+    ("rules --scenarios nowhere", &["nowhere: does not exist"]),
+    ("fmt nowhere", &["nowhere: does not exist"]),
+    ("serve nowhere", &["nowhere", "there is no such recording"]),
+    ("serve empty", &["holds no exchange"]),
+    ("serve scenario.kdl", &["neither a folder nor an .sse file"]),
+    (
+        "agent --base-url ftp://x",
+        &["does not start with `http://`"],
+    ),
+    ("completions tcsh", &["invalid value 'tcsh'", "bash"]),
+    ("frobnicate", &["unrecognized subcommand 'frobnicate'"]),
+];
+
 #[test]
 fn mistakes_on_the_command_line_are_2() {
     let place = place_with(QUICK);
     fs::create_dir(place.path().join("empty")).unwrap();
-    let cases: &[(&[&str], &[&str])] = &[
-        (
-            &["run", "--agent", "codx"],
-            &["no agent `codx`; there are reference, reference-stdio, reference-jsonrpc"],
-        ),
-        (&["run", "--agent", "stdio:"], &["`stdio:` is cut short"]),
-        (
-            &["run", "--defect", "nope"],
-            &["no planted defect is called `nope`; `cutpoint defects` lists them"],
-        ),
-        (
-            &["defects", "No_Sync"],
-            &["no planted defect is called `No_Sync`; did you mean `no-sync`?"],
-        ),
-        (
-            &[
-                "run",
-                "scenario.kdl",
-                "--defect",
-                "no-sync",
-                "--agent",
-                "codex",
-            ],
-            &["--defect goes with"],
-        ),
-        (
-            &[
-                "run",
-                "scenario.kdl",
-                "--defect",
-                "no-sync",
-                "--agent",
-                "stdio:/x",
-            ],
-            &["--defect goes with"],
-        ),
-        (&["run", "nowhere"], &["nowhere: does not exist"]),
-        (&["run"], &["scenarios: does not exist"]),
-        (&["run", "empty"], &["there is no .kdl file in empty"]),
-        (
-            &["run", "/dev/zero"],
-            &["/dev/zero: is neither a file nor a directory"],
-        ),
-        (
-            &["run", "scenario.kdl", "--only", "other"],
-            &["contains \"other\""],
-        ),
-        (
-            &["run", "scenario.kdl", "--jobs", "0"],
-            &["0 is not in 1..=64"],
-        ),
-        (
-            &["run", "scenario.kdl", "--limit", "0"],
-            &["0 is not in 1..=86400"],
-        ),
-        (
-            &["run", "scenario.kdl", "--limit", "18446744073709551615"],
-            &["is not in 1..=86400"],
-        ),
-        (
-            &["run", "scenario.kdl", "--start-limit", "0"],
-            &["0 is not in 1..=86400"],
-        ),
-        (
-            &["run", "scenario.kdl", "--junit", "no/x.xml"],
-            &["no/x.xml", "No such file"],
-        ),
-        (
-            &["run", "scenario.kdl", "--json", "scenario.kdl/x"],
-            &["Not a directory"],
-        ),
-        (
-            &["run", "scenario.kdl", "--json", "empty"],
-            &["empty: is a directory"],
-        ),
-        (
-            &["run", "scenario.kdl", "--trace", "scenario.kdl/x"],
-            &["Not a directory"],
-        ),
-        (
-            &["rules", "NOPE-1"],
-            &["there is no rule NOPE-1; there are CALL-1"],
-        ),
-        (&["rules", "mark"], &["there is no rule MARK; did you mean"]),
-        (
-            &["rules", "--scenarios", "nowhere"],
-            &["nowhere: does not exist"],
-        ),
-        (&["fmt", "nowhere"], &["nowhere: does not exist"]),
-        (
-            &["serve", "nowhere"],
-            &["nowhere", "there is no such recording"],
-        ),
-        (&["serve", "empty"], &["holds no exchange"]),
-        (
-            &["serve", "scenario.kdl"],
-            &["neither a folder nor an .sse file"],
-        ),
-        (
-            &["agent", "--base-url", "ftp://x"],
-            &["does not start with `http://`"],
-        ),
-        (&["completions", "tcsh"], &["invalid value 'tcsh'", "bash"]),
-        (&["frobnicate"], &["unrecognized subcommand 'frobnicate'"]),
-    ];
-    for (words, says) in cases {
-        place.run(*words).code(2).says(says);
+    for (words, says) in MISTAKES {
+        place.run(words.split(' ')).code(2).says(says);
     }
     place.assert_clean();
 }

@@ -279,21 +279,74 @@ fn the_readme_is_short() {
     );
 }
 
+/// The anchor that a heading gets on a page.
+fn anchor(heading: &str) -> String {
+    heading
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
 #[test]
 fn links_between_pages_lead_somewhere() {
     for page in pages() {
         let text = read(&page);
         let links = text.split("](").skip(1);
         for link in links.filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
-            let target = link.split('#').next().unwrap();
-            let elsewhere = target.is_empty() || target.contains("://");
-            let file = root().join(&page).with_file_name(target);
-            assert!(
-                elsewhere || file.exists(),
-                "{}: {link} leads nowhere",
-                page.display()
-            );
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => root().join(&page),
+                file => root().join(&page).with_file_name(file),
+            };
+            let found = target.exists()
+                && (heading.is_empty()
+                    || fs::read_to_string(&target).unwrap().lines().any(|line| {
+                        line.starts_with('#')
+                            && anchor(line.trim_start_matches('#').trim()) == heading
+                    }));
+            assert!(found, "{}: {link} leads nowhere", page.display());
         }
+    }
+}
+
+/// Each term of the glossary names the type that carries it; renaming the type renames it there.
+#[test]
+fn the_types_of_the_glossary_exist() {
+    let sources: Vec<String> = rust_files().iter().map(|path| read(path)).collect();
+    let is_declared = |name: &str| {
+        // The macro of the ids lists them, one per line.
+        let is_id = read(Path::new("harness/protocol/src/ids.rs"))
+            .lines()
+            .any(|line| line.trim() == name);
+        is_id
+            || ["struct", "enum", "trait", "type"].iter().any(|keyword| {
+                let declaration = format!("pub {keyword} {name}");
+                sources.iter().any(|text| {
+                    text.match_indices(&declaration).any(|(at, _)| {
+                        let rest = &text[at + declaration.len()..];
+                        !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+                    })
+                })
+            })
+    };
+    let page = read(Path::new("docs/GLOSSARY.md"));
+    let rows: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| **"))
+        .collect();
+    assert!(rows.len() > 30, "the glossary has {} terms", rows.len());
+    for row in rows {
+        let cell = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap();
+        let name = cell.trim().trim_matches('`');
+        assert!(
+            name == "–" || is_declared(name),
+            "no public type is called {name}: {row}"
+        );
     }
 }
 

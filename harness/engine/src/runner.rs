@@ -170,21 +170,12 @@ impl Runner {
             .plans()
             .load(&scenario.model, Path::new(file), &self.config.recordings)
             .map_err(|error| RunError::Scenario(error.to_string()))?;
-        let mut points: Vec<CutPoint> = Vec::new();
-        for step in scenario.steps.iter().filter(|step| step.yields.is_none()) {
-            // Two steps at one point share what holds there.
-            let new = |at: &&CutPoint| !points.contains(at);
-            points.extend(step.at.as_ref().filter(new).cloned());
-        }
+        let points = held_points(scenario);
         let number = self.cases.fetch_add(1, Ordering::Relaxed) + 1;
         let dir = self.case_dir(number)?;
         let lab = (dir.is_none()).then(|| Lab::new(self.server.clone()));
         let base = format!("/c/{number}/v1");
-        let source: Arc<dyn RolloutSource> = match &lab {
-            Some(lab) => lab.store.clone(),
-            None => Arc::new(DiskRollouts),
-        };
-        let rollout = RolloutReader::new(tracer.clone(), source);
+        let rollout = RolloutReader::new(tracer.clone(), rollout_source(lab.as_ref()));
         let server_case = self.server.add(
             &base,
             CaseConfig {
@@ -195,11 +186,7 @@ impl Runner {
                 on_request: Some(on_request(&rollout)),
                 asks_approval: needs.contains(&Capability::Approvals),
                 timed: false,
-                recorded_calls: if scenario.model.substitute_tools {
-                    RecordedCalls::Substituted
-                } else {
-                    RecordedCalls::Portable
-                },
+                recorded_calls: recorded_calls(scenario),
                 pace: Pace::Flushed,
                 fallback: self.config.rules_only.then(model_script::plain_reply),
             },
@@ -234,8 +221,7 @@ impl Runner {
         };
         self.server.remove(&base);
         if scenario.model.recording.is_some() {
-            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-            *tally += server_case.tally();
+            self.add_to_tally(server_case.tally());
         }
         if let Some(dir) = dir {
             // What the agent left running ends here, so that the next case starts clean.
@@ -254,6 +240,10 @@ impl Runner {
     fn goes_on(&self, env: &CaseEnv) -> bool {
         let held = || env.tracer.with(0, settling::is_held);
         self.config.rules_only && env.lab.is_none() && (!turn_is_active(&env.tracer) || held())
+    }
+
+    fn add_to_tally(&self, of_case: RequestTally) {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) += of_case;
     }
 
     /// Makes a directory for a case; there is none in the lab.
@@ -460,6 +450,31 @@ fn unexpected_exit(tracer: &Tracer, ending: Option<String>) -> Option<String> {
         message.push_str(&format!("; its last words:\n{}", stderr.trim()));
     }
     Some(message)
+}
+
+/// The cut points at which steps act, each once: two steps at one point share what holds there.
+fn held_points(scenario: &Scenario) -> Vec<CutPoint> {
+    let mut points: Vec<CutPoint> = Vec::new();
+    for step in scenario.steps.iter().filter(|step| step.yields.is_none()) {
+        let new = |at: &&CutPoint| !points.contains(at);
+        points.extend(step.at.as_ref().filter(new).cloned());
+    }
+    points
+}
+
+fn rollout_source(lab: Option<&Lab>) -> Arc<dyn RolloutSource> {
+    match lab {
+        Some(lab) => lab.store.clone(),
+        None => Arc::new(DiskRollouts),
+    }
+}
+
+fn recorded_calls(scenario: &Scenario) -> RecordedCalls {
+    if scenario.model.substitute_tools {
+        RecordedCalls::Substituted
+    } else {
+        RecordedCalls::Portable
+    }
 }
 
 fn empty_case(scenario: &Scenario, file: &str, info: &AgentInfo, seed: u64) -> CaseResult {
