@@ -190,10 +190,8 @@ done < events
 }
 "#;
     assert!(scenario.ends_with(steps), "{scenario}");
-    assert!(
-        scenario.contains(&format!("model name=\"{model}\" {{")),
-        "{scenario}"
-    );
+    let model_line = format!("model name=\"{model}\" ");
+    assert!(scenario.contains(&model_line), "{scenario}");
     runs_on_both(&place, codex, "scenarios/recorded/two-turns.kdl");
     // The rollout that Codex wrote keeps the rules, and tells the same session.
     place.run(["check", "home/sessions", "--strict"]).code(0);
