@@ -431,6 +431,7 @@ fn defects_rules_and_what_they_are_worth_can_be_read_by_programs() {
     assert_eq!(defect.unwrap()["name"], "forget-output");
     let rule = &json(&["rules", "call-1", "--json"])["rules"][0];
     assert_eq!(rule["defects"][0], "forget-output");
+    assert_eq!(rule["kinds"][0]["kind"], "no-output");
     assert!(rule.get("exercised_by").is_none(), "nothing was measured");
     let measured = ["rules", "CALL-1", "--scenarios", "scenario.kdl"];
     let rule = &json(&[&measured[..], &["--json"]].concat())["rules"][0];
