@@ -1,4 +1,4 @@
-//! Maps and sets with a quick hash: the keys are a trace's own, so nobody gains by making them collide.
+//! Maps and sets with a fast hash: the keys come from a trace, so no attacker makes them collide.
 
 use foldhash::fast::RandomState;
 

@@ -8,9 +8,9 @@ use crate::view::View;
 use cutpoint_trace::verdict::{RuleVerdict, Verdict};
 use cutpoint_trace::{Feature, Observation, Trace};
 
-/// What each rule says of a trace, in the order of the book.
+/// The verdict of each rule over a trace, in the order of the book.
 ///
-/// A rule that crashes says nothing of the agent, so its verdict is unknown; the same holds for
+/// A rule that crashes says nothing about the agent, so its verdict is unknown; the same holds for
 /// every rule if the harness itself noted trouble in the trace.
 pub fn judge(trace: &Trace) -> Vec<RuleVerdict> {
     judge_by(rules(), trace)
@@ -93,16 +93,21 @@ fn waived(trace: &Trace, id: &str) -> Option<String> {
         .map(|waiver| waiver.because.clone())
 }
 
-/// Runs a piece of the checker; a panic becomes what it said.
-fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    // Whatever was being built when it panicked is dropped here, so nothing half-made is seen.
+/// A panic of the checker, with its message.
+#[derive(Debug, thiserror::Error)]
+#[error("crashed: {0}")]
+struct Crash(String);
+
+/// Runs a piece of the checker; a panic becomes an error.
+fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, Crash> {
+    // What was being built when it panicked is dropped here, so nothing half-made is seen.
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let said = panic
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "without a message".to_owned());
-        format!("crashed: {said}")
+        Crash(said)
     })
 }
 
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_crashes_says_nothing_of_the_agent() {
+    fn a_rule_that_crashes_says_nothing_about_the_agent() {
         let verdicts = judge_by(&[&Crashes], &interrupted_tool().trace());
         let why = "the rule crashed: on purpose".to_owned();
         assert_eq!(verdicts[0].verdict, Verdict::Unknown { why });
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiver_stands_in_the_verdict() {
+    fn a_waiver_is_in_the_verdict() {
         let mut trace = interrupted_tool().trace();
         let (rule, because) = ("CALL-1".to_owned(), "known".to_owned());
         trace.header.waived.push(Waiver { rule, because });

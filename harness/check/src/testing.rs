@@ -320,7 +320,7 @@ impl Tracer {
         })
     }
 
-    /// The agent tells that a turn took a text of the user's.
+    /// The agent reports that a turn took a text of the user.
     pub(crate) fn user_message(&mut self, turn: &str, text: &str) -> &mut Self {
         let (turn_id, text) = (Some(turn.into()), text.to_owned());
         self.event(AgentEvent::UserMessage { turn_id, text })

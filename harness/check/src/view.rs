@@ -174,11 +174,11 @@ impl<'a> View<'a> {
             found.map(|approval| approval.at)
         };
         let asked = [interrupt, replaced, aborts(true)];
-        // What may have found nobody did find somebody, if nothing else can have stopped the turn.
+        // An answer that may have had no addressee had one, if nothing else can have stopped the turn.
         asked.into_iter().flatten().min().or_else(|| aborts(false))
     }
 
-    /// The turn that the answer "abort" stops. It may find nobody, and not be taken, if a sub-agent had
+    /// The turn that the answer "abort" stops. It may have no addressee, and not be taken, if a sub-agent had
     /// asked that is just being closed.
     fn aborts(&self, approval: &Approval<'_>, taken: bool) -> Option<usize> {
         if approval.decision != Decision::Abort {
@@ -245,7 +245,7 @@ impl<'a> View<'a> {
 
     /// Where the last response to a turn failed, and the turn of it, within 100 ms before or after an
     /// op of the user's: both were on their way to the agent, and neither knew of the other. An agent that
-    /// was killed may have been about to tell that its turn failed.
+    /// was killed may have been about to report that its turn failed.
     pub fn failed_around(&self, turn: usize, op: At) -> Option<At> {
         let known = &self.turns[turn];
         let ending = known.ending();

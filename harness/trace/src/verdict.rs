@@ -1,10 +1,10 @@
-//! What a rule says of a trace.
+//! The verdict of a rule over a trace.
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::breach::{Breach, Clause, Fact, Facts, Fault, UNSPECIFIED};
 
-/// How much a breach of a rule weighs.
+/// How severe a breach of a rule is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
@@ -14,7 +14,7 @@ pub enum Level {
     Should,
 }
 
-/// What a rule says of a trace.
+/// The verdict of a rule over a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Verdict {
@@ -51,7 +51,7 @@ pub struct RuleVerdict {
     pub rule: String,
     /// Its level.
     pub level: Level,
-    /// What it says.
+    /// The verdict.
     #[serde(flatten)]
     pub verdict: Verdict,
     /// The reason, if the scenario sets the rule aside.

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use super::{CALL_1, CALL_2, Position, Report};
 use crate::fast_hash::{HashMap, HashSet};
 
-/// How many answered calls are remembered, to tell a second output from one without a call.
+/// How many answered calls are remembered, to distinguish a second output from one without a call.
 const REMEMBERED: usize = 4096;
 
 /// The calls of a file that wait for their output.

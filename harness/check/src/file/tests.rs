@@ -94,7 +94,7 @@ impl File {
         checker.finish()
     }
 
-    /// Passes, and puts the rule to the test.
+    /// Passes, and exercises the rule.
     #[track_caller]
     fn keeps(&self, rule: &str) {
         let (findings, tally) = self.check();
@@ -102,7 +102,7 @@ impl File {
         assert!(exercised(rule, &tally) > 0, "{rule} was not exercised");
     }
 
-    /// Passes, and does not put the rule to the test.
+    /// Passes, and does not exercise the rule.
     #[track_caller]
     fn idles(&self, rule: &str) {
         let (findings, tally) = self.check();

@@ -15,15 +15,18 @@ const RAN: Clause = Clause {
 };
 const REJECTION_SHOWN: Clause = Clause {
     kind: "rejection-shown",
-    text: "call {call} waited for approval when its turn was interrupted, and a rejection was shown before the abort",
+    text: "call {call} waited for approval when its turn was interrupted, and a rejection was \
+           shown before the abort",
 };
 const SENT_BEFORE_ABORT: Clause = Clause {
     kind: "sent-before-abort",
-    text: "call {call} waited for approval when its turn was interrupted, and request {request} mentions it before the abort",
+    text: "call {call} waited for approval when its turn was interrupted, and request {request} \
+           mentions it before the abort",
 };
 const CALLED_REJECTED: Clause = Clause {
     kind: "called-rejected",
-    text: "call {call} waited for approval when its turn was interrupted, and request {request} says that it was rejected: {output:?}",
+    text: "call {call} waited for approval when its turn was interrupted, and request {request} \
+           says that it was rejected: {output:?}",
 };
 
 /// Words with which an output says that the user said no.

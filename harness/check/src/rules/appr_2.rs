@@ -25,7 +25,8 @@ const TURN_STARTED: Clause = Clause {
 };
 const TURN_ENDED: Clause = Clause {
     kind: "turn-ended",
-    text: "the answer to the approval of call {call} came too late, but a turn was reported as ended",
+    text: "the answer to the approval of call {call} came too late, but a turn was reported as \
+           ended",
 };
 
 impl Invariant for LateApprovalIsHarmless {

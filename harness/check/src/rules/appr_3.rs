@@ -15,15 +15,18 @@ const ANSWER_LOST: Clause = Clause {
 };
 const CALLED_DECLINED: Clause = Clause {
     kind: "called-declined",
-    text: "the output for question {call} in request {request} says that the user declined, although the user gave no answer",
+    text: "the output for question {call} in request {request} says that the user declined, \
+           although the user gave no answer",
 };
 const INVENTED_ANSWER: Clause = Clause {
     kind: "invented-answer",
-    text: "the output for question {call} in request {request} has answers that the user did not give",
+    text: "the output for question {call} in request {request} has answers that the user did not \
+           give",
 };
 const NO_ABORT: Clause = Clause {
     kind: "no-abort",
-    text: "the output for question {call} in request {request} neither is empty nor says that the question was aborted",
+    text: "the output for question {call} in request {request} neither is empty nor says that the \
+           question was aborted",
 };
 
 /// Words with which an output says that there will be no answer.
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_nobody_gave_is_a_breach() {
+    fn an_answer_that_the_user_did_not_give_is_a_breach() {
         breaks(
             "APPR-3/invented-answer",
             &interrupted(r#"{"answers": ["yes"]}"#),
@@ -391,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_reaches_nobody() {
+    fn a_late_answer_has_no_addressee() {
         let mut t = asked();
         t.interrupt().reply_to("c1", "blue").aborted("t1");
         keeps("APPR-3", &told(t.clone(), "aborted"), 1);

@@ -16,7 +16,8 @@ const NO_OUTPUT: Clause = Clause {
 };
 const WRONG_OUTPUT_KIND: Clause = Clause {
     kind: "wrong-output-kind",
-    text: "request {request} answers {call_type} {call} with a {output_type}, which is for another kind of call",
+    text: "request {request} answers {call_type} {call} with a {output_type}, which is for \
+           another kind of call",
 };
 
 impl Invariant for EveryCallIsAnswered {
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_output_is_told_once() {
+    fn a_call_without_output_is_reported_once() {
         let mut t = Tracer::new();
         t.request(1, &[user("hi"), call("c1")]);
         t.request(2, &[user("hi"), call("c1"), user("again")]);

@@ -12,7 +12,8 @@ pub(super) struct CutCallsSaySo;
 
 const CLAIMS_COMPLETION: Clause = Clause {
     kind: "claims-completion",
-    text: "request {request} claims that call {call} completed ({claim}), but its turn was aborted before it did",
+    text: "request {request} claims that call {call} completed ({claim}), but its turn was \
+           aborted before it did",
 };
 const SILENT_CUT: Clause = Clause {
     kind: "silent-cut",

@@ -21,7 +21,8 @@ const UNKNOWN_CALL: Clause = Clause {
 };
 const CHANGED_CALL: Clause = Clause {
     kind: "changed-call",
-    text: "request {request} has call {call}, which the model emitted with another name or other arguments",
+    text: "request {request} has call {call}, which the model emitted with another name or other \
+           arguments",
 };
 
 impl Invariant for NoInventedCalls {

@@ -15,7 +15,8 @@ const TOOL_OUTPUT_LOST: Clause = Clause {
 };
 const COMMAND_OUTPUT_LOST: Clause = Clause {
     kind: "command-output-lost",
-    text: "request {request} lacks what the user's command ({call}) printed before it was cut off: {line:?}",
+    text: "request {request} lacks what the user's command ({call}) printed before it was cut \
+           off: {line:?}",
 };
 
 /// Up to this many characters all lines of what was shown are looked for; of more than that an
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_is_told_passes() {
+    fn output_that_is_sent_passes() {
         let told = "{\"output\":\"first \\\"light\\\"\\n\",\"status\":\"aborted\"}";
         keeps("CALL-6", &printed("first \"light\"\n", "late", told), 1);
         keeps(
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_of_the_users_is_told_in_a_message() {
+    fn a_command_of_the_user_is_reported_in_a_message() {
         let command = |told: &str| {
             let mut t = Tracer::new();
             t.task(TaskKind::Shell, "make")

@@ -16,11 +16,13 @@ const UNNAMED_REFUSALS: Clause = Clause {
 };
 const REFUSED_AGAIN: Clause = Clause {
     kind: "refused-again",
-    text: "request {request} was tried again, although it was refused for call {call} a second time",
+    text: "request {request} was tried again, although it was refused for call {call} a second \
+           time",
 };
 const FEWER_RETRIES: Clause = Clause {
     kind: "fewer-retries",
-    text: "after a refusal that names a call, status {status} was retried only {count} times, but {usual} times elsewhere",
+    text: "after a refusal that names a call, status {status} was retried only {count} times, but \
+           {usual} times elsewhere",
 };
 const NOT_RETRIED: Clause = Clause {
     kind: "not-retried",

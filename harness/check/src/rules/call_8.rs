@@ -16,7 +16,8 @@ const OPEN_CALL_UNANSWERED: Clause = Clause {
 };
 const OUTPUT_LOST: Clause = Clause {
     kind: "output-lost",
-    text: "request {request} lacks the output of call {call}, although no response was created from a request that carried it",
+    text: "request {request} lacks the output of call {call}, although no response was created \
+           from a request that carried it",
 };
 
 impl Invariant for DebtOutlivesTheAbort {

@@ -15,7 +15,8 @@ const CALL_LOST: Clause = Clause {
 };
 const MESSAGE_LOST: Clause = Clause {
     kind: "message-lost",
-    text: "request {request} lacks the message {text:?}, which the model had finished before the cut",
+    text: "request {request} lacks the message {text:?}, which the model had finished before the \
+           cut",
 };
 
 /// How long before an unheld interrupt an item must have been sent so that the agent had read it.
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_whose_events_nobody_takes_reads_nothing() {
+    fn an_agent_whose_events_are_not_taken_reads_nothing() {
         let mut t = Tracer::new();
         t.start("t1", "run").request(1, &[user("run")]);
         t.reading(false).emit(1, call("c1")).wait_ms(200);

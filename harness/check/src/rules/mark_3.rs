@@ -262,10 +262,10 @@ mod tests {
         keeps("MARK-3", t.request(1, &history), 1);
     }
 
-    /// What a killed agent was told and told nobody of is in the history: a later request's turn is not
+    /// What a killed agent took and did not report is in the history: a later request's turn is not
     /// its owner.
     #[test]
-    fn what_an_ended_agent_was_told_is_no_part_of_a_later_turn() {
+    fn what_an_ended_agent_was_sent_is_no_part_of_a_later_turn() {
         let resumed = |markers: &[Value]| {
             let mut t = Tracer::new();
             t.input("zero", InputMode::Start).kill().resume();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn input_that_came_too_late_may_begin_a_turn_that_a_kill_kept_from_being_told() {
+    fn input_that_came_too_late_may_begin_a_turn_that_a_kill_kept_from_being_announced() {
         let killed = |markers: &[Value]| {
             let mut t = Tracer::new();
             t.start("t1", "one")
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_replaced_an_interrupted_turn_untold_stands_after_its_marker() {
+    fn what_replaced_an_interrupted_turn_unreported_follows_its_marker() {
         let killed = |markers: &[Value]| {
             let mut t = Tracer::new();
             t.start("t1", "one").request(1, &[user("one")]);

@@ -9,7 +9,8 @@ pub(super) struct MarkerSurvivesCrash;
 
 const MARKER_LOST: Clause = Clause {
     kind: "marker-lost",
-    text: "request {request} of the resumed session has {found} of {wanted} markers for what was interrupted before the kill",
+    text: "request {request} of the resumed session has {found} of {wanted} markers for what was \
+           interrupted before the kill",
 };
 
 impl Invariant for MarkerSurvivesCrash {

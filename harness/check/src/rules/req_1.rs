@@ -318,7 +318,7 @@ mod tests {
 
     /// An interrupt that was sent in front of the turn's start may have met it.
     #[test]
-    fn what_asked_before_may_have_come_before_the_turn_was_told() {
+    fn an_earlier_request_for_the_abort_may_precede_the_start_of_the_turn() {
         let second = |early: bool| {
             let mut t = Tracer::new().with(Feature::DeferredAnswers);
             t.input("hi", InputMode::Start);

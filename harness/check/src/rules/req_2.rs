@@ -18,7 +18,8 @@ const ON_RESUME: Clause = Clause {
 };
 const NO_CAUSE: Clause = Clause {
     kind: "no-cause",
-    text: "request {request} has no cause: no new input, no new output, and the request before it did not fail",
+    text: "request {request} has no cause: no new input, no new output, and the request before it \
+           did not fail",
 };
 
 /// How soon after the abort a request may arrive that was already on its way.

@@ -18,11 +18,13 @@ const TOO_MANY_RETRIES: Clause = Clause {
 };
 const TOO_SOON: Clause = Clause {
     kind: "too-soon",
-    text: "request {request} was sent {delay_ms} ms after an answer that asked for a pause of {wanted_ms} ms",
+    text: "request {request} was sent {delay_ms} ms after an answer that asked for a pause of \
+           {wanted_ms} ms",
 };
 const HASTY: Clause = Clause {
     kind: "hasty",
-    text: "request {request}, retry number {retry} of the same request, was sent {delay_ms} ms after the failure",
+    text: "request {request}, retry number {retry} of the same request, was sent {delay_ms} ms \
+           after the failure",
 };
 const SECOND_RETRY_AFTER_INTERRUPT: Clause = Clause {
     kind: "second-retry-after-interrupt",

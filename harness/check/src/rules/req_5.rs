@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_told_passes() {
+    fn a_loss_that_is_reported_passes() {
         let mut t = steered();
         t.background("your input was discarded");
         let mut other = steered();

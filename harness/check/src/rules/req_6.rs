@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_nobody_gave_is_a_breach() {
+    fn a_header_that_was_not_given_is_a_breach() {
         let mut t = Tracer::new();
         t.start("t1", "hi")
             .request(1, &[user("hi")])

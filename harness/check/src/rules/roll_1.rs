@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_in_the_middle_is_told_once() {
+    fn a_torn_line_in_the_middle_is_reported_once() {
         let mut t = interrupted_tool();
         t.wrote_raw("{\"timestamp\":\"t\",\"ty")
             .read(ReadTrigger::End);

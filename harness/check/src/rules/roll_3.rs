@@ -14,27 +14,33 @@ pub(super) struct CutRolloutsResume;
 
 const UNPAIRED: Clause = Clause {
     kind: "unpaired",
-    text: "request {request} of the resumed session has a call without its output, or an output without its call",
+    text: "request {request} of the resumed session has a call without its output, or an output \
+           without its call",
 };
 const CALL_LOST: Clause = Clause {
     kind: "call-lost",
-    text: "request {request} of the resumed session lacks call {call}, which is in a whole line of the rollout",
+    text: "request {request} of the resumed session lacks call {call}, which is in a whole line \
+           of the rollout",
 };
 const OUTPUT_LOST: Clause = Clause {
     kind: "output-lost",
-    text: "request {request} of the resumed session lacks the output of call {call}, which is in a whole line of the rollout",
+    text: "request {request} of the resumed session lacks the output of call {call}, which is in \
+           a whole line of the rollout",
 };
 const INPUT_LOST: Clause = Clause {
     kind: "input-lost",
-    text: "request {request} of the resumed session lacks the input {text:?}, which is in a whole line of the rollout",
+    text: "request {request} of the resumed session lacks the input {text:?}, which is in a whole \
+           line of the rollout",
 };
 const MESSAGE_LOST: Clause = Clause {
     kind: "message-lost",
-    text: "request {request} of the resumed session lacks the message {text:?}, which is in a whole line of the rollout",
+    text: "request {request} of the resumed session lacks the message {text:?}, which is in a \
+           whole line of the rollout",
 };
 const MARKER_LOST: Clause = Clause {
     kind: "marker-lost",
-    text: "request {request} of the resumed session has {found} of the {wanted} markers that are in whole lines of the rollout",
+    text: "request {request} of the resumed session has {found} of the {wanted} markers that are \
+           in whole lines of the rollout",
 };
 
 impl Invariant for CutRolloutsResume {

@@ -18,7 +18,8 @@ const NOT_CLOSED: Clause = Clause {
 };
 const OVERLAP: Clause = Clause {
     kind: "overlap",
-    text: "{file}: {turn} starts on line {line}, while {open} of line {open_line} has no terminal line",
+    text: "{file}: {turn} starts on line {line}, while {open} of line {open_line} has no terminal \
+           line",
 };
 const STARTED_TWICE: Clause = Clause {
     kind: "started-twice",

@@ -12,19 +12,23 @@ pub(super) struct RecordedBeforeSent;
 
 const CALL_NOT_RECORDED: Clause = Clause {
     kind: "call-not-recorded",
-    text: "request {request} carries call {call}, which the rollout did not have yet when it arrived",
+    text: "request {request} carries call {call}, which the rollout did not have yet when it \
+           arrived",
 };
 const OUTPUT_NOT_RECORDED: Clause = Clause {
     kind: "output-not-recorded",
-    text: "request {request} carries the output of call {call}, which the rollout did not have yet when it arrived",
+    text: "request {request} carries the output of call {call}, which the rollout did not have \
+           yet when it arrived",
 };
 const INPUT_NOT_RECORDED: Clause = Clause {
     kind: "input-not-recorded",
-    text: "request {request} carries the input {text:?}, which the rollout did not have yet when it arrived",
+    text: "request {request} carries the input {text:?}, which the rollout did not have yet when \
+           it arrived",
 };
 const MESSAGE_NOT_RECORDED: Clause = Clause {
     kind: "message-not-recorded",
-    text: "request {request} carries the message {text:?}, which the rollout did not have yet when it arrived",
+    text: "request {request} carries the message {text:?}, which the rollout did not have yet \
+           when it arrived",
 };
 
 impl Invariant for RecordedBeforeSent {

@@ -11,11 +11,13 @@ pub(super) struct CutTurnsAreInterrupted;
 
 const REPORTED_COMPLETE: Clause = Clause {
     kind: "reported-complete",
-    text: "turn {turn} was cut by a kill, but was reported as complete when the session was resumed",
+    text: "turn {turn} was cut by a kill, but was reported as complete when the session was \
+           resumed",
 };
 const RECORDED_COMPLETE: Clause = Clause {
     kind: "recorded-complete",
-    text: "turn {turn} was cut by a kill, but the rollout closed it as complete when the session was resumed",
+    text: "turn {turn} was cut by a kill, but the rollout closed it as complete when the session \
+           was resumed",
 };
 const WENT_ON: Clause = Clause {
     kind: "went-on",
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_is_told_as_complete_is_a_breach() {
+    fn a_turn_that_is_reported_as_complete_is_a_breach() {
         let mut t = cut();
         breaks("ROLL-6/reported-complete", t.resume().completed("t1"));
     }

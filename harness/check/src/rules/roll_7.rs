@@ -10,7 +10,8 @@ pub(super) struct ForksAndRollbacksArePaired;
 
 const FORK_UNPAIRED: Clause = Clause {
     kind: "fork-unpaired",
-    text: "request {request} of the fork has a call without its output, or an output without its call",
+    text: "request {request} of the fork has a call without its output, or an output without its \
+           call",
 };
 const FORK_TOO_FEW_MARKERS: Clause = Clause {
     kind: "fork-too-few-markers",
@@ -18,7 +19,8 @@ const FORK_TOO_FEW_MARKERS: Clause = Clause {
 };
 const FORK_MARKER_TOO_EARLY: Clause = Clause {
     kind: "fork-marker-too-early",
-    text: "request {request} of the fork has the marker of turn {turn} before the last of its items",
+    text: "request {request} of the fork has the marker of turn {turn} before the last of its \
+           items",
 };
 const FORK_MARKER_COUNT: Clause = Clause {
     kind: "fork-marker-count",
@@ -26,7 +28,8 @@ const FORK_MARKER_COUNT: Clause = Clause {
 };
 const ROLLBACK_UNPAIRED: Clause = Clause {
     kind: "rollback-unpaired",
-    text: "request {request} after the rollback has a call without its output, or an output without its call",
+    text: "request {request} after the rollback has a call without its output, or an output \
+           without its call",
 };
 const CALL_CAME_BACK: Clause = Clause {
     kind: "call-came-back",
@@ -371,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn input_that_joined_the_cut_turn_untold_stands_in_front_of_its_marker() {
+    fn input_that_joined_the_cut_turn_unreported_precedes_its_marker() {
         let forked = |mode: InputMode, items: &[Value]| {
             let mut t = Tracer::new();
             t.input("one", InputMode::Start)

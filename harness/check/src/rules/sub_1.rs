@@ -9,7 +9,8 @@ pub(super) struct SubAgentsEndWithTheTurn;
 
 const LATE_END: Clause = Clause {
     kind: "late-end",
-    text: "sub-agent {agent} ended {took_ms} ms after the cut of its turn; {allowed_ms} ms are allowed",
+    text: "sub-agent {agent} ended {took_ms} ms after the cut of its turn; {allowed_ms} ms are \
+           allowed",
 };
 const NEVER_ENDED: Clause = Clause {
     kind: "never-ended",
@@ -33,7 +34,8 @@ const REQUEST_AFTER_END: Clause = Clause {
 };
 const ABORTS_TURN: Clause = Clause {
     kind: "aborts-turn",
-    text: "sub-agent {agent} ended, and its turn was aborted with it, although the client had not asked for that",
+    text: "sub-agent {agent} ended, and its turn was aborted with it, although the client had not \
+           asked for that",
 };
 
 /// How long an agent may wait for a sub-agent to end by itself, with the grace period of the turn.
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_may_be_replaced_by_one_that_was_never_told_of() {
+    fn a_turn_may_be_replaced_by_one_that_was_never_announced() {
         let cut = |mode| {
             let mut t = started();
             t.input("something else", mode).disconnected(2);

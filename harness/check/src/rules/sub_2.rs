@@ -13,7 +13,8 @@ const ASKED_CONSUMER: Clause = Clause {
 };
 const OTHER_TURN: Clause = Clause {
     kind: "other-turn",
-    text: "call {call} of sub-agent {agent} asked the user in another turn than the one that started the sub-agent",
+    text: "call {call} of sub-agent {agent} asked the user in another turn than the one that \
+           started the sub-agent",
 };
 const NOT_APPROVED: Clause = Clause {
     kind: "not-approved",

@@ -9,11 +9,13 @@ pub(super) struct NobodyReadsNothingHangs;
 
 const STREAM_OPEN: Clause = Clause {
     kind: "stream-open",
-    text: "turn {turn} was interrupted while the client did not read, and response {response} stayed open",
+    text: "turn {turn} was interrupted while the client did not read, and response {response} \
+           stayed open",
 };
 const LATE_END: Clause = Clause {
     kind: "late-end",
-    text: "turn {turn} was interrupted while the client did not read, and did not end in time when the client read on",
+    text: "turn {turn} was interrupted while the client did not read, and did not end in time \
+           when the client read on",
 };
 
 /// How long an agent may wait for a turn and its sub-agents to end by themselves.

@@ -17,7 +17,8 @@ const REQUEST_SENT: Clause = Clause {
 };
 const LIVED_ON: Clause = Clause {
     kind: "lived-on",
-    text: "one-shot sub-agent {agent} lived {took_ms} ms after the end of its turn; {allowed_ms} ms are allowed",
+    text: "one-shot sub-agent {agent} lived {took_ms} ms after the end of its turn; {allowed_ms} \
+           ms are allowed",
 };
 
 /// How long an agent may wait for a sub-agent to shut down.

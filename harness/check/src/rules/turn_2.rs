@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_may_be_replaced_before_its_start_is_told() {
+    fn a_turn_may_be_replaced_before_its_start_is_announced() {
         let replaced = |late: bool| {
             let mut t = Tracer::new();
             t.input("one", InputMode::Start);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_hung_up_on_before_the_turn_was_told_of_is_none_of_its_responses() {
+    fn what_was_given_up_before_the_turn_was_announced_is_none_of_its_responses() {
         let reviewed = |closed_before: bool| {
             let mut t = running();
             t.task(TaskKind::Review, "look").request(2, &[user("hi")]);

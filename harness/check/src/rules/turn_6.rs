@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_nobody_reads_does_not_count() {
+    fn time_in_which_the_client_does_not_read_does_not_count() {
         let mut t = interrupted();
         t.push(Observation::Reading { on: false }).wait_ms(5000);
         t.reached("aborting")

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_that_nobody_told_of_is_a_breach() {
+    fn an_abort_that_no_event_announced_is_a_breach() {
         let mut t = Tracer::watched();
         t.start("t1", "one").completed("t1");
         breaks("VIEW-4/unannounced-abort", t.sees_status(INTERRUPTED));

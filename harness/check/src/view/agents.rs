@@ -1,4 +1,4 @@
-//! Sub-agents: what was told of them, and what they asked the model.
+//! Sub-agents: what was reported of them, and what they asked the model.
 
 use super::At;
 use super::exchanges::{Exchange, Role};

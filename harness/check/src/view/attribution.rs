@@ -1,14 +1,14 @@
-//! Which turn a text of the user went into, by the agent's own word.
+//! Which turn took a text of the user, as the agent itself reports.
 
 use super::turns::Turns;
 use cutpoint_trace::InputMode;
 
 impl Turns<'_> {
-    /// The agent tells which turn it took a text into: that is no guess, whatever was running when
-    /// the text was sent.
+    /// The agent reports which turn took a text: that is certain, no matter what was running when the
+    /// text was sent.
     pub(super) fn took(&mut self, turn: usize, text: &str) {
         let attributed = &mut self.attributed;
-        // What was sent to an agent that has ended since is taken by nobody any more.
+        // Nothing takes what was sent to an agent that has ended since.
         let since = self.starts.last().map_or(0, |start| start.at);
         let same = self.by_text.get(text).into_iter().flatten().copied();
         let mut same = same.filter(|input| self.inputs[*input].at >= since);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_ended_agent_was_sent_is_taken_by_nobody() {
+    fn nothing_takes_what_an_ended_agent_was_sent() {
         let mut t = Tracer::new();
         t.start("t1", "one").input("again", InputMode::Replace);
         t.kill().resume();

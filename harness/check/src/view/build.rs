@@ -32,7 +32,7 @@ pub(super) fn build(trace: &Trace) -> View<'_> {
             entry.observation,
             Observation::AgentStarted { resumed: true, .. }
         ) {
-            // The agent died before it could tell, but had it written down.
+            // The agent died before it could report it, but had recorded it.
             let unreported = rollouts
                 .rolled_back()
                 .into_iter()

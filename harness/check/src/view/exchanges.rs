@@ -419,8 +419,8 @@ fn side(value: &Value) -> Option<Option<(PairingRole, Option<&str>)>> {
 
 /// Finds the inputs that a history's user messages carry, in order.
 ///
-/// A message that no input explains (the environment, instructions) is nobody's. Two inputs of the
-/// same text are told apart by their order alone.
+/// A message that no input explains (the environment, instructions) is not the user's. Two inputs of
+/// the same text differ only in their order.
 struct Matcher<'t, 'a> {
     by_text: &'t HashMap<&'a str, Vec<usize>>,
     next: usize,

@@ -8,7 +8,7 @@ use cutpoint_trace::TaskKind;
 /// A fork of the conversation.
 #[derive(Debug, Clone, Copy)]
 pub struct Fork {
-    /// Where the client asked for it; the event where nobody did.
+    /// Where the client asked for it; the event if the client did not.
     pub asked: At,
     /// The event that says it was done.
     pub at: At,

@@ -33,7 +33,7 @@ pub struct Region {
     pub idle: Vec<At>,
     /// Whether the region lies before the first input.
     pub is_first: bool,
-    /// Whether its turn is a guess: nobody was told what became of the input that begins it.
+    /// Whether its turn is a guess: it was not reported what became of the input that begins it.
     unreported: bool,
 }
 
@@ -161,7 +161,7 @@ fn count(view: &View<'_>, exchange: &Exchange<'_>, region: &mut Region, index: u
     let mut forks = view.forks.iter();
     let cut = |turn: Option<usize>| turn == Some(index);
     may_have_one |= forks.any(|fork| (cut(fork.turn) || cut(fork.met)) && fork.at < exchange.at);
-    // Without its input there is no telling where it stands; a turn that was only announced by a
+    // Without its input its place is unknown; a turn that was only announced by a
     // reply may not have been recorded at all.
     may_have_one |= lost && turn.started.is_none();
     region.max += usize::from(may_have_one);
@@ -170,7 +170,7 @@ fn count(view: &View<'_>, exchange: &Exchange<'_>, region: &mut Region, index: u
     }
 }
 
-/// Where an agent ended before it told what it did with an input, the turn that the input went into is a guess,
+/// If an agent ended before it reported what it did with an input, the turn that took the input is a guess,
 /// and a marker on one side of it may as well be the one that is missing on the other.
 fn settle(regions: &mut [Region]) {
     for at in 1..regions.len() {

@@ -26,14 +26,14 @@ impl View<'_> {
         let end = turn
             .ending()
             .map_or(self.trace.entries.len(), |ending| ending.at);
-        // A turn's request may arrive before the client is told that the turn started.
+        // A turn's request may arrive before the start of the turn is announced.
         let asked = turn.input.map_or(turn.begun, |input| self.inputs[input].at);
         let requests = (self.exchanges).partition_point(|exchange| exchange.at < end);
         let mut of_turn = self.exchanges[..requests]
             .iter()
             .rev()
             .filter(|exchange| exchange.generates)
-            // What the agent hung up on before it told of the turn was for the turn before.
+            // What the agent gave up before it announced the turn was for the turn before.
             .filter(|exchange| {
                 exchange
                     .disconnected
@@ -66,7 +66,7 @@ impl View<'_> {
         let mut own = self.turns[turn].calls.iter().map(|call| &self.calls[*call]);
         own.any(|call| {
             let begun = call.begun.is_some_and(|begun| begun < at);
-            // What the model was told of before runs on in the background.
+            // A tool that the model knew of before runs on in the background.
             let answered = call.answered.is_some_and(|by| self.exchanges[by].at < at);
             let running = begun && !call.ended_before(at) && !answered;
             let passed = asked.is_some_and(|asked| call.ended_before(asked));
@@ -85,7 +85,7 @@ impl View<'_> {
     }
 
     /// Whether the call is a sub-agent's that had ended before an entry: its tools end with it, and
-    /// nobody is told of them.
+    /// they are not reported.
     fn went_with_its_agent(&self, call: &Call<'_>, at: At) -> bool {
         let mut ended = self
             .agents
@@ -138,19 +138,19 @@ impl View<'_> {
     }
 
     /// Whether the last response to the sub-agent's turn, of the turn's own, had failed at an entry, and
-    /// nobody was told since that it is tried again.
+    /// no retry was reported since.
     fn was_failing(&self, agent: &SubAgent<'_>, at: At) -> bool {
         let until = agent.ended.map_or(at, |(ended, _)| ended);
         let own = |turn| self.requests_of(turn, until).find(|it| it.is_the_users());
         let last = agent.turn.and_then(own);
         let over = last.and_then(Exchange::failed).filter(|over| *over < at);
-        let told = |at: At| {
+        let reported = |at: At| {
             matches!(
                 self.event(at),
                 Some(AgentEvent::Error { .. } | AgentEvent::Background { .. })
             )
         };
-        over.is_some_and(|over| !(over..at).any(told))
+        over.is_some_and(|over| !(over..at).any(reported))
     }
 
     /// Whether a call is a sub-agent's.

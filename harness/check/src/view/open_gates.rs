@@ -1,14 +1,14 @@
-//! What the harness holds at cut points as a trace goes on.
+//! What the harness holds at cut points, entry by entry.
 
 use crate::pause_time::holds_the_agent;
 use cutpoint_trace::Observation;
 
-/// The cut points that were reached and not let go.
+/// The cut points that were reached and not released.
 #[derive(Debug, Default)]
 pub(super) struct OpenGates<'a> {
     /// Each with the exchange whose response is held there.
     points: Vec<(&'a str, Option<usize>)>,
-    /// The exchange of which the server told last: what is reached next is reached by its response.
+    /// The exchange that the server reported last: its response reaches the next cut point.
     answered: Option<usize>,
 }
 
@@ -28,7 +28,7 @@ impl<'a> OpenGates<'a> {
                     self.points.remove(held);
                 }
             }
-            // Nobody waits for what the client hung up on.
+            // A response that the client gave up holds nothing.
             Observation::Disconnected { exchange } => {
                 self.points
                     .retain(|(_, response)| *response != Some(*exchange));

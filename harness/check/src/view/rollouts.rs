@@ -41,13 +41,13 @@ pub enum LineKind {
 /// A line that starts or ends a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bracket {
-    /// The turn, where the line tells.
+    /// The turn, if the line names it.
     pub turn_id: Option<TurnId>,
     /// How the turn ended; absent if the line starts it.
     pub end: Option<TurnEnd>,
 }
 
-/// What a line holds of a history, by what a request's items are told apart.
+/// What a line contains of a history, by the properties that distinguish a request's items.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RecordedItem {
     /// A call, with its id.

@@ -28,7 +28,7 @@ pub struct Input<'a> {
     pub active: Option<usize>,
     /// Whether a turn began with it.
     pub begins: bool,
-    /// Where its agent ended before it told what it had done with it, if the order of ops does not tell
+    /// Where its agent ended before it reported what it had done with it, if the order of ops does not show
     /// either: its turn is a guess.
     pub unreported: Option<At>,
 }
@@ -54,7 +54,7 @@ pub struct OpAnswer<'a> {
     pub turn_id: Option<&'a str>,
     /// The conversation that it names.
     pub thread_id: Option<&'a str>,
-    /// Why the turn was aborted, as it tells.
+    /// Why the turn was aborted, as the answer says.
     pub reason: Option<AbortReason>,
     /// Why the op was refused.
     pub error: Option<&'a str>,
@@ -205,7 +205,7 @@ impl<'a> Turn<'a> {
 pub struct StrayEnding<'a> {
     /// The event.
     pub at: At,
-    /// The turn that it names, which nobody had announced.
+    /// The turn that it names, which was never announced.
     pub turn_id: Option<&'a str>,
 }
 
@@ -246,7 +246,7 @@ pub(super) struct Turns<'a> {
     pub(super) aborts: Vec<At>,
     /// Where the user answered an approval with "abort", which cuts the turn.
     abort_answers: Vec<At>,
-    /// Calls whose approval was answered: a further answer finds nobody.
+    /// Calls whose approval was answered: a further answer has no addressee.
     decided: HashSet<&'a str>,
     pub(super) starts: Vec<SessionStart>,
     pub(super) kills: Vec<At>,
@@ -265,7 +265,7 @@ pub(super) struct Turns<'a> {
     active: Vec<usize>,
     /// Inputs that began no turn yet.
     pub(super) pending: Vec<usize>,
-    /// Inputs of which the agent has told that it took them.
+    /// Inputs that the agent has reported as taken.
     pub(super) attributed: HashSet<usize>,
     pub(super) held: OpenGates<'a>,
     /// Whether ids in events can be trusted to name turns.
@@ -640,7 +640,7 @@ impl<'a> Turns<'a> {
     }
 
     /// Ops are taken in order: input that can join a turn, sent after the one that began a turn which has run
-    /// until now, can only have joined that turn, though nobody is told any more.
+    /// until now, can only have joined that turn, although no event reports it.
     fn join_unreported(&mut self) {
         let newest = self.active();
         let Some((turn, from)) = newest.and_then(|turn| Some((turn, self.turns[turn].input?)))
@@ -659,7 +659,7 @@ impl<'a> Turns<'a> {
     }
 
     /// Ops are taken in order: what was sent after the interrupt of a turn, or after the answer "abort", has
-    /// not joined that turn, if the turn was aborted. Nobody is told any more of the one that it began.
+    /// not joined that turn, if the turn was aborted. No event announces the turn that it began.
     fn leave_unreported(&mut self, at: At) {
         for (number, input) in self.inputs.iter_mut().enumerate() {
             // Where the agent has said what it took the input into, there is nothing to guess.
