@@ -464,7 +464,7 @@ mod tests {
             (
                 b"{\"timestamp\":\"t\",\"type\":\"x\",\"payload\":3}",
                 1,
-                "no object",
+                "not an object",
             ),
             (b"{\"timestamp\":\"t\",\"type\":\"x\"}", 1, "no `payload`"),
         ];
