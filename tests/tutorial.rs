@@ -61,16 +61,19 @@ fn commands(block: &Block) -> Vec<(&str, Vec<&str>)> {
     commands
 }
 
-/// Runs a shell command in `place` and returns what it prints and its exit code, which `$?` is at first `status`.
+/// Runs a shell command in `place` and returns its standard output and its exit code. `$?` is `status` at first.
+///
+/// Progress and warnings go to standard error, and how many lines of progress there are depends on the machine.
 fn run(command: &str, place: &Path, status: i32) -> (String, i32) {
     let binary = Path::new(env!("CARGO_BIN_EXE_cutpoint")).parent().unwrap();
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
     let output = Command::new("sh")
-        .args(["-c", &format!("exec 2>&1\n(exit {status})\n{command}")])
+        .args(["-c", &format!("(exit {status})\n{command}")])
         .current_dir(place)
         .env("PATH", path)
         .env_remove("GITHUB_ACTIONS")
         .stdin(Stdio::null())
+        .stderr(Stdio::null())
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
