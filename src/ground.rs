@@ -9,7 +9,7 @@ use cutpoint_engine::process::{self, ProcessOwner};
 use tempfile::TempDir;
 
 use crate::Failure;
-use crate::out::complain;
+use crate::console::complain;
 
 /// How long processes of the run may take to go when they are killed.
 const KILL_LIMIT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use cutpoint_trace::{ReadError, Trace};
 use serde::Serialize;
 
 use crate::inputs::{self, Content, Input, Kind};
-use crate::lines::{Line, each_line};
+use crate::line_reader::{InputLine, each_line};
 
 /// The longest line that is read, in bytes.
 pub const LINE_LIMIT_BYTES: usize = 64 << 20;
@@ -45,7 +45,7 @@ pub struct Finding {
 
 /// What is to be said of one file.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct FileReport {
     /// What is wrong, as far as it is kept.
     pub findings: Vec<Finding>,
     /// How many findings of each level there are, MUST and SHOULD.
@@ -57,12 +57,12 @@ pub struct Report {
     /// How often each rule of a file was put to the test, where it is a rollout.
     pub rollout: Option<Tally>,
     /// Why it was not read, or not to its end, and whether that is trouble.
-    pub unread: Option<Unread>,
+    pub unread: Option<UnreadReason>,
 }
 
 /// Why a file was not read, or not to its end.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Unread {
+pub enum UnreadReason {
     /// It could not be.
     Trouble(String),
     /// It is compressed, by this program.
@@ -73,7 +73,7 @@ pub enum Unread {
 
 /// How files are judged.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner<'a> {
+pub struct CheckOptions<'a> {
     /// What they are taken for, whatever they look like.
     pub kind: Option<Kind>,
     /// How many findings of a file are kept; the others are counted.
@@ -84,29 +84,29 @@ pub struct Manner<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Judges one file.
-pub fn inspect(input: &Input, manner: Manner<'_>) -> Report {
+/// WorkerPool one file.
+pub fn inspect(input: &Input, options: CheckOptions<'_>) -> FileReport {
     let name = input.name();
-    let mut report = Report::default();
-    let outcome = match (input, manner.kind) {
+    let mut report = FileReport::default();
+    let outcome = match (input, options.kind) {
         (Input::Lost(_, why), _) => Err(io::Error::other(why.clone())),
         (Input::Recording(path), None)
         | (Input::Recording(path) | Input::File(path), Some(Kind::Recording)) => {
-            recording(path, manner, &mut report);
+            recording(path, options, &mut report);
             Ok(())
         }
         (Input::File(path) | Input::Recording(path), _) => {
-            text(Some(path), &name, manner, &mut report)
+            text(Some(path), &name, options, &mut report)
         }
         (Input::Stdin, Some(Kind::Recording)) => {
             let why =
                 "a recording can't be read from standard input: name its folder or its .sse file";
             Err(io::Error::other(why))
         }
-        (Input::Stdin, _) => text(None, &name, manner, &mut report),
+        (Input::Stdin, _) => text(None, &name, options, &mut report),
     };
     if let Err(error) = outcome {
-        report.unread = Some(Unread::Trouble(error.to_string()));
+        report.unread = Some(UnreadReason::Trouble(error.to_string()));
     }
     report
 }
@@ -114,43 +114,43 @@ pub fn inspect(input: &Input, manner: Manner<'_>) -> Report {
 fn text(
     path: Option<&Path>,
     name: &str,
-    manner: Manner<'_>,
-    report: &mut Report,
+    options: CheckOptions<'_>,
+    report: &mut FileReport,
 ) -> io::Result<()> {
     let opened = inputs::open(path)?;
-    let kind = match (manner.kind, opened.kind) {
+    let kind = match (options.kind, opened.kind) {
         (_, Content::Compressed(with)) => {
-            report.unread = Some(Unread::Compressed(with));
+            report.unread = Some(UnreadReason::Compressed(with));
             return Ok(());
         }
         (Some(Kind::Trace), _) | (None, Content::Trace) => Kind::Trace,
         _ => Kind::Rollout,
     };
-    let mut counted = Counted {
+    let mut counted = CountingReader {
         from: opened.content,
         bytes: 0,
-        stop: manner.stop,
+        stop: options.stop,
     };
     let outcome = match kind {
-        Kind::Trace => trace(&mut counted, name, manner, report),
-        _ => rollout(&mut counted, name, manner, report),
+        Kind::Trace => trace(&mut counted, name, options, report),
+        _ => rollout(&mut counted, name, options, report),
     };
     report.bytes = counted.bytes;
-    if outcome.is_err() && manner.stop.load(Ordering::Relaxed) {
-        report.unread = Some(Unread::Stopped);
+    if outcome.is_err() && options.stop.load(Ordering::Relaxed) {
+        report.unread = Some(UnreadReason::Stopped);
         return Ok(());
     }
     outcome
 }
 
 /// Counts the bytes that pass, until told to stop: a line may be as long as the file.
-struct Counted<'a, R> {
+struct CountingReader<'a, R> {
     from: R,
     bytes: u64,
     stop: &'a AtomicBool,
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for CountingReader<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(io::Error::other("stopped"));
@@ -164,20 +164,20 @@ impl<R: Read> Read for Counted<'_, R> {
 fn rollout(
     from: &mut impl Read,
     name: &str,
-    manner: Manner<'_>,
-    report: &mut Report,
+    options: CheckOptions<'_>,
+    report: &mut FileReport,
 ) -> io::Result<()> {
     let mut checker = Checker::default();
     let mut number = 0;
     let read = each_line(from, LINE_LIMIT_BYTES, |line, byte| {
         number += 1;
-        if let (true, Line::Whole(text) | Line::Tail(text)) = (manner.secrets, &line) {
-            credentials(name, text, (number, byte), manner, report);
+        if let (true, InputLine::Whole(text) | InputLine::Tail(text)) = (options.secrets, &line) {
+            credentials(name, text, (number, byte), options, report);
         }
         match line {
-            Line::Whole(line) => checker.line(line, byte),
-            Line::Tail(line) => checker.tail(line, byte),
-            Line::TooLong(bytes) => {
+            InputLine::Whole(line) => checker.line(line, byte),
+            InputLine::Tail(line) => checker.tail(line, byte),
+            InputLine::TooLong(bytes) => {
                 let why = format!(
                     "the line has {bytes} bytes, more than the {LINE_LIMIT_BYTES} that are read of one; it \
                      was passed over"
@@ -185,16 +185,16 @@ fn rollout(
                 checker.skipped(byte, &why);
             }
         }
-        report.take(name, manner, checker.findings());
-        let stopped = manner.stop.load(Ordering::Relaxed);
+        report.take(name, options, checker.findings());
+        let stopped = options.stop.load(Ordering::Relaxed);
         if stopped {
-            report.unread = Some(Unread::Stopped);
+            report.unread = Some(UnreadReason::Stopped);
         }
         !stopped
     });
     let (findings, tally) = checker.finish();
     if read.is_ok() && report.unread.is_none() {
-        report.take(name, manner, findings);
+        report.take(name, options, findings);
     }
     report.lines = tally.lines;
     report.rollout = Some(tally);
@@ -208,15 +208,15 @@ fn rollout(
 fn trace(
     from: &mut impl Read,
     name: &str,
-    manner: Manner<'_>,
-    report: &mut Report,
+    options: CheckOptions<'_>,
+    report: &mut FileReport,
 ) -> io::Result<()> {
     let (trace, unreadable) = match Trace::read(io::BufReader::new(from)) {
         Ok(read) => read,
         Err(ReadError::Io(error)) => return Err(error),
         Err(error) => {
             report.add(
-                manner,
+                options,
                 Finding::whole(name, "TRACE", Level::Must, Some(1), error.to_string()),
             );
             return Ok(());
@@ -231,11 +231,11 @@ fn trace(
                 byte: Some(line.byte),
                 ..Finding::whole(name, "TRACE", Level::Must, Some(line.line), message)
             };
-            report.add(manner, finding);
+            report.add(options, finding);
         }
         let why = "the rules were not asked: what is missing from a trace could be what they miss";
         report.add(
-            manner,
+            options,
             Finding::whole(name, "TRACE", Level::Should, None, why.to_owned()),
         );
         return Ok(());
@@ -254,12 +254,12 @@ fn trace(
                     let message = breach.text().into_owned();
                     let whole = Finding::whole(name, &verdict.rule, verdict.level, line, message);
                     let kind = Some(breach.kind.into_owned());
-                    report.add(manner, Finding { kind, ..whole });
+                    report.add(options, Finding { kind, ..whole });
                 }
             }
             Verdict::Unknown { why } => {
                 let message = format!("{} can't be judged: {why}", verdict.rule);
-                report.unread.get_or_insert(Unread::Trouble(message));
+                report.unread.get_or_insert(UnreadReason::Trouble(message));
             }
             Verdict::Pass { .. } | Verdict::NotExercised | Verdict::NotApplicable { .. } => {}
         }
@@ -267,28 +267,28 @@ fn trace(
     Ok(())
 }
 
-fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
+fn recording(path: &Path, options: CheckOptions<'_>, report: &mut FileReport) {
     let problems = match Recording::load(path) {
         Ok(recording) => recording.validate(),
         Err(errors) => errors.problems,
     };
-    let mut places = Places::default();
+    let mut line_starts = LineStarts::default();
     for problem in problems {
         let level = match problem.is_error() {
             true => Level::Must,
             false => Level::Should,
         };
         let line = (problem.line > 0).then_some(problem.line as u64);
-        let byte = line.and_then(|line| places.byte(&problem.file, line));
+        let byte = line.and_then(|line| line_starts.byte(&problem.file, line));
         let finding = Finding {
             byte,
             ..Finding::whole(&problem.file, "RECORDING", level, line, problem.message)
         };
-        report.add(manner, finding);
+        report.add(options, finding);
     }
     for file in files_of(path) {
-        if manner.stop.load(Ordering::Relaxed) {
-            report.unread = Some(Unread::Stopped);
+        if options.stop.load(Ordering::Relaxed) {
+            report.unread = Some(UnreadReason::Stopped);
             return;
         }
         // What is larger was refused above, and is not read here either.
@@ -299,18 +299,18 @@ fn recording(path: &Path, manner: Manner<'_>, report: &mut Report) {
         };
         report.bytes += bytes.len() as u64;
         report.lines += memchr::memchr_iter(b'\n', &bytes).count() as u64;
-        secrets(&file.display().to_string(), &bytes, manner, report);
+        secrets(&file.display().to_string(), &bytes, options, report);
     }
 }
 
 /// Where the lines of a recording's files start.
 #[derive(Default)]
-struct Places {
+struct LineStarts {
     file: String,
     starts: Vec<u64>,
 }
 
-impl Places {
+impl LineStarts {
     /// The byte at which a line starts; problems come one file behind the other.
     fn byte(&mut self, file: &str, line: u64) -> Option<u64> {
         if self.file != file {
@@ -334,7 +334,7 @@ fn line_starts(bytes: &[u8], stream: bool) -> Vec<u64> {
 }
 
 /// Warns of secrets that were left in a recording's file. What they say is not repeated.
-fn secrets(name: &str, bytes: &[u8], manner: Manner<'_>, report: &mut Report) {
+fn secrets(name: &str, bytes: &[u8], options: CheckOptions<'_>, report: &mut FileReport) {
     let (mut line, mut line_start, mut from, mut start) = (1, 0, 0, 0);
     // What is no text stands between pieces of it, and moves no place.
     for piece in bytes.utf8_chunks() {
@@ -349,7 +349,7 @@ fn secrets(name: &str, bytes: &[u8], manner: Manner<'_>, report: &mut Report) {
                 "a secret was left in the recording: {kind}; record it again with redaction, or replace it"
             );
             let place = (line, (at - line_start) as u64, at as u64);
-            report.add(manner, Finding::secret(name, place, message));
+            report.add(options, Finding::secret(name, place, message));
         }
         start += piece.valid().len() + piece.invalid().len();
     }
@@ -361,10 +361,10 @@ fn credentials(
     name: &str,
     text: &[u8],
     (line, start): (u64, u64),
-    manner: Manner<'_>,
-    report: &mut Report,
+    options: CheckOptions<'_>,
+    report: &mut FileReport,
 ) {
-    // Places are told in lines of text alone; another line is a finding of its own.
+    // LineStarts are told in lines of text alone; another line is a finding of its own.
     let found = std::str::from_utf8(text).map(find_secrets);
     for (kind, range) in found.into_iter().flatten() {
         if is_credential(kind) {
@@ -373,7 +373,7 @@ fn credentials(
             );
             let column = range.start as u64;
             let place = (line, column, start + column);
-            report.add(manner, Finding::secret(name, place, message));
+            report.add(options, Finding::secret(name, place, message));
         }
     }
 }
@@ -415,11 +415,16 @@ impl Finding {
     }
 }
 
-impl Report {
-    fn take(&mut self, name: &str, manner: Manner<'_>, found: Vec<cutpoint_check::file::Finding>) {
+impl FileReport {
+    fn take(
+        &mut self,
+        name: &str,
+        options: CheckOptions<'_>,
+        found: Vec<cutpoint_check::file::Finding>,
+    ) {
         for found in found {
             self.add(
-                manner,
+                options,
                 Finding {
                     file: name.to_owned(),
                     line: Some(found.line),
@@ -434,9 +439,9 @@ impl Report {
         }
     }
 
-    fn add(&mut self, manner: Manner<'_>, finding: Finding) {
+    fn add(&mut self, options: CheckOptions<'_>, finding: Finding) {
         self.counts[usize::from(finding.level == Level::Should)] += 1;
-        if self.findings.len() < manner.limit {
+        if self.findings.len() < options.limit {
             self.findings.push(finding);
         }
     }

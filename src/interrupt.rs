@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::console::complain;
 use crate::exit_code::ExitCode;
-use crate::out::complain;
 use crate::{Failure, runtime};
 
 /// Waits for SIGINT, SIGTERM and SIGHUP.
@@ -80,12 +80,12 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
 }
 
 /// Ends the program at the first signal, but never in the middle of what has to be whole.
-pub struct Standing {
+pub struct SignalGuard {
     /// What there is to say of where things stand. Held by whoever must not be interrupted.
     sentence: Arc<Mutex<&'static str>>,
 }
 
-impl Standing {
+impl SignalGuard {
     /// Takes the signals over. At one, the sentence is told, and the program ends with
     /// [`ExitCode::Trouble`].
     pub fn new(sentence: &'static str) -> Result<Self, Failure> {

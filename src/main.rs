@@ -2,29 +2,30 @@
 
 mod agent_spec;
 mod cmd;
+mod console;
 mod exit_code;
 mod files;
 mod ground;
-mod history;
 mod inputs;
 mod inspect;
 mod interrupt;
-mod lines;
-mod out;
+mod line_reader;
 mod process_agent;
 mod progress;
 mod recorded;
 mod report_files;
 mod reports;
 mod rollout_file;
+mod save_recording;
+mod session_items;
 mod shard;
 mod sweep_report;
-mod written;
 
 use std::process;
 
 use clap::{Parser, Subcommand};
 
+use crate::console as out;
 use crate::exit_code::ExitCode;
 
 /// A schedule of the lab is thousands of small allocations.
@@ -115,7 +116,7 @@ fn main() -> process::ExitCode {
         Command::Completions(arguments) => cmd::completions::run::<Arguments>(&arguments),
     };
     let code = result.unwrap_or_else(|failure| {
-        out::complain!("error: {}", failure.message);
+        console::complain!("error: {}", failure.message);
         failure.code
     });
     code.into()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::out::complain;
+use crate::console::complain;
 
 /// How often a bar is redrawn.
 const BAR_EVERY: Duration = Duration::from_millis(100);

@@ -19,9 +19,9 @@ use cutpoint_trace::Observation;
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 
 use crate::agent_spec::AgentSpec;
+use crate::console::{complain, say};
 use crate::exit_code::ExitCode;
 use crate::ground::on_ground;
-use crate::out::{complain, say};
 use crate::{Failure, runtime};
 use cutpoint::executor::of_verdict;
 

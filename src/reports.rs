@@ -1,47 +1,37 @@
-//! The reports that the user asked for, as one.
+//! The reports on a run, each in its format: the console's, the files that the user asked for, and
+//! annotations where a CI system reads them.
 
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use cutpoint_report::json_lines::Header;
-use cutpoint_report::{Annotations, Console, Context, FileFormat, Reporter, Summary, github};
+use cutpoint_report::{
+    Annotations, Console, Context, FileFormat, Header, Reporter, Summary, github,
+};
 use cutpoint_trace::case::CaseResult;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::Failure;
 use crate::files::{self, Draft};
 use crate::report_files::ReportFiles;
+use crate::{Failure, console};
 
-/// What goes where.
-pub struct Wanted<'a> {
-    /// Reports in files.
-    pub files: &'a ReportFiles,
-    /// Whether the console tells each case step by step.
-    pub verbose: bool,
-    /// What run it is.
-    pub header: Header,
-    /// How many cases there will be: of a part of a run, its own.
-    pub cases: usize,
-}
-
-/// All reports of a run, with a progress bar where somebody watches.
+/// All reports of a run, with a progress bar on a terminal.
 pub struct Reports {
-    reporters: Vec<Named>,
+    reports: Vec<OpenReport>,
     summary: Summary,
     progress: ProgressBar,
 }
 
-struct Named {
+struct OpenReport {
     name: String,
     reporter: Box<dyn Reporter>,
     /// The file that the report is written to, until it is whole.
     draft: Option<Draft>,
-    /// Why nothing is told to it any more. The other reports are finished all the same.
+    /// Why the report is given up. The others are finished all the same.
     failed: Option<io::Error>,
 }
 
-impl Named {
+impl OpenReport {
     fn stream(name: &str, reporter: impl Reporter + 'static) -> Self {
         Self {
             name: name.to_owned(),
@@ -56,7 +46,7 @@ impl Named {
         format: &FileFormat,
         path: &Path,
         header: &Header,
-        context: Context<'static>,
+        context: Context,
     ) -> Result<Self, Failure> {
         let open = || {
             let draft = Draft::create(path)?;
@@ -72,19 +62,19 @@ impl Named {
         open().map_err(|error| files::failure(path, &error))
     }
 
-    fn tell(&mut self, tell: &mut dyn FnMut(&mut dyn Reporter) -> io::Result<()>) {
+    fn write(&mut self, write: impl FnOnce(&mut dyn Reporter) -> io::Result<()>) {
         if self.failed.is_some() {
             return;
         }
-        match tell(self.reporter.as_mut()) {
-            // Whoever reads our output has seen enough; the exit code still tells the result.
+        match write(self.reporter.as_mut()) {
+            // The reader of our output has seen enough; the exit code still has the result.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(error) => self.failed = Some(error),
             Ok(()) => {}
         }
     }
 
-    /// Puts a whole report into its place; gives what went wrong with it until then.
+    /// Puts a whole report into its place. Returns what went wrong with it.
     fn keep(self) -> Option<String> {
         drop(self.reporter);
         let kept = match (self.failed, self.draft) {
@@ -96,42 +86,43 @@ impl Named {
     }
 }
 
-/// The sentence of a rule.
-pub fn sentence(id: &str) -> Option<&'static str> {
-    cutpoint_check::rule(id).map(cutpoint_check::Invariant::sentence)
+/// What the reports need to know of a run's rules.
+pub fn context(strict: bool) -> Context {
+    Context {
+        strict,
+        sentence: |id| cutpoint_check::rule(id).map(cutpoint_check::Invariant::sentence),
+    }
 }
 
 impl Reports {
-    /// Opens every report; what can't be opened is told before anything is run.
-    pub fn open(wanted: &Wanted<'_>) -> Result<Self, Failure> {
-        let context = Context {
-            strict: wanted.header.strict,
-            sentence: &sentence,
+    /// Opens every report, so that a file that cannot be written is reported before anything runs.
+    /// `cases` is how many cases this part of the run has.
+    pub fn open(
+        header: &Header,
+        files: &ReportFiles,
+        verbose: bool,
+        cases: usize,
+    ) -> Result<Self, Failure> {
+        let context = context(header.strict);
+        let progress = progress(cases);
+        let stdout = StdoutAboveBar {
+            stdout: anstream::stdout(),
+            progress: progress.clone(),
         };
-        let stdout = io::stdout();
-        let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let progress = progress(wanted.cases);
-        let console = Console::new(
-            Above {
-                stdout,
-                progress: progress.clone(),
-            },
-            colour,
-            context,
-        )
-        .verbose(wanted.verbose);
-        let mut reporters = vec![Named::stream("stdout", console)];
-        for (format, path) in wanted.files.iter() {
-            reporters.push(Named::file(format, path, &wanted.header, context)?);
+        let console = Console::new(stdout, context)
+            .width(console::report_width())
+            .verbose(verbose);
+        let mut reports = vec![OpenReport::stream("stdout", console)];
+        for (format, path) in files.iter() {
+            reports.push(OpenReport::file(format, path, header, context)?);
         }
-        if github::wanted() {
+        if github::in_actions() {
             let annotations = Annotations::new(io::stdout(), context);
-            reporters.push(Named::stream("annotations", annotations));
+            reports.push(OpenReport::stream("annotations", annotations));
         }
-        let summary = Summary::new(wanted.header.seed, wanted.header.strict);
         Ok(Self {
-            reporters,
-            summary,
+            reports,
+            summary: Summary::new(header.seed, header.strict),
             progress,
         })
     }
@@ -139,20 +130,20 @@ impl Reports {
     /// Takes a case that has ended.
     pub fn case(&mut self, case: &CaseResult) {
         self.summary.add(case);
-        for named in &mut self.reporters {
-            named.tell(&mut |reporter| reporter.case(case));
+        for report in &mut self.reports {
+            report.write(|reporter| reporter.case(case));
         }
         self.progress.inc(1);
     }
 
-    /// Ends all reports. One that could not be written is a failure, but never at another's cost.
+    /// Ends all reports. A report that could not be written is a failure, but the others are finished.
     pub fn finish(mut self, took: Duration) -> Result<(), Failure> {
         self.progress.finish_and_clear();
         self.summary.duration_ms = took.as_secs_f64() * 1000.0;
         let mut failed = Vec::new();
-        for mut named in self.reporters {
-            named.tell(&mut |reporter| reporter.finish(&self.summary));
-            failed.extend(named.keep());
+        for mut report in self.reports {
+            report.write(|reporter| reporter.finish(&self.summary));
+            failed.extend(report.keep());
         }
         if failed.is_empty() {
             Ok(())
@@ -171,17 +162,18 @@ fn progress(cases: usize) -> ProgressBar {
 }
 
 /// Standard output above the progress bar.
-struct Above {
-    stdout: Stdout,
+struct StdoutAboveBar {
+    stdout: anstream::Stdout,
     progress: ProgressBar,
 }
 
-impl Write for Above {
+impl Write for StdoutAboveBar {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.progress.suspend(|| self.stdout.lock().write(bytes))
+        let stdout = &mut self.stdout;
+        self.progress.suspend(|| stdout.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stdout.lock().flush()
+        self.stdout.flush()
     }
 }

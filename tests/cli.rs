@@ -67,7 +67,8 @@ fn a_conforming_run_is_0_and_a_breach_is_1() {
         let breach = place.run(words.into_iter().chain(["--agent", agent]));
         breach.code(1).says(&[
             "FAIL scenario.kdl",
-            "CALL-1 MUST",
+            "CALL-1/",
+            "MUST: ",
             "replay",
             "--defect forget-output",
         ]);
@@ -175,7 +176,7 @@ fn the_replay_command_replays() {
     let again = Running::start(&mut again).wait();
     again
         .code(1)
-        .says(&["CALL-1 MUST", "1 case: 1 failed", "seed 7"]);
+        .says(&["CALL-1/", "MUST: ", "1 case: 1 failed", "seed 7"]);
 }
 
 /// What is wrong with a command line, and what its message says.
@@ -436,10 +437,10 @@ fn defects_rules_and_what_they_are_worth_can_be_read_by_programs() {
     let measured = ["rules", "CALL-1", "--scenarios", "scenario.kdl"];
     let rule = &json(&[&measured[..], &["--json"]].concat())["rules"][0];
     assert_eq!(rule["exercised_by"][0]["scenario"], "it's interrupted");
-    place
-        .run(measured)
-        .code(0)
-        .says(&["exercise it: 1", "scenario.kdl: it's interrupted"]);
+    place.run(measured).code(0).says(&[
+        "Scenarios that exercise it: 1",
+        "scenario.kdl: it's interrupted",
+    ]);
     let mutate = ["mutate", "scenario.kdl", "--defect", "forget-output"];
     let table = place.run([&mutate[..], &["--json", "score.json"]].concat());
     table

@@ -29,7 +29,7 @@ fn score(defects: &[Defect]) -> Score {
 #[test]
 fn every_planted_defect_is_caught_by_its_own_rule() {
     let score = score(Defect::ALL);
-    assert!(score.is_full(), "{}", mutation::table(&score));
+    assert!(score.is_full(), "{}", mutation::table(&score, None));
 }
 
 /// The catalogue names defects; nothing else keeps it from naming one that is gone, or from having
@@ -54,7 +54,11 @@ fn the_catalogue_names_defects_that_exist() {
 #[test]
 fn every_rule_is_put_to_the_test_by_a_scenario_and_by_a_defect() {
     let score = score(&[]);
-    assert!(score.correct.is_empty(), "{}", mutation::table(&score));
+    assert!(
+        score.correct.is_empty(),
+        "{}",
+        mutation::table(&score, None)
+    );
     for rule in cutpoint_check::rules() {
         let id = rule.id();
         let exercised = !score.exercised_by(id).is_empty();

@@ -9,14 +9,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cutpoint_check::file::RULES;
+use cutpoint_report::layout::{Layout, Style, StyledLine};
+use cutpoint_report::text;
 use cutpoint_trace::verdict::Level;
 use serde_json::json;
 
+use crate::console::{self, complain, say};
 use crate::exit_code::ExitCode;
 use crate::inputs::{self, Input, Kind};
-use crate::inspect::{Finding, Manner, Report, Unread, inspect};
+use crate::inspect::{CheckOptions, FileReport, Finding, UnreadReason, inspect};
 use crate::interrupt::stop_on_signal;
-use crate::out::{complain, say};
 use crate::{Failure, Outcome};
 
 /// How many judged files may wait for one in front of them.
@@ -73,11 +75,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let jobs = arguments.jobs.map_or(processors, |jobs| jobs as usize);
     let begun = Instant::now();
     let mut total = Total::default();
-    let judges = Judges::start(arguments, jobs, &inputs, &stop);
+    let pool = WorkerPool::start(arguments, jobs, &inputs, &stop);
     // Files are told in their order, whichever is ready first.
-    let mut waiting: BTreeMap<usize, Report> = BTreeMap::new();
+    let mut waiting: BTreeMap<usize, FileReport> = BTreeMap::new();
     let mut due = 0;
-    while let Some((at, report)) = judges.next() {
+    while let Some((at, report)) = pool.next() {
         waiting.insert(at, report);
         while let Some(report) = waiting.remove(&due) {
             tell(arguments, &inputs[due].name(), &report)?;
@@ -85,7 +87,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             due += 1;
         }
     }
-    for at in due..judges.begun().min(inputs.len()) {
+    for at in due..pool.begun().min(inputs.len()) {
         match waiting.remove(&at) {
             Some(report) => {
                 tell(arguments, &inputs[at].name(), &report)?;
@@ -95,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
     }
     total.interrupted |= stop.load(Ordering::Relaxed) && total.files < inputs.len() as u64;
-    judges.finish();
+    pool.finish();
     summary(arguments, &total, begun.elapsed())?;
     Ok(total.code(arguments.strict))
 }
@@ -104,15 +106,15 @@ pub fn run(arguments: &Arguments) -> Outcome {
 const NOT_TO_ITS_END: &str = "not read to its end";
 
 /// The threads that judge files.
-struct Judges {
-    reports: mpsc::Receiver<(usize, Report)>,
+struct WorkerPool {
+    reports: mpsc::Receiver<(usize, FileReport)>,
     /// How many files were begun, or would have been if there were more.
     next: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Judges {
+impl WorkerPool {
     fn start(
         arguments: &Arguments,
         jobs: usize,
@@ -126,7 +128,7 @@ impl Judges {
             let (send, next, inputs, stop) =
                 (send.clone(), next.clone(), inputs.clone(), stop.clone());
             std::thread::spawn(move || {
-                let manner = Manner {
+                let options = CheckOptions {
                     kind,
                     limit,
                     secrets,
@@ -136,7 +138,7 @@ impl Judges {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(input) = inputs.get(at) else { return };
                     // Nobody listens any more if a line could not be printed.
-                    if send.send((at, inspect(input, manner))).is_err() {
+                    if send.send((at, inspect(input, options))).is_err() {
                         return;
                     }
                 }
@@ -153,7 +155,7 @@ impl Judges {
 
     /// The next file that was judged, in any order. Once stopped, what is at hand is waited for no longer
     /// than [`GRACE`]: a file may be large, and standard input silent.
-    fn next(&self) -> Option<(usize, Report)> {
+    fn next(&self) -> Option<(usize, FileReport)> {
         let mut ends = None;
         loop {
             match self.reports.recv_timeout(LOOK) {
@@ -205,7 +207,7 @@ struct Total {
 }
 
 impl Total {
-    fn add(&mut self, report: &Report) {
+    fn add(&mut self, report: &FileReport) {
         self.files += 1;
         self.lines += report.lines;
         self.bytes += report.bytes;
@@ -218,9 +220,9 @@ impl Total {
             sum.for_each(|(count, more)| *count += more);
         }
         match &report.unread {
-            Some(Unread::Trouble(_)) => self.unreadable += 1,
-            Some(Unread::Compressed(_)) => self.compressed += 1,
-            Some(Unread::Stopped) => self.interrupted = true,
+            Some(UnreadReason::Trouble(_)) => self.unreadable += 1,
+            Some(UnreadReason::Compressed(_)) => self.compressed += 1,
+            Some(UnreadReason::Stopped) => self.interrupted = true,
             None => {}
         }
     }
@@ -237,19 +239,19 @@ impl Total {
     }
 }
 
-fn tell(arguments: &Arguments, name: &str, report: &Report) -> Result<(), Failure> {
+fn tell(arguments: &Arguments, name: &str, report: &FileReport) -> Result<(), Failure> {
     match &report.unread {
-        Some(Unread::Trouble(why)) => complain!("{name}: {why}"),
-        Some(Unread::Compressed(with)) => {
+        Some(UnreadReason::Trouble(why)) => complain!("{name}: {why}"),
+        Some(UnreadReason::Compressed(with)) => {
             complain!("{name}: not read: it is compressed ({with}); decompress it first");
         }
-        Some(Unread::Stopped) => complain!("{name}: {NOT_TO_ITS_END}"),
+        Some(UnreadReason::Stopped) => complain!("{name}: {NOT_TO_ITS_END}"),
         None => {}
     }
     if arguments.quiet {
         return Ok(());
     }
-    let mut text = String::new();
+    let mut layout = console::layout();
     for finding in &report.findings {
         if arguments.json {
             let mut value = json!({"format": FORMAT, "version": VERSION, "type": "finding"});
@@ -258,37 +260,41 @@ fn tell(arguments: &Arguments, name: &str, report: &Report) -> Result<(), Failur
             {
                 value.extend(fields);
             }
-            text += &format!("{value}\n");
+            layout.line(StyledLine::default().then(Style::Plain, value.to_string()));
         } else {
-            text += &format!("{}\n", in_words(finding));
+            show(&mut layout, finding);
         }
     }
     let shown = report.findings.len() as u64;
     let more = report.counts.iter().sum::<u64>() - shown;
     if more > 0 && !arguments.json {
-        text += &format!("{name}: {more} more; --limit {} shows all\n", more + shown);
+        let all = more + shown;
+        layout.text(&format!("{name}: {more} more; --limit {all} shows all"));
     }
-    crate::out::bytes(text.as_bytes())
+    console::print(&layout)
 }
 
 /// The name and the version of what `--json` prints.
 const FORMAT: &str = "cutpoint-check";
 const VERSION: u32 = 1;
 
-fn in_words(finding: &Finding) -> String {
-    let mut text = finding.file.clone();
+fn show(layout: &mut Layout, finding: &Finding) {
+    let mut place = finding.file.clone();
     for number in [finding.line, finding.column].into_iter().flatten() {
-        text += &format!(":{number}");
+        place += &format!(":{number}");
     }
-    let level = match finding.level {
-        Level::Must => "",
-        Level::Should => " (warning)",
+    let (style, level) = match finding.level {
+        Level::Must => (Style::Failure, ""),
+        Level::Should => (Style::Warning, " (warning)"),
     };
-    text += &format!(": {}{level}: {}", finding.rule, finding.message);
-    if let Some(byte) = finding.byte {
-        text += &format!(" [byte {byte}]");
-    }
-    text
+    let start = StyledLine::default()
+        .then(Style::Emphasis, place)
+        .then(Style::Plain, ": ")
+        .then(style, format!("{}{level}", finding.rule))
+        .then(Style::Plain, ": ");
+    let byte = finding.byte.map(|byte| format!(" [byte {byte}]"));
+    let text = format!("{}{}", finding.message, byte.unwrap_or_default());
+    layout.paragraph(start, 4, Style::Plain, &text);
 }
 
 fn summary(arguments: &Arguments, total: &Total, took: Duration) -> Result<(), Failure> {
@@ -317,7 +323,10 @@ fn summary(arguments: &Arguments, total: &Total, took: Duration) -> Result<(), F
         return say!("{summary}");
     }
     if total.rollouts > 0 && !idle.is_empty() && !arguments.quiet {
-        say!("not exercised: {}", idle.join(", "))?;
+        let mut layout = console::layout();
+        let start = StyledLine::default().then(Style::Plain, "not exercised: ");
+        layout.paragraph(start, 4, Style::Plain, &idle.join(", "));
+        console::print(&layout)?;
     }
     let mut more = String::new();
     if should > 0 {
@@ -336,16 +345,14 @@ fn summary(arguments: &Arguments, total: &Total, took: Duration) -> Result<(), F
     }
     say!(
         "{}, {}, {} in {}{more} ({rate:.0} MB/s)",
-        counted(total.files, "file"),
-        counted(total.lines, "line"),
-        counted(must + should, "finding"),
-        counted(total.with_findings, "file"),
+        count(total.files, "file"),
+        count(total.lines, "line"),
+        count(must + should, "finding"),
+        count(total.with_findings, "file"),
     )
 }
 
-fn counted(count: u64, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
-    }
+/// A number of things that may be more than fit into memory.
+fn count(number: u64, noun: &str) -> String {
+    text::count(usize::try_from(number).unwrap_or(usize::MAX), noun)
 }

@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::exit_code::ExitCode;
-use crate::{Outcome, out};
+use crate::{Outcome, console};
 
 /// Arguments of `cutpoint completions`.
 #[derive(clap::Args)]
@@ -19,6 +19,6 @@ pub fn run<Root: CommandFactory>(arguments: &Arguments) -> Outcome {
     // Into memory first: the generator panics if what it writes to fails.
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "cutpoint", &mut script);
-    out::bytes(&script)?;
+    console::bytes(&script)?;
     Ok(ExitCode::Conforms)
 }

@@ -2,12 +2,13 @@
 
 use cutpoint_agent::Defect;
 use cutpoint_check::rule;
+use cutpoint_report::layout::{Align, Layout, Style, Table};
 use cutpoint_scenario::suggest::nearest;
 use serde_json::{Value, json};
 
 use crate::Outcome;
+use crate::console::{self, say};
 use crate::exit_code::ExitCode;
-use crate::out::say;
 
 /// Arguments of `cutpoint defects`.
 #[derive(clap::Args)]
@@ -31,9 +32,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let listing = json!({"format": "cutpoint-defects", "version": 1, "defects": defects});
         say!("{listing:#}")?;
     } else if let Some(defect) = arguments.name {
-        show(defect)?;
+        console::print(&describe(defect))?;
     } else {
-        list(shown)?;
+        let mut layout = console::layout();
+        layout.table(&table(shown));
+        console::print(&layout)?;
     }
     Ok(ExitCode::Conforms)
 }
@@ -52,13 +55,17 @@ pub(super) fn named(name: &str) -> Result<Defect, String> {
     })
 }
 
-/// Prints one line for each of the defects.
-pub(super) fn list(defects: &[Defect]) -> Result<(), crate::Failure> {
+/// One row for each of the defects.
+pub(super) fn table(defects: &[Defect]) -> Table {
+    let mut table = Table::new(0, [Align::Left, Align::Left]);
     for defect in defects {
-        let (name, rule) = (defect.name(), defect.rule());
-        say!("{name:26} {rule:7} {}", defect.about())?;
+        table.row([
+            Style::Emphasis.cell(defect.name()),
+            defect.rule().into(),
+            defect.about().into(),
+        ]);
     }
-    Ok(())
+    table
 }
 
 fn for_programs(defect: Defect) -> Value {
@@ -70,15 +77,24 @@ fn for_programs(defect: Defect) -> Value {
     })
 }
 
-fn show(defect: Defect) -> Result<(), crate::Failure> {
+fn describe(defect: Defect) -> Layout {
     let (name, id) = (defect.name(), defect.rule());
-    say!("{name} ({id})\n")?;
-    say!("{}\n", defect.about())?;
-    match rule(id) {
-        Some(rule) => say!("Breaks {id}: {}", rule.sentence())?,
-        None => say!("Breaks {id}, which is not in the book yet.")?,
-    }
-    say!("Comes from: {}", defect.provenance())?;
-    say!("\ncutpoint run --defect {name}: what the rules say of it, with the evidence")?;
-    say!("cutpoint mutate --defect {name}: which rules catch it, and in which scenarios")
+    let mut layout = console::layout();
+    layout.heading(&format!("{name} ({id})"));
+    layout.blank();
+    layout.text(defect.about());
+    layout.blank();
+    layout.text(&match rule(id) {
+        Some(rule) => format!("Breaks {id}: {}", rule.sentence()),
+        None => format!("Breaks {id}, which is not in the book yet."),
+    });
+    layout.text(&format!("Comes from: {}", defect.provenance()));
+    layout.blank();
+    layout.text(&format!(
+        "cutpoint run --defect {name}: what the rules say of it, with the evidence"
+    ));
+    layout.text(&format!(
+        "cutpoint mutate --defect {name}: which rules catch it, and in which scenarios"
+    ));
+    layout
 }

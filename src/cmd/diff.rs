@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use cutpoint_recording::{ChangeCounts, HistoryChange, count, diff};
+use cutpoint_report::layout::{Style, StyledLine};
 use serde_json::{Value, json};
 
+use crate::console::{self, say};
 use crate::exit_code::ExitCode;
-use crate::history;
-use crate::out::say;
+use crate::session_items;
 use crate::{Failure, Outcome};
 
 /// How many items that both sides have are shown on each side of a change.
@@ -39,7 +40,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
     {
         return Err(Failure::usage("only one side can be standard input"));
     }
-    let (a, b) = (history::read(&arguments.a)?, history::read(&arguments.b)?);
+    let (a, b) = (
+        session_items::read(&arguments.a)?,
+        session_items::read(&arguments.b)?,
+    );
     let changes = diff(&a, &b);
     let counts = count(&changes);
     if arguments.json {
@@ -72,6 +76,7 @@ fn show(changes: &[HistoryChange]) -> Result<(), Failure> {
     let changed: Vec<usize> = (0..changes.len())
         .filter(|at| !is_kept(&changes[*at]))
         .collect();
+    let mut layout = console::layout();
     let mut hidden = 0;
     for (at, change) in changes.iter().enumerate() {
         let next = changed.partition_point(|changed| *changed < at);
@@ -85,15 +90,23 @@ fn show(changes: &[HistoryChange]) -> Result<(), Failure> {
             continue;
         }
         if hidden > 0 {
-            say!("  … {hidden} kept")?;
+            layout.text(&format!("  … {hidden} kept"));
             hidden = 0;
         }
-        say!("{change}")?;
+        let style = match change {
+            HistoryChange::Kept { .. } => Style::Plain,
+            HistoryChange::Lost { .. } => Style::Failure,
+            HistoryChange::Added { .. } => Style::Success,
+            HistoryChange::Moved { .. } => Style::Warning,
+        };
+        for text in change.to_string().lines() {
+            layout.wrapped(StyledLine::default().then(style, text), 4);
+        }
     }
     if hidden > 0 && !changed.is_empty() {
-        say!("  … {hidden} kept")?;
+        layout.text(&format!("  … {hidden} kept"));
     }
-    Ok(())
+    console::print(&layout)
 }
 
 fn for_programs(arguments: &Arguments, changes: &[HistoryChange], counts: ChangeCounts) -> Value {

@@ -8,10 +8,10 @@ use cutpoint_recording::{Imported, import};
 
 use super::record::Redaction;
 use crate::agent_spec::AgentSpec;
+use crate::console::{complain, say};
 use crate::exit_code::ExitCode;
-use crate::interrupt::Standing;
-use crate::out::{complain, say};
-use crate::{Failure, Outcome, recorded, rollout_file, written};
+use crate::interrupt::SignalGuard;
+use crate::{Failure, Outcome, recorded, rollout_file, save_recording};
 
 /// Up to so much of history in all requests together a replay is checked: it takes several times that in memory.
 const CHECK_LIMIT_BYTES: usize = 256 << 20;
@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             )));
         }
     }
-    let standing = Standing::new("nothing was written")?;
+    let guard = SignalGuard::new("nothing was written")?;
     let rollouts = arguments
         .rollouts
         .iter()
@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     let session = imported.recording.session().unwrap_or_default();
     let about = &imported.recording.source;
-    let found = written::name_from(&file, &out, name)?;
+    let found = save_recording::name_in_scenario(&file, &out, name)?;
     let scenario = recorded::scenario(name, about, &found, &session);
     let text = format!("{scenario}\n");
     let parsed = cutpoint_scenario::parse(&file.display().to_string(), &text);
@@ -102,8 +102,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         return Err(Failure::usage(format!("{why}\n{diagnostics}")));
     }
     let kept = "recording and scenario are written, and whole; they were not checked";
-    standing.whole(kept, || {
-        written::store(&imported.recording, &out, &text, &file)
+    guard.whole(kept, || {
+        save_recording::save(&imported.recording, &out, &text, &file)
     })?;
     say!(
         "{} lines, {} exchanges: {} and {}",

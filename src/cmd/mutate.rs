@@ -7,9 +7,9 @@ use cutpoint::mutation::{self, MUTANT_LIMIT, MutationConfig, Score};
 use cutpoint_agent::Defect;
 
 use super::run::read_scenarios;
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
-use crate::{Failure, Outcome, files, out};
+use crate::{Failure, Outcome, console, files};
 
 /// Arguments of `cutpoint mutate`.
 #[derive(clap::Args)]
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         limit: Duration::from_secs(arguments.limit),
         until_caught: arguments.quick,
     })?;
-    out::bytes(mutation::table(&score).as_bytes())?;
+    console::print(&mutation::table(&score, console::width()))?;
     say!("took {:.1} s", start.elapsed().as_secs_f64())?;
     if let Some(file) = &arguments.json {
         let text = format!("{:#}\n", mutation::json(&score));

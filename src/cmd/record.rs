@@ -11,10 +11,10 @@ use cutpoint_engine::recorded_scenario::{self, ReplySource};
 use cutpoint_recording::{Recording, Redactor};
 
 use super::run::quoted;
+use crate::console::{complain, say};
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
-use crate::out::{complain, say};
-use crate::{Failure, Outcome, runtime, written};
+use crate::{Failure, Outcome, runtime, save_recording};
 
 /// Arguments of `cutpoint record`.
 #[derive(clap::Args)]
@@ -162,11 +162,11 @@ fn save(
         recording.agent = Some(program.to_string_lossy().into_owned());
     }
     let session = recording.session().unwrap_or_default();
-    let found = written::name_from(scenario, folder, &arguments.name)?;
+    let found = save_recording::name_in_scenario(scenario, folder, &arguments.name)?;
     let replies = ReplySource::of(&found, &session);
     let text = recorded_scenario::scenario(&arguments.name, &source, replies, &session);
     let text = format!("{text}\n");
-    written::store(&recording, folder, &text, scenario)?;
+    save_recording::save(&recording, folder, &text, scenario)?;
     let count = match recording.exchanges.len() {
         1 => "1 exchange".to_owned(),
         count => format!("{count} exchanges"),

@@ -1,16 +1,15 @@
 //! `cutpoint report`
 
-use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use cutpoint_explore::results::{self, SweepResults};
 use cutpoint_explore::{ParseShardError, whole};
 use cutpoint_report::json_lines::{self, Results};
-use cutpoint_report::{Console, Context, Reporter as _};
+use cutpoint_report::{Console, Reporter as _};
 
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
-use crate::{Failure, Outcome, files, reports, sweep_report};
+use crate::{Failure, Outcome, console, files, reports, sweep_report};
 
 /// Arguments of `cutpoint report`.
 #[derive(clap::Args)]
@@ -56,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             .split(|byte| *byte == b'\n')
             .next()
             .unwrap_or_default();
-        String::from_utf8_lossy(first).contains(json_lines::FORMAT)
+        String::from_utf8_lossy(first).contains(json_lines::FORMAT_NAME)
     };
     let json = arguments.json.as_deref();
     if read.first().is_some_and(is_run) {
@@ -112,18 +111,9 @@ fn merge_runs(read: &[(String, Vec<u8>)], json: Option<&Path>) -> Outcome {
         }
     }
     if let Some(summary) = &merged.summary {
-        let context = Context {
-            strict: summary.strict,
-            sentence: &reports::sentence,
-        };
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let told = Console::new(io::stdout(), colour, context).finish(summary);
-        match told {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(Failure::trouble(format!("stdout: {error}")));
-            }
-            _ => {}
-        }
+        let context = reports::context(summary.strict);
+        let mut console = Console::new(anstream::stdout(), context).width(console::report_width());
+        console::unless_closed(console.finish(summary))?;
     }
     let codes = merged.cases.iter().map(|case| ExitCode::of(case.status));
     let code = codes.max().unwrap_or(ExitCode::Conforms);

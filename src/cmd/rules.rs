@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use cutpoint::mutation::{MUTANT_LIMIT, MutationConfig, Score};
 use cutpoint_agent::Defect;
 use cutpoint_check::{Invariant, rule, rules};
+use cutpoint_report::layout::{Align, Layout, Style, StyledLine, Table};
+use cutpoint_report::text::count;
 use cutpoint_scenario::suggest::nearest;
 use cutpoint_trace::verdict::Level;
 use serde_json::{Value, json};
 
 use super::mutate::score;
 use super::run::read_scenarios;
+use crate::console::{self, complain, say};
 use crate::exit_code::ExitCode;
-use crate::out::{complain, say};
 use crate::{Failure, Outcome};
 
 /// Where scenarios are looked for unless told otherwise.
@@ -56,14 +58,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
             .collect();
         let book = json!({"format": "cutpoint-rules", "version": 1, "rules": rules});
         say!("{book:#}")?;
-    } else if arguments.id.is_some() {
-        shown
-            .iter()
-            .try_for_each(|rule| show(*rule, measured.as_ref()))?;
+    } else if let (Some(_), [rule]) = (&arguments.id, shown.as_slice()) {
+        console::print(&describe(*rule, measured.as_ref()))?;
     } else {
-        shown
-            .iter()
-            .try_for_each(|rule| list(*rule, measured.as_ref()))?;
+        console::print(&list(&shown, measured.as_ref()))?;
     }
     let failed = measured.iter().flat_map(|score| &score.correct);
     let mut code = ExitCode::Conforms;
@@ -115,51 +113,70 @@ fn planted(rule: &dyn Invariant) -> Vec<Defect> {
     Defect::ALL.iter().copied().filter(breaks).collect()
 }
 
-/// A rule in the book's listing: its sentence, then what is known of it.
-fn list(rule: &dyn Invariant, measured: Option<&Score>) -> Result<(), Failure> {
-    say!("{:7} {:6} {}", rule.id(), level(rule), rule.sentence())?;
-    let names: Vec<&str> = planted(rule).iter().map(|defect| defect.name()).collect();
-    let planted = match names.as_slice() {
-        [] => "no planted defect".to_owned(),
-        names => format!("planted: {}", names.join(", ")),
-    };
-    let exercised = measured.map_or_else(String::new, |score| {
-        match score.exercised_by(rule.id()).len() {
-            1 => "1 scenario; ".to_owned(),
-            count => format!("{count} scenarios; "),
-        }
-    });
-    say!("{:14} {exercised}{planted}", "")
+/// The book's listing: of each rule its sentence, then what is known of it.
+fn list(rules: &[&dyn Invariant], measured: Option<&Score>) -> Layout {
+    let mut table = Table::new(0, [Align::Left, Align::Left]);
+    for rule in rules {
+        table.row([
+            Style::Emphasis.cell(rule.id()),
+            level(*rule).into(),
+            rule.sentence().into(),
+        ]);
+        let names: Vec<&str> = planted(*rule).iter().map(|defect| defect.name()).collect();
+        let planted = match names.as_slice() {
+            [] => "no planted defect".to_owned(),
+            names => format!("planted: {}", names.join(", ")),
+        };
+        let exercised = measured.map_or_else(String::new, |score| {
+            let scenarios = score.exercised_by(rule.id()).len();
+            format!("{}; ", count(scenarios, "scenario"))
+        });
+        let facts = Style::Dim.cell(format!("{exercised}{planted}"));
+        table.row(["".into(), "".into(), facts]);
+    }
+    let mut layout = console::layout();
+    layout.table(&table);
+    layout
 }
 
-fn show(rule: &dyn Invariant, measured: Option<&Score>) -> Result<(), Failure> {
-    say!("{} ({})\n", rule.id(), level(rule))?;
-    say!("{}\n", rule.sentence())?;
-    say!("Exercised when: {}", rule.exercised_when())?;
-    say!("Comes from: {}", rule.source())?;
+fn describe(rule: &dyn Invariant, measured: Option<&Score>) -> Layout {
+    let mut layout = console::layout();
+    layout.heading(&format!("{} ({})", rule.id(), level(rule)));
+    layout.blank();
+    layout.text(rule.sentence());
+    layout.blank();
+    layout.text(&format!("Exercised when: {}", rule.exercised_when()));
+    layout.text(&format!("Comes from: {}", rule.source()));
     for race in rule.legal_races() {
-        say!("Also legal: {race}")?;
+        layout.text(&format!("Also legal: {race}"));
     }
     for (_, why) in rule.exempt() {
-        say!("Does not apply where {why}.")?;
+        layout.text(&format!("Does not apply where {why}."));
     }
-    say!("\nKinds of breach:")?;
+    layout.blank();
+    layout.text("Kinds of breach:");
     for clause in rule.clauses() {
-        say!("  {}/{}: {}", rule.id(), clause.kind, clause.text)?;
+        let start = StyledLine::indented(2);
+        let start = start.then(Style::Emphasis, format!("{}/{}", rule.id(), clause.kind));
+        layout.paragraph(start, 4, Style::Plain, &format!(": {}", clause.text));
     }
     let defects = planted(rule);
     if !defects.is_empty() {
-        say!("\nPlanted defects that break it (cutpoint run --defect NAME):")?;
-        super::defects::list(&defects)?;
+        layout.blank();
+        layout.text("Planted defects that break it (cutpoint run --defect NAME):");
+        layout.table(&super::defects::table(&defects));
     }
     if let Some(score) = measured {
         let scenarios = score.exercised_by(rule.id());
-        say!("\nScenarios that exercise it: {}", scenarios.len())?;
+        layout.blank();
+        layout.text(&format!("Scenarios that exercise it: {}", scenarios.len()));
         for name in scenarios {
-            say!("  {}: {}", name.file, name.scenario)?;
+            let start = StyledLine::indented(2);
+            let text = format!("{}: {}", name.file, name.scenario);
+            layout.paragraph(start, 4, Style::Plain, &text);
         }
     }
-    Ok(())
+    layout
 }
 
 fn for_programs(rule: &dyn Invariant, measured: Option<&Score>) -> Value {

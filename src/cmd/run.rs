@@ -12,7 +12,7 @@ use cutpoint_engine::runner::{Planned, RunConfig, Runner, WAIT_LIMIT};
 use cutpoint_engine::server::case::RequestTally;
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_explore::{Shard, digest_of_text, fingerprint};
-use cutpoint_report::json_lines::Header;
+use cutpoint_report::Header;
 use cutpoint_scenario::Diagnostics;
 use cutpoint_scenario::ast::ScenarioFile;
 use cutpoint_trace::case::CaseResult;
@@ -20,12 +20,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::agent_spec::{self, AgentSpec};
+use crate::console::complain;
 use crate::exit_code::ExitCode;
 use crate::ground::Ground;
 use crate::interrupt::Interrupts;
-use crate::out::complain;
 use crate::report_files::ReportFiles;
-use crate::reports::{Reports, Wanted};
+use crate::reports::Reports;
 use crate::shard::shard;
 use crate::{Failure, Outcome, files, runtime};
 
@@ -267,12 +267,8 @@ impl Told {
             digest_of_text(&plan_in_words(arguments, planned))
         );
         header.shard = arguments.shard.to_string();
-        let reports = Reports::open(&Wanted {
-            files: &arguments.reports,
-            verbose: arguments.verbose,
-            header,
-            cases: shares.iter().map(Vec::len).sum(),
-        })?;
+        let cases = shares.iter().map(Vec::len).sum();
+        let reports = Reports::open(&header, &arguments.reports, arguments.verbose, cases)?;
         Ok(Self {
             reports,
             start: Instant::now(),

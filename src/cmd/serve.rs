@@ -9,9 +9,9 @@ use cutpoint_engine::server::case::{CaseConfig, RecordedCalls, Script};
 use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_recording::Recording;
 
+use crate::console::{complain, say};
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
-use crate::out::{complain, say};
 use crate::{Failure, Outcome, recorded, runtime};
 
 /// Arguments of `cutpoint serve`.

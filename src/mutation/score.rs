@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cutpoint_agent::Defect;
 use cutpoint_check::Invariant;
+use cutpoint_report::layout::{Align, Layout, Style, Table};
 use serde::Serialize;
 use serde_json::json;
 
@@ -104,7 +105,7 @@ pub struct Score {
     pub without_rule: Vec<Defect>,
     /// What speaks against the correct agent: scenario, and what is broken.
     pub correct: Vec<(ScenarioName, String)>,
-    /// The rules that the correct agent kept, each with the scenarios that put it to the test.
+    /// The rules that the correct agent kept, each with the scenarios that exercise it.
     pub exercised: BTreeMap<String, Vec<ScenarioName>>,
     /// How many cases ran.
     pub cases: usize,
@@ -119,7 +120,7 @@ impl Score {
             .count()
     }
 
-    /// The scenarios that put the rule to the test on the correct agent.
+    /// The scenarios that exercise the rule on the correct agent.
     pub fn exercised_by(&self, rule: &str) -> &[ScenarioName] {
         self.exercised.get(rule).map_or(&[], Vec::as_slice)
     }
@@ -130,35 +131,44 @@ impl Score {
     }
 }
 
-/// The score as people read it: a table, then what is wrong.
-pub fn table(score: &Score) -> String {
-    let shown_by = |mutant: &Mutant| mutant.shown_by().map_or("", |name| &name.file).to_owned();
-    let files = score.mutants.iter().map(|mutant| shown_by(mutant).len());
-    let width = files.max().unwrap_or_default().max("shown by".len());
-    let mut text = format!(
-        "{:26} {:8} {:24} {:width$} {}\n",
-        "defect", "rule", "verdict", "shown by", "caught by (scenarios)"
-    );
+/// The score as people read it: a table, then what is wrong. A line has at most `width` columns, if
+/// that is given.
+pub fn table(score: &Score, width: Option<usize>) -> Layout {
+    let mut table = Table::new(0, [Align::Left; 4]);
+    let head = [
+        "defect",
+        "rule",
+        "verdict",
+        "shown by",
+        "caught by (scenarios)",
+    ];
+    table.row(head.map(|name| Style::Emphasis.cell(name)));
     for mutant in &score.mutants {
-        text.push_str(&format!(
-            "{:26} {:8} {:24} {:width$} {}\n",
-            mutant.defect.name(),
-            mutant.defect.rule(),
-            mutant.fate().in_words(),
-            shown_by(mutant),
-            caught_by(mutant)
-        ));
+        let style = match mutant.fate() {
+            Fate::Caught => Style::Plain,
+            Fate::CaughtByOthers | Fate::Survived => Style::Failure,
+        };
+        table.row([
+            mutant.defect.name().into(),
+            mutant.defect.rule().into(),
+            style.cell(mutant.fate().in_words()),
+            mutant.shown_by().map_or("", |name| &name.file).into(),
+            caught_by(mutant).into(),
+        ]);
     }
     for defect in &score.without_rule {
-        text.push_str(&format!(
-            "{:26} {:8} not run: the rule is not in the book yet\n",
-            defect.name(),
-            defect.rule()
-        ));
+        table.row([
+            defect.name().into(),
+            defect.rule().into(),
+            "not run: the rule is not in the book yet".into(),
+        ]);
     }
+    let mut layout = Layout::new(width);
+    layout.table(&table);
     for (scenario, broken) in &score.correct {
-        text.push_str(&format!(
-            "\nthe correct agent fails in {}, {}: {broken}\n",
+        layout.blank();
+        layout.text(&format!(
+            "the correct agent fails in {}, {}: {broken}",
             scenario.file, scenario.scenario
         ));
     }
@@ -168,11 +178,12 @@ pub fn table(score: &Score) -> String {
     } else {
         100.0 * caught as f64 / all as f64
     };
-    text.push_str(&format!(
-        "\nmutation score: {caught} of {all} defects caught by their own rules ({share:.0} %), {} cases\n",
+    layout.blank();
+    layout.text(&format!(
+        "mutation score: {caught} of {all} defects caught by their own rules ({share:.0} %), {} cases",
         score.cases
     ));
-    text
+    layout
 }
 
 /// The rules that a defect broke, its own first, then the most broken ones.
@@ -274,13 +285,18 @@ mod tests {
             ..Score::default()
         };
         assert!(score.is_full());
-        let text = table(&score);
+        let text = table(&score, None).to_string();
         assert!(
             text.contains("MARK-2 (2), CALL-1 (3)") && text.contains("1 of 1 defects"),
             "{text}"
         );
         score.correct.push((name("a.kdl"), "CALL-1".to_owned()));
-        assert!(!score.is_full() && table(&score).contains("fails in a.kdl, one: CALL-1"));
+        assert!(
+            !score.is_full()
+                && table(&score, None)
+                    .to_string()
+                    .contains("fails in a.kdl, one: CALL-1")
+        );
         score = Score {
             mutants: vec![mutant(&[("CALL-1", 1)], 0)],
             ..Score::default()

@@ -6,36 +6,39 @@ use cutpoint_trace::AgentInfo;
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 use cutpoint_trace::verdict::Level;
 
-use crate::line::{Line, Tone};
-use crate::story;
+use crate::case_details::{self, level_name};
+use crate::layout::{Align, DEFAULT_WIDTH, Layout, Style, StyledLine, Table};
 use crate::summary::{RuleCount, Summary};
-use crate::text::{WIDTH, clean, count, seconds, wrap};
+use crate::text::{clean, count, seconds};
 use crate::transcript::transcript;
 use crate::{Context, Reporter};
 
 /// How many failed cases are named again at the end.
 const FAILED_LIMIT: usize = 20;
 
-/// Writes one line per case, and in full what went wrong.
-pub struct Console<'a, W> {
+/// Writes one line per case, and all details of a case that went wrong.
+///
+/// The lines have escape sequences for their styles; where they don't belong, the writer takes them
+/// out, as `anstream` does.
+pub struct Console<W> {
     to: W,
-    colour: bool,
-    context: Context<'a>,
-    /// Whether each case is told as a person saw it.
+    width: usize,
+    context: Context,
+    /// Whether each case is shown as its user saw it.
     verbose: bool,
     agent: Option<AgentInfo>,
-    failed: Vec<Line>,
+    failed: Vec<StyledLine>,
     not_named: usize,
-    /// Whether the last line was empty.
+    /// Whether the last line was blank.
     gap: bool,
 }
 
-impl<'a, W: Write> Console<'a, W> {
-    /// A console on `to`; whether that is one with colours is for the caller to know.
-    pub fn new(to: W, colour: bool, context: Context<'a>) -> Self {
+impl<W: Write> Console<W> {
+    /// A console of [`DEFAULT_WIDTH`] that writes to `to`.
+    pub fn new(to: W, context: Context) -> Self {
         Self {
             to,
-            colour,
+            width: DEFAULT_WIDTH,
             context,
             verbose: false,
             agent: None,
@@ -45,173 +48,173 @@ impl<'a, W: Write> Console<'a, W> {
         }
     }
 
-    /// Whether each case is told as a person at the keyboard saw it, step by step.
+    /// Sets the width, in columns.
+    #[must_use]
+    pub fn width(self, width: usize) -> Self {
+        Self { width, ..self }
+    }
+
+    /// Sets whether each case is shown as its user saw it, step by step.
+    #[must_use]
     pub fn verbose(self, verbose: bool) -> Self {
         Self { verbose, ..self }
     }
 
-    fn line(&mut self, line: &Line) -> io::Result<()> {
-        // One empty line sets things apart as well as two.
-        let empty = *line == Line::default();
-        if empty && self.gap {
-            return Ok(());
+    fn print(&mut self, layout: &Layout) -> io::Result<()> {
+        for line in layout.lines() {
+            // One blank line sets things apart as well as two.
+            let blank = line.is_blank();
+            if !(blank && self.gap) {
+                writeln!(self.to, "{}", line.coloured())?;
+            }
+            self.gap = blank;
         }
-        self.gap = empty;
-        if self.colour {
-            writeln!(self.to, "{}", line.coloured())
-        } else {
-            // Padding of columns is of no use at the end of a line.
-            writeln!(self.to, "{}", line.to_string().trim_end())
-        }
-    }
-
-    fn lines(&mut self, lines: &[Line]) -> io::Result<()> {
-        lines.iter().try_for_each(|line| self.line(line))
+        Ok(())
     }
 }
 
-impl<W: Write> Reporter for Console<'_, W> {
+impl<W: Write> Reporter for Console<W> {
     fn case(&mut self, case: &CaseResult) -> io::Result<()> {
+        let mut layout = Layout::new(Some(self.width));
         if self.agent.as_ref() != Some(&case.agent) {
-            self.line(&agent_line(&case.agent))?;
+            agent_line(&mut layout, &case.agent);
             self.agent = Some(case.agent.clone());
         }
-        self.line(&story::headline(case, self.context.strict))?;
+        case_details::headline(&mut layout, case, self.context.strict);
+        self.print(&layout)?;
         if self.verbose {
-            self.lines(&transcript(&case.trace))?;
+            self.print(&transcript(&case.trace, self.width))?;
         }
-        let details = story::details(case, &self.context);
-        self.lines(&details)?;
+        let mut details = case_details::details(case, &self.context, self.width);
         let status = case.status(self.context.strict);
         if !matches!(status, CaseStatus::Conforms | CaseStatus::Skipped) {
             if self.failed.len() < FAILED_LIMIT {
-                let line = Line::indented(2).then(Tone::Plain, format!("{}: ", clean(&case.file)));
-                self.failed
-                    .push(line.then(Tone::Strong, clean(&case.scenario)));
+                let line = StyledLine::indented(2)
+                    .then(Style::Plain, format!("{}: ", clean(&case.file)))
+                    .then(Style::Emphasis, clean(&case.scenario));
+                self.failed.push(line);
             } else {
                 self.not_named += 1;
             }
-            // An empty line sets a failure off from what follows.
-            self.line(&Line::default())?;
+            // A blank line sets a failure off from what follows.
+            details.blank();
         }
+        self.print(&details)?;
         self.to.flush()
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        self.lines(&rules(summary))?;
-        if !self.failed.is_empty() {
-            let failed = std::mem::take(&mut self.failed);
-            self.line(&Line::default())?;
-            self.line(&Line::default().then(Tone::Bad, "Failed"))?;
-            self.lines(&failed)?;
-            if self.not_named > 0 {
-                let more = format!("and {} more", self.not_named);
-                self.line(&Line::indented(2).then(Tone::Plain, more))?;
-            }
+        let mut layout = Layout::new(Some(self.width));
+        rules(&mut layout, summary);
+        let failed = std::mem::take(&mut self.failed);
+        if !failed.is_empty() {
+            layout.blank();
+            layout.line(StyledLine::default().then(Style::Failure, "Failed"));
+            failed.into_iter().for_each(|line| layout.wrapped(line, 4));
         }
-        self.line(&Line::default())?;
-        self.line(&total(summary))?;
+        if self.not_named > 0 {
+            let more = format!("and {} more", self.not_named);
+            layout.line(StyledLine::indented(2).then(Style::Plain, more));
+        }
+        layout.blank();
+        layout.wrapped(total(summary), 2);
+        self.print(&layout)?;
         self.to.flush()
     }
 }
 
-fn agent_line(agent: &AgentInfo) -> Line {
+fn agent_line(layout: &mut Layout, agent: &AgentInfo) {
     let name = format!("{} {}", agent.name, agent.version);
-    let mut line = Line::default()
-        .then(Tone::Plain, "Agent ")
-        .then(Tone::Strong, clean(&name))
-        .then(Tone::Plain, format!(", driven by {}", clean(&agent.driver)));
+    let mut line = StyledLine::default()
+        .then(Style::Plain, "Agent ")
+        .then(Style::Emphasis, clean(&name))
+        .then(
+            Style::Plain,
+            format!(", driven by {}", clean(&agent.driver)),
+        );
     if !agent.defects.is_empty() {
         let defects = format!(", with planted defects: {}", agent.defects.join(", "));
-        line = line.then(Tone::Warn, clean(&defects));
+        line = line.then(Style::Warning, clean(&defects));
     }
-    line
+    layout.wrapped(line, 2);
 }
 
-/// How often each rule was put to the test, and which were not.
-fn rules(summary: &Summary) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let (tested, rest): (Vec<&RuleCount>, Vec<&RuleCount>) =
+/// How often each rule was exercised, and which rules were not.
+fn rules(layout: &mut Layout, summary: &Summary) {
+    let (exercised, rest): (Vec<&RuleCount>, Vec<&RuleCount>) =
         summary.rules.iter().partition(|rule| rule.cases > 0);
-    let width = tested
-        .iter()
-        .map(|rule| rule.rule.chars().count())
-        .max()
-        .unwrap_or(0)
-        .max(4);
-    if !tested.is_empty() {
-        let head = format!(
-            "{:<width$}  {:<6}  {:>9}  {:>6}  {:>8}",
-            "Rule", "", "exercised", "cases", "breaches"
-        );
-        lines.push(Line::default());
-        lines.push(Line::default().then(Tone::Strong, head));
-    }
-    for rule in tested {
-        let level = match rule.level {
-            Level::Must => "MUST",
-            Level::Should => "SHOULD",
-        };
-        let columns = format!(
-            "{:<width$}  {level:<6}  {:>9}  {:>6}  ",
-            clean(&rule.rule),
-            rule.exercised,
-            rule.cases
-        );
-        let tone = match (rule.breaches, rule.level) {
-            (0, _) => Tone::Faint,
-            (_, Level::Should) if !summary.strict => Tone::Warn,
-            _ => Tone::Bad,
-        };
-        let mut line = Line::default()
-            .then(Tone::Plain, columns)
-            .then(tone, format!("{:>8}", rule.breaches));
-        if rule.waived > 0 {
-            line = line.then(Tone::Faint, format!("  and {} waived", rule.waived));
-        }
-        lines.push(line);
+    if !exercised.is_empty() {
+        layout.blank();
+        layout.table(&exercised_table(&exercised, summary.strict));
     }
     let (idle, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|rule| rule.not_exercised > 0);
     let (lacking, unknown): (Vec<_>, Vec<_>) =
         rest.into_iter().partition(|rule| rule.not_applicable > 0);
-    list(&mut lines, Tone::Warn, "Not exercised", &idle);
-    list(&mut lines, Tone::Faint, "Not applicable", &lacking);
-    list(&mut lines, Tone::Warn, "Unknown", &unknown);
-    lines
+    list(layout, Style::Warning, "Not exercised", &idle);
+    list(layout, Style::Dim, "Not applicable", &lacking);
+    list(layout, Style::Warning, "Unknown", &unknown);
 }
 
-fn list(lines: &mut Vec<Line>, tone: Tone, heading: &str, rules: &[&RuleCount]) {
+fn exercised_table(rules: &[&RuleCount], strict: bool) -> Table {
+    use Align::{Left, Right};
+    let mut table = Table::new(0, [Left, Left, Right, Right, Right]);
+    let head = ["Rule", "", "exercised", "cases", "breaches", ""];
+    table.row(head.map(|name| Style::Emphasis.cell(name)));
+    for rule in rules {
+        let style = match (rule.breaches, rule.level) {
+            (0, _) => Style::Dim,
+            (_, Level::Should) if !strict => Style::Warning,
+            _ => Style::Failure,
+        };
+        let waived = match rule.waived {
+            0 => String::new(),
+            waived => format!("and {waived} waived"),
+        };
+        table.row([
+            rule.rule.as_str().into(),
+            level_name(rule.level).into(),
+            rule.exercised.to_string().into(),
+            rule.cases.to_string().into(),
+            style.cell(rule.breaches.to_string()),
+            Style::Dim.cell(waived),
+        ]);
+    }
+    table
+}
+
+fn list(layout: &mut Layout, style: Style, heading: &str, rules: &[&RuleCount]) {
     if rules.is_empty() {
         return;
     }
     let names: Vec<&str> = rules.iter().map(|rule| rule.rule.as_str()).collect();
     let heading = format!("{heading} ({})", rules.len());
-    lines.push(Line::default());
-    lines.push(Line::default().then(tone, heading));
-    for text in wrap(&names.join(", "), WIDTH - 2) {
-        lines.push(Line::indented(2).then(Tone::Plain, text));
-    }
+    layout.blank();
+    layout.line(StyledLine::default().then(style, heading));
+    layout.paragraph(StyledLine::indented(2), 2, Style::Plain, &names.join(", "));
 }
 
 /// The last line: what a reader looks for first.
-fn total(summary: &Summary) -> Line {
-    let mut line = Line::default().then(Tone::Strong, count(summary.cases, "case"));
+fn total(summary: &Summary) -> StyledLine {
+    let mut line = StyledLine::default().then(Style::Emphasis, count(summary.cases, "case"));
     for (n, (status, number)) in summary.by_status.iter().enumerate() {
-        let (tone, text) = match status {
-            CaseStatus::Conforms if *number == 1 => (Tone::Good, "1 conforms".to_owned()),
-            CaseStatus::Conforms => (Tone::Good, format!("{number} conform")),
-            CaseStatus::Skipped => (Tone::Plain, format!("{number} skipped")),
-            CaseStatus::Breach => (Tone::Bad, format!("{number} failed")),
-            CaseStatus::ScenarioError => (Tone::Bad, count(*number, "scenario error")),
+        let (style, text) = match status {
+            CaseStatus::Conforms if *number == 1 => (Style::Success, "1 conforms".to_owned()),
+            CaseStatus::Conforms => (Style::Success, format!("{number} conform")),
+            CaseStatus::Skipped => (Style::Plain, format!("{number} skipped")),
+            CaseStatus::Breach => (Style::Failure, format!("{number} failed")),
+            CaseStatus::ScenarioError => (Style::Failure, count(*number, "scenario error")),
             CaseStatus::AgentFailed => (
-                Tone::Bad,
+                Style::Failure,
                 format!("{number} where the agent could not be run"),
             ),
-            CaseStatus::Trouble => (Tone::Bad, format!("{number} with trouble in the harness")),
+            CaseStatus::Trouble => (
+                Style::Failure,
+                format!("{number} with trouble in the harness"),
+            ),
         };
         line = line
-            .then(Tone::Plain, if n == 0 { ": " } else { ", " })
-            .then(tone, text);
+            .then(Style::Plain, if n == 0 { ": " } else { ", " })
+            .then(style, text);
     }
     let strict = if summary.strict { ", strict" } else { "" };
     let rest = format!(
@@ -219,5 +222,5 @@ fn total(summary: &Summary) -> Line {
         seconds(summary.duration_ms),
         summary.seed
     );
-    line.then(Tone::Faint, rest)
+    line.then(Style::Dim, rest)
 }

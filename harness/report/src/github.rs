@@ -5,26 +5,26 @@ use std::io::{self, Write};
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 use cutpoint_trace::verdict::RuleVerdict;
 
-use crate::story;
+use crate::case_details;
 use crate::summary::Summary;
 use crate::text::clean;
 use crate::{Context, Reporter};
 
-/// Whether this process runs in GitHub Actions, where annotations are read from the output.
-pub fn wanted() -> bool {
+/// Returns true if this process runs in GitHub Actions, which reads annotations from the output.
+pub fn in_actions() -> bool {
     std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true")
 }
 
 /// Writes an annotation for each breach, each expectation not met, and each case that could not be
 /// judged.
-pub struct Annotations<'a, W> {
+pub struct Annotations<W> {
     to: W,
-    context: Context<'a>,
+    context: Context,
 }
 
-impl<'a, W: Write> Annotations<'a, W> {
+impl<W: Write> Annotations<W> {
     /// Annotations on `to`, the step's own output.
-    pub fn new(to: W, context: Context<'a>) -> Self {
+    pub fn new(to: W, context: Context) -> Self {
         Self { to, context }
     }
 
@@ -57,21 +57,22 @@ impl<'a, W: Write> Annotations<'a, W> {
         case: &CaseResult,
         verdict: &RuleVerdict,
     ) -> io::Result<()> {
-        for breach in story::breaches(verdict) {
-            let step = story::step(case, breach.evidence.last().copied());
+        for breach in case_details::breaches(verdict) {
+            let step = case_details::step(case, breach.evidence.last().copied());
             let line = step.map_or(0, |(line, _)| line);
             let line = if line > 0 { line } else { case.line };
             let sentence = (self.context.sentence)(&verdict.rule);
             let mut message = vec![breach.text().into_owned()];
             message.extend(sentence.map(|sentence| format!("{}: {sentence}", verdict.rule)));
             message.push(format!("Replay: {}", case.replay));
-            self.annotate(command, case, line, &verdict.rule, &message)?;
+            let clause = case_details::clause(verdict, breach);
+            self.annotate(command, case, line, &clause, &message)?;
         }
         Ok(())
     }
 }
 
-impl<W: Write> Reporter for Annotations<'_, W> {
+impl<W: Write> Reporter for Annotations<W> {
     fn case(&mut self, case: &CaseResult) -> io::Result<()> {
         let title = match case.status {
             CaseStatus::ScenarioError => Some("The scenario cannot be run"),
@@ -101,7 +102,7 @@ impl<W: Write> Reporter for Annotations<'_, W> {
             self.annotate("error", case, line, "Not met", &message)?;
         }
         if !self.context.strict {
-            for verdict in story::warnings(case) {
+            for verdict in case_details::warnings(case) {
                 self.breaches("warning", case, verdict)?;
             }
         }

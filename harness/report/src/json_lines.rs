@@ -15,7 +15,7 @@ use crate::summary::Summary;
 use crate::{FileFormat, Reporter};
 
 /// The name that stands in the header of every file of results.
-pub const FORMAT: &str = "cutpoint-results";
+pub const FORMAT_NAME: &str = "cutpoint-results";
 /// The version of the format that this build writes, and the only one it reads.
 pub const VERSION: u32 = 2;
 /// The longest line that is read, in bytes.
@@ -31,7 +31,7 @@ pub(crate) const FILE_FORMAT: FileFormat = FileFormat {
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// Always [`FORMAT`].
+    /// Always [`FORMAT_NAME`].
     pub format: String,
     /// The format's version.
     pub version: u32,
@@ -53,7 +53,7 @@ impl Header {
     /// The header of a run that has no cases yet, and is no part of a larger one.
     pub fn new(seed: u64, strict: bool) -> Self {
         Self {
-            format: FORMAT.to_owned(),
+            format: FORMAT_NAME.to_owned(),
             version: VERSION,
             cutpoint: env!("CARGO_PKG_VERSION").to_owned(),
             seed,
@@ -68,7 +68,7 @@ impl Header {
 /// Every other line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Line {
+pub enum ResultLine {
     /// A case.
     Case(Box<CaseLine>),
     /// The run; the last line.
@@ -167,12 +167,12 @@ impl<W: Write> JsonLines<W> {
 
 impl<W: Write> Reporter for JsonLines<W> {
     fn case(&mut self, case: &CaseResult) -> io::Result<()> {
-        let line = Line::Case(Box::new(CaseLine::new(case, self.strict)));
+        let line = ResultLine::Case(Box::new(CaseLine::new(case, self.strict)));
         write_line(&mut self.to, &line)
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        write_line(&mut self.to, &Line::Summary(summary.clone()))
+        write_line(&mut self.to, &ResultLine::Summary(summary.clone()))
     }
 }
 
@@ -202,7 +202,7 @@ pub enum ReadError {
     #[error("cannot read the results: {0}")]
     Io(#[from] io::Error),
     /// There is no header.
-    #[error("these are no results: the first line is not a {FORMAT} header ({0})")]
+    #[error("these are no results: the first line is not a {FORMAT_NAME} header ({0})")]
     NoHeader(String),
     /// Another version of the format.
     #[error("these results have format version {found}; this build reads version {VERSION}")]
@@ -230,7 +230,7 @@ impl Results {
         let first = read_line(&mut from, 1)?;
         let no_header = |error: serde_json::Error| ReadError::NoHeader(error.to_string());
         let value: Value = serde_json::from_str(&first).map_err(no_header)?;
-        if value["format"] != FORMAT {
+        if value["format"] != FORMAT_NAME {
             let message = format!("`format` is {}", value["format"]);
             return Err(ReadError::NoHeader(message));
         }
@@ -254,11 +254,11 @@ impl Results {
                 message,
             };
             if results.summary.is_some() {
-                return Err(at("nothing may follow on the summary".to_owned()));
+                return Err(at("nothing may follow the summary".to_owned()));
             }
             match serde_json::from_str(&text).map_err(|error| at(error.to_string()))? {
-                Line::Case(case) => results.cases.push(*case),
-                Line::Summary(summary) => results.summary = Some(summary),
+                ResultLine::Case(case) => results.cases.push(*case),
+                ResultLine::Summary(summary) => results.summary = Some(summary),
             }
         }
         Ok(results)
@@ -273,10 +273,10 @@ impl Results {
     pub fn write(self, mut to: impl Write) -> io::Result<()> {
         write_line(&mut to, &self.header)?;
         for case in self.cases {
-            write_line(&mut to, &Line::Case(Box::new(case)))?;
+            write_line(&mut to, &ResultLine::Case(Box::new(case)))?;
         }
         match self.summary {
-            Some(summary) => write_line(&mut to, &Line::Summary(summary)),
+            Some(summary) => write_line(&mut to, &ResultLine::Summary(summary)),
             None => Ok(()),
         }
     }
@@ -302,7 +302,7 @@ pub enum MergeError {
     #[error(
         "case {number} of {cases} is in {parts} of the parts; run them again, to their end and with one build"
     )]
-    CaseResult {
+    Count {
         /// Its number.
         number: usize,
         /// How many there are.
@@ -312,8 +312,8 @@ pub enum MergeError {
     },
 }
 
-/// Puts the results of all parts of a run together, each with the name of its file. The whole took
-/// as long as all parts one after the other.
+/// Merges the results of all parts of a run, each with the name of its file. The duration of the
+/// whole is the sum over its parts.
 ///
 /// # Errors
 /// If they are not parts of one run, or do not make up all of it.
@@ -371,7 +371,7 @@ fn not_once(cases: usize, number: usize, found: usize) -> MergeError {
     } else {
         (number, "none")
     };
-    MergeError::CaseResult {
+    MergeError::Count {
         number,
         cases,
         parts,

@@ -9,7 +9,8 @@ use quick_junit::{
     NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite, XmlString,
 };
 
-use crate::story;
+use crate::case_details;
+use crate::layout::DEFAULT_WIDTH;
 use crate::summary::Summary;
 use crate::text::clean;
 use crate::{Context, FileFormat, Reporter};
@@ -22,15 +23,15 @@ pub(crate) const FILE_FORMAT: FileFormat = FileFormat {
 };
 
 /// Gathers the cases and writes them as one document at the end: a suite per agent, a test per case.
-pub struct Junit<'a, W> {
+pub struct Junit<W> {
     to: W,
-    context: Context<'a>,
+    context: Context,
     suites: Vec<(AgentInfo, Vec<TestCase>)>,
 }
 
-impl<'a, W: Write> Junit<'a, W> {
+impl<W: Write> Junit<W> {
     /// A report that is written to `to` when the run has ended.
-    pub fn new(to: W, context: Context<'a>) -> Self {
+    pub fn new(to: W, context: Context) -> Self {
         Self {
             to,
             context,
@@ -65,7 +66,7 @@ impl<'a, W: Write> Junit<'a, W> {
     }
 }
 
-impl<W: Write> Reporter for Junit<'_, W> {
+impl<W: Write> Reporter for Junit<W> {
     fn case(&mut self, case: &CaseResult) -> io::Result<()> {
         let test = test_case(case, &self.context);
         match self
@@ -86,12 +87,12 @@ impl<W: Write> Reporter for Junit<'_, W> {
     }
 }
 
-fn test_case(case: &CaseResult, context: &Context<'_>) -> TestCase {
+fn test_case(case: &CaseResult, context: &Context) -> TestCase {
     let details = || {
-        // On the console the details stand below a headline, to the right of it.
-        let indent = " ".repeat(story::HEADING_INDENT);
-        let lines = story::details(case, context);
-        let lines = lines.iter().map(ToString::to_string).map(|line| {
+        // On the console the details are indented below a headline.
+        let indent = " ".repeat(case_details::HEADING_INDENT);
+        let details = case_details::details(case, context, DEFAULT_WIDTH);
+        let lines = details.lines().iter().map(ToString::to_string).map(|line| {
             let line = line.strip_prefix(&indent).unwrap_or(&line);
             format!("{}\n", line.trim_end())
         });
@@ -141,11 +142,11 @@ fn test_case(case: &CaseResult, context: &Context<'_>) -> TestCase {
 }
 
 /// What kind of failure a case is, and its first line.
-fn first_failure(case: &CaseResult, context: &Context<'_>) -> (String, String) {
+fn first_failure(case: &CaseResult, context: &Context) -> (String, String) {
     let breach = case.breaches(context.strict).find_map(|verdict| {
-        let breach = story::breaches(verdict).first()?;
+        let breach = case_details::breaches(verdict).first()?;
         Some((
-            verdict.rule.clone(),
+            case_details::clause(verdict, breach),
             format!("{}: {}", verdict.rule, breach.text()),
         ))
     });

@@ -1,29 +1,32 @@
-//! What came of the cases, for people and for machines.
+//! Reports on the results of cases, for people and for machines.
 //!
 //! One file per format, each behind [`Reporter`]: lines on a console, JUnit, JSON lines, GitHub's
 //! annotations. Nothing here decides anything: a verdict is made in `cutpoint-check`, and a report
-//! only tells it.
+//! only shows it.
 //!
-//! Floor 2 of the workspace: pure rendering into whatever can be written to, no async.
+//! [`layout`] and [`text`] are what everything printed for people is made of, here and in the command
+//! line.
+//!
+//! Floor 2 of the workspace: pure rendering into a writer, no async.
 
-mod describe;
-mod line;
-mod story;
-mod text;
+mod case_details;
+mod describe_observation;
 mod transcript;
 
 pub mod console;
 pub mod github;
 pub mod json_lines;
 pub mod junit;
+pub mod layout;
 pub mod summary;
+pub mod text;
 
 use std::io::{self, Write};
 
 use cutpoint_trace::case::CaseResult;
 
 pub use console::Console;
-pub use describe::{describe_entry, describe_what};
+pub use describe_observation::{describe_entry, describe_observation};
 pub use github::Annotations;
 pub use json_lines::{Header, JsonLines};
 pub use junit::Junit;
@@ -44,16 +47,13 @@ pub trait Reporter {
     fn finish(&mut self, summary: &Summary) -> io::Result<()>;
 }
 
-/// Looks up a rule's sentence by the rule's id.
-pub type Sentence = dyn Fn(&str) -> Option<&'static str> + Sync;
-
 /// What a report needs besides the cases.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
     /// Whether a breach of a SHOULD rule is a failure.
     pub strict: bool,
-    /// The rule book's sentences.
-    pub sentence: &'a Sentence,
+    /// Looks up a rule's sentence by the rule's id.
+    pub sentence: fn(&str) -> Option<&'static str>,
 }
 
 /// A report that goes to a file of the user's choice.
@@ -67,8 +67,7 @@ pub struct FileFormat {
 }
 
 /// Starts a report on a writer. It fails if the first bytes cannot be written.
-pub type OpenReport =
-    fn(Box<dyn Write>, &Header, Context<'static>) -> io::Result<Box<dyn Reporter>>;
+pub type OpenReport = fn(Box<dyn Write>, &Header, Context) -> io::Result<Box<dyn Reporter>>;
 
 /// Every format that is written to a file, in the order of the help.
 pub const FILE_FORMATS: &[FileFormat] = &[junit::FILE_FORMAT, json_lines::FILE_FORMAT];

@@ -15,7 +15,7 @@ pub struct Summary {
     pub strict: bool,
     /// How many cases there were.
     pub cases: usize,
-    /// How many cases ended in each way; a way that no case ended in is absent.
+    /// How many cases ended with each status; a status that no case ended with is absent.
     pub by_status: BTreeMap<CaseStatus, usize>,
     /// What was seen of each rule, in the order of the rule book.
     pub rules: Vec<RuleCount>,
@@ -31,24 +31,24 @@ pub struct RuleCount {
     pub rule: String,
     /// Its level.
     pub level: Level,
-    /// How often it was put to the test.
+    /// How often it was exercised.
     pub exercised: usize,
-    /// In how many cases it was put to the test.
+    /// In how many cases it was exercised.
     pub cases: usize,
     /// How many breaches there were, without waived ones.
     pub breaches: usize,
     /// How many breaches were waived.
     pub waived: usize,
-    /// In how many cases it could have been put to the test, and was not.
+    /// In how many cases it could have been exercised, and was not.
     pub not_exercised: usize,
     /// In how many cases the agent lacked what the rule is about.
     pub not_applicable: usize,
-    /// In how many cases nothing could be said of it.
+    /// In how many cases its verdict is unknown.
     pub unknown: usize,
 }
 
 impl Summary {
-    /// A run without cases so far.
+    /// A run that has no cases yet.
     pub fn new(seed: u64, strict: bool) -> Self {
         Self {
             seed,
@@ -86,7 +86,7 @@ impl Summary {
         }
     }
 
-    /// The status that weighs most of those that cases ended with; `None` without cases.
+    /// The worst status that a case ended with; `None` without cases.
     pub fn worst(&self) -> Option<CaseStatus> {
         self.by_status.keys().next_back().copied()
     }

@@ -5,19 +5,14 @@
 
 use std::borrow::Cow;
 
-/// How wide running text is, in characters.
-pub(crate) const WIDTH: usize = 96;
-/// How much is kept of a line that is not to be broken, in characters.
-const LINE_LIMIT: usize = 140;
-
 /// Whether a character changes how the text around it is shown.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
-/// The text on one line; whatever is no plain character is escaped.
-pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+/// The text on one line; characters that act on a terminal are escaped.
+pub fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(is_active) {
         return Cow::Borrowed(text);
     }
@@ -33,7 +28,7 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
 }
 
 /// At most `limit_chars` of a text: its start and its end, which tell the most.
-pub(crate) fn shorten(text: &str, limit_chars: usize) -> Cow<'_, str> {
+pub fn shorten(text: &str, limit_chars: usize) -> Cow<'_, str> {
     // Most texts are short, and counting the characters of a long one costs.
     if text.len() <= limit_chars || text.chars().count() <= limit_chars {
         return Cow::Borrowed(text);
@@ -52,66 +47,23 @@ pub(crate) fn shorten(text: &str, limit_chars: usize) -> Cow<'_, str> {
 }
 
 /// A short piece of a text, on one line, in quotes.
-pub(crate) fn quote(text: &str, limit_chars: usize) -> String {
-    // Escapes make a text longer, so it is shortened behind them; what is far too long before them.
+pub fn quote(text: &str, limit_chars: usize) -> String {
+    // Escapes make a text longer, so it is shortened after escaping; what is far too long, before.
     let rough = shorten(text, 4 * limit_chars);
     format!("\"{}\"", shorten(&clean(&rough), limit_chars))
 }
 
-/// The text in lines of at most `width` characters where it has spaces to break at.
-///
-/// A text that has lines of its own is kept as it is laid out: it may be a diff, or a diagnostic with
-/// carets. Only what is far too long for a line is shortened.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let text = text.trim_end();
-    if text.contains('\n') {
-        let lines = text
-            .lines()
-            .map(|line| shorten(&clean(line), LINE_LIMIT).into_owned());
-        return lines.map(harmless).collect();
-    }
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    let mut length = 0;
-    for word in clean(text).split(' ').filter(|word| !word.is_empty()) {
-        let chars = word.chars().count();
-        if length > 0 && length + 1 + chars > width {
-            lines.push(harmless(std::mem::take(&mut line)));
-            length = 0;
-        }
-        if length > 0 {
-            line.push(' ');
-            length += 1;
-        }
-        line.push_str(word);
-        length += chars;
-    }
-    if !line.is_empty() {
-        lines.push(harmless(line));
-    }
-    lines
-}
-
-/// A line that starts with `::` is a command to some CI systems that read the console.
-fn harmless(line: String) -> String {
-    if line.trim_start().starts_with("::") {
-        line.replacen(':', "\\u{3a}", 1)
-    } else {
-        line
-    }
-}
-
 /// A number with its noun: `1 case`, `2 cases`.
-pub(crate) fn count(number: usize, noun: &str) -> String {
+pub fn count(number: usize, noun: &str) -> String {
     match (number, noun) {
         (1, _) => format!("1 {noun}"),
-        (_, "breach") => format!("{number} breaches"),
-        _ => format!("{number} {noun}s"),
+        (number, "breach") => format!("{number} breaches"),
+        (number, _) => format!("{number} {noun}s"),
     }
 }
 
 /// A duration in seconds.
-pub(crate) fn seconds(duration_ms: f64) -> String {
+pub fn seconds(duration_ms: f64) -> String {
     format!("{:.2} s", duration_ms.max(0.0) / 1000.0)
 }
 
@@ -135,19 +87,6 @@ mod tests {
         assert_eq!(shorten("0123456789abc", 10), "012345…abc");
         assert_eq!(shorten("éééé", 4), "éééé");
         assert_eq!(quote("a\nb", 10), "\"a\\nb\"");
-    }
-
-    #[test]
-    fn lines_break_at_spaces() {
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("a  b\n", 80), ["a b"]);
-        assert_eq!(
-            wrap("one\n\n  ^^ two three\n", 7),
-            ["one", "", "  ^^ two three"]
-        );
-        assert_eq!(wrap("loooooong x", 3), ["loooooong", "x"]);
-        assert_eq!(wrap("abc ::error::x", 5), ["abc", "\\u{3a}:error::x"]);
-        assert_eq!(wrap("a\n ::error::x", 5), ["a", " \\u{3a}:error::x"]);
     }
 
     proptest! {

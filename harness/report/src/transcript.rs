@@ -1,4 +1,4 @@
-//! A case as a person at the keyboard saw it, with the scenario's steps between the lines.
+//! A case as its user saw it, with the scenario's steps between the lines.
 
 use std::collections::HashMap;
 
@@ -7,43 +7,49 @@ use cutpoint_trace::{
     AbortReason, AgentEvent, ClientOp, Feature, Observation, ShownLine, Trace, TurnEnd,
 };
 
-use crate::line::{Line, Tone};
-use crate::story::HEADING_INDENT;
-use crate::text::{WIDTH, quote, wrap};
+use crate::case_details::HEADING_INDENT;
+use crate::layout::{Layout, Style, StyledLine};
+use crate::text::quote;
 
-/// How wide a line's mark is, with the space behind it.
+/// How wide a line's mark is, with the space after it.
 const MARK_WIDTH: usize = 2;
-/// How much of a command is said again where it ends, in characters.
+/// How much of a command is repeated where it ends, in characters.
 const COMMAND_CHARS: usize = 40;
 
 /// The lines of a case.
-pub(crate) fn transcript(trace: &Trace) -> Vec<Line> {
-    let mut page = Page::default();
+pub(crate) fn transcript(trace: &Trace, width: usize) -> Layout {
+    let mut printer = TranscriptPrinter {
+        layout: Layout::new(Some(width)),
+        ..TranscriptPrinter::default()
+    };
     let observed = trace.header.agent.features.contains(&Feature::Transcript);
-    let mut guess = Guess::default();
+    let mut client_view = ClientView::default();
     for entry in &trace.entries {
         match &entry.observation {
             Observation::Step { text, .. } => {
-                page.act();
-                page.step = Some(text);
+                printer.act();
+                printer.step = Some(text);
             }
-            what if acts(what) => page.act(),
+            observation if acts(observation) => printer.act(),
             _ => {}
         }
         match &entry.observation {
-            Observation::Shown { line } => page.show(line),
-            what if !observed => guess.see(what).iter().for_each(|line| page.show(line)),
+            Observation::Shown { line } => printer.show(line),
+            observation if !observed => client_view
+                .see(observation)
+                .iter()
+                .for_each(|line| printer.show(line)),
             _ => {}
         }
     }
-    page.act();
-    page.lines
+    printer.act();
+    printer.layout
 }
 
-/// Whether a step has waited for its moment and is done now.
-fn acts(what: &Observation) -> bool {
+/// Returns true if the step that waited for its moment is done now.
+fn acts(observation: &Observation) -> bool {
     matches!(
-        what,
+        observation,
         Observation::Op { .. }
             | Observation::Redelivered { .. }
             | Observation::Reading { .. }
@@ -54,8 +60,8 @@ fn acts(what: &Observation) -> bool {
 }
 
 #[derive(Debug, Default)]
-struct Page<'a> {
-    lines: Vec<Line>,
+struct TranscriptPrinter<'a> {
+    layout: Layout,
     /// The step that waits for its moment.
     step: Option<&'a str>,
     /// The calls that have begun, with their commands.
@@ -64,66 +70,62 @@ struct Page<'a> {
     last: Option<CallId>,
 }
 
-impl Page<'_> {
+impl TranscriptPrinter<'_> {
     fn act(&mut self) {
         if let Some(step) = self.step.take() {
             self.last = None;
-            row(&mut self.lines, Tone::Faint, "→", Tone::Faint, step);
+            row(&mut self.layout, Style::Dim, "→", Style::Dim, step);
         }
     }
 
     fn show(&mut self, line: &ShownLine) {
         let last = self.last.take();
-        let (mark_tone, mark, tone) = match line {
-            ShownLine::User { .. } => (Tone::Strong, "›", Tone::Strong),
-            ShownLine::Message { .. } => (Tone::Plain, "•", Tone::Plain),
-            ShownLine::Reasoning { .. } => (Tone::Faint, "~", Tone::Faint),
+        let (mark_style, mark, style) = match line {
+            ShownLine::User { .. } => (Style::Emphasis, "›", Style::Emphasis),
+            ShownLine::Message { .. } => (Style::Plain, "•", Style::Plain),
+            ShownLine::Reasoning { .. } => (Style::Dim, "~", Style::Dim),
             ShownLine::Command { call_id, text } => {
                 self.last = Some(call_id.clone());
                 return self.command(call_id, text, last.as_ref() == Some(call_id));
             }
-            ShownLine::Waiting { .. } => (Tone::Warn, "?", Tone::Plain),
-            ShownLine::Error { .. } => (Tone::Bad, "✗", Tone::Plain),
-            ShownLine::Status { .. } => (Tone::Warn, "■", Tone::Plain),
+            ShownLine::Waiting { .. } => (Style::Warning, "?", Style::Plain),
+            ShownLine::Error { .. } => (Style::Failure, "✗", Style::Plain),
+            ShownLine::Status { .. } => (Style::Warning, "■", Style::Plain),
         };
-        row(&mut self.lines, mark_tone, mark, tone, line.text());
+        row(&mut self.layout, mark_style, mark, style, line.text());
     }
 
-    /// The second line of a call tells how it ended; if another line came between, it says what.
+    /// The second line of a call says how it ended; if another line came between, it repeats the command.
     fn command(&mut self, call_id: &str, text: &str, is_next: bool) {
         let Some(command) = self.begun.get(call_id) else {
             self.begun.insert(call_id.to_owned(), text.to_owned());
-            return row(&mut self.lines, Tone::Good, "$", Tone::Plain, text);
+            return row(&mut self.layout, Style::Success, "$", Style::Plain, text);
         };
         let text = match is_next {
             true => text.to_owned(),
             false => format!("{}: {text}", quote(command, COMMAND_CHARS)),
         };
-        row(&mut self.lines, Tone::Faint, "└", Tone::Faint, &text);
+        row(&mut self.layout, Style::Dim, "└", Style::Dim, &text);
     }
 }
 
-/// A text behind its mark; further lines of it stand below its first.
-fn row(lines: &mut Vec<Line>, mark_tone: Tone, mark: &str, tone: Tone, text: &str) {
-    let wrapped = wrap(text, WIDTH - HEADING_INDENT - MARK_WIDTH);
-    for (n, text) in wrapped.into_iter().enumerate() {
-        let mark = if n == 0 { mark } else { "" };
-        let line = Line::indented(HEADING_INDENT);
-        let line = line.then(mark_tone, format!("{mark:<MARK_WIDTH$}"));
-        lines.push(line.then(tone, text));
-    }
+/// A text after its mark; its further lines stand below the first.
+fn row(layout: &mut Layout, mark_style: Style, mark: &str, style: Style, text: &str) {
+    let start = StyledLine::indented(HEADING_INDENT);
+    let start = start.then(mark_style, format!("{mark:<MARK_WIDTH$}"));
+    layout.paragraph(start, HEADING_INDENT + MARK_WIDTH, style, text);
 }
 
-/// What is likely seen of an agent whose view is not observed: what its client is told.
+/// What a user probably sees of an agent whose view is not observed: what its client receives.
 #[derive(Debug, Default)]
-struct Guess {
-    /// What was streamed and is no message yet.
+struct ClientView {
+    /// The text that was streamed since the last message.
     streamed: String,
 }
 
-impl Guess {
-    fn see(&mut self, what: &Observation) -> Vec<ShownLine> {
-        match what {
+impl ClientView {
+    fn see(&mut self, observation: &Observation) -> Vec<ShownLine> {
+        match observation {
             Observation::Op {
                 op: ClientOp::Input { text, .. },
                 ..

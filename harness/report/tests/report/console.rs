@@ -1,5 +1,6 @@
-//! What a person sees.
+//! The report on the console.
 
+use cutpoint_report::layout::DEFAULT_WIDTH;
 use cutpoint_report::{Console, Reporter, Summary};
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 use cutpoint_trace::verdict::{Level, Verdict};
@@ -8,9 +9,10 @@ use crate::samples::{
     self, breach, breach_of, context, pass, should, skipped, trouble, unmet, verdict, waived,
 };
 
-fn console(cases: &[CaseResult], colour: bool, strict: bool, finish: bool) -> String {
+/// What a console shows of the cases, with escape sequences for colours.
+fn coloured(cases: &[CaseResult], strict: bool, width: usize, finish: bool) -> String {
     let mut bytes = Vec::new();
-    let mut console = Console::new(&mut bytes, colour, context(strict));
+    let mut console = Console::new(&mut bytes, context(strict)).width(width);
     let mut summary = Summary::new(42, strict);
     for case in cases {
         summary.add(case);
@@ -22,9 +24,17 @@ fn console(cases: &[CaseResult], colour: bool, strict: bool, finish: bool) -> St
     String::from_utf8(bytes).unwrap()
 }
 
+fn plain(coloured: &str) -> String {
+    anstream::adapter::strip_str(coloured).to_string()
+}
+
+fn console(cases: &[CaseResult], strict: bool, finish: bool) -> String {
+    plain(&coloured(cases, strict, DEFAULT_WIDTH, finish))
+}
+
 /// The lines about one case.
 fn lines(case: &CaseResult, strict: bool) -> String {
-    console(std::slice::from_ref(case), false, strict, false)
+    console(std::slice::from_ref(case), strict, false)
 }
 
 #[test]
@@ -35,13 +45,13 @@ fn a_case_that_conforms() {
 /// What a verbose console shows of a case.
 fn verbose(case: &CaseResult) -> String {
     let mut bytes = Vec::new();
-    let mut console = Console::new(&mut bytes, false, context(false)).verbose(true);
+    let mut console = Console::new(&mut bytes, context(false)).verbose(true);
     console.case(case).unwrap();
-    String::from_utf8(bytes).unwrap()
+    plain(&String::from_utf8(bytes).unwrap())
 }
 
 #[test]
-fn a_case_as_a_person_saw_it() {
+fn a_case_as_its_user_saw_it() {
     insta::assert_snapshot!("seen", verbose(&samples::seen()));
 }
 
@@ -108,7 +118,7 @@ fn a_scenario_error_and_an_agent_that_fails() {
     dead.note =
         Some("codex exited with code 1 before it answered `initialize`: no such file".into());
     dead.agent.defects = vec!["marker-after-event".into()];
-    insta::assert_snapshot!("errors", console(&[wrong, dead], false, false, false));
+    insta::assert_snapshot!("errors", console(&[wrong, dead], false, false));
 }
 
 #[test]
@@ -143,40 +153,30 @@ fn a_whole_run() {
         skipped(),
         trouble(),
     ];
-    insta::assert_snapshot!("run", console(&cases, false, false, true));
+    insta::assert_snapshot!("run", console(&cases, false, true));
 }
 
 #[test]
 fn a_run_in_which_all_is_well() {
-    insta::assert_snapshot!("well", console(&[pass(), pass()], false, false, true));
+    insta::assert_snapshot!("well", console(&[pass(), pass()], false, true));
 }
 
 #[test]
 fn a_run_without_cases() {
     assert_eq!(
-        console(&[], false, true, true),
+        console(&[], true, true),
         "\n0 cases (0.00 s, seed 42, strict)\n"
     );
 }
 
 #[test]
-fn colour_changes_no_text() {
-    let cases = [breach(), waived(), skipped(), trouble()];
-    let coloured = console(&cases, true, false, true);
-    assert!(coloured.contains("\u{1b}[31mFAIL\u{1b}[0m"), "{coloured}");
-    let mut plain = String::new();
-    let mut rest = coloured.as_str();
-    while let Some(at) = rest.find('\u{1b}') {
-        plain.push_str(&rest[..at]);
-        rest = &rest[at..];
-        rest = &rest[rest.find('m').unwrap() + 1..];
-    }
-    plain.push_str(rest);
-    let trimmed: Vec<&str> = plain.lines().map(str::trim_end).collect();
-    assert_eq!(
-        trimmed.join("\n") + "\n",
-        console(&cases, false, false, true)
-    );
+fn only_failures_are_red() {
+    let red = "\u{1b}[31m";
+    let of = |case: CaseResult| coloured(&[case], false, DEFAULT_WIDTH, true);
+    let failed = of(breach());
+    assert!(failed.contains("\u{1b}[31mFAIL\u{1b}[0m"), "{failed}");
+    let conforms = of(pass());
+    assert!(!conforms.contains(red), "{conforms}");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn what_an_agent_wrote_cannot_act_on_the_terminal() {
     case.unmet = unmet().unmet;
     case.unmet[0].found = nasty.into();
     case.unmet[0].text = nasty.into();
-    let text = console(&[case], false, false, true);
+    let text = console(&[case], false, true);
     assert!(
         !text.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202E}'),
         "{text}"
@@ -211,8 +211,9 @@ fn what_an_agent_wrote_cannot_act_on_the_terminal() {
     );
 }
 
+/// Commands and paths are kept whole, so that they can be copied.
 #[test]
-fn lines_are_short() {
+fn no_word_is_broken_at_any_width() {
     let cases = [
         pass(),
         breach(),
@@ -222,7 +223,18 @@ fn lines_are_short() {
         skipped(),
         trouble(),
     ];
-    let text = console(&cases, false, false, true);
-    let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
-    assert!(widest <= 128, "{widest}\n{text}");
+    let words =
+        |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+    let wide = plain(&coloured(&cases, false, 1000, true));
+    for width in [60, DEFAULT_WIDTH, 160] {
+        let text = plain(&coloured(&cases, false, width, true));
+        for line in text.lines() {
+            let is_verbatim = line.contains("replay") || line.contains(".jsonl");
+            assert!(
+                line.chars().count() <= width || is_verbatim,
+                "{width}: {line}"
+            );
+        }
+        assert_eq!(words(&text), words(&wide), "{width}");
+    }
 }

@@ -1,6 +1,6 @@
 //! One line about each entry of a trace.
 
-use cutpoint_report::{describe_entry, describe_what};
+use cutpoint_report::{describe_entry, describe_observation};
 use cutpoint_trace::{Entry, Observation};
 use serde_json::json;
 
@@ -80,7 +80,7 @@ fn rare() -> Vec<Observation> {
 
 #[test]
 fn rare_entries() {
-    let lines: Vec<String> = rare().iter().map(describe_what).collect();
+    let lines: Vec<String> = rare().iter().map(describe_observation).collect();
     insta::assert_snapshot!("rare", lines.join("\n"));
     assert!(
         lines

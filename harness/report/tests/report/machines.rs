@@ -75,7 +75,7 @@ fn junit_has_a_suite_per_agent() {
             false
         )
     );
-    assert!(junit(&[should()], true).contains("type=\"MARK-2\""));
+    assert!(junit(&[should()], true).contains("type=\"MARK-2/sample\""));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn annotations_are_escaped() {
     case.trace.entries.clear();
     case.verdicts[0].verdict = fail("100%\nof\r\u{1b}[0m it", &[]);
     let text = annotations(&[case], false);
-    let expected = "::error file=a%2Cb%3Ac.kdl,title=CALL-1 (50%25%2C then%3A more)::100%25\\nof\\r\\u{1b}[0m it%0ACALL-1: ";
+    let expected = "::error file=a%2Cb%3Ac.kdl,title=CALL-1/sample (50%25%2C then%3A more)::100%25\\nof\\r\\u{1b}[0m it%0ACALL-1: ";
     assert!(text.starts_with(expected), "{text}");
     assert!(text.ends_with("%0AReplay: x\\ny\n"), "{text}");
     assert_eq!(text.lines().count(), 1);

@@ -25,11 +25,8 @@ pub(crate) fn sentence(rule: &str) -> Option<&'static str> {
     }
 }
 
-pub(crate) fn context(strict: bool) -> Context<'static> {
-    Context {
-        strict,
-        sentence: &sentence,
-    }
+pub(crate) fn context(strict: bool) -> Context {
+    Context { strict, sentence }
 }
 
 pub(crate) fn agent() -> AgentInfo {

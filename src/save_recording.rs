@@ -11,7 +11,7 @@ use crate::files::{self, Draft};
 
 /// Stores both. Whatever may fail for the scenario is done before the recording is in its place, so
 /// that one without the other is not left.
-pub fn store(
+pub fn save(
     recording: &Recording,
     folder: &Path,
     text: &str,
@@ -36,7 +36,7 @@ pub fn store(
 
 /// How a scenario names its recording: by name where that stands in `recordings`, else by the path that
 /// leads from the scenario's folder to it, so that the two can be moved together.
-pub fn name_from(scenario: &Path, folder: &Path, name: &str) -> Result<String, Failure> {
+pub fn name_in_scenario(scenario: &Path, folder: &Path, name: &str) -> Result<String, Failure> {
     if folder == Path::new("recordings").join(name) {
         return Ok(name.to_owned());
     }

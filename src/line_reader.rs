@@ -7,7 +7,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// A line, without its line break.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line<'a> {
+pub enum InputLine<'a> {
     /// It is whole.
     Whole(&'a [u8]),
     /// The last one, which has no line break.
@@ -21,7 +21,7 @@ pub enum Line<'a> {
 pub fn each_line(
     mut from: impl Read,
     limit_bytes: usize,
-    mut take: impl FnMut(Line<'_>, u64) -> bool,
+    mut take: impl FnMut(InputLine<'_>, u64) -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES.min(limit_bytes + 1)];
     // What was read and not handed on lies between these two; the start of it is `byte` in the file.
@@ -32,8 +32,8 @@ pub fn each_line(
         while let Some(length) = memchr::memchr(b'\n', &buffer[searched..end]) {
             let stop = searched + length;
             let line = match passed {
-                0 => Line::Whole(&buffer[start..stop]),
-                passed => Line::TooLong(passed + (stop - start) as u64),
+                0 => InputLine::Whole(&buffer[start..stop]),
+                passed => InputLine::TooLong(passed + (stop - start) as u64),
             };
             if !take(line, byte) {
                 return Ok(());
@@ -64,9 +64,9 @@ pub fn each_line(
         end += read;
     }
     if passed > 0 {
-        take(Line::TooLong(passed), byte);
+        take(InputLine::TooLong(passed), byte);
     } else if end > 0 {
-        take(Line::Tail(&buffer[..end]), byte);
+        take(InputLine::Tail(&buffer[..end]), byte);
     }
     Ok(())
 }
@@ -76,9 +76,9 @@ mod tests {
     use super::*;
 
     /// Reads a few bytes at a time.
-    struct Drip<'a>(&'a [u8], usize);
+    struct TrickleReader<'a>(&'a [u8], usize);
 
-    impl Read for Drip<'_> {
+    impl Read for TrickleReader<'_> {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             let length = self.1.min(into.len()).min(self.0.len());
             into[..length].copy_from_slice(&self.0[..length]);
@@ -89,12 +89,12 @@ mod tests {
 
     fn lines(text: &str, limit: usize, drip: usize) -> Vec<String> {
         let mut lines = Vec::new();
-        let drip = Drip(text.as_bytes(), drip);
+        let drip = TrickleReader(text.as_bytes(), drip);
         each_line(drip, limit, |line, byte| {
             let line = match line {
-                Line::Whole(text) => format!("{byte} {}", String::from_utf8_lossy(text)),
-                Line::Tail(text) => format!("{byte} {}…", String::from_utf8_lossy(text)),
-                Line::TooLong(bytes) => format!("{byte} {bytes} bytes"),
+                InputLine::Whole(text) => format!("{byte} {}", String::from_utf8_lossy(text)),
+                InputLine::Tail(text) => format!("{byte} {}…", String::from_utf8_lossy(text)),
+                InputLine::TooLong(bytes) => format!("{byte} {bytes} bytes"),
             };
             lines.push(line);
             true

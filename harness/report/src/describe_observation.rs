@@ -15,7 +15,7 @@ const LIMIT_CHARS: usize = 120;
 const QUOTE_CHARS: usize = 48;
 /// How much of an item's text is quoted where several items share a line, in characters.
 const ITEM_CHARS: usize = 24;
-/// How many items of a request are told: the last ones, where requests differ.
+/// How many items of a request are shown: the last ones, where requests differ.
 const ITEMS: usize = 4;
 
 /// One line about an entry: its number, its time since the start of the run, and what it is.
@@ -23,25 +23,25 @@ pub fn describe_entry(entry: &Entry) -> String {
     let (number, time) = columns(entry);
     format!(
         "{number:<5} {time:>12}  {}",
-        describe_what(&entry.observation)
+        describe_observation(&entry.observation)
     )
 }
 
-/// The number and the time of an entry, as they stand in front of its description.
+/// The number and the time of an entry, as they stand before its description.
 pub(crate) fn columns(entry: &Entry) -> (String, String) {
     let at_ms = entry.at_ns as f64 / 1e6;
     (format!("#{}", entry.seq), format!("+{at_ms:.1} ms"))
 }
 
-/// One line about an observation. Long payloads are shortened in the middle, and whatever could act
-/// on a terminal is escaped.
-pub fn describe_what(what: &Observation) -> String {
-    let text = match what {
+/// One line about an observation. Long payloads are shortened in the middle, and characters that act
+/// on a terminal are escaped.
+pub fn describe_observation(observation: &Observation) -> String {
+    let text = match observation {
         Observation::Step { number, text, .. } => format!("step {number}: {text}"),
         Observation::Reached { point } => format!("cut point reached: {point}"),
         Observation::Released { point } => format!("cut point let go: {point}"),
         Observation::Op { id, op } => format!("client: {} (op {id})", client_op(op)),
-        Observation::OpReply { .. } => op_reply(what),
+        Observation::OpReply { .. } => op_reply(observation),
         Observation::Event { event, .. } => format!("agent: {}", agent_event(event)),
         Observation::Processes { alive, at_end } => processes(alive, *at_end),
         Observation::AgentStarted { pid, resumed } => agent_started(*pid, *resumed),
@@ -71,14 +71,14 @@ pub fn describe_what(what: &Observation) -> String {
         Observation::Shown { line } => format!("the user sees {}", quote(line.text(), QUOTE_CHARS)),
         Observation::Rollout { .. }
         | Observation::RolloutUnreadable { .. }
-        | Observation::Stored { .. } => rollout(what),
-        _ => exchange(what),
+        | Observation::Stored { .. } => rollout(observation),
+        _ => exchange(observation),
     };
     shorten(&clean(&text), LIMIT_CHARS).into_owned()
 }
 
-fn exchange(what: &Observation) -> String {
-    match what {
+fn exchange(observation: &Observation) -> String {
+    match observation {
         Observation::Request {
             exchange,
             conversation,
@@ -134,7 +134,7 @@ fn exchange(what: &Observation) -> String {
         Observation::Disconnected { exchange } => {
             format!("response {exchange}: the client hung up before its end")
         }
-        // The other kinds were told by the caller.
+        // The caller has described the other kinds.
         _ => String::new(),
     }
 }
@@ -262,14 +262,14 @@ fn client_op(op: &ClientOp) -> String {
     }
 }
 
-fn op_reply(what: &Observation) -> String {
+fn op_reply(observation: &Observation) -> String {
     let Observation::OpReply {
         id,
         turn_id,
         thread_id,
         reason,
         error,
-    } = what
+    } = observation
     else {
         return String::new();
     };
@@ -377,7 +377,7 @@ fn call_event(event: &AgentEvent) -> String {
     }
 }
 
-fn rollout(what: &Observation) -> String {
+fn rollout(observation: &Observation) -> String {
     let name = |path: &str| {
         let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
         shorten(name, ITEM_CHARS).into_owned()
@@ -391,7 +391,7 @@ fn rollout(what: &Observation) -> String {
         ReadTrigger::Exit => "as the agent exited".to_owned(),
         ReadTrigger::End => "at the end".to_owned(),
     };
-    match what {
+    match observation {
         Observation::Rollout {
             trigger,
             path,

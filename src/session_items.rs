@@ -11,10 +11,10 @@ use cutpoint_trace::{Observation, Trace, Unreadable};
 use serde_json::{Map, Value};
 
 use crate::Failure;
+use crate::console::complain;
 use crate::inputs::{self, Content, Input};
 use crate::inspect::LINE_LIMIT_BYTES;
-use crate::lines::{Line, each_line};
-use crate::out::complain;
+use crate::line_reader::{InputLine, each_line};
 
 /// What stands for the session's working directory, which differs from run to run.
 const CWD: &str = "<cwd>";
@@ -122,7 +122,7 @@ fn of_rollout(from: impl BufRead, name: &str) -> io::Result<Vec<Item>> {
     let mut number = 0;
     each_line(from, LINE_LIMIT_BYTES, |line, byte| {
         number += 1;
-        let (Line::Whole(bytes) | Line::Tail(bytes)) = line else {
+        let (InputLine::Whole(bytes) | InputLine::Tail(bytes)) = line else {
             complain!("{name}:{number}: left out: the line is too long [byte {byte}]");
             return true;
         };

@@ -1,44 +1,44 @@
-//! What there is to tell about a case, the most important thing first.
+//! The report on one case, the most important thing first.
 
 use std::collections::BTreeMap;
 
 use cutpoint_trace::case::{CaseResult, CaseStatus, UnmetExpectation};
-use cutpoint_trace::verdict::{Breach, Level, RuleVerdict, Verdict};
+use cutpoint_trace::verdict::{Breach, Level, RuleVerdict, UNSPECIFIED, Verdict};
 use cutpoint_trace::{Entry, Observation};
 
 use crate::Context;
-use crate::describe::{columns, describe_what};
-use crate::line::{Line, Tone};
-use crate::text::{WIDTH, clean, count, seconds, shorten, wrap};
+use crate::describe_observation::{columns, describe_observation};
+use crate::layout::{Layout, Style, StyledLine};
+use crate::text::{clean, count, seconds};
 
 /// Where the headings of a case's details start.
 pub(crate) const HEADING_INDENT: usize = 4;
-/// Where what stands below a heading starts.
+/// Where the text below a heading starts.
 const BODY_INDENT: usize = 8;
-/// How wide the labels below a heading are, with the space behind them.
+/// How wide the labels below a heading are, with the space after them.
 const LABEL_WIDTH: usize = 8;
-/// How many breaches of one rule are told in full.
+/// How many breaches of one rule are shown in full.
 const BREACH_LIMIT: usize = 5;
 /// How many entries of the trace are shown as evidence: the first ones and the last ones.
 const EVIDENCE_LIMIT: usize = 12;
 
 /// The one line that every case gets.
-pub(crate) fn headline(case: &CaseResult, strict: bool) -> Line {
+pub(crate) fn headline(layout: &mut Layout, case: &CaseResult, strict: bool) {
     let status = case.status(strict);
-    let (tone, word) = match status {
-        CaseStatus::Conforms => (Tone::Good, "PASS"),
-        CaseStatus::Skipped => (Tone::Faint, "SKIP"),
-        CaseStatus::Breach => (Tone::Bad, "FAIL"),
+    let (style, word) = match status {
+        CaseStatus::Conforms => (Style::Success, "PASS"),
+        CaseStatus::Skipped => (Style::Dim, "SKIP"),
+        CaseStatus::Breach => (Style::Failure, "FAIL"),
         CaseStatus::ScenarioError | CaseStatus::AgentFailed | CaseStatus::Trouble => {
-            (Tone::Bad, "ERROR")
+            (Style::Failure, "ERROR")
         }
     };
-    let line = Line::default()
-        .then(tone, word)
-        .then(Tone::Plain, format!(" {}: ", clean(&case.file)))
-        .then(Tone::Strong, clean(&case.scenario));
+    let line = StyledLine::default()
+        .then(style, word)
+        .then(Style::Plain, format!(" {}: ", clean(&case.file)))
+        .then(Style::Emphasis, clean(&case.scenario));
     let result = match status {
-        CaseStatus::Skipped => return line,
+        CaseStatus::Skipped => return layout.wrapped(line, BODY_INDENT),
         CaseStatus::Conforms => exercised(case),
         CaseStatus::Breach => failures(case, strict),
         CaseStatus::ScenarioError => "the scenario cannot be run".to_owned(),
@@ -46,14 +46,14 @@ pub(crate) fn headline(case: &CaseResult, strict: bool) -> Line {
         CaseStatus::Trouble => "trouble in the harness".to_owned(),
     };
     let result = format!(" ({result}, {})", seconds(case.duration_ms));
-    line.then(Tone::Faint, result)
+    layout.wrapped(line.then(Style::Dim, result), BODY_INDENT);
 }
 
 fn exercised(case: &CaseResult) -> String {
-    let tested = |verdict: &&RuleVerdict| {
+    let exercised = |verdict: &&RuleVerdict| {
         matches!(verdict.verdict, Verdict::Pass { .. } | Verdict::Fail { .. })
     };
-    match case.verdicts.iter().filter(tested).count() {
+    match case.verdicts.iter().filter(exercised).count() {
         0 => "no rule exercised".to_owned(),
         rules => count(rules, "rule"),
     }
@@ -76,7 +76,7 @@ fn failures(case: &CaseResult, strict: bool) -> String {
     parts.join(", ")
 }
 
-/// The breaches that a verdict holds.
+/// The breaches of a verdict.
 pub(crate) fn breaches(verdict: &RuleVerdict) -> &[Breach] {
     match &verdict.verdict {
         Verdict::Fail { breaches, .. } => breaches,
@@ -84,34 +84,42 @@ pub(crate) fn breaches(verdict: &RuleVerdict) -> &[Breach] {
     }
 }
 
+/// The rule that was broken and which clause of it, such as `CALL-1/no-output`.
+pub(crate) fn clause(verdict: &RuleVerdict, breach: &Breach) -> String {
+    match &*breach.kind {
+        UNSPECIFIED => verdict.rule.clone(),
+        kind => format!("{}/{kind}", verdict.rule),
+    }
+}
+
 /// Everything below the headline; nothing for most cases that conform.
-pub(crate) fn details(case: &CaseResult, context: &Context<'_>) -> Vec<Line> {
+pub(crate) fn details(case: &CaseResult, context: &Context, width: usize) -> Layout {
     let status = case.status(context.strict);
-    let mut lines = Vec::new();
+    let mut layout = Layout::new(Some(width));
     if let Some(note) = &case.note {
-        labelled(&mut lines, HEADING_INDENT, "why", note);
+        layout.labelled(HEADING_INDENT, "why", LABEL_WIDTH, note);
     }
     for verdict in case.breaches(context.strict) {
-        breach(&mut lines, case, verdict, context, "");
+        breach(&mut layout, case, verdict, context, "");
     }
     for expectation in &case.unmet {
-        unmet(&mut lines, case, expectation);
+        unmet(&mut layout, case, expectation);
     }
-    unknown(&mut lines, case);
+    unknown(&mut layout, case);
     if !context.strict {
         for verdict in warnings(case) {
-            breach(&mut lines, case, verdict, context, "warning: ");
+            breach(&mut layout, case, verdict, context, "warning: ");
         }
     }
-    waived(&mut lines, case);
-    unneeded_waivers(&mut lines, case);
+    waived(&mut layout, case);
+    unneeded_waivers(&mut layout, case);
     if !matches!(status, CaseStatus::Conforms | CaseStatus::Skipped) {
-        verbatim(&mut lines, "replay", &case.replay);
+        verbatim(&mut layout, "replay", &case.replay);
         if let Some(path) = &case.trace_path {
-            verbatim(&mut lines, "trace", path);
+            verbatim(&mut layout, "trace", path);
         }
     }
-    lines
+    layout
 }
 
 /// The SHOULD rules that were broken and are not waived.
@@ -120,7 +128,7 @@ pub(crate) fn warnings(case: &CaseResult) -> impl Iterator<Item = &RuleVerdict> 
         .filter(|verdict| verdict.level == Level::Should)
 }
 
-fn level(level: Level) -> &'static str {
+pub(crate) fn level_name(level: Level) -> &'static str {
     match level {
         Level::Must => "MUST",
         Level::Should => "SHOULD",
@@ -128,48 +136,53 @@ fn level(level: Level) -> &'static str {
 }
 
 fn breach(
-    lines: &mut Vec<Line>,
+    layout: &mut Layout,
     case: &CaseResult,
     verdict: &RuleVerdict,
-    context: &Context<'_>,
+    context: &Context,
     prefix: &str,
 ) {
-    let tone = if prefix.is_empty() {
-        Tone::Bad
+    let style = if prefix.is_empty() {
+        Style::Failure
     } else {
-        Tone::Warn
+        Style::Warning
     };
     let breaches = breaches(verdict);
     for (n, breach) in breaches.iter().take(BREACH_LIMIT).enumerate() {
-        let name = format!("{prefix}{} {}: ", verdict.rule, level(verdict.level));
-        heading(lines, tone, &name, &breach.text());
+        let clause = clause(verdict, breach);
+        let name = format!("{prefix}{clause} {}: ", level_name(verdict.level));
+        heading(layout, style, &name, &breach.text());
         if n == 0
             && let Some(sentence) = (context.sentence)(&verdict.rule)
         {
-            labelled(lines, BODY_INDENT, "rule", sentence);
+            layout.labelled(BODY_INDENT, "rule", LABEL_WIDTH, sentence);
         }
-        evidence(lines, case, &breach.evidence);
+        evidence(layout, case, &breach.evidence);
         if let Some((place, text)) = step_at(case, breach.evidence.last().copied()) {
-            labelled(lines, BODY_INDENT, "step", &format!("{place}: {text}"));
+            layout.labelled(
+                BODY_INDENT,
+                "step",
+                LABEL_WIDTH,
+                &format!("{place}: {text}"),
+            );
         }
     }
     if breaches.len() > BREACH_LIMIT {
         let more = format!("{} more of {}", breaches.len() - BREACH_LIMIT, verdict.rule);
-        let line = Line::indented(HEADING_INDENT).then(tone, format!("and {more}"));
-        lines.push(line);
+        layout.line(StyledLine::indented(HEADING_INDENT).then(style, format!("and {more}")));
     }
 }
 
-fn unmet(lines: &mut Vec<Line>, case: &CaseResult, unmet: &UnmetExpectation) {
-    heading(lines, Tone::Bad, "not met: ", &unmet.text);
-    labelled(lines, BODY_INDENT, "found", &unmet.found);
-    evidence(lines, case, &unmet.evidence);
+fn unmet(layout: &mut Layout, case: &CaseResult, unmet: &UnmetExpectation) {
+    heading(layout, Style::Failure, "not met: ", &unmet.text);
+    layout.labelled(BODY_INDENT, "found", LABEL_WIDTH, &unmet.found);
+    evidence(layout, case, &unmet.evidence);
     let place = place(&case.file, unmet.line);
-    labelled(lines, BODY_INDENT, "at", &place);
+    layout.labelled(BODY_INDENT, "at", LABEL_WIDTH, &place);
 }
 
-/// Rules of which nothing can be said; where all of them share a reason, it is told once.
-fn unknown(lines: &mut Vec<Line>, case: &CaseResult) {
+/// Rules whose verdict is unknown. A reason that several of them share is given once.
+fn unknown(layout: &mut Layout, case: &CaseResult) {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for verdict in &case.verdicts {
         if let Verdict::Unknown { why } = &verdict.verdict {
@@ -186,26 +199,27 @@ fn unknown(lines: &mut Vec<Line>, case: &CaseResult) {
             [rule] => (*rule).to_owned(),
             rules => count(rules.len(), "rule"),
         };
-        heading(lines, Tone::Warn, &format!("unknown: {rules}: "), why);
+        heading(layout, Style::Warning, &format!("unknown: {rules}: "), why);
     }
 }
 
-fn waived(lines: &mut Vec<Line>, case: &CaseResult) {
+fn waived(layout: &mut Layout, case: &CaseResult) {
     for verdict in &case.verdicts {
         let Some(because) = &verdict.waived else {
             continue;
         };
         for breach in breaches(verdict).iter().take(BREACH_LIMIT) {
-            let name = format!("waived: {} {}: ", verdict.rule, level(verdict.level));
-            heading(lines, Tone::Faint, &name, &breach.text());
+            let clause = clause(verdict, breach);
+            let name = format!("waived: {clause} {}: ", level_name(verdict.level));
+            heading(layout, Style::Dim, &name, &breach.text());
         }
         if !breaches(verdict).is_empty() {
-            labelled(lines, BODY_INDENT, "because", because);
+            layout.labelled(BODY_INDENT, "because", LABEL_WIDTH, because);
         }
     }
 }
 
-fn unneeded_waivers(lines: &mut Vec<Line>, case: &CaseResult) {
+fn unneeded_waivers(layout: &mut Layout, case: &CaseResult) {
     for verdict in case.unneeded_waivers() {
         let found = match verdict.verdict {
             Verdict::NotExercised => "the rule was not exercised in this case",
@@ -213,7 +227,7 @@ fn unneeded_waivers(lines: &mut Vec<Line>, case: &CaseResult) {
             _ => "the rule was not broken in this case",
         };
         let name = format!("waiver not needed: {}: ", verdict.rule);
-        heading(lines, Tone::Warn, &name, found);
+        heading(layout, Style::Warning, &name, found);
     }
 }
 
@@ -229,7 +243,7 @@ pub(crate) fn step(case: &CaseResult, seq: Option<u64>) -> Option<(usize, &str)>
     let entries = case.trace.entries.iter().rev().filter(before);
     entries
         .map(|entry| &entry.observation)
-        .find_map(|what| match what {
+        .find_map(|observation| match observation {
             Observation::Step { line, text, .. } => Some((*line, text.as_str())),
             _ => None,
         })
@@ -242,39 +256,23 @@ fn place(file: &str, line: usize) -> String {
     }
 }
 
-/// A line that says what happened, with a name in front.
-fn heading(lines: &mut Vec<Line>, tone: Tone, name: &str, text: &str) {
-    let name = clean(name);
-    let width = WIDTH.saturating_sub(HEADING_INDENT + name.chars().count());
-    let mut wrapped = wrap(text, width.max(WIDTH / 2)).into_iter();
-    let first = wrapped.next().unwrap_or_default();
-    let line = Line::indented(HEADING_INDENT).then(tone, name);
-    lines.push(line.then(Tone::Strong, first));
-    for text in wrapped {
-        lines.push(Line::indented(BODY_INDENT).then(Tone::Strong, text));
-    }
-}
-
-/// A labelled text; its further lines stand below its first.
-fn labelled(lines: &mut Vec<Line>, indent: usize, label: &str, text: &str) {
-    let wrapped = wrap(text, WIDTH - indent - LABEL_WIDTH);
-    for (n, text) in wrapped.into_iter().enumerate() {
-        let label = if n == 0 { label } else { "" };
-        lines.push(label_line(indent, label).then(Tone::Plain, text));
-    }
+/// A line that says what happened, after a name.
+fn heading(layout: &mut Layout, style: Style, name: &str, text: &str) {
+    let start = StyledLine::indented(HEADING_INDENT).then(style, clean(name));
+    layout.paragraph(start, BODY_INDENT, Style::Emphasis, text);
 }
 
 /// A labelled text that is meant to be copied, so it is never broken.
-fn verbatim(lines: &mut Vec<Line>, label: &str, text: &str) {
-    lines.push(label_line(HEADING_INDENT, label).then(Tone::Strong, clean(text)));
+fn verbatim(layout: &mut Layout, label: &str, text: &str) {
+    layout.line(label_line(HEADING_INDENT, label).then(Style::Emphasis, clean(text)));
 }
 
-fn label_line(indent: usize, label: &str) -> Line {
-    Line::indented(indent).then(Tone::Faint, format!("{label:<LABEL_WIDTH$}"))
+fn label_line(indent: usize, label: &str) -> StyledLine {
+    StyledLine::indented(indent).then(Style::Dim, format!("{label:<LABEL_WIDTH$}"))
 }
 
 /// The entries of the trace that show something, a line each.
-fn evidence(lines: &mut Vec<Line>, case: &CaseResult, numbers: &[u64]) {
+fn evidence(layout: &mut Layout, case: &CaseResult, numbers: &[u64]) {
     let find = |seq: u64| {
         // Entries are numbered in order, so a number is nearly always the position.
         let at = usize::try_from(seq).ok()?;
@@ -285,8 +283,7 @@ fn evidence(lines: &mut Vec<Line>, case: &CaseResult, numbers: &[u64]) {
     let row = |seq: &u64| match find(*seq) {
         Some(entry) => {
             let (number, time) = columns(entry);
-            let text = describe_what(&entry.observation);
-            (number, time, shorten(&text, WIDTH).into_owned())
+            (number, time, describe_observation(&entry.observation))
         }
         None => (
             format!("#{seq}"),
@@ -309,12 +306,12 @@ fn evidence(lines: &mut Vec<Line>, case: &CaseResult, numbers: &[u64]) {
     for (n, (number, time, text)) in rows.iter().enumerate() {
         if n == head.len() && !tail.is_empty() {
             let more = numbers.len() - EVIDENCE_LIMIT;
-            let line = label_line(BODY_INDENT, "").then(Tone::Faint, format!("… {more} more"));
-            lines.push(line);
+            layout.line(label_line(BODY_INDENT, "").then(Style::Dim, format!("… {more} more")));
         }
         let label = if n == 0 { "seen" } else { "" };
         let columns = format!("{number:<number_width$} {time:>time_width$}  ");
-        let line = label_line(BODY_INDENT, label).then(Tone::Faint, columns);
-        lines.push(line.then(Tone::Plain, text));
+        let line = label_line(BODY_INDENT, label).then(Style::Dim, columns);
+        let indent = line.width();
+        layout.paragraph(line, indent, Style::Plain, text);
     }
 }
