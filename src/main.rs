@@ -5,17 +5,17 @@ mod cmd;
 mod console;
 mod exit_code;
 mod files;
-mod ground;
 mod inputs;
 mod inspect;
 mod interrupt;
 mod line_reader;
 mod process_agent;
 mod progress;
-mod recorded;
+mod recorded_session;
 mod report_files;
 mod reports;
 mod rollout_file;
+mod run_dir;
 mod save_recording;
 mod session_items;
 mod shard;
@@ -25,7 +25,6 @@ use std::process;
 
 use clap::{Parser, Subcommand};
 
-use crate::console as out;
 use crate::exit_code::ExitCode;
 
 /// A schedule of the lab is thousands of small allocations.

@@ -13,8 +13,8 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use crate::agent_spec::{self, AgentSpec};
-use crate::ground::Ground;
 use crate::interrupt::Interrupts;
+use crate::run_dir::RunDir;
 use crate::{Failure, runtime};
 use cutpoint::executor::process::{ProcessCounts, ProcessExecutor};
 
@@ -79,22 +79,22 @@ pub fn with_agent<T: Send>(
     work: impl FnOnce(&ProcessAgent) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     let runtime = runtime()?;
-    let ground = Ground::new()?;
-    let result = drive(&runtime, settings, &ground, work);
-    runtime.block_on(ground.clear());
-    ground.remove();
+    let run_dir = RunDir::new()?;
+    let result = drive(&runtime, settings, &run_dir, work);
+    runtime.block_on(run_dir.clear());
+    run_dir.remove();
     result
 }
 
 fn drive<T: Send>(
     runtime: &Runtime,
     settings: &AgentSettings,
-    ground: &Ground,
+    run_dir: &RunDir,
     work: impl FnOnce(&ProcessAgent) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     let (stopper, stopped) = watch::channel(false);
     let start = async {
-        let (driver, runner) = start(settings, ground).await?;
+        let (driver, runner) = start(settings, run_dir).await?;
         Ok::<_, Failure>((driver, runner, Interrupts::new()?))
     };
     let (driver, runner, mut interrupts) = runtime.block_on(start)?;
@@ -132,14 +132,14 @@ fn drive<T: Send>(
     result
 }
 
-/// Prepares to drive an agent, whose files stay on the ground. It shares its process among cases if its
+/// Prepares to drive an agent, whose files stay in the run directory. It shares its process among cases if its
 /// protocol allows it.
 async fn start(
     settings: &AgentSettings,
-    ground: &Ground,
+    run_dir: &RunDir,
 ) -> Result<(Arc<dyn Driver>, Arc<Runner>), Failure> {
     agent_spec::check_defects(&settings.defects, [&settings.agent])?;
-    let context = ground.context(START_LIMIT, &settings.defects);
+    let context = run_dir.context(START_LIMIT, &settings.defects);
     let driver = settings.agent.driver(&context).await?;
     let server = ReplayServer::start(ServerConfig::default())
         .await
@@ -148,7 +148,7 @@ async fn start(
         limit: settings.limit,
         seed: settings.seed,
         recordings: settings.recordings.clone(),
-        dir: Some(ground.dir().join("cases")),
+        dir: Some(run_dir.dir().join("cases")),
         rules_only: true,
         judge: cutpoint_check::judge,
     };

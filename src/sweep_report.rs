@@ -9,8 +9,8 @@ use cutpoint_explore::results::{
 use cutpoint_explore::{CrashTally, FailureGroup, FailureKey, Repeats, Shard, Violation};
 
 use crate::cmd::run::quoted;
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
 use crate::{Failure, files};
 
 /// How many of the rules that were exercised least often are named.

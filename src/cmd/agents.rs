@@ -4,8 +4,8 @@ use cutpoint_engine::driver::agent_kind::Choice;
 use cutpoint_engine::driver::agents::AGENTS;
 
 use crate::Outcome;
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
 
 /// Arguments of `cutpoint agents`.
 #[derive(clap::Args)]

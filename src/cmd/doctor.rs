@@ -11,9 +11,9 @@ use cutpoint_engine::server::{ReplayServer, ServerConfig};
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 
 use crate::agent_spec::AgentSpec;
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::ground::on_ground;
-use crate::out::say;
+use crate::run_dir::in_run_dir;
 use crate::{Failure, Outcome, runtime};
 
 /// Upper bound of each wait of a trial run.
@@ -109,8 +109,8 @@ async fn try_agents(named: &[AgentSpec]) -> Outcome {
 
 /// Runs the trial on an agent. Gives who it is, or why it can't be run.
 async fn try_agent(agent: &AgentSpec) -> Result<String, String> {
-    let tried = on_ground(async |ground| {
-        let driver = agent.driver(&ground.context(LIMIT, &[])).await?;
+    let tried = in_run_dir(async |run_dir| {
+        let driver = agent.driver(&run_dir.context(LIMIT, &[])).await?;
         let server = ReplayServer::start(ServerConfig::default())
             .await
             .map_err(|error| Failure::trouble(error.to_string()))?;
@@ -118,7 +118,7 @@ async fn try_agent(agent: &AgentSpec) -> Result<String, String> {
             limit: LIMIT,
             seed: 0,
             recordings: "recordings".into(),
-            dir: Some(ground.dir().join("cases")),
+            dir: Some(run_dir.dir().join("cases")),
             rules_only: false,
             judge: cutpoint_check::judge,
         };

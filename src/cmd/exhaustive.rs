@@ -8,8 +8,8 @@ use cutpoint_explore::results::ScenarioResult;
 use cutpoint_explore::{Exploration, Plan, Sweep, Target, act_at_any_time, run_every_order};
 
 use super::sweep::{Arguments, lab_executor, lab_plan, lab_workers};
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
 use crate::{Failure, Outcome, sweep_report};
 use cutpoint::executor::lab::Purpose;
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::console::{self, complain, say};
 use crate::exit_code::ExitCode;
-use crate::out::{self, complain, say};
 use crate::{Outcome, files};
 
 /// Arguments of `cutpoint fmt`.
@@ -56,7 +56,7 @@ fn stdin() -> Outcome {
     let source = files::read_stdin()?;
     match cutpoint_scenario::format("<stdin>", &source) {
         Ok(laid_out) => {
-            out::bytes(laid_out.as_bytes())?;
+            console::bytes(laid_out.as_bytes())?;
             Ok(ExitCode::Conforms)
         }
         Err(diagnostics) => {

@@ -17,9 +17,9 @@ use cutpoint_explore::{
 use store::{FailureStore, store};
 
 use super::run::read_scenarios;
+use crate::console::say;
 use crate::exit_code::ExitCode;
 use crate::interrupt::stop_on_signal;
-use crate::out::say;
 use crate::progress::{Progress, Until};
 use crate::shard::shard;
 use crate::{Failure, Outcome, sweep_report};

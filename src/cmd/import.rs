@@ -11,7 +11,7 @@ use crate::agent_spec::AgentSpec;
 use crate::console::{complain, say};
 use crate::exit_code::ExitCode;
 use crate::interrupt::SignalGuard;
-use crate::{Failure, Outcome, recorded, rollout_file, save_recording};
+use crate::{Failure, Outcome, recorded_session, rollout_file, save_recording};
 
 /// Up to so much of history in all requests together a replay is checked: it takes several times that in memory.
 const CHECK_LIMIT_BYTES: usize = 256 << 20;
@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let session = imported.recording.session().unwrap_or_default();
     let about = &imported.recording.source;
     let found = save_recording::name_in_scenario(&file, &out, name)?;
-    let scenario = recorded::scenario(name, about, &found, &session);
+    let scenario = recorded_session::scenario(name, about, &found, &session);
     let text = format!("{scenario}\n");
     let parsed = cutpoint_scenario::parse(&file.display().to_string(), &text);
     if let Err(diagnostics) = parsed {
@@ -141,9 +141,9 @@ fn carried_bytes(session: &SessionOutline, exchanges: usize) -> usize {
 
 /// Runs the import once on the reference agent, and compares with what the rollout itself says.
 fn check(session: SessionOutline, imported: Imported, planned: &Planned) -> Outcome {
-    let ran = recorded::run(planned, &AgentSpec::default(), Path::new("recordings"))?;
+    let ran = recorded_session::run(planned, &AgentSpec::default(), Path::new("recordings"))?;
     let items = imported.items;
-    let code = recorded::tell(&SessionOutline { items, ..session }, &ran)?;
+    let code = recorded_session::tell(&SessionOutline { items, ..session }, &ran)?;
     if code == ExitCode::Conforms {
         say!("checked: a replay gives the same items")?;
     } else {

@@ -14,8 +14,8 @@ use cutpoint_trace::case::CaseResult;
 
 use super::run::read_scenarios;
 use crate::agent_spec::AgentSpec;
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
 use crate::{Failure, Outcome, files};
 use cutpoint::executor::lab::{LabExecutor, Purpose};
 use cutpoint::executor::of_verdict;

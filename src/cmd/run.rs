@@ -22,10 +22,10 @@ use tokio::task::JoinSet;
 use crate::agent_spec::{self, AgentSpec};
 use crate::console::complain;
 use crate::exit_code::ExitCode;
-use crate::ground::Ground;
 use crate::interrupt::Interrupts;
 use crate::report_files::ReportFiles;
 use crate::reports::Reports;
+use crate::run_dir::RunDir;
 use crate::shard::shard;
 use crate::{Failure, Outcome, files, runtime};
 
@@ -168,11 +168,11 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
     }
     let shares = shares(arguments, &planned);
     let mut told = Told::new(arguments, &planned, &shares)?;
-    let ground = Ground::new()?;
+    let run_dir = RunDir::new()?;
     let work = async {
         let mut first = 0;
         for (agent, share) in arguments.agents.iter().zip(&shares) {
-            let context = ground.context(arguments.start_limit(), &arguments.defects);
+            let context = run_dir.context(arguments.start_limit(), &arguments.defects);
             let driver = agent.driver(&context).await?;
             let one = OneAgent {
                 arguments,
@@ -180,7 +180,7 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
                 driver,
                 first,
             };
-            one.run(share, ground.dir(), &mut told).await?;
+            one.run(share, run_dir.dir(), &mut told).await?;
             first += share.len();
         }
         Ok(())
@@ -191,10 +191,10 @@ async fn run_all(arguments: &Arguments, planned: Vec<Planned>) -> Outcome {
     };
     // A second signal ends the program without waiting; what it started is killed all the same.
     tokio::select! {
-        () = ground.clear() => {}
-        () = interrupts.next() => ground.kill_now(),
+        () = run_dir.clear() => {}
+        () = interrupts.next() => run_dir.kill_now(),
     }
-    ground.remove();
+    run_dir.remove();
     let (code, finished) = told.finish();
     match (ended, finished) {
         (Ok(()), Ok(())) => Ok(code),

@@ -12,7 +12,7 @@ use cutpoint_recording::Recording;
 use crate::console::{complain, say};
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupts;
-use crate::{Failure, Outcome, recorded, runtime};
+use crate::{Failure, Outcome, recorded_session, runtime};
 
 /// Arguments of `cutpoint serve`.
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ pub struct Arguments {
 
 /// Serves until interrupted.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let recording = recorded::load(&arguments.recording)?;
+    let recording = recorded_session::load(&arguments.recording)?;
     runtime()?.block_on(serve(arguments, recording))
 }
 

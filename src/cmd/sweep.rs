@@ -20,8 +20,8 @@ use cutpoint_scenario::ast::Capability;
 
 use super::run::read_scenarios;
 use crate::agent_spec::AgentSpec;
+use crate::console::say;
 use crate::interrupt::stop_on_signal;
-use crate::out::say;
 use crate::process_agent::{AgentSettings, JOBS, ProcessAgent, with_agent};
 use crate::progress::Progress;
 use crate::shard::shard;

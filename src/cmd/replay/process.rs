@@ -9,8 +9,8 @@ use cutpoint_scenario::ast::Scenario;
 use cutpoint_trace::case::{CaseResult, CaseStatus};
 
 use crate::agent_spec::AgentSpec;
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
 use crate::process_agent::{AgentSettings, JOBS, ProcessAgent, with_agent};
 use crate::{Failure, Outcome};
 use cutpoint::executor::process::ProcessExecutor;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use cutpoint_engine::runner::Planned;
 
+use crate::console::say;
 use crate::exit_code::ExitCode;
-use crate::out::say;
-use crate::{Failure, Outcome, files, recorded};
+use crate::{Failure, Outcome, files, recorded_session};
 
 /// Drives the agent through a recording's turns, and tells how the items differ.
 pub fn run(arguments: &super::Arguments, path: &Path) -> Outcome {
@@ -15,7 +15,7 @@ pub fn run(arguments: &super::Arguments, path: &Path) -> Outcome {
             "--defect goes with a token; leave it out to replay a recording",
         ));
     }
-    let recording = recorded::load(path)?;
+    let recording = recorded_session::load(path)?;
     let Some(session) = recording.session() else {
         return Err(Failure::usage(format!(
             "{} holds no requests, so what the user did is not known; write a scenario with `model {{ recording \"{}\" }}`",
@@ -24,7 +24,7 @@ pub fn run(arguments: &super::Arguments, path: &Path) -> Outcome {
         )));
     };
     let whole = std::path::absolute(path).map_err(|error| files::failure(path, &error))?;
-    let scenario = recorded::scenario(
+    let scenario = recorded_session::scenario(
         &recording.name,
         &recording.source,
         &whole.display().to_string(),
@@ -40,9 +40,9 @@ pub fn run(arguments: &super::Arguments, path: &Path) -> Outcome {
         if arguments.times > 1 {
             say!("run {number}")?;
         }
-        let ran = recorded::run(&planned, &agent, &arguments.recordings)?;
+        let ran = recorded_session::run(&planned, &agent, &arguments.recordings)?;
         super::store(arguments, &ran.case)?;
-        code = code.max(recorded::tell(&session, &ran)?);
+        code = code.max(recorded_session::tell(&session, &ran)?);
     }
     Ok(code)
 }

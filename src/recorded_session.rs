@@ -21,7 +21,7 @@ use cutpoint_trace::case::{CaseResult, CaseStatus};
 use crate::agent_spec::AgentSpec;
 use crate::console::{complain, say};
 use crate::exit_code::ExitCode;
-use crate::ground::on_ground;
+use crate::run_dir::in_run_dir;
 use crate::{Failure, runtime};
 use cutpoint::executor::of_verdict;
 
@@ -85,12 +85,12 @@ pub fn run(planned: &Planned, agent: &AgentSpec, recordings: &Path) -> Result<Ra
         };
         return lab::block_on(run).map_err(|error| trouble(&error));
     }
-    runtime()?.block_on(on_ground(async |ground| {
-        let driver: Arc<dyn Driver> = agent.driver(&ground.context(START_LIMIT, &[])).await?;
+    runtime()?.block_on(in_run_dir(async |run_dir| {
+        let driver: Arc<dyn Driver> = agent.driver(&run_dir.context(START_LIMIT, &[])).await?;
         let server = ReplayServer::start(server)
             .await
             .map_err(|error| trouble(&error))?;
-        let dir = Some(ground.dir().join("agent-0"));
+        let dir = Some(run_dir.dir().join("agent-0"));
         let runner = Runner::new(Arc::new(server), driver.clone(), config(dir));
         let ran = one(&runner, planned).await;
         driver.close().await;

@@ -15,14 +15,14 @@ use crate::console::complain;
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where a run's agents work, and how their processes are told from others.
-pub struct Ground {
+pub struct RunDir {
     mark: String,
     dir: TempDir,
     /// This program.
     cutpoint: PathBuf,
 }
 
-impl Ground {
+impl RunDir {
     /// A fresh directory, and a mark of its own.
     pub fn new() -> Result<Self, Failure> {
         let dir = tempfile::Builder::new().prefix("cutpoint-").tempdir();
@@ -86,20 +86,20 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for RunDir {
     /// For a run that is left in any other way than its end, such as by a panic.
     fn drop(&mut self) {
         self.kill_now();
     }
 }
 
-/// Works on a ground until the work has ended, and leaves nothing behind.
-pub async fn on_ground<T>(
-    work: impl AsyncFnOnce(&Ground) -> Result<T, Failure>,
+/// Does the work in a directory of its own, and leaves nothing behind.
+pub async fn in_run_dir<T>(
+    work: impl AsyncFnOnce(&RunDir) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let ground = Ground::new()?;
-    let outcome = work(&ground).await;
-    ground.clear().await;
-    ground.remove();
+    let run_dir = RunDir::new()?;
+    let outcome = work(&run_dir).await;
+    run_dir.clear().await;
+    run_dir.remove();
     outcome
 }
