@@ -270,6 +270,33 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// Turns of phrase that a reader stumbles over, where a plain one says the same.
+const HOUSE_WORDS: &[(&str, &str)] = &[
+    ("put to the test", "exercised"),
+    ("puts to the test", "exercises"),
+    ("untold", "not reported"),
+    ("is told of", "learns of"),
+    ("tells of", "reports"),
+    ("right behind", "right after"),
+    ("whoever", "the client, the agent, the reader"),
+];
+
+#[test]
+fn pages_are_in_plain_words() {
+    for page in pages() {
+        for (at, line) in read(&page).lines().enumerate() {
+            for (word, plain) in HOUSE_WORDS {
+                assert!(
+                    !line.contains(word),
+                    "{}:{}: write `{plain}` instead of `{word}`",
+                    page.display(),
+                    at + 1
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn the_readme_is_short() {
     let words = read(Path::new("README.md")).split_whitespace().count();
