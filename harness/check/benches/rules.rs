@@ -152,7 +152,8 @@ fn turn(t: &mut Tracer, history: &mut Vec<Value>, number: usize) {
             history,
             output(&id, &format!("aborted; it had printed:\n{printed}")),
         );
-        t.interrupted(&turn).alive(&[]);
+        t.interrupted(&turn).sees_status("task interrupted");
+        t.alive(&[]);
         history.push(marker());
         return;
     }
