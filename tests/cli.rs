@@ -296,7 +296,7 @@ fn a_waiver_of_an_unknown_rule_is_a_mistake() {
         "1 scenario file has mistakes; nothing was run",
     ]);
     // A rule that exists, but is not broken: the case conforms, and says so.
-    place.file("scenario.kdl", &waiving("CALL-1"));
+    place.file("scenario.kdl", waiving("CALL-1"));
     let run = place.run(["run", ".", "--json", "results.json"]);
     run.code(0)
         .says(&["PASS", "waiver not needed: CALL-1: the rule was"]);
@@ -320,7 +320,7 @@ fn fmt_tells_changes_and_keeps() {
     // Words in an old spelling are replaced.
     place.file(
         "old.kdl",
-        &QUICK.replace("    await", "    interrupt at=\"told error\"\n    await"),
+        QUICK.replace("    await", "    interrupt at=\"told error\"\n    await"),
     );
     place.run(["fmt", "--check", "old.kdl"]).code(1);
     place.run(["fmt", "old.kdl"]).code(0).says(&["old.kdl"]);

@@ -314,6 +314,9 @@ fn zip<'a, E: Executor>(planned: &'a [Planned], executors: &'a [E]) -> Vec<Targe
     planned.iter().zip(executors).map(target).collect()
 }
 
+/// The progress of the scenario that is being swept, and what could not be printed or stored.
+type PrintState = (Option<(usize, Progress)>, Option<Failure>);
+
 /// Sweeps the targets, and prints what each has shown as soon as it is done.
 fn run_and_print(
     arguments: &Arguments,
@@ -322,8 +325,7 @@ fn run_and_print(
     stop: &AtomicBool,
     results: &mut SweepResults,
 ) -> Result<(), Failure> {
-    // The progress of the scenario that is being swept, and what could not be printed or stored.
-    let state: Mutex<(Option<(usize, Progress)>, Option<Failure>)> = Mutex::default();
+    let state: Mutex<PrintState> = Mutex::default();
     let settings = &results.settings;
     let outcome = sweep.run(targets, stop, &|event| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);

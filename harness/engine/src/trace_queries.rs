@@ -319,7 +319,7 @@ mod tests {
         let number = |(seq, observation)| Entry {
             seq,
             at_ns: seq,
-            observation: observation,
+            observation,
         };
         (0..).zip(whats).map(number).collect()
     }
