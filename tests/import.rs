@@ -651,7 +651,7 @@ fn what_an_import_takes_out_is_up_to_the_user() {
     place
         .run(["import", "rollout.jsonl", "--name", "y", "--redact", "("])
         .code(2)
-        .says(&["no regular expression"]);
+        .says(&["not a regular expression"]);
     place
         .run([
             "import",

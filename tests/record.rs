@@ -208,7 +208,7 @@ fn what_cannot_be_recorded_is_told_before_anything_is_written() {
         (
             &["record", "x", "--redact", "("],
             2,
-            "no regular expression",
+            "not a regular expression",
         ),
         (
             &["record", "x", "--upstream", "ftp://x"],

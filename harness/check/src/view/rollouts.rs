@@ -537,10 +537,7 @@ fn kind(line: &RolloutLine) -> LineKind {
     }
     match line.content() {
         LineContent::Item(item) if marker::is_marker(&item) => LineKind::Marker,
-        LineContent::TurnStarted(turn_id) => LineKind::Turn(Bracket {
-            turn_id,
-            end: None,
-        }),
+        LineContent::TurnStarted(turn_id) => LineKind::Turn(Bracket { turn_id, end: None }),
         LineContent::TurnEnded(turn_id, end) => LineKind::Turn(Bracket {
             turn_id,
             end: Some(end),
