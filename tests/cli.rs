@@ -118,7 +118,7 @@ fn what_a_sweep_finds_is_replayed_by_its_token() {
     place
         .run(["replay", "no-such-thing"])
         .code(2)
-        .says(&["is no token"]);
+        .says(&["is not a token"]);
     place.assert_clean();
 }
 
