@@ -57,6 +57,9 @@ fn event(data: &str) {
     }
 }
 
+/// A name, how many texts are parsed, and what parses the text of a number.
+type Case<'a> = (&'a str, usize, &'a (dyn Fn(usize) + Sync));
+
 /// One test: tests run side by side would count each other's memory.
 #[test]
 fn what_is_kept_of_parsed_texts_is_bounded() {
@@ -69,7 +72,7 @@ fn what_is_kept_of_parsed_texts_is_bounded() {
         let items = r#"{"type":"x"},"#.repeat(count);
         format!(r#"{{"input":[{items}{{"type":"{number}"}}]}}"#)
     };
-    let cases: [(&str, usize, &(dyn Fn(usize) + Sync)); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("the smallest", 100_000, &|number| {
             request(&format!(r#"{{"a":{number}}}"#));
         }),
