@@ -38,7 +38,7 @@ fn bad_files_are_refused() {
     );
     let cases = [
         ("empty.kdl", "no scenario in this file"),
-        ("binary.kdl", "this is no text file"),
+        ("binary.kdl", "this is not a text file"),
         ("latin1.kdl", "latin1.kdl"),
         ("folder.kdl", "there is no .kdl file in folder.kdl"),
         ("dangling.kdl", "dangling.kdl: does not exist"),
