@@ -291,7 +291,7 @@ mod tests {
         assert!(
             shard("6/5")
                 .unwrap_err()
-                .contains("one looks like 2/5; `auto`")
+                .contains("a part looks like 2/5; `auto`")
         );
     }
 }
