@@ -162,7 +162,8 @@ fn collected(text: &str) -> Option<u64> {
 }
 
 fn percent(found: u64, known: u64) -> f64 {
-    100.0 * (found as f64 / known as f64 - 1.0)
+    // The difference first: it is exact, so that the limit itself is within the limit.
+    100.0 * (found as f64 - known as f64) / known as f64
 }
 
 fn judge(change_percent: f64) -> Change {
