@@ -11,6 +11,9 @@ pub const END: &[u8] = b"\r\n0\r\n\r\n";
 /// Stands in a request where its number is written.
 pub const NUMBER: &str = "########";
 
+/// How much of a response is read at once, at most.
+pub const BUFFER_BYTES: usize = 256 << 10;
+
 /// A connection that is used again and again.
 pub struct Client {
     stream: TcpStream,
@@ -32,7 +35,7 @@ impl Client {
             stream,
             number_at: request.find(NUMBER),
             request: request.into_bytes(),
-            buffer: vec![0; 256 << 10],
+            buffer: vec![0; BUFFER_BYTES],
             received: 0,
         }
     }

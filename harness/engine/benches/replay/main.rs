@@ -16,7 +16,7 @@ use std::time::Duration;
 use cutpoint_bench::{Goals, HotPath, Options, median, micros, resident_kib};
 use cutpoint_engine::server::body::Pace;
 
-use crate::client::Client;
+use crate::client::{BUFFER_BYTES, Client};
 use crate::serve::{CLIENT_CORE, Running, STREAM_EVENTS, keep_to_core, request};
 
 /// CPU of the replay server by that of the bare one, flushing every event.
@@ -167,8 +167,8 @@ fn memory(effort: &Effort, goals: &mut Goals) {
         ("of 1 MiB", 1 << 20, effort.requests / 500),
     ] {
         let request = request(text_bytes);
-        // The client is part of this process and holds it.
-        let clients_kib = (request.len() >> 10) as i64;
+        // The client is part of this process and holds these.
+        let clients_kib = ((request.len() + BUFFER_BYTES) >> 10) as i64;
         let mut client = Client::connect(server.address, request);
         let mut looks = Vec::new();
         // The first part fills what is kept.
@@ -178,7 +178,7 @@ fn memory(effort: &Effort, goals: &mut Goals) {
             }
             looks.push(resident_kib() - clients_kib);
         }
-        println!("{requests} {name}: {looks:?} KiB after each third, without the client's request");
+        println!("{requests} {name}: {looks:?} KiB after each third, without the client's buffers");
         let (most, grown) = (looks.iter().max(), looks[2] - looks[1]);
         goals.at_most("grown by KiB", grown as f64, GROWTH_GOAL_KIB as f64);
         goals.at_most(
