@@ -100,7 +100,7 @@ pub(crate) struct TurnProgress {
     /// For a planted defect: lines that are written when the turn is complete.
     pub(crate) late: Vec<LineDraft>,
     /// What the user said that is in the history, and that the client was not informed of yet.
-    pub(crate) untold: VecDeque<String>,
+    pub(crate) unreported: VecDeque<String>,
     pub(crate) last_message: Option<String>,
     pub(crate) input_tokens: u64,
     pub(crate) output_tokens: u64,
@@ -175,7 +175,7 @@ impl Turn {
     /// Notes that a text of the user is in the history.
     pub(crate) fn joined(&self, item: &Item) {
         lock(&self.progress)
-            .untold
+            .unreported
             .push_back(item.all_text().to_owned());
     }
 
@@ -237,14 +237,14 @@ impl SessionCore {
     /// Tells the client which texts of the user are in the history by now.
     pub(crate) async fn tell_joined(&self, turn: &Turn) {
         loop {
-            let next = lock(&turn.progress).untold.front().cloned();
+            let next = lock(&turn.progress).unreported.front().cloned();
             let Some(message) = next else { return };
             let turn_id = turn.id.clone();
             let msg = EventMsg::UserMessage { turn_id, message };
             self.events.emit(&turn.submission, msg).await;
             // A text whose sender is dropped while it waits for room is announced at the end of
             // the turn, so it leaves the list only now.
-            lock(&turn.progress).untold.pop_front();
+            lock(&turn.progress).unreported.pop_front();
         }
     }
 

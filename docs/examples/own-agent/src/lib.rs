@@ -86,7 +86,7 @@ impl Agent {
     }
 
     fn emit(&self, event: Event) {
-        // If nobody listens any more, the agent ends soon.
+        // If the receiver is gone, the agent ends soon.
         let _ = self.events.send(event);
     }
 

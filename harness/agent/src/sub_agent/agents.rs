@@ -20,8 +20,8 @@ const OPS: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct SubAgents {
     known: Mutex<Vec<Arc<SubAgentHandle>>>,
-    /// Sub-agents whose ends the client has not been told of.
-    untold: Mutex<VecDeque<(ConversationId, SubAgentEnd)>>,
+    /// Ends of sub-agents that were not reported to the client yet.
+    unreported: Mutex<VecDeque<(ConversationId, SubAgentEnd)>>,
     /// Held while ends are told: whoever has the turn's own end to tell waits for that.
     telling: tokio::sync::Mutex<()>,
 }
@@ -135,7 +135,7 @@ impl SubAgents {
 
     /// Notes an end for the client.
     pub(super) fn note_end(&self, id: ConversationId, end: SubAgentEnd) {
-        lock(&self.untold).push_back((id, end));
+        lock(&self.unreported).push_back((id, end));
     }
 
     /// Tells the client of the ends that it has not heard of, and returns when it has been told of
@@ -143,7 +143,7 @@ impl SubAgents {
     pub(crate) async fn tell_ends(&self, core: &SessionCore, turn: &Turn) {
         let _telling = self.telling.lock().await;
         loop {
-            let next = lock(&self.untold).pop_front();
+            let next = lock(&self.unreported).pop_front();
             let Some((agent_id, end)) = next else { return };
             let turn_id = turn.id.clone();
             let msg = EventMsg::SubAgentEnded {

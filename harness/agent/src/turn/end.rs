@@ -177,13 +177,13 @@ fn output_of(defects: DefectSet, state: &mut SessionState, call: ActiveCall) -> 
         if defects.contains(Defect::UserCommandForgotten) {
             return None;
         }
-        let untold = defects.contains(Defect::UserOutputLost);
-        let told = if untold {
+        let loses_output = defects.contains(Defect::UserOutputLost);
+        let reported = if loses_output {
             call_text::aborted(call.started, "")
         } else {
             call.output_now()
         };
-        return Some(call.item(&told));
+        return Some(call.item(&reported));
     }
     if defects.contains(Defect::ForgetOutput) || defects.contains(Defect::OutputBehindInput) {
         return None;
